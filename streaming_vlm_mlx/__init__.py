@@ -1,0 +1,1 @@
+"""The engine: video in, timestamped commentary out; knows nothing of a screen."""

@@ -1,0 +1,258 @@
+"""Settings: one frozen dataclass a part, read from a dictionary or YAML.
+
+Model parts carry Hugging Face's names, so that a hub folder's ``config.json`` reads as it is.
+"""
+
+import dataclasses
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Self, TypeVar
+
+import yaml
+
+from streaming_vlm_mlx.errors import SvmError
+
+T = TypeVar("T")
+
+Positions = Literal["shrink", "append"]
+Mode = Literal["streaming", "recompute", "window", "full"]
+
+
+class _FromDict:
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Build from `values`; keys that are not fields are ignored, nested parts are built from their own mapping.
+
+        Raises:
+            SvmError: a value is of another type than its field.
+        """
+        hints = typing.get_type_hints(cls)
+        known = {f.name for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+        return cls(
+            **{k: _fit(hints[k], v, f"{cls.__name__}.{k}") for k, v in values.items() if k in known and v is not None}
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values that `from_dict` reads back, tuples as lists."""
+        return typing.cast(dict[str, Any], _plain(dataclasses.asdict(self)))  # type: ignore[call-overload]
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, Mapping):
+        return {k: _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    return value
+
+
+def _fit(hint: Any, value: Any, name: str) -> Any:
+    """Return `value` as the type `hint`; whole floats become ints and lists tuples, nothing else is bent."""
+    origin = typing.get_origin(hint)
+    if origin in (typing.Union, types.UnionType):
+        return _fit(next(a for a in typing.get_args(hint) if a is not type(None)), value, name)
+    if origin is Literal:
+        if value in typing.get_args(hint):
+            return value
+        raise SvmError(f"{name} is {value!r}; it can be {', '.join(map(repr, typing.get_args(hint)))}.")
+    if dataclasses.is_dataclass(hint) and isinstance(hint, type) and isinstance(value, Mapping):
+        return typing.cast(Any, hint).from_dict(value)
+    if origin is tuple and isinstance(value, list | tuple):
+        return tuple(_fit(typing.get_args(hint)[0], v, name) for v in value)
+    if origin is dict and isinstance(value, Mapping):
+        return dict(value)
+    if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    if hint is int and isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(hint, type) and isinstance(value, hint) and (hint is bool or not isinstance(value, bool)):
+        return value
+    raise SvmError(f"{name} is {value!r}; it must be of type {getattr(hint, '__name__', hint)}.")
+
+
+@dataclass(frozen=True)
+class VisionConfig(_FromDict):
+    """The vision tower of Qwen2.5-VL, under Hugging Face's names."""
+
+    depth: int = 32
+    hidden_size: int = 1280
+    intermediate_size: int = 3420
+    num_heads: int = 16
+    in_channels: int = 3
+    patch_size: int = 14
+    spatial_merge_size: int = 2
+    temporal_patch_size: int = 2
+    tokens_per_second: float = 2.0
+    window_size: int = 112
+    fullatt_block_indexes: tuple[int, ...] = (7, 15, 23, 31)
+    out_hidden_size: int = 3584
+    hidden_act: str = "silu"
+
+
+@dataclass(frozen=True)
+class TextConfig(_FromDict):
+    """The decoder of Qwen2.5-VL, under Hugging Face's names."""
+
+    hidden_size: int = 3584
+    intermediate_size: int = 18944
+    num_hidden_layers: int = 28
+    num_attention_heads: int = 28
+    num_key_value_heads: int = 4
+    vocab_size: int = 152064
+    max_position_embeddings: int = 32768
+    rms_norm_eps: float = 1e-6
+    rope_theta: float = 1_000_000.0
+    mrope_section: tuple[int, ...] = (16, 24, 24)
+    tie_word_embeddings: bool = False
+
+    @property
+    def head_dim(self) -> int:
+        """Width of one attention head."""
+        return self.hidden_size // self.num_attention_heads
+
+
+@dataclass(frozen=True)
+class ModelConfig(_FromDict):
+    """A whole model: decoder, optional vision tower, special ids.
+
+    Attributes:
+        vocabulary: for a compact vocabulary, the file beside ``config.json`` that lists the outside id of each row.
+    """
+
+    text_config: TextConfig = field(default_factory=TextConfig)
+    vision_config: VisionConfig | None = None
+    model_type: str = "qwen2_5_vl"
+    image_token_id: int = 151655
+    video_token_id: int = 151656
+    vision_start_token_id: int = 151652
+    vision_end_token_id: int = 151653
+    vocabulary: str | None = None
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Read a hub ``config.json``, its decoder settings nested in ``text_config`` or lying flat.
+
+        Raises:
+            SvmError: a value is of another type than its field, or sizes do not fit one another.
+        """
+        text = {**values, **(values.get("text_config") or {})}
+        rope = text.get("rope_scaling") or text.get("rope_parameters") or {}
+        text.setdefault("mrope_section", rope.get("mrope_section"))
+        text["rope_theta"] = rope.get("rope_theta", text.get("rope_theta"))
+        config = super().from_dict({**values, "text_config": text})
+        config.check()
+        return config
+
+    def check(self) -> None:
+        """Refuse sizes that do not fit one another.
+
+        Raises:
+            SvmError: names the two settings that disagree.
+        """
+        t, v = self.text_config, self.vision_config
+        if t.hidden_size % t.num_attention_heads:
+            raise SvmError(f"config: hidden_size {t.hidden_size} is no multiple of {t.num_attention_heads} heads.")
+        if t.num_attention_heads % t.num_key_value_heads:
+            raise SvmError(
+                f"config: {t.num_attention_heads} heads do not share {t.num_key_value_heads} key-value heads evenly."
+            )
+        if 2 * sum(t.mrope_section) != t.head_dim:
+            raise SvmError(
+                f"config: mrope_section {list(t.mrope_section)} must add up to half a head ({t.head_dim // 2})."
+            )
+        if v and v.out_hidden_size != t.hidden_size:
+            raise SvmError(f"config: vision out_hidden_size {v.out_hidden_size} is not hidden_size {t.hidden_size}.")
+        if v and v.hidden_size % v.num_heads:
+            raise SvmError(f"config: vision hidden_size {v.hidden_size} is no multiple of {v.num_heads} heads.")
+
+
+@dataclass(frozen=True)
+class PixelConfig(_FromDict):
+    """How a frame becomes patches.
+
+    The limits are per frame and in pixels; defaults are the published program's, 360p stays as it is.
+    """
+
+    min_pixels: int = 100 * 28 * 28
+    max_pixels: int = 384 * 28 * 28
+    patch_size: int = 14
+    temporal_patch_size: int = 2
+    merge_size: int = 2
+    image_mean: tuple[float, ...] = (0.48145466, 0.4578275, 0.40821073)
+    image_std: tuple[float, ...] = (0.26862954, 0.26130258, 0.27577711)
+
+
+@dataclass(frozen=True)
+class SamplingConfig(_FromDict):
+    """How a token is chosen from logits; temperature 0 is greedy.
+
+    Attributes:
+        temperature: divides the scores; 0 takes the largest.
+        top_p: smallest set of tokens whose probability reaches this much is sampled from.
+        repetition_penalty: Hugging Face's, over every kept token and what was just generated.
+        silence_threshold: the `` ...`` token is taken out unless it is likelier than this; null leaves it.
+        silence_step: added to the threshold at each token of a second.
+        max_new_tokens: tokens a second at most.
+        seed: where the draws of a stream start.
+    """
+
+    temperature: float = 0.0
+    top_p: float = 1.0
+    repetition_penalty: float = 1.05
+    silence_threshold: float | None = None
+    silence_step: float = 0.0
+    max_new_tokens: int = 20
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class StreamConfig(_FromDict):
+    """What a stream keeps, and how it counts positions.
+
+    Attributes:
+        mode: ``streaming``; or a baseline: ``recompute`` (no cache, all that is kept is prefilled every second),
+            ``window`` (windows without overlap: everything is dropped when one is full), ``full`` (nothing goes).
+        window: rounds (seconds) of video that are kept.
+        text_round: rounds of commentary that are kept.
+        sink: tokens kept at the head of the previous text; null keeps all.
+        slide: tokens kept at its tail, its end mark counted; null keeps all.
+        pos_mode: ``shrink`` counts the kept sequence anew each second, ``append`` goes on from the last position.
+        all_text: positions count up on one axis, video too (LiveCC-trained weights).
+        fps: frames sampled a second.
+        query: what the viewer asks for, in the first second.
+        previous: the text that the stream starts from.
+    """
+
+    mode: Mode = "streaming"
+    window: int = 16
+    text_round: int = 16
+    sink: int | None = 512
+    slide: int | None = 512
+    pos_mode: Positions = "shrink"
+    all_text: bool = False
+    fps: float = 2.0
+    query: str = "Commentate on this match"
+    previous: str = ""
+    pixels: PixelConfig = field(default_factory=PixelConfig)
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Return the mapping in the YAML file `path`; an empty file is an empty mapping.
+
+    Raises:
+        SvmError: the file is absent, is not YAML, or holds something other than a mapping.
+    """
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SvmError(f"{path} can not be read: {error.strerror}.") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise SvmError(f"{path} is not YAML: {' '.join(str(error).split())}.") from error
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise SvmError(f"{path} holds a {type(values).__name__}; settings are lines of 'name: value'.")
+    return values

@@ -1,0 +1,1 @@
+"""Figures: scores against the truth, timings, memory, benchmarks, reports."""

@@ -1,0 +1,1 @@
+"""Words: the tokenizer, the compact vocabulary and the turn layout."""

@@ -1,0 +1,1 @@
+"""Pictures: sources, one-second chunks, pixels to patches."""

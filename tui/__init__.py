@@ -1,0 +1,1 @@
+"""The terminal face: the command line and the player."""
