@@ -1,0 +1,15 @@
+"""Fixtures for every room."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of outside truth: recorded conformance cases, real clips, tokenizer files."""
+    folder = Path(os.environ.get("SVM_TUI_SHARED") or Path(__file__).parents[2] / "shared")
+    if not folder.is_dir():
+        pytest.skip(f"no fixtures in {folder}; set SVM_TUI_SHARED to the folder that holds clips/ and conformance/")
+    return folder
