@@ -19,9 +19,12 @@ T = TypeVar("T")
 
 Positions = Literal["shrink", "append"]
 Mode = Literal["streaming", "recompute", "window", "full"]
+Style = Literal["inference", "training"]
 
 
-class _FromDict:
+class FromDict:
+    """Reads a dataclass from plain values and writes it back."""
+
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """Build from `values`; keys that are not fields are ignored, nested parts are built from their own mapping.
@@ -73,7 +76,7 @@ def _fit(hint: Any, value: Any, name: str) -> Any:
 
 
 @dataclass(frozen=True)
-class VisionConfig(_FromDict):
+class VisionConfig(FromDict):
     """The vision tower of Qwen2.5-VL, under Hugging Face's names."""
 
     depth: int = 32
@@ -92,7 +95,7 @@ class VisionConfig(_FromDict):
 
 
 @dataclass(frozen=True)
-class TextConfig(_FromDict):
+class TextConfig(FromDict):
     """The decoder of Qwen2.5-VL, under Hugging Face's names."""
 
     hidden_size: int = 3584
@@ -114,7 +117,7 @@ class TextConfig(_FromDict):
 
 
 @dataclass(frozen=True)
-class ModelConfig(_FromDict):
+class ModelConfig(FromDict):
     """A whole model: decoder, optional vision tower, special ids.
 
     Attributes:
@@ -169,7 +172,7 @@ class ModelConfig(_FromDict):
 
 
 @dataclass(frozen=True)
-class PixelConfig(_FromDict):
+class PixelConfig(FromDict):
     """How a frame becomes patches.
 
     The limits are per frame and in pixels; defaults are the published program's, 360p stays as it is.
@@ -185,7 +188,7 @@ class PixelConfig(_FromDict):
 
 
 @dataclass(frozen=True)
-class SamplingConfig(_FromDict):
+class SamplingConfig(FromDict):
     """How a token is chosen from logits; temperature 0 is greedy.
 
     Attributes:
@@ -208,7 +211,7 @@ class SamplingConfig(_FromDict):
 
 
 @dataclass(frozen=True)
-class StreamConfig(_FromDict):
+class StreamConfig(FromDict):
     """What a stream keeps, and how it counts positions.
 
     Attributes:
@@ -221,6 +224,7 @@ class StreamConfig(_FromDict):
         pos_mode: ``shrink`` counts the kept sequence anew each second, ``append`` goes on from the last position.
         all_text: positions count up on one axis, video too (LiveCC-trained weights).
         fps: frames sampled a second.
+        style: how turns are written, as the published inference program does or as its training data are.
         query: what the viewer asks for, in the first second.
         previous: the text that the stream starts from.
     """
@@ -233,6 +237,7 @@ class StreamConfig(_FromDict):
     pos_mode: Positions = "shrink"
     all_text: bool = False
     fps: float = 2.0
+    style: Style = "inference"
     query: str = "Commentate on this match"
     previous: str = ""
     pixels: PixelConfig = field(default_factory=PixelConfig)

@@ -1,5 +1,6 @@
 """The decoder of Qwen2.5-VL: grouped queries, M-RoPE, gated feed-forward; at any size, the laptop's preset too."""
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import mlx.core as mx
@@ -105,7 +106,7 @@ class StreamingDecoder(nn.Module):
         self,
         embeddings: mx.array,
         angles: tuple[mx.array, mx.array],
-        caches: list[LayerCache] | None = None,
+        caches: Sequence[LayerCache] | None = None,
         mask: mx.array | str | None = "causal",
     ) -> mx.array:
         """Return the normed hidden states [batch, n, hidden_size] of `embeddings`, of the same shape.

@@ -46,7 +46,7 @@ class VisionLanguageModel(nn.Module):
     def embed(
         self, rows: npt.NDArray[np.int32], features: mx.array | None, is_video: npt.NDArray[np.bool_]
     ) -> mx.array:
-        """Return embeddings [1, n, hidden_size] of `rows` [n], with `features` [m, hidden_size] at the m video places."""
+        """Return embeddings [1, n, hidden_size] of `rows` [n], `features` [m, hidden_size] at the m video places."""
         x: mx.array = self.model.embed_tokens(mx.array(rows))
         if features is not None:
             x[mx.array(np.flatnonzero(is_video))] = features.astype(x.dtype)
@@ -58,11 +58,10 @@ class VisionLanguageModel(nn.Module):
             if type(module) is nn.Linear:
                 yield module
 
+    def named_arrays(self) -> list[tuple[str, mx.array]]:
+        """Return every weight with its dotted name, as it is called in a hub folder."""
+        return cast(list[tuple[str, mx.array]], tree_flatten(self.parameters()))
+
     def parameter_count(self) -> int:
         """Return how many weights the model has."""
-        return sum(array.size for _, array in named_arrays(self))
-
-
-def named_arrays(model: nn.Module) -> list[tuple[str, mx.array]]:
-    """Return every parameter with its dotted name, as it is called in a hub folder."""
-    return cast(list[tuple[str, mx.array]], tree_flatten(model.parameters()))
+        return sum(array.size for _, array in self.named_arrays())

@@ -1,0 +1,42 @@
+"""From what a user calls a checkpoint to the folder that holds it."""
+
+import re
+from pathlib import Path
+
+from streaming_vlm_mlx.errors import SvmError
+
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+HUB_FILES = ("*.json", "*.safetensors", "*.yaml", "*.txt")
+
+
+def locate(name: str, root: Path = Path("checkpoints")) -> Path:
+    """Return the folder of checkpoint `name`: a path, else one below `root`, else a hub id, which is fetched.
+
+    Raises:
+        SvmError: there is none; the text lists the places that were looked at.
+    """
+    places = [Path(name).expanduser(), root / name]
+    for place in places:
+        if place.is_dir():
+            return place
+        if place.is_file():
+            raise SvmError(f"{place} is a file; a checkpoint is a folder with config.json and model.safetensors.")
+    looked = ", ".join(str(p) for p in places)
+    if not HUB_ID.fullmatch(name):
+        raise SvmError(f"no checkpoint {name!r}: looked for {looked}; it is no hub id ('owner/name') either.")
+    return _fetch(name, looked)
+
+
+def _fetch(repo_id: str, looked: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+
+    try:
+        return Path(snapshot_download(repo_id, allow_patterns=list(HUB_FILES)))
+    except RepositoryNotFoundError as error:
+        raise SvmError(f"no checkpoint {repo_id!r}: looked for {looked}; the hub has none of that name.") from error
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        raise SvmError(
+            f"no checkpoint {repo_id!r}: looked for {looked}, and the hub can not be reached; "
+            "fetch it while online, or name a folder."
+        ) from error

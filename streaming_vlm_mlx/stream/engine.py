@@ -1,0 +1,227 @@
+"""The thread that owns MLX, and its async face: chunks in, plain events out."""
+
+import asyncio
+import queue
+import threading
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
+from concurrent.futures import Future
+from dataclasses import replace
+from functools import partial
+
+from streaming_vlm_mlx.config import StreamConfig
+from streaming_vlm_mlx.errors import SvmError
+from streaming_vlm_mlx.measure.memory import read_memory
+from streaming_vlm_mlx.stream.events import (
+    Event,
+    Failed,
+    Loading,
+    Ready,
+    SecondDone,
+    SecondStarted,
+    Timings,
+)
+from streaming_vlm_mlx.stream.session import Parts, Second, Session, Spoken
+from streaming_vlm_mlx.video.chunk import Chunk
+from streaming_vlm_mlx.video.pixels import patchify
+
+Emit = Callable[[Event], None]
+Loader = Callable[[Callable[[Loading], None]], tuple[str, Parts]]
+
+
+class Engine:
+    """Loads a model and speaks with it, on one daemon thread; every method is safe to call from the event loop.
+
+    MLX's streams belong to threads: the model, the session and every array live and die on that thread.
+    """
+
+    def __init__(self, load: Loader, config: StreamConfig) -> None:
+        """Start the thread; `load` runs on it, reports its progress, and returns the checkpoint's name and parts."""
+        self._load, self._config = load, config
+        self._session: Session | None = None
+        self._question = ""
+        self._stop = threading.Event()
+        self._running = asyncio.Event()
+        self._running.set()
+        self._inbox: queue.SimpleQueue[tuple[Callable[[], None], Future[None]] | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._work, name="svm-engine", daemon=True)
+        self._thread.start()
+
+    @property
+    def config(self) -> StreamConfig:
+        """The settings that the next second runs under."""
+        return self._config
+
+    async def play(self, chunks: Iterable[Chunk] | AsyncIterable[Chunk]) -> AsyncGenerator[Event]:
+        """Speak about `chunks` in order and yield what happens; the next chunk is read and patched meanwhile.
+
+        Leaving the iteration early, or `cancel`, ends the second under way at its next token. An error that a user can
+        mend comes as a `Failed` event and ends the iteration.
+        """
+        loop = asyncio.get_running_loop()
+        outbox: asyncio.Queue[Event | None] = asyncio.Queue()
+
+        def emit(event: Event | None) -> None:
+            loop.call_soon_threadsafe(outbox.put_nowait, event)
+
+        stop = self._stop = threading.Event()
+        seconds = self._prepare(chunks)
+        try:
+            async for event in self._follow(partial(self._ready, emit), outbox, emit):
+                yield event
+            async for second in seconds:
+                await self._running.wait()
+                if stop.is_set():
+                    return
+                job = partial(self._speak, self._with_question(second), emit, stop.is_set)
+                async for event in self._follow(job, outbox, emit):
+                    yield event
+        except SvmError as error:
+            yield Failed(str(error))
+        finally:
+            stop.set()
+            await seconds.aclose()
+
+    def ask(self, question: str) -> None:
+        """Put `question` into the next second, in the form that models are trained on."""
+        self._question = question
+
+    def configure(self, config: StreamConfig) -> None:
+        """Change the standing query, sampling or windows from the next second on."""
+        self._config = config
+
+    def pause(self) -> None:
+        """Take no further second; the one under way is spoken to its end."""
+        self._running.clear()
+
+    def resume(self) -> None:
+        """Go on after `pause`."""
+        self._running.set()
+
+    def cancel(self) -> None:
+        """End the play under way at the next token."""
+        self._stop.set()
+        self._running.set()
+
+    async def reanchor(self) -> None:
+        """End the play under way; empty the windows and keep the previous text, for a seek."""
+        self.cancel()
+        await asyncio.wrap_future(self._submit(self._change(Session.reanchor)))
+
+    async def reset(self) -> None:
+        """End the play under way and forget all that was seen and said."""
+        self.cancel()
+        await asyncio.wrap_future(self._submit(self._change(Session.reset)))
+
+    def close(self, timeout: float = 5.0) -> None:
+        """End the play under way and the thread; wait for it at most `timeout` seconds."""
+        self.cancel()
+        self._inbox.put(None)
+        self._thread.join(timeout)
+
+    def _submit(self, work: Callable[[], None]) -> Future[None]:
+        done: Future[None] = Future()
+        self._inbox.put((work, done))
+        return done
+
+    def _change(self, change: Callable[[Session], None]) -> Callable[[], None]:
+        """Return work that changes the session, if there is one by then."""
+
+        def work() -> None:
+            if self._session:
+                change(self._session)
+
+        return work
+
+    def _work(self) -> None:
+        """Run jobs one after another; what they raise belongs to whoever waits for them."""
+        for job in iter(self._inbox.get, None):
+            work, done = job
+            try:
+                work()
+            except BaseException as error:  # noqa: BLE001 - handed on to the waiting side
+                done.set_exception(error)
+            else:
+                done.set_result(None)
+        self._session = None
+
+    async def _follow(
+        self, work: Callable[[], None], outbox: asyncio.Queue[Event | None], emit: Callable[[Event | None], None]
+    ) -> AsyncIterator[Event]:
+        """Run `work` on the thread and yield what it emits; raise what it raises."""
+        done = self._submit(work)
+        done.add_done_callback(lambda _: emit(None))
+        while (event := await outbox.get()) is not None:
+            yield event
+        done.result()
+
+    async def _prepare(self, chunks: Iterable[Chunk] | AsyncIterable[Chunk]) -> AsyncGenerator[Second]:
+        """Yield each chunk with its patches; the next one is read while the caller is busy."""
+        source = _asynchronous(chunks)
+        task = asyncio.create_task(self._next_second(source))
+        try:
+            while (second := await task) is not None:
+                task = asyncio.create_task(self._next_second(source))
+                yield second
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            await source.aclose()
+
+    async def _next_second(self, source: AsyncGenerator[Chunk]) -> Second | None:
+        chunk = await anext(source, None)
+        if chunk is None:
+            return None
+        patches = await asyncio.to_thread(patchify, chunk.frames, self._config.pixels)
+        return Second(chunk.index, chunk.start, chunk.end, patches)
+
+    def _with_question(self, second: Second) -> Second:
+        question, self._question = self._question, ""
+        return replace(second, question=question) if question else second
+
+    def _ready(self, emit: Emit) -> None:
+        """Load the model, once."""
+        if self._session is None:
+            name, parts = self._load(emit)
+            self._session = Session(parts, self._config)
+            emit(Ready(name, parts.model.parameter_count()))
+
+    def _speak(self, second: Second, emit: Emit, stopped: Callable[[], bool]) -> None:
+        session = self._session
+        assert session is not None
+        if stopped():
+            return
+        session.configure(self._config)
+        emit(SecondStarted(second.index, second.start, second.end))
+        for event in session.speak(second, stopped=stopped):
+            emit(_sum(second, event, session) if isinstance(event, Spoken) else event)
+
+
+def _sum(second: Second, spoken: Spoken, session: Session) -> SecondDone:
+    return SecondDone(
+        index=second.index,
+        start=second.start,
+        end=second.end,
+        text=spoken.text,
+        tokens=spoken.tokens,
+        video_tokens=spoken.video_tokens,
+        cache_tokens=session.cached,
+        cache_bytes=session.cache_bytes,
+        query=second.question,
+        timings=Timings(spoken.vision_ms, spoken.prefill_ms, spoken.decode_ms, spoken.first_text_ms, spoken.total_ms),
+        memory=read_memory(),
+    )
+
+
+async def _asynchronous(chunks: Iterable[Chunk] | AsyncIterable[Chunk]) -> AsyncGenerator[Chunk]:
+    """Yield from either kind; a plain iterator is advanced on a thread of its own, since reading video blocks."""
+    if isinstance(chunks, AsyncIterable):
+        async for chunk in chunks:
+            yield chunk
+        return
+    iterator = iter(chunks)
+    while (following := await asyncio.to_thread(_next, iterator)) is not None:
+        yield following
+
+
+def _next(chunks: Iterator[Chunk]) -> Chunk | None:
+    return next(chunks, None)

@@ -1,0 +1,61 @@
+"""Ways for an engine to get its model: a checkpoint's folder, or seeded random weights."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import mlx.core as mx
+
+from streaming_vlm_mlx.config import ModelConfig, StreamConfig
+from streaming_vlm_mlx.model.checkpoint import load_checkpoint
+from streaming_vlm_mlx.model.tiny import TinyStreamingDecoder, seed_weights
+from streaming_vlm_mlx.model.vlm import VisionLanguageModel
+from streaming_vlm_mlx.stream.engine import Loader
+from streaming_vlm_mlx.stream.events import Loading
+from streaming_vlm_mlx.stream.session import Parts
+from streaming_vlm_mlx.text.layout import Layout
+from streaming_vlm_mlx.text.tokenizer import Tokenizer
+from streaming_vlm_mlx.text.vocabulary import FullVocabulary
+from streaming_vlm_mlx.text.vocabulary_build import preset
+
+
+def from_folder(folder: Path, dtype: mx.Dtype, config: StreamConfig) -> Loader:
+    """Return a loader of the checkpoint in `folder`, its turns laid out in `config.style`."""
+
+    def load(report: Callable[[Loading], None]) -> tuple[str, Parts]:
+        checkpoint = load_checkpoint(folder, dtype, lambda stage, done, total: report(Loading(stage, done, total)))
+        layout = Layout.of(checkpoint.tokenizer, config.style)
+        return folder.name, Parts(
+            checkpoint.model, checkpoint.tokenizer, checkpoint.vocabulary, layout, time.perf_counter
+        )
+
+    return load
+
+
+def from_preset(dtype: mx.Dtype, config: StreamConfig, seed: int, rows: int = 4096) -> Loader:
+    """Return a loader of the laptop's preset with random weights: it runs, but what it says means nothing."""
+
+    def load(report: Callable[[Loading], None]) -> tuple[str, Parts]:
+        report(Loading("random weights", 0, 1))
+        tokenizer = Tokenizer.load()
+        vocabulary = preset(tokenizer, rows)
+        model = TinyStreamingDecoder(len(vocabulary))
+        seed_weights(model, seed)
+        model.set_dtype(dtype)
+        mx.eval(model.parameters())
+        return "untrained preset", Parts(
+            model, tokenizer, vocabulary, Layout.of(tokenizer, config.style), time.perf_counter
+        )
+
+    return load
+
+
+def random_parts(model_config: ModelConfig, dtype: mx.Dtype, config: StreamConfig, seed: int) -> Parts:
+    """Return a model of any sizes with seeded random weights and the whole vocabulary, for benchmarks."""
+    tokenizer = Tokenizer.load()
+    model = VisionLanguageModel(model_config)
+    seed_weights(model, seed)
+    model.set_dtype(dtype)
+    mx.eval(model.parameters())
+    vocabulary = FullVocabulary(model_config.text_config.vocab_size)
+    return Parts(model, tokenizer, vocabulary, Layout.of(tokenizer, config.style), time.perf_counter)

@@ -1,0 +1,63 @@
+"""The model over one stream's cache: prefill what is new, then decode a token at a time."""
+
+import mlx.core as mx
+import numpy as np
+import numpy.typing as npt
+
+from streaming_vlm_mlx.model.vlm import VisionLanguageModel
+from streaming_vlm_mlx.stream.cache import KVCache
+
+Positions = npt.NDArray[np.int64]
+Rows = npt.NDArray[np.int32]
+Logits = npt.NDArray[np.float32]
+
+
+class Runner:
+    """Keeps the cache, and the positions that its keys are rotated to; `can_move` tells whether those can change."""
+
+    def __init__(self, model: VisionLanguageModel, capacity: int, keep_unrotated: bool) -> None:
+        """Reserve a cache of `capacity` tokens; unrotated keys are needed where positions are counted anew."""
+        self._model = model
+        self.cache = KVCache(model.config.text_config, model.dtype, capacity, keep_unrotated)
+        self.positions: Positions = np.zeros((3, 0), np.int64)
+        self.can_move = keep_unrotated
+
+    def keep(self, slots: Rows) -> None:
+        """Keep the cached tokens at `slots`, in that order, with their positions."""
+        self.cache.keep(slots)
+        self.positions = self.positions[:, slots]
+
+    def prefill(
+        self, rows: Rows, positions: Positions, features: mx.array | None, is_video: npt.NDArray[np.bool_]
+    ) -> Logits:
+        """Take in the tokens behind the cached ones and return the last one's logits, float32 [vocab].
+
+        Args:
+            rows: the new tokens [n].
+            positions: of the whole sequence, cached and new, [3, cached + n].
+            features: the new video spans' features in order, or None.
+            is_video: which of `rows` they take the place of.
+        """
+        cached = self.cache.length
+        self.cache.reserve(cached + len(rows))
+        if not np.array_equal(positions[:, :cached], self.positions):
+            self.cache.rotate(*self._model.model.rope(positions[:, :cached]))
+        self.positions = positions
+        return self._forward(rows, features, is_video, "causal")
+
+    def step(self, row: int) -> Logits:
+        """Take in one token behind the last and return its logits, float32 [vocab]."""
+        self.cache.reserve(self.cache.length + 1)
+        position = np.full((3, 1), self.positions[:, -1].max() + 1)
+        self.positions = np.concatenate([self.positions, position], axis=1)
+        return self._forward(np.array([row], np.int32), None, np.zeros(1, np.bool_), None)
+
+    def _forward(
+        self, rows: Rows, features: mx.array | None, is_video: npt.NDArray[np.bool_], mask: str | None
+    ) -> Logits:
+        x = self._model.embed(rows, features, is_video)
+        angles = self._model.model.rope(self.positions[:, -len(rows) :])
+        hidden = self._model.model(x, angles, self.cache.layers, mask)
+        logits = self._model.head(hidden[:, -1]).astype(mx.float32)
+        mx.eval(logits, self.cache.state)
+        return np.array(logits[0])

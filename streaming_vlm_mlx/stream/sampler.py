@@ -1,0 +1,75 @@
+"""Which token comes next; in NumPy, so that a seed means the same on every device."""
+
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from streaming_vlm_mlx.config import SamplingConfig
+
+Scores = npt.NDArray[np.float32]
+Rows = npt.NDArray[np.int32]
+
+
+class Chooser(Protocol):
+    """Chooses the next token of a second."""
+
+    def choose(self, logits: Scores, seen: Rows, step: int) -> int:
+        """Return the row of `logits` [vocab] to speak next, after the rows `seen`, as token `step` of the second."""
+        ...
+
+
+class Sampler:
+    """Greedy or random choice under Hugging Face's processors, in its order: penalty, silence, temperature, top-p."""
+
+    def __init__(self, config: SamplingConfig, silence_row: int) -> None:
+        """Start the draws at `config.seed`; `silence_row` is the row of the `` ...`` token."""
+        self.config = config
+        self._silence_row = silence_row
+        self._random = np.random.default_rng(config.seed)
+
+    def choose(self, logits: Scores, seen: Rows, step: int) -> int:
+        """Return the row of `logits` [vocab] to speak next, after the rows `seen`, as token `step` of the second."""
+        scores = penalise(logits, seen, self.config.repetition_penalty)
+        if self.config.silence_threshold is not None:
+            threshold = self.config.silence_threshold + self.config.silence_step * step
+            scores = hold_silence(scores, self._silence_row, threshold)
+        if self.config.temperature == 0:
+            return int(scores.argmax())
+        scores = keep_top_p(scores / np.float32(self.config.temperature), self.config.top_p)
+        return int(self._random.choice(scores.size, p=_softmax(scores)))
+
+
+def penalise(scores: Scores, seen: Rows, penalty: float) -> Scores:
+    """Divide positive and multiply negative scores of the rows `seen` by `penalty` (CTRL, arXiv 1909.05858)."""
+    if penalty == 1.0:
+        return scores
+    out = scores.copy()
+    old = scores[seen]
+    out[seen] = np.where(old < 0, old * np.float32(penalty), old / np.float32(penalty))
+    return out
+
+
+def hold_silence(scores: Scores, row: int, threshold: float) -> Scores:
+    """Take `row` out unless its probability passes `threshold` (LiveCC's rule for its `` ...`` token)."""
+    if _softmax(scores)[row] > threshold:
+        return scores
+    out = scores.copy()
+    out[row] = -np.inf
+    return out
+
+
+def keep_top_p(scores: Scores, top_p: float) -> Scores:
+    """Take out all but the smallest set of rows whose probability reaches `top_p`; the best one always stays."""
+    if top_p >= 1.0:
+        return scores
+    order = np.argsort(scores, kind="stable")
+    cumulative = np.cumsum(_softmax(scores)[order])
+    out = scores.copy()
+    out[order[:-1][cumulative[:-1] <= 1 - top_p]] = -np.inf
+    return out
+
+
+def _softmax(scores: Scores) -> npt.NDArray[np.float64]:
+    exp: npt.NDArray[np.float64] = np.exp(scores.astype(np.float64) - float(scores.max()))
+    return exp / float(exp.sum())

@@ -1,0 +1,187 @@
+"""Run recorded cases of the published StreamingVLM program through this engine, teacher-forced.
+
+    python tests/conformance.py [--dir DIR] CASE...
+
+DIR holds ``model.json`` (the model's shapes), ``recipe.py`` (its weights and frames) and the case files. One line a case;
+exit status 1 when ids, positions or cache lengths differ at all, a logit by more than 2e-3, or a free choice where the
+recorded margin leaves no doubt.
+"""
+
+import argparse
+import importlib.util
+import json
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from streaming_vlm_mlx import backend
+
+backend.prepare()
+
+import mlx.core as mx
+import numpy as np
+from mlx.utils import tree_unflatten
+
+from streaming_vlm_mlx.config import ModelConfig, SamplingConfig, StreamConfig
+from streaming_vlm_mlx.errors import SvmError
+from streaming_vlm_mlx.model.vlm import VisionLanguageModel
+from streaming_vlm_mlx.stream.sampler import Sampler
+from streaming_vlm_mlx.stream.session import Parts, Second, Session
+from streaming_vlm_mlx.text.layout import Layout
+from streaming_vlm_mlx.text.tokenizer import Tokenizer
+from streaming_vlm_mlx.text.vocabulary import FullVocabulary
+from streaming_vlm_mlx.video.pixels import to_patches
+
+LOGIT_LIMIT = 2e-3
+CLEAR_MARGIN = 1e-2
+DEFAULT_DIR = Path(__file__).resolve().parents[2] / "shared" / "conformance"
+
+
+@dataclass
+class Tally:
+    """What one case came to."""
+
+    chunks: int = 0
+    ids: int = 0
+    positions: int = 0
+    cache: int = 0
+    choices: int = 0
+    logits: float = 0.0
+
+    @property
+    def passed(self) -> bool:
+        """Whether everything exact is exact and the logits are within the limit."""
+        return not (self.ids or self.positions or self.cache or self.choices) and self.logits <= LOGIT_LIMIT
+
+    def line(self, name: str) -> str:
+        """Return the case's line."""
+        return (
+            f"{name:<16} {self.chunks} chunks, mismatches: {self.ids} ids, {self.positions} positions, "
+            f"{self.cache} cache lengths, {self.choices} choices; logits within {self.logits:.1e} "
+            f"{'ok' if self.passed else 'FAILED'}"
+        )
+
+
+class Forced:
+    """Says the recorded tokens; keeps the first logits and what the sampler would have said."""
+
+    def __init__(self, session: Session, recorded: list[int], sampler: Sampler) -> None:
+        self._session, self._recorded, self._sampler = session, recorded, sampler
+        self.logits = np.zeros(0, np.float32)
+        self.ids, self.cached, self.positions = np.zeros(0), 0, np.zeros((3, 0))
+        self.own: list[int] = []
+
+    def choose(self, logits: np.ndarray, seen: np.ndarray, step: int) -> int:
+        """Return the recorded token."""
+        if step == 0:
+            self.logits, self.ids, self.positions = logits, self._session.ids, self._session.positions
+            self.cached = self._session.prefilled_from
+        self.own.append(self._sampler.choose(logits, seen, step))
+        return self._recorded[step]
+
+
+def load_recipe(folder: Path) -> ModuleType:
+    """Import `folder`'s recipe.py."""
+    spec = importlib.util.spec_from_file_location("conformance_recipe", folder / "recipe.py")
+    if spec is None or spec.loader is None or not (folder / "recipe.py").is_file():
+        raise SvmError(f"{folder} holds no recipe.py; name the folder of the cases with --dir.")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a case or model file."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise SvmError(f"{path} can not be read: {error}.") from error
+
+
+def make_model(folder: Path, recipe: ModuleType, seed: int) -> VisionLanguageModel:
+    """Fill the model of `folder`'s model.json with the recipe's weights."""
+    described = read_json(folder / "model.json")
+    model = VisionLanguageModel(ModelConfig.from_dict(described["config"]))
+    weights = [(n, mx.array(recipe.weight(seed, n, tuple(s)))) for n, s in described["weights"].items()]
+    model.update(tree_unflatten(weights))
+    return model
+
+
+def make_session(model: VisionLanguageModel, params: dict[str, Any]) -> Session:
+    """Begin the stream that a case describes."""
+    tokenizer = Tokenizer.load()
+    config = StreamConfig(
+        mode="recompute" if params.get("recompute") else "streaming",
+        window=params["window"],
+        text_round=params["text_round"],
+        sink=params["sink"],
+        slide=params["slide"],
+        pos_mode=params.get("pos_mode", "shrink"),
+        all_text=params.get("all_text", False),
+        query=params.get("query", "Commentate on this match"),
+        previous=params.get("prev", ""),
+        sampling=SamplingConfig(repetition_penalty=params.get("reppen", 1.05), max_new_tokens=20),
+    )
+    vocabulary = FullVocabulary(model.config.text_config.vocab_size)
+    return Session(Parts(model, tokenizer, vocabulary, Layout.of(tokenizer), time.perf_counter), config)
+
+
+def run_case(folder: Path, name: str, model: VisionLanguageModel, recipe: ModuleType) -> Tally:
+    """Play every recorded chunk and count what differs."""
+    case = read_json(folder / f"{name}.json")
+    params = case["params"]
+    session = make_session(model, params)
+    sampler = Sampler(session.config.sampling, silence_row=0)
+    projection = recipe.projection(model.config.text_config.vocab_size)
+    tally = Tally()
+    for number, chunk in enumerate(case["chunks"]):
+        frames = recipe.frames(params["seed"], number, params["h"], params["w"]).transpose(0, 2, 3, 1)
+        second = Second(number, float(number), number + 1.0, to_patches(frames, session.config.pixels))
+        forced = Forced(session, chunk["out"], sampler)
+        for _ in session.speak(second, forced):
+            pass
+        compare(tally, chunk, forced, session, projection)
+    return tally
+
+
+def compare(tally: Tally, chunk: dict[str, Any], forced: Forced, session: Session, projection: np.ndarray) -> None:
+    """Add one chunk's differences to `tally`."""
+    recorded = np.array(chunk["pos"])
+    tally.chunks += 1
+    tally.ids += not np.array_equal(forced.ids, chunk["ids"])
+    tally.positions += not np.array_equal(forced.positions[:, -recorded.shape[1] :], recorded)
+    tally.cache += forced.cached != chunk["cached"] or session.cached != chunk["cache_after"]
+    tally.choices += chunk["min_margin"] > CLEAR_MARGIN and forced.own != chunk["out"]
+    errors = (
+        np.abs(forced.logits[chunk["top_ids"]] - chunk["top_logits"]).max(),
+        abs(float(forced.logits @ projection) - chunk["logits_dot"]) / float(np.linalg.norm(projection)),
+        abs(float(np.linalg.norm(forced.logits)) - chunk["logits_norm"]),
+    )
+    tally.logits = max(tally.logits, *map(float, errors))
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the cases named on the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--dir", type=Path, default=DEFAULT_DIR, help="folder of model.json, recipe.py and the cases")
+    parser.add_argument("case", nargs="+", help="a case's name, its file without .json")
+    args = parser.parse_args(argv)
+    try:
+        recipe = load_recipe(args.dir)
+        passed = True
+        for name in args.case:
+            seed = read_json(args.dir / f"{name}.json")["params"]["seed"]
+            tally = run_case(args.dir, name, make_model(args.dir, recipe, seed), recipe)
+            print(tally.line(name), flush=True)
+            passed &= tally.passed
+    except SvmError as error:
+        print(f"conformance: {error}", file=sys.stderr)
+        return 2
+    return 0 if passed else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
