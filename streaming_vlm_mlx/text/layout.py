@@ -6,13 +6,13 @@ that a model may have learned; `Layout.style` chooses.
 
 import re
 from dataclasses import dataclass, field
-from typing import Literal, Self
+from typing import Self
 
+from streaming_vlm_mlx.config import Style
 from streaming_vlm_mlx.text.special import SpecialIds
 from streaming_vlm_mlx.text.tokenizer import Tokenizer
 
 SYSTEM = "You are a helpful assistant."
-Style = Literal["inference", "training"]
 
 _MARKUP = re.compile(r"<\|[a-z_]+\|>")
 # What a text may end on and still turn out to be markup or the closing ellipsis.

@@ -128,7 +128,11 @@ def test_what_a_viewer_reads(generated, read):
 
 
 @given(
-    pieces=st.lists(st.sampled_from(["\n", " ", ".", " ...", "..", "a", "<", "|", "im_end", "<|im_end|>", "\n\n", ">"]))
+    pieces=st.lists(
+        st.sampled_from(
+            ["\n", " ", ".", " ...", "..", "a", "<", "|", "im_end", "<|im_end|>", "\n\n", ">", "<|im", "_end|>"]
+        )
+    )
 )
 def test_shown_pieces_join_to_what_a_viewer_reads(pieces):
     cleaner = CommentaryCleaner()
@@ -143,6 +147,12 @@ def test_what_a_viewer_reads_is_clean_already(text):
     assert read == read.strip()
     assert clean_commentary(read) == read
     assert not read.endswith(" ...")
+
+
+def test_markup_in_pieces_never_shows():
+    cleaner = CommentaryCleaner()
+    assert [cleaner.push(p) for p in ["He", " scores", "<|", "im_end", "|>"]] == ["He", " scores", "", "", ""]
+    assert cleaner.flush() == ""
 
 
 def test_words_show_as_soon_as_they_can():
