@@ -38,9 +38,24 @@ class FromDict:
             **{k: _fit(hints[k], v, f"{cls.__name__}.{k}") for k, v in values.items() if k in known and v is not None}
         )
 
+    def merged(self, values: Mapping[str, Any]) -> Self:
+        """Return a copy with `values` laid over it, nested parts field by field.
+
+        Raises:
+            SvmError: a value is of another type than its field.
+        """
+        return self.from_dict(_overlay(self.to_dict(), values))
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain values that `from_dict` reads back, tuples as lists."""
         return typing.cast(dict[str, Any], _plain(dataclasses.asdict(self)))  # type: ignore[call-overload]
+
+
+def _overlay(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    nested = {
+        k: _overlay(base[k], v) for k, v in over.items() if isinstance(v, Mapping) and isinstance(base.get(k), dict)
+    }
+    return {**base, **over, **nested}
 
 
 def _plain(value: object) -> object:

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import mlx.core as mx
 import numpy as np
+import numpy.typing as npt
 
-from streaming_vlm_mlx.config import Mode, ModelConfig, StreamConfig, FromDict, read_yaml
+from streaming_vlm_mlx.config import FromDict, Mode, ModelConfig, StreamConfig, read_yaml
 from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.measure.memory import read_memory
 from streaming_vlm_mlx.stream.load import random_parts
@@ -53,13 +54,14 @@ def read_bench_config(path: Path) -> BenchConfig:
     return BenchConfig.from_dict(values)
 
 
-def frames_of(config: BenchConfig, index: int) -> np.ndarray:
+def frames_of(config: BenchConfig, index: int) -> npt.NDArray[np.uint8]:
     """Return second `index`'s frames, uint8 [frames, height, width, 3]: a drifting gradient under seeded noise."""
     count = round(config.stream.fps)
     noise = np.random.default_rng([config.seed, index]).integers(0, 64, (count, config.height, config.width, 3))
     rows, columns = np.mgrid[0 : config.height, 0 : config.width]
     drift = (rows + columns + 9 * index)[None, :, :, None]
-    return ((drift + noise) % 256).astype(np.uint8)
+    frames: npt.NDArray[np.uint8] = ((drift + noise) % 256).astype(np.uint8)
+    return frames
 
 
 def run_bench(config: BenchConfig, mode: Mode, seconds: int, dtype: mx.Dtype) -> Iterator[BenchSecond]:

@@ -10,13 +10,14 @@ import mlx.core as mx
 import yaml
 
 from streaming_vlm_mlx.atomic import replacing_folder, write_text
-from streaming_vlm_mlx.config import ModelConfig, StreamConfig, read_yaml
+from streaming_vlm_mlx.config import ModelConfig, StreamConfig
 from streaming_vlm_mlx.errors import SvmError
+from streaming_vlm_mlx.locate import STREAM, read_stream_config
 from streaming_vlm_mlx.model.vlm import VisionLanguageModel
 from streaming_vlm_mlx.text.tokenizer import Tokenizer
 from streaming_vlm_mlx.text.vocabulary import CompactVocabulary, FullVocabulary, Vocabulary
 
-WEIGHTS, INDEX, CONFIG, STREAM = "model.safetensors", "model.safetensors.index.json", "config.json", "stream.yaml"
+WEIGHTS, INDEX, CONFIG = "model.safetensors", "model.safetensors.index.json", "config.json"
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
 Progress = Callable[[str, int, int], None]
 
@@ -70,12 +71,6 @@ def load_checkpoint(folder: Path, dtype: mx.Dtype, progress: Progress = lambda *
         mx.eval(model.parameters())
     progress("weights", len(shards), len(shards))
     return Checkpoint(model, tokenizer, vocabulary, read_stream_config(folder))
-
-
-def read_stream_config(folder: Path) -> StreamConfig:
-    """Return `folder`'s ``stream.yaml``, or the defaults where there is none."""
-    path = folder / STREAM
-    return StreamConfig.from_dict(read_yaml(path)) if path.is_file() else StreamConfig()
 
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint, extra: Callable[[Path], None] = lambda _: None) -> None:

@@ -8,6 +8,8 @@ from concurrent.futures import Future
 from dataclasses import replace
 from functools import partial
 
+import mlx.core as mx
+
 from streaming_vlm_mlx.config import StreamConfig
 from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.measure.memory import read_memory
@@ -143,6 +145,9 @@ class Engine:
             else:
                 done.set_result(None)
         self._session = None
+        # A thread that ends with streams of its own takes the process down when that exits.
+        mx.synchronize()
+        mx.clear_streams()
 
     async def _follow(
         self, work: Callable[[], None], outbox: asyncio.Queue[Event | None], emit: Callable[[Event | None], None]

@@ -1,10 +1,12 @@
-"""From what a user calls a checkpoint to the folder that holds it."""
+"""From what a user calls a checkpoint to the folder that holds it, and the stream settings in it; imports no MLX."""
 
 import re
 from pathlib import Path
 
+from streaming_vlm_mlx.config import StreamConfig, read_yaml
 from streaming_vlm_mlx.errors import SvmError
 
+STREAM = "stream.yaml"
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 HUB_FILES = ("*.json", "*.safetensors", "*.yaml", "*.txt")
 
@@ -25,6 +27,16 @@ def locate(name: str, root: Path = Path("checkpoints")) -> Path:
     if not HUB_ID.fullmatch(name):
         raise SvmError(f"no checkpoint {name!r}: looked for {looked}; it is no hub id ('owner/name') either.")
     return _fetch(name, looked)
+
+
+def read_stream_config(folder: Path) -> StreamConfig:
+    """Return `folder`'s ``stream.yaml``, or the defaults where there is none.
+
+    Raises:
+        SvmError: the file is damaged, or a value is of another type than its field.
+    """
+    path = folder / STREAM
+    return StreamConfig.from_dict(read_yaml(path)) if path.is_file() else StreamConfig()
 
 
 def _fetch(repo_id: str, looked: str) -> Path:
