@@ -5,6 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from streaming_vlm_mlx.backend import prepare
+
+# Before any test imports MLX, which is twenty times slower on its own BLAS.
+prepare()
+
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
