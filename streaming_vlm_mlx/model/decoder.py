@@ -7,6 +7,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from streaming_vlm_mlx.config import TextConfig
+from streaming_vlm_mlx.model.functions import attend, silu
 from streaming_vlm_mlx.model.rope import MRope, rotate
 
 
@@ -45,9 +46,7 @@ class Attention(nn.Module):
         rotated = rotate(keys, *angles)
         if cache is not None:
             rotated, values = cache.update(keys, rotated, values)
-        out = mx.fast.scaled_dot_product_attention(
-            rotate(q, *angles), rotated, values, scale=self.head_dim**-0.5, mask=mask
-        )
+        out = attend(rotate(q, *angles), rotated, values, scale=self.head_dim**-0.5, mask=mask)
         return self.o_proj(out.transpose(0, 2, 1, 3).reshape(batch, n, -1))
 
 
@@ -62,7 +61,7 @@ class MLP(nn.Module):
 
     def __call__(self, x: mx.array) -> mx.array:
         """Map [..., hidden_size] to itself."""
-        return self.down_proj(nn.silu(self.gate_proj(x)) * self.up_proj(x))
+        return self.down_proj(silu(self.gate_proj(x)) * self.up_proj(x))
 
 
 class DecoderLayer(nn.Module):
@@ -115,7 +114,7 @@ class StreamingDecoder(nn.Module):
             embeddings: the new tokens, video features in their places.
             angles: cosines and sines of the new tokens' positions, [n, head_dim // 2] or [batch, 1, n, head_dim // 2].
             caches: one a layer, or None to attend among the new tokens alone.
-            mask: as in `mx.fast.scaled_dot_product_attention`; "causal" lines the new tokens up with the cache's end.
+            mask: as in `functions.attend`; "causal" lines the new tokens up with the cache's end.
         """
         x = embeddings
         for number, layer in enumerate(self.layers):

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from streaming_vlm_mlx.config import VisionConfig
+from streaming_vlm_mlx.model.functions import attend, silu
 from streaming_vlm_mlx.model.rope import rotate, vision_angles
 
 NORM_EPS = 1e-6
@@ -97,7 +98,7 @@ def _attend(q: mx.array, k: mx.array, v: mx.array, windows: int) -> mx.array:
     shape = q.shape
     split = (shape[0], shape[1] * windows, shape[2] // windows, shape[3])
     q, k, v = (a.reshape(split) for a in (q, k, v))
-    return mx.fast.scaled_dot_product_attention(q, k, v, scale=shape[3] ** -0.5).reshape(shape)
+    return attend(q, k, v, scale=shape[3] ** -0.5).reshape(shape)
 
 
 class VisionMLP(nn.Module):
@@ -111,7 +112,7 @@ class VisionMLP(nn.Module):
 
     def __call__(self, x: mx.array) -> mx.array:
         """Map [..., hidden_size] to itself."""
-        return self.down_proj(nn.silu(self.gate_proj(x)) * self.up_proj(x))
+        return self.down_proj(silu(self.gate_proj(x)) * self.up_proj(x))
 
 
 class VisionBlock(nn.Module):
