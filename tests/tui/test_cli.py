@@ -1,0 +1,160 @@
+import argparse
+import errno
+import importlib
+import importlib.metadata
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from streaming_vlm_mlx.errors import SvmError
+from tui import cli, commands
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def register(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[argparse.Namespace], int]], None]:
+    """Put a command ``try-it [WORD]`` into the table, which does what it is given."""
+
+    def put(run: Callable[[argparse.Namespace], int]) -> None:
+        module: Any = ModuleType("tui.commands.try_it")
+        module.HELP = "Try a thing."
+        module.add_arguments = lambda parser: parser.add_argument("word", nargs="?")
+        module.run = run
+        monkeypatch.setitem(sys.modules, "tui.commands.try_it", module)
+        monkeypatch.setattr(cli, "COMMANDS", {**commands.COMMANDS, "try-it": "try a thing"})
+
+    return put
+
+
+def raiser(error: BaseException) -> Callable[[argparse.Namespace], int]:
+    def run(args: argparse.Namespace) -> int:
+        raise error
+
+    return run
+
+
+def start(*words: str, stdout: int) -> subprocess.CompletedProcess[str]:
+    """Run the program with `stdout` as its standard output, buffered as usual."""
+    environ = {k: v for k, v in os.environ.items() if k != "PYTHONUNBUFFERED"}
+    program = [sys.executable, "-m", "tui", *words]
+    return subprocess.run(program, cwd=ROOT, env=environ, stdout=stdout, stderr=subprocess.PIPE, text=True, check=False)
+
+
+def test_a_command_gets_its_arguments_and_gives_the_status(register: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    seen = []
+
+    def run(args: argparse.Namespace) -> int:
+        seen.append((args.word, args.debug))
+        print("result")
+        return 7
+
+    register(run)
+    assert cli.main(["try-it", "word"]) == 7
+    assert cli.main(["--debug", "try-it"]) == 7
+    assert cli.main(["try-it", "--debug"]) == 7
+    assert seen == [("word", False), (None, True), (None, True)]
+    assert capsys.readouterr() == ("result\n" * 3, "")
+
+
+DEFECT = "a defect of this program, --debug shows where"
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "line"),
+    [
+        (SvmError("clip.mp4 is empty;\n choose another."), 2, "clip.mp4 is empty; choose another."),
+        (KeyboardInterrupt(), 130, "stopped."),
+        (ZeroDivisionError("by\nzero"), 1, f"{DEFECT}: ZeroDivisionError: by zero"),
+        (AssertionError(), 1, f"{DEFECT}: AssertionError"),
+        (OSError(errno.EIO, "broken"), 1, f"{DEFECT}: OSError: [Errno 5] broken"),
+        (
+            OSError(errno.ENOSPC, "full"),
+            2,
+            "there is no space left where this writes to; make some, or write elsewhere.",
+        ),
+    ],
+)
+def test_an_error_is_one_line(
+    register: Any, capsys: pytest.CaptureFixture[str], error: BaseException, status: int, line: str
+) -> None:
+    register(raiser(error))
+    assert cli.main(["try-it"]) == status
+    assert capsys.readouterr() == ("", f"svm-tui: {line}\n")
+
+
+def test_debug_adds_the_traceback(register: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    register(raiser(SvmError("no such clip.")))
+    assert cli.main(["try-it", "--debug"]) == 2
+    shown = capsys.readouterr().err
+    assert shown.startswith("Traceback")
+    assert "in run" in shown
+    assert shown.endswith("\nsvm-tui: no such clip.\n")
+
+
+def test_what_was_printed_before_an_error_is_kept(register: Any, capfd: pytest.CaptureFixture[str]) -> None:
+    def run(args: argparse.Namespace) -> int:
+        print("first second")
+        raise SvmError("the second second is broken.")
+
+    register(run)
+    assert cli.main(["try-it"]) == 2
+    assert capfd.readouterr().out == "first second\n"
+
+
+def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["--help"]) == 0
+    asked = capsys.readouterr().out
+    for name, line in commands.COMMANDS.items():
+        assert f"    {name} " in asked
+        assert line.split()[0] in asked
+    assert cli.main([]) == 0
+    assert capsys.readouterr().out == asked
+
+
+@pytest.mark.parametrize("name", commands.COMMANDS)
+def test_each_command_is_whole(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    module = importlib.import_module(f"tui.commands.{name}")
+    assert callable(module.run)
+    assert cli.main([name, "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert shown.startswith(f"usage: svm-tui {name} ")
+    assert " ".join(module.HELP.split()) in " ".join(shown.split())
+
+
+@pytest.mark.parametrize("words", [["no-such-command"], ["doctor", "--no-such-option"], ["--debug"]])
+def test_arguments_that_do_not_parse_are_bad_input(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(words) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "svm-tui: error: " in captured.err
+
+
+def test_version_is_the_installed_one(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(importlib.metadata, "version", {"svm-tui": "1.2.3"}.__getitem__)
+    assert cli.main(["--version"]) == 0
+    assert capsys.readouterr().out == "svm-tui 1.2.3\n"
+
+
+@pytest.mark.parametrize("words", [["--help"], ["doctor", "--help"]])
+def test_a_reader_that_leaves_early_is_no_error(words: list[str]) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = start(*words, stdout=writing)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="/dev/full is Linux's")
+def test_a_full_disk_is_one_line() -> None:
+    with Path("/dev/full").open("w") as full:
+        done = start("--help", stdout=full.fileno())
+    assert done.returncode == 2
+    assert done.stderr.startswith("svm-tui: there is no space left")
+    assert done.stderr.count("\n") == 1

@@ -1,0 +1,121 @@
+"""The command ``svm-tui``: finds the command that was asked for and imports nothing else."""
+
+import argparse
+import errno
+import importlib
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Any
+
+from streaming_vlm_mlx.errors import SvmError
+from tui.commands import COMMANDS
+
+PROGRAM = "svm-tui"
+
+OK, DEFECT, BAD_INPUT = 0, 1, 2
+# What a shell reports for a program that SIGINT or SIGPIPE ended.
+INTERRUPTED, PIPE_CLOSED = 130, 141
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command in `argv` (without the program's name) and return the exit status.
+
+    0 is success, 1 a defect of this program, 2 input that can not be used, 130 Ctrl-C, 141 a reader of stdout that
+    went away.
+    """
+    words = list(sys.argv[1:] if argv is None else argv) or ["--help"]
+    debug = "--debug" in words
+    try:
+        status = _run(words)
+        print(end="", flush=True)
+    except KeyboardInterrupt:
+        return _fail(INTERRUPTED, "stopped.", debug)
+    except BrokenPipeError:
+        _settle_stdout()
+        return PIPE_CLOSED
+    except Exception as error:  # noqa: BLE001 - the one place that stands between a defect and a viewer
+        return _fail(*_explain(error), debug)
+    return status
+
+
+def _run(words: Sequence[str]) -> int:
+    try:
+        args = _parser(words).parse_args(words)
+    except SystemExit as stop:
+        # argparse's own: help and version are printed, or the arguments do not parse.
+        return int(stop.code or OK)
+    status: int = args.run(args)
+    return status
+
+
+class _Version(argparse.Action):
+    """Prints the version; reads the installed package for it only then."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        from tui.diagnosis import installed_version
+
+        print(PROGRAM, installed_version(PROGRAM) or "(not installed)")
+        parser.exit()
+
+
+def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
+    """Return a parser that knows every command's name, and the arguments of the one in `words`."""
+    chosen = next((word for word in words if not word.startswith("-")), None)
+    parser = argparse.ArgumentParser(
+        PROGRAM,
+        description="Watch a sports clip in the terminal; a vision-language model on this machine comments on it.",
+        epilog=f"'{PROGRAM} COMMAND --help' tells more about a command.",
+    )
+    parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
+    _add_debug(parser, default=False)
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for name, line in COMMANDS.items():
+        command = commands.add_parser(name, help=line)
+        if name == chosen:
+            _add_command(command, name)
+    return parser
+
+
+def _add_command(parser: argparse.ArgumentParser, name: str) -> None:
+    module = importlib.import_module(f"tui.commands.{name.replace('-', '_')}")
+    parser.description = module.HELP
+    module.add_arguments(parser)
+    _add_debug(parser, default=argparse.SUPPRESS)
+    parser.set_defaults(run=module.run)
+
+
+def _add_debug(parser: argparse.ArgumentParser, default: object) -> None:
+    parser.add_argument("--debug", action="store_true", default=default, help="show the traceback of an error")
+
+
+def _explain(error: Exception) -> tuple[int, str]:
+    """Return the exit status for `error` and one line about it."""
+    text = " ".join(str(error).split())
+    if isinstance(error, SvmError):
+        return BAD_INPUT, text
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return BAD_INPUT, "there is no space left where this writes to; make some, or write elsewhere."
+    return DEFECT, f"a defect of this program, --debug shows where: {type(error).__name__}: {text}".removesuffix(": ")
+
+
+def _fail(status: int, text: str, debug: bool) -> int:
+    """Say `text` on stderr, below the traceback of the error in hand if `debug` asks for it."""
+    _settle_stdout()
+    if debug:
+        traceback.print_exc()
+    print(f"{PROGRAM}: {text}", file=sys.stderr)
+    return status
+
+
+def _settle_stdout() -> None:
+    """Write what is still buffered; what can not be written goes nowhere, or the exit of Python would stumble on it."""
+    try:
+        print(end="", flush=True)
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

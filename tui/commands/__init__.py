@@ -1,0 +1,14 @@
+"""The commands of ``svm-tui``, one module each.
+
+A module offers `HELP` (what ``svm-tui NAME --help`` says above the options), `add_arguments(parser)`, and `run(args)`,
+which returns the exit status. Its own imports at the top are light; the heavy ones are inside `run`.
+"""
+
+from collections.abc import Mapping
+
+# Name, which is its module's name too, to the line in `svm-tui --help`, which must not import the module.
+COMMANDS: Mapping[str, str] = {
+    "infer": "write a model's commentary on a clip, without a screen",
+    "bench": "measure what a second of the stream costs on this machine",
+    "doctor": "say what this machine computes with, and what would make it faster",
+}
