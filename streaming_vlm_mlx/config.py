@@ -29,14 +29,24 @@ class FromDict:
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """Build from `values`; keys that are not fields are ignored, nested parts are built from their own mapping.
 
+        A null stands for the default, save where a field takes None.
+
         Raises:
-            SvmError: a value is of another type than its field.
+            SvmError: a value is of another type than its field, or `check` refuses it.
         """
         hints = typing.get_type_hints(cls)
-        known = {f.name for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
-        return cls(
-            **{k: _fit(hints[k], v, f"{cls.__name__}.{k}") for k, v in values.items() if k in known and v is not None}
-        )
+        known = [f.name for f in dataclasses.fields(cls)]  # type: ignore[arg-type]
+        given = {k: values[k] for k in known if k in values and (values[k] is not None or _takes_none(hints[k]))}
+        made = cls(**{k: _fit(hints[k], v, f"{cls.__name__}.{k}") for k, v in given.items()})
+        made.check()
+        return made
+
+    def check(self) -> None:
+        """Refuse values that no program can run under.
+
+        Raises:
+            SvmError: names the setting and what it can be.
+        """
 
     def merged(self, values: Mapping[str, Any]) -> Self:
         """Return a copy with `values` laid over it, nested parts field by field.
@@ -66,8 +76,25 @@ def _plain(value: object) -> object:
     return value
 
 
+def _takes_none(hint: Any) -> bool:
+    return type(None) in typing.get_args(hint)
+
+
+def _demand(met: bool, name: str, value: object, rule: str) -> None:
+    if not met:
+        raise SvmError(f"{name} is {value!r}; it must be {rule}.")
+
+
+def _demand_sizes(part: object, name: str) -> None:
+    """Refuse whole numbers below 1."""
+    for field_name, value in vars(part).items():
+        _demand(type(value) is not int or value >= 1, f"{name}.{field_name}", value, "1 or more")
+
+
 def _fit(hint: Any, value: Any, name: str) -> Any:
     """Return `value` as the type `hint`; whole floats become ints and lists tuples, nothing else is bent."""
+    if value is None and _takes_none(hint):
+        return None
     origin = typing.get_origin(hint)
     if origin in (typing.Union, types.UnionType):
         return _fit(next(a for a in typing.get_args(hint) if a is not type(None)), value, name)
@@ -155,13 +182,11 @@ class ModelConfig(FromDict):
         Raises:
             SvmError: a value is of another type than its field, or sizes do not fit one another.
         """
-        text = {**values, **(values.get("text_config") or {})}
-        rope = text.get("rope_scaling") or text.get("rope_parameters") or {}
+        text = {**values, **_part(values, "text_config")}
+        rope = _part(text, "rope_scaling") or _part(text, "rope_parameters")
         text.setdefault("mrope_section", rope.get("mrope_section"))
         text["rope_theta"] = rope.get("rope_theta", text.get("rope_theta"))
-        config = super().from_dict({**values, "text_config": text})
-        config.check()
-        return config
+        return super().from_dict({**values, "text_config": text})
 
     def check(self) -> None:
         """Refuse sizes that do not fit one another.
@@ -170,20 +195,34 @@ class ModelConfig(FromDict):
             SvmError: names the two settings that disagree.
         """
         t, v = self.text_config, self.vision_config
+        _demand_sizes(t, "text_config")
         if t.hidden_size % t.num_attention_heads:
             raise SvmError(f"config: hidden_size {t.hidden_size} is no multiple of {t.num_attention_heads} heads.")
         if t.num_attention_heads % t.num_key_value_heads:
             raise SvmError(
                 f"config: {t.num_attention_heads} heads do not share {t.num_key_value_heads} key-value heads evenly."
             )
-        if 2 * sum(t.mrope_section) != t.head_dim:
+        if len(t.mrope_section) != 3 or 2 * sum(t.mrope_section) != t.head_dim:
             raise SvmError(
-                f"config: mrope_section {list(t.mrope_section)} must add up to half a head ({t.head_dim // 2})."
+                f"config: mrope_section {list(t.mrope_section)} must be three that add up to half a head "
+                f"({t.head_dim // 2})."
             )
-        if v and v.out_hidden_size != t.hidden_size:
-            raise SvmError(f"config: vision out_hidden_size {v.out_hidden_size} is not hidden_size {t.hidden_size}.")
-        if v and v.hidden_size % v.num_heads:
-            raise SvmError(f"config: vision hidden_size {v.hidden_size} is no multiple of {v.num_heads} heads.")
+        if v:
+            self._check_vision(v)
+
+    def _check_vision(self, v: VisionConfig) -> None:
+        _demand_sizes(v, "vision_config")
+        if v.out_hidden_size != self.text_config.hidden_size:
+            raise SvmError(
+                f"config: vision out_hidden_size {v.out_hidden_size} is not hidden_size {self.text_config.hidden_size}."
+            )
+        if v.hidden_size % (4 * v.num_heads):
+            raise SvmError(f"config: vision hidden_size {v.hidden_size} is no multiple of 4 × {v.num_heads} heads.")
+        if v.window_size < v.patch_size * v.spatial_merge_size:
+            raise SvmError(
+                f"config: vision window_size {v.window_size} is less than a merged patch "
+                f"({v.patch_size * v.spatial_merge_size} pixels)."
+            )
 
 
 @dataclass(frozen=True)
@@ -200,6 +239,14 @@ class PixelConfig(FromDict):
     merge_size: int = 2
     image_mean: tuple[float, ...] = (0.48145466, 0.4578275, 0.40821073)
     image_std: tuple[float, ...] = (0.26862954, 0.26130258, 0.27577711)
+
+    def check(self) -> None:
+        """Refuse sizes below 1.
+
+        Raises:
+            SvmError: names the setting.
+        """
+        _demand_sizes(self, "pixels")
 
 
 @dataclass(frozen=True)
@@ -223,6 +270,18 @@ class SamplingConfig(FromDict):
     silence_step: float = 0.0
     max_new_tokens: int = 20
     seed: int = 0
+
+    def check(self) -> None:
+        """Refuse what no token can be chosen under.
+
+        Raises:
+            SvmError: names the setting and what it can be.
+        """
+        _demand(self.temperature >= 0, "sampling.temperature", self.temperature, "0 or more")
+        _demand(0 < self.top_p <= 1, "sampling.top_p", self.top_p, "above 0 and at most 1")
+        _demand(self.repetition_penalty > 0, "sampling.repetition_penalty", self.repetition_penalty, "above 0")
+        _demand(self.max_new_tokens >= 1, "sampling.max_new_tokens", self.max_new_tokens, "1 or more")
+        _demand(self.seed >= 0, "sampling.seed", self.seed, "0 or more")
 
 
 @dataclass(frozen=True)
@@ -257,6 +316,25 @@ class StreamConfig(FromDict):
     previous: str = ""
     pixels: PixelConfig = field(default_factory=PixelConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
+
+    def check(self) -> None:
+        """Refuse windows that hold nothing.
+
+        Raises:
+            SvmError: names the setting and what it can be.
+        """
+        for name in ("window", "text_round"):
+            _demand(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
+        for name in ("sink", "slide"):
+            _demand((getattr(self, name) or 0) >= 0, name, getattr(self, name), "0 or more, or null to keep all")
+        _demand(self.fps > 0, "fps", self.fps, "above 0")
+
+
+def _part(values: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """Return the settings nested under `name`, none where it is absent or null."""
+    part = values.get(name) or {}
+    _demand(isinstance(part, Mapping), name, part, "a mapping of settings")
+    return typing.cast(Mapping[str, Any], part)
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
