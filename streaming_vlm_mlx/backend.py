@@ -1,7 +1,7 @@
 """Where MLX computes: device, dtype and, on a Linux CPU, the BLAS under it.
 
 MLX's CPU wheel brings the reference BLAS, which is more than twenty times slower than a real one. A library that is
-loaded with global names before ``mlx.core`` takes its place, so `prepare` comes before the first import of ``mlx.core``.
+loaded with global names before ``mlx.core`` takes its place; so `prepare` comes before the first import of MLX.
 """
 
 import ctypes
