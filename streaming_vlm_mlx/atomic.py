@@ -19,8 +19,10 @@ def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; move it onto `path` when the block ends, remove it when the block fails.
 
     Raises:
-        SvmError: the folder can not be written, or the disk is full.
+        SvmError: `path` is a folder or a device, its folder can not be written, or the disk is full.
     """
+    if path.exists() and not path.is_file():
+        raise SvmError(f"{path} is no regular file and is not replaced; choose another place.")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
@@ -43,7 +45,7 @@ def write_text(path: Path, text: str) -> None:
     """Replace `path` with `text` in UTF-8, atomically.
 
     Raises:
-        SvmError: the folder can not be written, or the disk is full.
+        SvmError: as `replacing`.
     """
     with replacing(path) as part:
         part.write_text(text, encoding="utf-8")
@@ -53,9 +55,14 @@ def write_text(path: Path, text: str) -> None:
 def replacing_folder(path: Path) -> Iterator[Path]:
     """Yield an empty folder beside `path`; swap it in when the block ends, remove it when the block fails.
 
+    Where `path` is a link to a folder, that folder is replaced and the link stays.
+
     Raises:
-        SvmError: the parent folder can not be written, or the disk is full.
+        SvmError: `path` is a file, the parent folder can not be written, or the disk is full.
     """
+    path = path.resolve()
+    if path.exists() and not path.is_dir():
+        raise SvmError(f"{path} is a file and is not replaced by a folder; choose another place.")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         part = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
