@@ -1,6 +1,5 @@
 """What the doctor looks at, as plain facts."""
 
-import importlib.metadata
 import os
 import platform
 import sys
@@ -9,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from streaming_vlm_mlx.errors import SvmError
+from streaming_vlm_mlx.versions import installed_version
 from tui.folders import CHECKPOINTS, state_folder
 
 PACKAGES = ("svm-tui", "mlx", "numpy", "av", "textual", "transformers")
@@ -94,14 +94,6 @@ def diagnose(environ: Mapping[str, str], clock: Callable[[], float]) -> Diagnosi
         checkpoints=str(CHECKPOINTS.resolve()),
         state=str(state_folder(environ, Path.home())),
     )
-
-
-def installed_version(package: str) -> str | None:
-    """Return the version of an installed package without importing it, or None."""
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
 
 
 def _compute(clock: Callable[[], float]) -> Compute:

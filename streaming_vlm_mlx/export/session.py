@@ -3,10 +3,8 @@
 import bisect
 import dataclasses
 import json
-import platform
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Self
 
@@ -15,7 +13,6 @@ from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.stream.events import Memory, SecondDone, Timings
 
 VERSION = 1
-_PACKAGES = ("svm-tui", "mlx", "numpy", "av")
 
 
 @dataclass(frozen=True)
@@ -152,17 +149,6 @@ class SessionRecord(FromDict):
             return cls.from_dict(values if isinstance(values, dict) else {})
         except SvmError as error:
             raise SvmError(f"{path}: {error}") from error
-
-
-def installed_versions() -> dict[str, str]:
-    """Return the versions of Python, of this program and of what it computes and decodes with."""
-    found = {"python": platform.python_version()}
-    for package in _PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
 
 
 def _start(second: SpokenSecond | SkippedSecond) -> float:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from streaming_vlm_mlx.config import StreamConfig
 from streaming_vlm_mlx.errors import SvmError
-from streaming_vlm_mlx.export.session import SessionRecord, SkippedSecond, SpokenSecond, installed_versions
+from streaming_vlm_mlx.export.session import SessionRecord, SkippedSecond, SpokenSecond
 from streaming_vlm_mlx.stream.events import Memory, SecondDone, Timings
 
 
@@ -132,11 +132,3 @@ def test_json_that_is_no_session_is_named(tmp_path, content):
 def test_an_absent_file_is_named(tmp_path):
     with pytest.raises(SvmError, match=r"none\.json can not be read: No such file or directory\.$"):
         SessionRecord.load(tmp_path / "none.json")
-
-
-def test_versions_name_what_the_session_ran_on(monkeypatch):
-    versions = installed_versions()
-    assert versions["numpy"] == __import__("numpy").__version__
-    assert {"python", "mlx", "av"} <= set(versions)
-    monkeypatch.setattr("streaming_vlm_mlx.export.session._PACKAGES", ("numpy", "no-such-package"))
-    assert list(installed_versions()) == ["python", "numpy"]

@@ -66,8 +66,8 @@ def describe(config: "BenchConfig", machine: "Backend", mode: str, seconds: "Seq
     import os
     import platform
 
-    from streaming_vlm_mlx.export.session import installed_versions
     from streaming_vlm_mlx.measure.memory import machine_memory
+    from streaming_vlm_mlx.versions import installed_versions
 
     return {
         "mode": mode,

@@ -96,7 +96,8 @@ def make_engine(folder: Path | None, config: "StreamConfig") -> "tuple[Engine, s
 
 def new_record(clip: str, model: str, config: "StreamConfig") -> "SessionRecord":
     """Begin the session's record."""
-    from streaming_vlm_mlx.export.session import SessionRecord, installed_versions
+    from streaming_vlm_mlx.export.session import SessionRecord
+    from streaming_vlm_mlx.versions import installed_versions
 
     created = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     return SessionRecord(
@@ -203,7 +204,7 @@ class _Show(Protocol):
 def progress(source: "Source", args: argparse.Namespace) -> Iterator[_Show]:
     """Show how far the clip has been watched, on stderr where that is a terminal."""
     if not sys.stderr.isatty():
-        yield lambda event: None
+        yield lambda _: None
         return
     from rich.console import Console
     from rich.progress import Progress

@@ -1,0 +1,21 @@
+"""Which versions of what are installed."""
+
+import platform
+from importlib.metadata import PackageNotFoundError, version
+
+# What a session's result can depend on.
+ENGINE = ("svm-tui", "mlx", "numpy", "av")
+
+
+def installed_version(package: str) -> str | None:
+    """Return the version of `package` as it is installed, None where it is not."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def installed_versions() -> dict[str, str]:
+    """Return the versions of Python, of this program and of what it computes and decodes with."""
+    found = {name: installed_version(name) for name in ENGINE}
+    return {"python": platform.python_version()} | {name: number for name, number in found.items() if number}
