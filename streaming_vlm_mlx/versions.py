@@ -1,7 +1,7 @@
 """Which versions of what are installed."""
 
+import importlib.metadata
 import platform
-from importlib.metadata import PackageNotFoundError, version
 
 # What a session's result can depend on.
 ENGINE = ("svm-tui", "mlx", "numpy", "av")
@@ -10,8 +10,8 @@ ENGINE = ("svm-tui", "mlx", "numpy", "av")
 def installed_version(package: str) -> str | None:
     """Return the version of `package` as it is installed, None where it is not."""
     try:
-        return version(package)
-    except PackageNotFoundError:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
         return None
 
 
