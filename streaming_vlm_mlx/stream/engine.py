@@ -3,7 +3,7 @@
 import asyncio
 import queue
 import threading
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from concurrent.futures import Future
 from dataclasses import replace
 from functools import partial
@@ -27,7 +27,13 @@ from streaming_vlm_mlx.video.chunk import Chunk
 from streaming_vlm_mlx.video.pixels import patchify
 
 Emit = Callable[[Event], None]
+# Given a second's start and end, returns when it is its turn: whether it shall be spoken, or is passed over.
+Due = Callable[[float, float], Awaitable[bool]]
 Loader = Callable[[Callable[[Loading], None]], tuple[str, Parts]]
+
+
+async def _at_once(*_: float) -> bool:
+    return True
 
 
 class Engine:
@@ -53,9 +59,10 @@ class Engine:
         """The settings that the next second runs under."""
         return self._config
 
-    async def play(self, chunks: Iterable[Chunk] | AsyncIterable[Chunk]) -> AsyncGenerator[Event]:
+    async def play(self, chunks: Iterable[Chunk] | AsyncIterable[Chunk], due: Due = _at_once) -> AsyncGenerator[Event]:
         """Speak about `chunks` in order and yield what happens; the next chunk is read and patched meanwhile.
 
+        `due` keeps the pace: it is asked for each second in turn, and the vision tower runs while it lets one wait.
         Leaving the iteration early, or `cancel`, ends the second under way at its next token. An error that a user can
         mend comes as a `Failed` event and ends the iteration.
         """
@@ -72,8 +79,11 @@ class Engine:
                 yield event
             async for second in seconds:
                 await self._running.wait()
+                wanted = await self._turn_of(second, due)
                 if stop.is_set():
                     return
+                if not wanted:
+                    continue
                 job = partial(self._speak, self._with_question(second), emit, stop.is_set)
                 async for event in self._follow(job, outbox, emit):
                     yield event
@@ -178,6 +188,17 @@ class Engine:
             return None
         patches = await asyncio.to_thread(patchify, chunk.frames, self._config.pixels)
         return Second(chunk.index, chunk.start, chunk.end, patches)
+
+    async def _turn_of(self, second: Second, due: Due) -> bool:
+        turn = asyncio.ensure_future(due(second.start, second.end))
+        try:
+            # A turn that has come, or is over, shows at once; only a wait leaves time to look ahead.
+            await asyncio.sleep(0)
+            if not turn.done():
+                self._submit(self._change(partial(Session.look, second=second)))
+            return await turn
+        finally:
+            turn.cancel()
 
     def _with_question(self, second: Second) -> Second:
         question, self._question = self._question, ""

@@ -119,6 +119,7 @@ class Session:
         self._spans = sp.number_slots(head)
         self._round, self._query, self._prefilled_from = 0, "", 0
         self._features: dict[int, mx.array] = {}
+        self._ahead: tuple[Patches, mx.array, float] | None = None
         self._sampler = self._make_sampler(self._config)
         if self._runner:
             self._runner.keep(np.zeros(0, np.int32))
@@ -143,7 +144,7 @@ class Session:
                 Closing the iterator does the same.
         """
         begun = self._parts.clock()
-        features = self._see(second)
+        features, ahead = self._take(second)
         seen = self._parts.clock()
         dropped = self._prune()
         self._extend(second, features)
@@ -166,12 +167,26 @@ class Session:
             text=decoder.text,
             tokens=len(said),
             video_tokens=0 if features is None else features.shape[0],
-            vision_ms=1e3 * (seen - begun),
+            vision_ms=1e3 * (seen - begun + ahead),
             prefill_ms=1e3 * (prefilled - seen),
             decode_ms=1e3 * (done - prefilled),
             first_text_ms=1e3 * ((first or done) - begun),
-            total_ms=1e3 * (done - begun),
+            total_ms=1e3 * (done - begun + ahead),
         )
+
+    def look(self, second: Second) -> None:
+        """Run the vision tower over `second` now, so that `speak` has its features ready when its turn comes."""
+        begun = self._parts.clock()
+        features = self._see(second)
+        if second.patches is not None and features is not None:
+            self._ahead = second.patches, features, self._parts.clock() - begun
+
+    def _take(self, second: Second) -> tuple[mx.array | None, float]:
+        """Return the second's features, and the seconds of work that were done on them ahead."""
+        ahead, self._ahead = self._ahead, None
+        if ahead and ahead[0] is second.patches:
+            return ahead[1:]
+        return self._see(second), 0.0
 
     def _see(self, second: Second) -> mx.array | None:
         if second.patches is None or self._parts.model.config.vision_config is None:
