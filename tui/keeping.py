@@ -1,0 +1,48 @@
+"""Where sessions are kept: their record, places that can be written, and a refuge for when they can not."""
+
+import contextlib
+import datetime
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from streaming_vlm_mlx.errors import SvmError
+from tui.folders import state_folder
+
+if TYPE_CHECKING:
+    from streaming_vlm_mlx.config import StreamConfig
+    from streaming_vlm_mlx.export.session import SessionRecord
+
+
+def new_record(clip: str, model: str, config: "StreamConfig") -> "SessionRecord":
+    """Begin a session's record, now."""
+    from streaming_vlm_mlx.export.session import SessionRecord
+    from streaming_vlm_mlx.versions import installed_versions
+
+    created = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    return SessionRecord(
+        created=created, clip=clip, model=model, settings=config.to_dict(), versions=installed_versions()
+    )
+
+
+def check_writable(path: Path) -> None:
+    """Refuse, before any work, a place that nothing can be written to.
+
+    Raises:
+        SvmError: `path` is a folder, or its folder can not be made or written.
+    """
+    from streaming_vlm_mlx.atomic import replacing
+
+    if path.is_dir():
+        raise SvmError(f"{path} is a folder; name a file in it.")
+    with contextlib.suppress(_Checked), replacing(path):
+        raise _Checked
+
+
+class _Checked(Exception):  # noqa: N818 - no error: it leaves the block before anything is moved into place
+    pass
+
+
+def refuge(record: "SessionRecord") -> Path:
+    """Return where to write a session that can not be written where it should be."""
+    return state_folder(os.environ, Path.home()) / f"session-{record.created.replace(':', '')}.json"

@@ -1,0 +1,68 @@
+"""What commands that run a model share: their options, the settings these come to, and the engine."""
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from streaming_vlm_mlx.config import StreamConfig
+    from streaming_vlm_mlx.stream.engine import Engine
+
+UNTRAINED = "untrained preset"
+
+
+def add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options that choose a model and its stream's settings."""
+    parser.add_argument("--ckpt", metavar="C", help="a folder, a name below checkpoints/, or a hub id")
+    parser.add_argument("--query", help="what the viewer asks for, in the first second")
+    parser.add_argument("--previous", help="what was said before the clip")
+    parser.add_argument("--fps", type=int, help="frames taken from a second (default: the checkpoint's, else 2)")
+    parser.add_argument("--config", type=Path, metavar="F", help="YAML of stream settings, laid over the checkpoint's")
+    parser.add_argument("--seed", type=int, help="where random draws begin (default 0)")
+
+
+def settle(args: argparse.Namespace) -> "tuple[StreamConfig, Path | None]":
+    """Return the stream's settings and the checkpoint's folder: the checkpoint's own, then --config, then options.
+
+    Raises:
+        SvmError: there is no such checkpoint, or a setting can not be used.
+    """
+    from streaming_vlm_mlx.config import StreamConfig, read_yaml
+    from streaming_vlm_mlx.locate import locate, read_stream_config
+
+    folder = locate(args.ckpt) if args.ckpt else None
+    config = read_stream_config(folder) if folder else StreamConfig()
+    if args.config:
+        config = config.merged(read_yaml(args.config))
+    named = {k: getattr(args, k) for k in ("query", "previous", "fps") if getattr(args, k) is not None}
+    sampling = {} if args.seed is None else {"sampling": {"seed": args.seed}}
+    return config.merged({**named, **sampling}), folder
+
+
+def make_engine(folder: Path | None, config: "StreamConfig", note: Callable[[str], None]) -> "tuple[Engine, str]":
+    """Start an engine on the checkpoint in `folder`, or on untrained weights when there is none; return its name too.
+
+    Args:
+        folder: the checkpoint's.
+        config: the stream's settings.
+        note: told, in a sentence each, what the user had better know.
+
+    Raises:
+        SvmError: nothing on this machine can run a model.
+    """
+    from streaming_vlm_mlx import backend
+
+    machine = backend.prepare()
+    from streaming_vlm_mlx.stream.engine import Engine
+    from streaming_vlm_mlx.stream.load import from_folder, from_preset
+
+    if machine.advice:
+        note(machine.advice)
+    if folder:
+        return Engine(from_folder(folder, machine.dtype, config), config), str(folder)
+    note(
+        "no checkpoint named: the preset's random weights speak, and their words mean nothing. "
+        "Name a trained one with --ckpt."
+    )
+    return Engine(from_preset(machine.dtype, config, config.sampling.seed), config), UNTRAINED
