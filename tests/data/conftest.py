@@ -1,0 +1,33 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from streaming_vlm_mlx.data.convert import ConvertJob, convert
+from streaming_vlm_mlx.data.record_file import RecordFile
+from streaming_vlm_mlx.data.sources import open_sources
+from tests.data.making import write_clip
+
+
+@pytest.fixture(scope="session")
+def expected(shared: Path) -> Any:
+    """What LMMDataset itself made of the annotation file."""
+    return json.loads((shared / "lmm" / "expected.json").read_text())
+
+
+@pytest.fixture(scope="session")
+def games(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> RecordFile:
+    """The same annotation file, converted."""
+    out = tmp_path_factory.mktemp("games") / "games.jsonl"
+    convert(ConvertJob(open_sources([shared / "lmm" / "games_with_seeks.jsonl"]), out, shared / "clips"))
+    return RecordFile.open(out)
+
+
+@pytest.fixture(scope="session")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with ``long.mp4`` (12 s) and ``short.mp4`` (3.2 s), 25 frames a second."""
+    folder = tmp_path_factory.mktemp("clips")
+    write_clip(folder / "long.mp4", range(300))
+    write_clip(folder / "short.mp4", range(80))
+    return folder
