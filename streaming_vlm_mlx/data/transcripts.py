@@ -1,0 +1,151 @@
+"""Transcripts of a clip: subtitles (WebVTT, SRT) or JSON (Whisper's and ours), read as a stream of timed words."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from streaming_vlm_mlx.data.annotations import Word
+from streaming_vlm_mlx.data.fields import BadSampleError, is_seconds, parse_json
+from streaming_vlm_mlx.data.subtitles import read_cues
+from streaming_vlm_mlx.errors import SvmError
+
+SUFFIXES = (".vtt", ".srt", ".json")
+
+
+@dataclass(frozen=True)
+class Transcript:
+    """What was said in a clip.
+
+    Attributes:
+        words: start, end and text of each word in the order they are said; ends never fall back.
+        skipped: for each part that was passed over, ``file:line: what is wrong``.
+    """
+
+    words: tuple[Word, ...]
+    skipped: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """Text with a start and an end in seconds, and where it stands in the file."""
+
+    where: str
+    start: float
+    end: float
+    text: str
+
+
+def read_transcript(path: Path) -> Transcript:
+    """Read `path` by its suffix: ``.vtt``, ``.srt``, or ``.json``.
+
+    JSON may be Whisper's or WhisperX's (``segments``, with ``words`` or without), whisper.cpp's (``transcription``),
+    a session of this program (``seconds``), or a bare list of segments or of ``[start, end, word]``. Where words have
+    no times of their own, they share their part's time evenly.
+
+    Raises:
+        SvmError: the file is absent, is none of these, or holds no word.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise SvmError(f"{path} can not be read: {error.strerror}.") from error
+    skipped: list[str] = []
+    parts = list(_json_parts(path, content, skipped) if path.suffix == ".json" else _cue_parts(path, content, skipped))
+    words = tuple(_in_order(word for part in sorted(parts, key=lambda part: part.start) for word in _spread(part)))
+    if not words:
+        why = f" ({skipped[0]})" if skipped else ""
+        raise SvmError(f"{path} holds no timed words{why}; give a WebVTT, SRT or Whisper-style JSON transcript.")
+    return Transcript(words, tuple(skipped))
+
+
+def _spread(part: _Part) -> Iterator[Word]:
+    words = part.text.split()
+    step = (part.end - part.start) / max(len(words), 1)
+    for number, word in enumerate(words, 1):
+        yield part.start + (number - 1) * step, part.start + number * step, word
+
+
+def _in_order(words: Iterable[Word]) -> Iterator[Word]:
+    """Let a word that overlaps what is being said end with it at the earliest."""
+    latest = 0.0
+    for start, end, word in words:
+        latest = max(latest, end)
+        yield start, latest, word
+
+
+def _cue_parts(path: Path, content: bytes, skipped: list[str]) -> Iterator[_Part]:
+    for cue in read_cues(_decoded(content)):
+        if isinstance(cue, int):
+            skipped.append(f"{path}:{cue}: times that can not be read")
+            continue
+        for start, end, text in cue.pieces:
+            if start > end:
+                skipped.append(f"{path}:{cue.line}: reversed times, {start:g} to {end:g} s")
+            else:
+                yield _Part(f"{path}:{cue.line}", start, end, text)
+
+
+def _decoded(content: bytes) -> str:
+    """Decode UTF-16 with its mark, UTF-8, or else the Windows code page that old SRT files are in."""
+    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return content.decode("utf-16", "replace")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return content.decode("cp1252", "replace")
+
+
+def _json_parts(path: Path, content: bytes, skipped: list[str]) -> Iterator[_Part]:
+    try:
+        segments = _segments(parse_json(content))
+    except BadSampleError as error:
+        raise SvmError(f"{path}: {error}. Give a WebVTT, SRT or Whisper-style JSON transcript.") from error
+    for number, segment in enumerate(segments, 1):
+        where = f"{path}: segment {number}"
+        for start, end, text in _timed_texts(segment):
+            try:
+                yield _part(where, start, end, text)
+            except BadSampleError as error:
+                skipped.append(f"{where}: {error}")
+
+
+def _segments(values: Any) -> Sequence[Any]:
+    if isinstance(values, dict):
+        for key in ("segments", "seconds", "transcription"):
+            if isinstance(values.get(key), list):
+                return values[key]  # type: ignore[no-any-return]
+    if isinstance(values, list):
+        return values
+    raise BadSampleError("not a transcript", "no 'segments', 'seconds' or 'transcription' in it")
+
+
+def _timed_texts(segment: Any) -> Iterator[tuple[object, object, object]]:
+    """Yield start, end and text of each part of `segment` that has times of its own, whatever they are."""
+    match segment:
+        case {"words": [_, *_] as words}:
+            yield from _timed_words(words, segment.get("start"), segment.get("end"))
+        case {"offsets": {"from": int(start), "to": int(end)}, "text": text}:  # whisper.cpp counts milliseconds
+            yield start / 1000, end / 1000, text
+        case {"start": start, "end": end, "text": text} | [start, end, text]:
+            yield start, end, text
+        case _:
+            yield None, None, segment
+
+
+def _timed_words(words: list[Any], start: object, end: object) -> Iterator[tuple[object, object, object]]:
+    """Yield the words of a segment; where WhisperX found no time for one, it fills the gap between its neighbours."""
+    words = [word if isinstance(word, dict) else {} for word in words]
+    for number, word in enumerate(words):
+        begins = word.get("start", start)
+        following = (later["start"] for later in words[number + 1 :] if "start" in later)
+        start = word["end"] if "end" in word else next(following, end)
+        yield begins, start, word.get("word", word.get("text"))
+
+
+def _part(where: str, start: object, end: object, text: object) -> _Part:
+    if not (is_seconds(start) and is_seconds(end) and isinstance(text, str)):
+        raise BadSampleError("malformed segment", f"{text!r:.40} from {start!r:.20} to {end!r:.20}")
+    if start > end:
+        raise BadSampleError("reversed times", f"{start:g} to {end:g} s")
+    return _Part(where, float(start), float(end), text)

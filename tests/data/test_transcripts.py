@@ -1,0 +1,159 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from streaming_vlm_mlx.data.transcripts import Transcript, read_transcript
+from streaming_vlm_mlx.errors import SvmError
+
+
+@pytest.fixture
+def read(tmp_path: Path) -> Any:
+    def reader(content: Any, name: str = "t.json") -> Transcript:
+        path = tmp_path / name
+        path.write_bytes(content if isinstance(content, bytes) else json.dumps(content).encode())
+        return read_transcript(path)
+
+    return reader
+
+
+SRT = b"1\n00:00:01,000 --> 00:00:02,000\nHe takes it\n\n2\n00:00:03,000 --> 00:00:04,000\nshot\n"
+
+
+def test_words_share_a_cue_evenly(read: Any) -> None:
+    words = read(SRT, "t.srt").words
+    assert [word for *_, word in words] == ["He", "takes", "it", "shot"]
+    assert [end for _, end, _ in words] == pytest.approx([4 / 3, 5 / 3, 2.0, 4.0])
+
+
+class TestJson:
+    @pytest.mark.parametrize(
+        "content",
+        [
+            {"text": "He shoots", "segments": [{"start": 0, "end": 2.0, "text": " He shoots"}]},
+            {
+                "seconds": [
+                    {"index": 0, "start": 0.0, "end": 1.0, "text": "He"},
+                    {"start": 1, "end": 2, "text": "shoots"},
+                ]
+            },
+            {"transcription": [{"offsets": {"from": 0, "to": 2000}, "text": " He shoots"}]},
+            [{"start": 0, "end": 2, "text": "He shoots"}],
+            [[0, 1, "He"], [1, 2, "shoots"]],
+        ],
+        ids=["whisper", "session", "whisper.cpp", "segments", "words"],
+    )
+    def test_kinds(self, read: Any, content: Any) -> None:
+        transcript = read(content)
+        assert transcript.words == ((0, 1, "He"), (1, 2, "shoots"))
+        assert transcript.skipped == ()
+
+    def test_word_times_come_first(self, read: Any) -> None:
+        words = [{"word": " He", "start": 0.2, "end": 0.4}, {"word": " shoots", "start": 1.5, "end": 1.9}]
+        assert read({"segments": [{"start": 0, "end": 2, "text": "He shoots", "words": words}]}).words == (
+            (0.2, 0.4, "He"),
+            (1.5, 1.9, "shoots"),
+        )
+
+    def test_words_without_times_fill_the_gap(self, read: Any) -> None:
+        words = [
+            {"word": "21"},
+            {"word": "to", "start": 1.0, "end": 1.5},
+            {"word": "19"},
+            {"word": "now", "start": 2.5, "end": 3.0},
+            {"word": "30"},
+        ]
+        found = read({"segments": [{"start": 0.5, "end": 4.0, "words": words}]}).words
+        assert found == ((0.5, 1.0, "21"), (1.0, 1.5, "to"), (1.5, 2.5, "19"), (2.5, 3.0, "now"), (3.0, 4.0, "30"))
+
+    def test_what_is_no_segment_is_named(self, read: Any) -> None:
+        good = {"start": 0, "end": 1, "text": "He"}
+        bad = [5, {"start": 2, "end": 1, "text": "back"}, {"start": None, "end": 1, "text": "x"}, {"words": [7]}]
+        transcript = read({"segments": [good, *bad]})
+        assert [word for *_, word in transcript.words] == ["He"]
+        assert len(transcript.skipped) == 4
+        assert "t.json: segment 3: reversed times, 2 to 1 s" in transcript.skipped[1].replace(": 2", ", 2")
+
+
+def test_parts_out_of_order_are_put_in_order_and_ends_never_fall_back(read: Any) -> None:
+    content = [[5, 6, "late"], [0, 4, "long"], [1, 2, "within"]]
+    assert read(content).words == ((0, 4, "long"), (1, 4, "within"), (5, 6, "late"))
+
+
+def test_reversed_cues_are_named_by_line(read: Any, tmp_path: Path) -> None:
+    transcript = read(SRT.replace(b"00:00:03,000", b"00:00:05,000"), "t.srt")
+    assert transcript.skipped == (f"{tmp_path / 't.srt'}:6: reversed times, 5 to 4 s",)
+    assert len(transcript.words) == 3
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "cp1252"])
+def test_encodings_of_subtitles(read: Any, encoding: str) -> None:
+    content = SRT.decode().replace("takes", "Müller's").encode(encoding)
+    assert read(content, "t.srt").words[1][2] == "Müller's"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "complaint"),
+    [
+        ("t.json", b"{", "not JSON"),
+        ("t.json", b"{}", "not a transcript"),
+        ("t.json", b"5", "not a transcript"),
+        ("t.json", b"[]", "holds no timed words"),
+        ("t.srt", b"", "holds no timed words"),
+        ("t.vtt", b"WEBVTT\n\n00:00.000 --> 00:01.000\n \n", "holds no timed words"),
+        ("t.srt", b"\x00\x01\x02", "holds no timed words"),
+        ("t.srt", b"1\nnow --> then\nx\n", r"holds no timed words \(.*t.srt:2: times that can not be read\)"),
+        ("t.txt", b"He shoots", "holds no timed words"),
+    ],
+)
+def test_what_is_no_transcript_is_refused(read: Any, name: str, content: bytes, complaint: str) -> None:
+    with pytest.raises(SvmError, match=complaint):
+        read(content, name)
+
+
+def test_an_absent_file(tmp_path: Path) -> None:
+    with pytest.raises(SvmError, match="can not be read"):
+        read_transcript(tmp_path / "absent.srt")
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(st.sampled_from(["segments", "words", "word", "start", "end", "text", "offsets"]), inner)
+    ),
+)
+
+
+@given(json_values)
+def test_no_json_is_too_odd(tmp_path_factory: pytest.TempPathFactory, values: Any) -> None:
+    path = tmp_path_factory.mktemp("odd") / "t.json"
+    path.write_text(json.dumps(values))
+    try:
+        transcript = read_transcript(path)
+    except SvmError:
+        return
+    assert transcript.words
+    ends = [end for _, end, _ in transcript.words]
+    assert ends == sorted(ends)
+
+
+parts = st.lists(st.tuples(st.floats(0, 1e4), st.floats(0, 100), st.text("ab ", max_size=12)), min_size=1, max_size=6)
+
+
+@given(parts)
+def test_every_word_comes_through(
+    tmp_path_factory: pytest.TempPathFactory, raw: list[tuple[float, float, str]]
+) -> None:
+    segments = [{"start": start, "end": start + length, "text": text} for start, length, text in raw]
+    want = [word for segment in sorted(segments, key=lambda s: s["start"]) for word in str(segment["text"]).split()]
+    path = tmp_path_factory.mktemp("words") / "t.json"
+    path.write_text(json.dumps({"segments": segments}))
+    if want:
+        assert [word for *_, word in read_transcript(path).words] == want
+    else:
+        with pytest.raises(SvmError):
+            read_transcript(path)
