@@ -1,0 +1,293 @@
+import itertools
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from streaming_vlm_mlx.config import PixelConfig
+from streaming_vlm_mlx.data.convert import ConvertJob, convert
+from streaming_vlm_mlx.data.record_file import RecordFile
+from streaming_vlm_mlx.data.selection import Selection
+from streaming_vlm_mlx.data.sources import open_sources
+from streaming_vlm_mlx.data.summary import Summary
+from streaming_vlm_mlx.errors import SvmError
+from tests.data.making import conversation, write_annotations, write_clip
+
+WORDS = [[0.2, 0.8, "He"], [0.9, 1.6, "shoots"]]
+END = 3.9
+
+
+def job(path: Path, out: Path, videos: Path, **selection: Any) -> ConvertJob:
+    return ConvertJob(open_sources([path]), out, videos, Selection(**selection))
+
+
+def lines(path: Path) -> list[Any]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    return tmp_path / "out" / "r.jsonl"
+
+
+def many(count: int) -> list[Any]:
+    """Samples of which each says its number; every third is of another clip."""
+    names = itertools.cycle(["short.mp4", "short.mp4", "long.mp4"])
+    return [conversation(next(names), 0, 2.9, [[0, 1, f"w{n}"]] * (n % 4 + 1)) for n in range(count)]
+
+
+def said(path: Path) -> list[str]:
+    return [record["turns"][0]["assistant_text"].split()[0] for record in lines(path)]
+
+
+def test_a_record(tmp_path: Path, out: Path, clips: Path) -> None:
+    sample = conversation("short.mp4", 0, 1.9, WORDS, [[0.5, 1.5, "Who?", "He."]], "Before.")
+    annotations = write_annotations(tmp_path / "a.jsonl", [sample])
+    summary = convert(replace(job(annotations, out, clips), pixels=PixelConfig()))
+    (record,) = lines(out)
+    assert record == {
+        "version": 1,
+        "video": str(clips / "short.mp4"),
+        "video_start": 0.0,
+        "video_end": 1.9,
+        "width": 64,
+        "height": 48,
+        "fps": 2.0,
+        "query": "Commentate",
+        "previous": "Before.",
+        "turns": [
+            {
+                "start": 0.0,
+                "end": 1.0,
+                "user_text": "Time=0.0-1.0s",
+                "assistant_text": "\n He ...",
+                "vision_tokens": 108,
+            },
+            {
+                "start": 1.0,
+                "end": 2.0,
+                "user_text": "Time=1.0-2.0s Who?",
+                "assistant_text": "He.\n shoots ...",
+                "question": "Who?",
+                "answer": "He.",
+                "vision_tokens": 108,
+            },
+        ],
+    }
+    assert summary == Summary(samples=1, seconds=2, silent=0, words=2, questions=1)
+
+
+def test_a_clip_in_the_records_folder_is_referred_to_by_a_relative_path(tmp_path: Path) -> None:
+    (tmp_path / "clips").mkdir()
+    write_clip(tmp_path / "clips" / "a.mp4", range(50))
+    annotations = write_annotations(tmp_path / "a.jsonl", [conversation("clips/a.mp4", 0, 2, WORDS)])
+    convert(job(annotations, tmp_path / "r.jsonl", tmp_path))
+    assert lines(tmp_path / "r.jsonl")[0]["video"] == "clips/a.mp4"
+    assert RecordFile.open(tmp_path / "r.jsonl")[0].video == str(tmp_path / "clips" / "a.mp4")
+
+
+class TestFilters:
+    @pytest.fixture
+    def annotations(self, tmp_path: Path) -> Path:
+        return write_annotations(tmp_path / "a_with_seeks.jsonl", many(24), index=True)
+
+    def convert(self, annotations: Path, out: Path, clips: Path, **selection: Any) -> tuple[list[str], Summary]:
+        summary = convert(job(annotations, out, clips, **selection))
+        return said(out), summary
+
+    def test_all(self, annotations: Path, out: Path, clips: Path) -> None:
+        assert self.convert(annotations, out, clips)[0] == [f"w{n}" for n in range(24)]
+
+    def test_games(self, annotations: Path, out: Path, clips: Path) -> None:
+        found, summary = self.convert(annotations, out, clips, games="*ong.mp4")
+        assert found == [f"w{n}" for n in range(2, 24, 3)]
+        assert summary.left_out == {"another game": 16}
+
+    def test_every_and_max_samples(self, annotations: Path, out: Path, clips: Path) -> None:
+        found, summary = self.convert(annotations, out, clips, every=5, max_samples=3)
+        assert found == ["w0", "w5", "w10"]
+        assert summary.samples == 3
+
+    def test_min_words(self, annotations: Path, out: Path, clips: Path) -> None:
+        found, summary = self.convert(annotations, out, clips, min_words=4)
+        assert found == [f"w{n}" for n in range(3, 24, 4)]
+        assert summary.left_out == {"fewer than 4 words": 18}
+
+    @pytest.mark.parametrize("shards", [1, 3, 5, 30])
+    def test_shards_share_out_all_samples(self, annotations: Path, out: Path, clips: Path, shards: int) -> None:
+        parts = [self.convert(annotations, out, clips, shard=n + 1, shards=shards)[0] for n in range(shards)]
+        assert sorted(itertools.chain(*parts)) == sorted(f"w{n}" for n in range(24))
+
+    def test_a_split_parts_the_clips(self, annotations: Path, out: Path, clips: Path) -> None:
+        seen = {"train": set[str](), "valid": set[str]()}
+        for split, videos in seen.items():
+            self.convert(annotations, out, clips, split=split, held_out=0.5)
+            videos.update(record["video"] for record in lines(out))
+        assert not seen["train"] & seen["valid"]
+        assert {Path(video).name for video in seen["train"] | seen["valid"]} == {"short.mp4", "long.mp4"}
+
+    def test_the_share_held_out(self, clips: Path) -> None:
+        from streaming_vlm_mlx.data.annotations import Annotation
+
+        taken = Selection(split="valid", held_out=0.1)
+        paths = [Annotation(f"game{n}.mp4", 0, 1, ()) for n in range(2000)]
+        held = [a for a in paths if taken.leaves_out(a) is None]
+        assert len(held) == pytest.approx(200, abs=50)
+
+    @pytest.mark.parametrize(
+        ("selection", "complaint"),
+        [
+            ({"every": 0}, "every is 0"),
+            ({"shard": 0, "shards": 4}, "shard is 0/4"),
+            ({"shard": 5, "shards": 4}, "shard is 5/4"),
+            ({"held_out": 2.0}, "held_out is 2.0"),
+            ({"max_samples": 0}, "max_samples is 0"),
+        ],
+    )
+    def test_numbers_without_sense(
+        self, annotations: Path, out: Path, clips: Path, selection: Any, complaint: str
+    ) -> None:
+        with pytest.raises(SvmError, match=complaint):
+            self.convert(annotations, out, clips, **selection)
+
+
+class TestBadInput:
+    def skipped(self, tmp_path: Path, out: Path, clips: Path, sample: Any) -> tuple[str, Summary]:
+        """Convert `sample` between two good ones; return the complaint about it."""
+        good = conversation("short.mp4", 0, END, WORDS)
+        annotations = write_annotations(tmp_path / "a.jsonl", [good, sample, good])
+        told: list[str] = []
+        summary = convert(job(annotations, out, clips), report=told.append)
+        assert len(lines(out)) == summary.samples
+        (complaint,) = told
+        assert complaint.startswith(f"{annotations}:2: ")
+        return complaint, summary
+
+    @pytest.mark.parametrize(
+        ("sample", "reason"),
+        [
+            ("{not json", "not JSON"),
+            ("{}", "not a streamed conversation"),
+            (conversation("absent.mp4", 0, 2, WORDS), "absent video"),
+            (conversation("empty.mp4", 0, 2, WORDS), "empty video"),
+            (conversation("text.mp4", 0, 2, WORDS), "unreadable video"),
+            (conversation("short.mp4", 3, 2, WORDS), "reversed times"),
+            (conversation("short.mp4", 100, 110, [[101, 102, "late"]]), "outside its clip"),
+            (conversation("short.mp4", 0, END, []), "no words"),
+            (conversation("short.mp4", 0, END, None), "no words"),
+            (conversation("short.mp4", 0, 2, [[1, 0, "back"]]), "reversed times"),
+        ],
+    )
+    def test_is_named_skipped_and_counted(
+        self, tmp_path: Path, out: Path, clips: Path, sample: Any, reason: str
+    ) -> None:
+        (clips / "empty.mp4").touch()
+        (clips / "text.mp4").write_text("no video")
+        complaint, summary = self.skipped(tmp_path, out, clips, sample)
+        assert reason in complaint
+        assert summary.samples == 2
+        assert summary.skipped == {reason: 1}
+
+    def test_an_end_behind_the_clips_end_cuts_the_record_and_is_told(
+        self, tmp_path: Path, out: Path, clips: Path
+    ) -> None:
+        complaint, summary = self.skipped(tmp_path, out, clips, conversation("short.mp4", 1, 60, [[1, 2, "x"]]))
+        assert "cut at 4 s" in complaint
+        assert summary.cut == 1
+        assert len(lines(out)[1]["turns"]) == 3
+
+    def test_silent_samples_can_be_kept(self, tmp_path: Path, out: Path, clips: Path) -> None:
+        annotations = write_annotations(tmp_path / "a.jsonl", [conversation("short.mp4", 0, 2.9, [])])
+        assert convert(job(annotations, out, clips, min_words=0)).silent == 3
+
+    def test_an_output_that_is_a_folder(self, tmp_path: Path, clips: Path) -> None:
+        annotations = write_annotations(tmp_path / "a.jsonl", many(1))
+        with pytest.raises(SvmError, match="is a folder"):
+            convert(job(annotations, tmp_path, clips))
+
+    def test_an_output_below_a_file(self, tmp_path: Path, clips: Path) -> None:
+        annotations = write_annotations(tmp_path / "a.jsonl", many(1))
+        with pytest.raises(SvmError, match="can not be written"):
+            convert(job(annotations, annotations / "r.jsonl", clips))
+
+
+SRT = "1\n00:00:00,500 --> 00:00:02,000\nHe takes it on\n\n2\n00:00:03,000 --> 00:00:09,000\nshot and missed wide\n"
+
+
+class TestAClipWithItsTranscript:
+    def record(self, tmp_path: Path, clips: Path, srt: str, name: str = "short.mp4") -> tuple[Any, list[str]]:
+        (tmp_path / "t.srt").write_text(srt)
+        told: list[str] = []
+        sources = open_sources([clips / name, tmp_path / "t.srt"], query="Speak", previous="Before")
+        convert(ConvertJob(sources, tmp_path / "r.jsonl", tmp_path), report=told.append)
+        return lines(tmp_path / "r.jsonl")[0], told
+
+    def test_the_whole_clip_is_one_record(self, tmp_path: Path, clips: Path) -> None:
+        record, told = self.record(tmp_path, clips, SRT.replace("00:00:09", "00:00:03"))
+        assert (record["video_start"], record["video_end"], record["query"]) == (0.0, 3.0, "Speak")
+        assert record["previous"] == "Before"
+        said = [turn["assistant_text"] for turn in record["turns"]]
+        assert said == ["\n He ...", "\n takes it on ...", "\n shot and missed wide ..."]
+        assert told == []
+
+    def test_words_behind_the_end_are_told(self, tmp_path: Path, clips: Path) -> None:
+        record, told = self.record(tmp_path, clips, SRT)
+        assert [turn["assistant_text"] for turn in record["turns"]][-1] == "\n shot ..."
+        (note,) = told
+        assert note.startswith(f"{tmp_path / 't.srt'}: 3 words behind the end of")
+
+    def test_a_last_second_of_half_a_second_counts(self, tmp_path: Path) -> None:
+        write_clip(tmp_path / "a.mp4", range(63))  # 2.52 s
+        record, _ = self.record(tmp_path, tmp_path, SRT, "a.mp4")
+        assert len(record["turns"]) == 3
+
+    def test_no_more_seconds_than_a_player_shows(self, tmp_path: Path) -> None:
+        write_clip(tmp_path / "a.mp4", range(60))  # 2.4 s
+        record, _ = self.record(tmp_path, tmp_path, SRT, "a.mp4")
+        assert len(record["turns"]) == 2
+
+    def test_bad_cues_are_told(self, tmp_path: Path, clips: Path) -> None:
+        _, told = self.record(tmp_path, clips, SRT.replace("00:00:09", "00:00:01"))
+        assert told == [f"{tmp_path / 't.srt'}:6: reversed times, 3 to 1 s"]
+
+    def test_a_transcript_of_something_else(self, tmp_path: Path, clips: Path) -> None:
+        (tmp_path / "t.srt").write_text("1\n01:00:00,000 --> 01:00:01,000\nlater\n")
+        sources = open_sources([clips / "short.mp4", tmp_path / "t.srt"])
+        summary = convert(ConvertJob(sources, tmp_path / "r.jsonl", tmp_path))
+        assert summary.skipped == {"outside its clip": 1}
+
+    def test_an_absent_clip(self, tmp_path: Path) -> None:
+        (tmp_path / "t.srt").write_text(SRT)
+        sources = open_sources([tmp_path / "absent.mp4", tmp_path / "t.srt"])
+        assert convert(ConvertJob(sources, tmp_path / "r.jsonl", tmp_path)).skipped == {"absent video": 1}
+
+    def test_several_in_one_file(self, tmp_path: Path, clips: Path) -> None:
+        (tmp_path / "t.srt").write_text(SRT)
+        pairs = [clips / "short.mp4", tmp_path / "t.srt", clips / "long.mp4", tmp_path / "t.srt"]
+        convert(ConvertJob(open_sources(pairs), tmp_path / "r.jsonl", tmp_path))
+        assert [len(record["turns"]) for record in lines(tmp_path / "r.jsonl")] == [3, 12]
+
+    @pytest.mark.parametrize("rest", [[], ["a.jsonl"]])
+    def test_a_clip_alone(self, tmp_path: Path, rest: list[str]) -> None:
+        with pytest.raises(SvmError, match=r"a.mp4 stands alone"):
+            open_sources([tmp_path / "a.mp4", *(tmp_path / name for name in rest)])
+
+
+def test_progress_ends_with_all_samples(tmp_path: Path, out: Path, clips: Path) -> None:
+    seen = []
+    annotations = write_annotations(tmp_path / "a.jsonl", many(5))
+    convert(job(annotations, out, clips), progress=lambda done, total: seen.append((done, total)))
+    assert seen[0] == (0, 5)
+    assert seen[-1] == (5, 5)
+
+
+def test_the_summary_comes_back_and_reads_well() -> None:
+    summary = Summary(samples=1234, seconds=7325, silent=732, words=5)
+    summary.skipped["absent video"] = 3
+    assert Summary.from_dict(json.loads(json.dumps(summary.to_dict()))) == summary
+    text = "\n".join(summary.lines())
+    for part in ("1,234", "2:02:05", "732 (10%)", "3 × absent video"):
+        assert part in text
+    assert "%" not in "\n".join(Summary().lines())

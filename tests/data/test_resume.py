@@ -1,0 +1,197 @@
+"""A conversion that is broken off anywhere and gone on with gives the same file."""
+
+import hashlib
+import json
+import random
+import subprocess
+import sys
+import textwrap
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from streaming_vlm_mlx.data import convert as convert_module
+from streaming_vlm_mlx.data.convert import ConvertJob, convert
+from streaming_vlm_mlx.data.resumable import ResumableFile
+from streaming_vlm_mlx.data.selection import Selection
+from streaming_vlm_mlx.data.sources import open_sources
+from streaming_vlm_mlx.data.summary import Summary
+from streaming_vlm_mlx.errors import SvmError
+from tests.data.making import conversation, write_annotations
+
+ROOT = Path(__file__).parents[2]
+
+
+class PowerCutError(Exception):
+    """Stands for the end of the process."""
+
+
+def samples(count: int) -> list[Any]:
+    """Samples of different lengths, some bad."""
+    made: list[Any] = []
+    for n in range(count):
+        video = "absent.mp4" if n % 11 == 5 else "short.mp4"
+        made.append("{" if n % 17 == 3 else conversation(video, 0, 1 + n % 3, [[0, 1, f"w{n}"]] * (n % 3)))
+    return made
+
+
+@pytest.fixture
+def job(tmp_path: Path, clips: Path) -> ConvertJob:
+    path = write_annotations(tmp_path / "a_with_seeks.jsonl", samples(30), index=True)
+    return ConvertJob(open_sources([path]), tmp_path / "r.jsonl", clips)
+
+
+def made(job: ConvertJob, resume: bool) -> tuple[Summary, str]:
+    """Convert to the end; return the summary and a digest of the file, which is removed."""
+    summary = convert(job, resume)
+    digest = hashlib.sha256(job.out.read_bytes()).hexdigest()
+    job.out.unlink()
+    return summary, digest
+
+
+@pytest.fixture
+def whole(job: ConvertJob, tmp_path: Path) -> tuple[Summary, str]:
+    """What an uninterrupted run makes."""
+    return made(replace(job, out=tmp_path / "whole.jsonl"), resume=False)
+
+
+def cut_at(patch: pytest.MonkeyPatch, number: int) -> None:
+    """Let the `number`-th of the calls that touch the disk fail, after half of a write got through."""
+    calls = 0
+    for name in ("write", "checkpoint", "finish"):
+        real = getattr(ResumableFile, name)
+
+        def failing(self: ResumableFile, value: Any, real: Any = real, name: str = name) -> None:
+            nonlocal calls
+            calls += 1
+            if calls < number:
+                real(self, value)
+                return
+            if name == "write":
+                real(self, value[: len(value) // 2])
+            raise PowerCutError
+
+        patch.setattr(ResumableFile, name, failing)
+
+
+@pytest.mark.parametrize("checkpoint", [3, 1000])
+def test_every_write_may_be_the_last(
+    job: ConvertJob, whole: tuple[Summary, str], checkpoint: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(convert_module, "_CHECKPOINT", checkpoint)
+    finished, number = False, 0
+    while not finished:
+        number += 1
+        with pytest.MonkeyPatch.context() as patch:
+            cut_at(patch, number)
+            try:
+                convert(job)
+                finished = True
+            except PowerCutError:
+                assert not job.out.exists()
+        assert made(job, resume=True) == whole
+    assert number > 30
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(cuts=st.lists(st.integers(1, 15), max_size=5))
+def test_several_times_in_a_row(job: ConvertJob, whole: tuple[Summary, str], cuts: list[int]) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(convert_module, "_CHECKPOINT", 4)
+        for cut in cuts:
+            with pytest.MonkeyPatch.context() as cutting:
+                cut_at(cutting, cut)
+                with pytest.raises(PowerCutError):
+                    convert(job, resume=True)
+        assert made(job, resume=True) == whole
+
+
+PROGRAM = """
+    import sys
+    from pathlib import Path
+    from streaming_vlm_mlx.data import convert
+    from streaming_vlm_mlx.data.sources import open_sources
+
+    convert._CHECKPOINT = 50
+    annotations, out, videos = map(Path, sys.argv[1:4])
+    job = convert.ConvertJob(open_sources([annotations]), out, videos)
+    print("ready", flush=True)
+    convert.convert(job, resume="--resume" in sys.argv, progress=lambda done, total: print(done, flush=True))
+"""
+
+
+def test_a_killed_process(tmp_path: Path, clips: Path) -> None:
+    path = write_annotations(tmp_path / "a_with_seeks.jsonl", samples(3000), index=True)
+    whole, out = tmp_path / "whole.jsonl", tmp_path / "r.jsonl"
+    convert(ConvertJob(open_sources([path]), whole, clips))
+    command = [sys.executable, "-c", textwrap.dedent(PROGRAM), str(path), str(out), str(clips)]
+    chance = random.Random(8)
+    for resume in ([], ["--resume"], ["--resume"]):
+        with subprocess.Popen([*command, *resume], cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            for _ in range(chance.randint(2, 15)):
+                process.stdout.readline()
+            process.kill()
+        assert not out.exists()
+    subprocess.run([*command, "--resume"], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+    assert out.read_bytes() == whole.read_bytes()
+    assert sorted(p.name for p in tmp_path.iterdir() if p.name.startswith(".r.jsonl")) == []
+
+
+class TestOtherStates:
+    def broken_off(self, job: ConvertJob, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(convert_module, "_CHECKPOINT", 5)
+        with pytest.MonkeyPatch.context() as patch:
+            cut_at(patch, 20)
+            with pytest.raises(PowerCutError):
+                convert(job)
+
+    def test_another_job_is_refused(self, job: ConvertJob, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.broken_off(job, monkeypatch)
+        other = ConvertJob(job.sources, job.out, job.videos, Selection(every=2))
+        with pytest.raises(SvmError, match=r"was begun with other inputs or options.*leave out --resume"):
+            convert(other, resume=True)
+
+    def test_another_input_is_refused(self, job: ConvertJob, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        self.broken_off(job, monkeypatch)
+        path = write_annotations(tmp_path / "a_with_seeks.jsonl", samples(31), index=True)
+        with pytest.raises(SvmError, match="was begun with other inputs"):
+            convert(ConvertJob(open_sources([path]), job.out, job.videos), resume=True)
+
+    def test_without_resume_all_begins_anew(
+        self, job: ConvertJob, whole: tuple[Summary, str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        self.broken_off(job, monkeypatch)
+        assert made(job, resume=False) == whole
+
+    @pytest.mark.parametrize("note", ["", "{", "[]", "{}", '{"job": {}, "bytes": 9999999, "progress": {}}'])
+    def test_a_note_that_is_not_borne_out(
+        self, job: ConvertJob, whole: tuple[Summary, str], monkeypatch: pytest.MonkeyPatch, note: str
+    ) -> None:
+        self.broken_off(job, monkeypatch)
+        job.out.with_name(".r.jsonl.progress.json").write_text(note)
+        assert made(job, resume=True) == whole
+
+    def test_a_finished_file_stays_until_the_new_one_is_whole(
+        self, job: ConvertJob, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        job.out.write_text("what was there before")
+        self.broken_off(job, monkeypatch)
+        assert job.out.read_text() == "what was there before"
+        convert(job, resume=True)
+        assert json.loads(job.out.read_text().splitlines()[0])["version"] == 1
+
+
+def test_a_full_disk_is_named(tmp_path: Path) -> None:
+    full = Path("/dev/full")
+    if not full.exists():
+        pytest.skip("no /dev/full on this system")
+    with ResumableFile(tmp_path / "r.jsonl", {}, resume=False) as file:
+        file._file.close()
+        file._file = full.open("ab", buffering=0)
+        with pytest.raises(SvmError, match=r"r.jsonl can not be written: No space left"):
+            file.write(b"x")
