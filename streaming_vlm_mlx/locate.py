@@ -17,7 +17,7 @@ def locate(name: str, root: Path = Path("checkpoints")) -> Path:
     Raises:
         SvmError: there is none; the text lists the places that were looked at.
     """
-    places = [Path(name).expanduser(), root / name]
+    places = [_at_home(Path(name)), root / name]
     for place in places:
         if place.is_dir():
             return place
@@ -39,15 +39,23 @@ def read_stream_config(folder: Path) -> StreamConfig:
     return StreamConfig.from_dict(read_yaml(path)) if path.is_file() else StreamConfig()
 
 
+def _at_home(path: Path) -> Path:
+    """Return `path` with its ``~`` resolved, as far as there is such a user."""
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        return path
+
+
 def _fetch(repo_id: str, looked: str) -> Path:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+    from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError
 
     try:
         return Path(snapshot_download(repo_id, allow_patterns=list(HUB_FILES)))
-    except RepositoryNotFoundError as error:
+    except (RepositoryNotFoundError, HFValidationError) as error:
         raise SvmError(f"no checkpoint {repo_id!r}: looked for {looked}; the hub has none of that name.") from error
-    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+    except OSError as error:
         raise SvmError(
             f"no checkpoint {repo_id!r}: looked for {looked}, and the hub can not be reached; "
             "fetch it while online, or name a folder."

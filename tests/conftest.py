@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from streaming_vlm_mlx.backend import prepare
+from streaming_vlm_mlx.text.tokenizer import Tokenizer
 
 # Before any test imports MLX, which is twenty times slower on its own BLAS.
 prepare()
@@ -18,3 +19,9 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no fixtures in {folder}; set SVM_TUI_SHARED to the folder that holds clips/ and conformance/")
     return folder
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> Tokenizer:
+    """Qwen's own."""
+    return Tokenizer.load()

@@ -65,9 +65,7 @@ def load_checkpoint(folder: Path, dtype: mx.Dtype, progress: Progress = lambda *
     vocabulary = _read_vocabulary(folder, config, tokenizer)
     for number, shard in enumerate(shards):
         progress(shard.name, number, len(shards))
-        loaded = mx.load(str(shard))
-        assert isinstance(loaded, dict)
-        model.load_weights([(hub_name(n), a.astype(dtype)) for n, a in loaded.items()], strict=False)
+        model.load_weights([(hub_name(n), a.astype(dtype)) for n, a in _read_shard(shard).items()], strict=False)
         mx.eval(model.parameters())
     progress("weights", len(shards), len(shards))
     return Checkpoint(model, tokenizer, vocabulary, read_stream_config(folder))
@@ -88,10 +86,13 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, extra: Callable[[Path]
         config = checkpoint.model.config
         write_text(part / CONFIG, json.dumps(config.to_dict(), indent=1) + "\n")
         write_text(part / STREAM, yaml.safe_dump(checkpoint.stream.to_dict(), sort_keys=False))
-        checkpoint.tokenizer.backend.save(str(part / "tokenizer.json"))
+        write_text(part / "tokenizer.json", checkpoint.tokenizer.backend.to_str())
         if isinstance(checkpoint.vocabulary, CompactVocabulary) and config.vocabulary:
             checkpoint.vocabulary.save(part / config.vocabulary)
-        mx.save_safetensors(str(part / WEIGHTS), dict(checkpoint.model.named_arrays()), {"format": "mlx"})
+        try:
+            mx.save_safetensors(str(part / WEIGHTS), dict(checkpoint.model.named_arrays()), {"format": "mlx"})
+        except RuntimeError as error:
+            raise SvmError(f"{folder} can not be written: {error}") from error
         extra(part)
 
 
@@ -110,7 +111,10 @@ def find_shards(folder: Path) -> list[Path]:
         SvmError: there are none, one that the index names is absent, or there are only pickles.
     """
     if (folder / INDEX).is_file():
-        names = sorted(set(_read_json(folder / INDEX).get("weight_map", {}).values()))
+        listed = _read_json(folder / INDEX).get("weight_map")
+        if not isinstance(listed, dict):
+            raise SvmError(f"{folder / INDEX} has no 'weight_map'; fetch the checkpoint again.")
+        names = sorted({str(name) for name in listed.values()})
         missing = [n for n in names if not (folder / n).is_file()]
         if missing:
             raise SvmError(f"{folder} lacks {missing[0]}, which {INDEX} names; fetch the checkpoint again.")
@@ -152,9 +156,20 @@ def _shapes(shard: Path) -> Iterator[tuple[str, tuple[int, ...]]]:
         raise SvmError(f"{shard} is truncated or no safetensors file ({error}); fetch it again.") from error
 
 
+def _read_shard(shard: Path) -> dict[str, mx.array]:
+    try:
+        loaded = mx.load(str(shard))
+    except RuntimeError as error:
+        raise SvmError(f"{shard} can not be read: {error}.") from error
+    assert isinstance(loaded, dict)
+    return loaded
+
+
 def _read_vocabulary(folder: Path, config: ModelConfig, tokenizer: Tokenizer) -> Vocabulary:
     rows = config.text_config.vocab_size
     if config.vocabulary is None:
+        if rows < len(tokenizer):
+            raise SvmError(f"{folder} has {rows} rows for its tokenizer's {len(tokenizer)} ids; its {CONFIG} is off.")
         return FullVocabulary(rows)
     vocabulary = CompactVocabulary.load(folder / config.vocabulary, tokenizer)
     if len(vocabulary) != rows:

@@ -1,7 +1,8 @@
 """Softmax attention and SiLU, the same on every device, quick on a CPU too.
 
 MLX's CPU kernels call the C library for every exponential, which takes 10 to 14 ns; additions and products take 0.1 to
-0.3 ns. On a CPU the exponential is therefore made of products; on a GPU MLX's own kernels are used.
+0.3 ns. On a CPU the exponential of float32 is therefore made of products; a GPU, and any other dtype, takes MLX's own
+kernels.
 """
 
 import math
@@ -19,9 +20,9 @@ _POWER_OF_TWO = (1.0, 0.6931472067, 0.2402265121, 0.0555032721, 0.0096180256, 0.
 _HIDDEN = -1e9
 
 
-def on_cpu() -> bool:
-    """Return whether arrays are computed on a CPU."""
-    return bool(mx.default_device().type == mx.DeviceType.cpu)
+def uses_products(x: mx.array) -> bool:
+    """Return whether the exponential of `x` is made of products: float32 on a CPU."""
+    return bool(x.dtype == mx.float32 and mx.default_device().type == mx.DeviceType.cpu)
 
 
 def exp(x: mx.array) -> mx.array:
@@ -49,7 +50,7 @@ def _exp_vjp(_: mx.array, cotangent: mx.array, output: mx.array) -> mx.array:
 
 def silu(x: mx.array) -> mx.array:
     """Return x · sigmoid(x), elementwise."""
-    if not on_cpu():
+    if not uses_products(x):
         y: mx.array = nn.silu(x)
         return y
     return x / (1.0 + exp(-x))
@@ -66,7 +67,7 @@ def attend(q: mx.array, k: mx.array, v: mx.array, scale: float, mask: mx.array |
         mask: added to the scores, broadcast to [batch, 1, n, m]; or "causal", the last query seeing every key.
     """
     # A single query's softmax is short; there the one call of MLX's own beats many small ones.
-    if not on_cpu() or q.shape[2] == 1:
+    if not uses_products(q) or q.shape[2] == 1:
         return mx.fast.scaled_dot_product_attention(q, k, v, scale=scale, mask=mask)
     batch, heads, n, width = q.shape
     kv_heads, m = k.shape[1], k.shape[2]
