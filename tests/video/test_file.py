@@ -1,0 +1,328 @@
+"""Playing on: which frames a second takes, upright and in order, from whatever container."""
+
+import json
+import subprocess
+import sys
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from streaming_vlm_mlx.errors import SvmError
+from streaming_vlm_mlx.video.chunk import Chunk
+from streaming_vlm_mlx.video.source import Source, open_video, probe
+from tests.video.clips import damage, grey, make_clip, number_of
+
+MILLISECOND = Fraction(1, 1000)
+
+# The index before the pictures, so that a file cut in two can be opened.
+FASTSTART = {"container_options": {"movflags": "faststart"}}
+
+
+def read(path: Path, fps: float = 2.0, **span: Any) -> list[Chunk]:
+    with open_video(path, fps) as source:
+        return list(source.chunks(**span))
+
+
+def numbers(chunks: list[Chunk]) -> list[int]:
+    return [number_of(frame) for chunk in chunks for frame in chunk.frames]
+
+
+def times(chunks: list[Chunk]) -> list[float]:
+    return [time for chunk in chunks for time in chunk.times]
+
+
+@pytest.mark.parametrize(
+    ("sample", "clip", "start", "end"), [(0, "basketball", 0, 7), (1, "baseball", 1, 5), (2, "basketball", 2, 6)]
+)
+def test_real_clips_give_the_reference_frames(shared: Path, sample: int, clip: str, start: int, end: int) -> None:
+    expected = json.loads((shared / "lmm" / "expected.json").read_text())["plain"][sample]["frame_times"]
+    chunks = read(shared / "clips" / f"{clip}.mp4", start=start, duration=end - start)
+    assert times(chunks) == pytest.approx(expected)
+    assert [(c.index, c.start, c.end) for c in chunks] == [(i, start + i, start + i + 1) for i in range(end - start)]
+    assert {c.frames.shape for c in chunks} == {(2, 360, 640, 3)}
+    assert sum(c.skipped for c in chunks) == 0
+
+
+def test_a_stub_at_the_end_is_dropped_and_half_a_second_kept(shared: Path) -> None:
+    whole = read(shared / "clips" / "basketball.mp4")
+    assert whole[-1].end == 7.0  # of 7.14
+    half = read(shared / "clips" / "baseball.mp4")
+    assert half[-1].start == 5.0
+    assert half[-1].end == pytest.approx(5.5388666 + 1001 / 30000)
+
+
+CONTAINERS = [
+    ("clip.mp4", "libx264"),
+    ("clip.mkv", "libx264"),
+    ("clip.ts", "libx264"),
+    ("clip.mov", "libx265"),
+    ("clip.webm", "libvpx-vp9"),
+    ("clip.avi", "mpeg4"),
+    ("clip.mpg", "mpeg2video"),
+    ("clip.ivf", "libsvtav1"),
+]
+
+
+@pytest.mark.parametrize(("name", "codec"), CONTAINERS)
+def test_containers_and_codecs(tmp_path: Path, name: str, codec: str) -> None:
+    chunks = read(make_clip(tmp_path / name, codec))
+    assert numbers(chunks) == [0, 15, 30, 45 % 40, 60 % 40, 75 % 40]
+    assert times(chunks) == pytest.approx([0, 0.5, 1, 1.5, 2, 2.5], abs=0.001)
+    assert chunks[-1].end == pytest.approx(3.0, abs=0.002)
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "pix_fmt", "rate"),
+    [
+        # Raw streams: the coded rate counts where there is one, else FFmpeg's 25.
+        ("clip.h264", "libx264", "yuv420p", 30),
+        ("clip.hevc", "libx265", "yuv420p", 30),
+        ("clip.m4v", "mpeg4", "yuv420p", 30),
+        ("clip.m1v", "mpeg1video", "yuv420p", 30),
+        ("clip.mjpeg", "mjpeg", "yuvj420p", 25),
+    ],
+)
+def test_missing_timestamps_are_counted_by_the_rate(
+    tmp_path: Path, name: str, codec: str, pix_fmt: str, rate: int
+) -> None:
+    path = make_clip(tmp_path / name, codec, pix_fmt=pix_fmt)
+    chunks = read(path)
+    expected = [-(-n * rate // 2) for n in range(len(chunks) * 2)]
+    assert len(chunks) == -(-90 // rate)
+    assert numbers(chunks) == [n % 40 for n in expected]
+    assert times(chunks) == pytest.approx([n / rate for n in expected])
+    assert probe(path).duration == pytest.approx(90 / rate)
+
+
+@pytest.mark.parametrize(("rate", "count"), [(1, 4), (5, 20), (60, 180), (120, 240)])
+def test_frame_rates(tmp_path: Path, rate: int, count: int) -> None:
+    chunks = read(make_clip(tmp_path / "clip.mp4", rate=rate, count=count))
+    # The first frame at or after each half second, the last where none is left.
+    expected = [min(-(-k * rate // 2), count - 1) for k in range(2 * len(chunks))]
+    assert numbers(chunks) == [n % 40 for n in expected]
+    assert times(chunks) == pytest.approx([n / rate for n in expected])
+    assert len(chunks) == round(count / rate)
+
+
+@pytest.mark.parametrize("fps", [1, 4, 8])
+def test_frames_a_second(tmp_path: Path, fps: int) -> None:
+    chunks = read(make_clip(tmp_path / "clip.mp4"), fps)
+    assert [len(c.frames) for c in chunks] == [fps] * 3
+    assert times(chunks) == pytest.approx([-(-k * 30 // fps) / 30 for k in range(3 * fps)])
+
+
+def test_a_variable_rate(tmp_path: Path) -> None:
+    ticks = [0, 90, 410, 499, 500, 620, 1730, 1731, 2100, 2980, 3010]
+    chunks = read(make_clip(tmp_path / "clip.mkv", ticks=ticks, tick=MILLISECOND))
+    chosen = [next(n for n, ms in enumerate(ticks) if ms >= t) for t in range(0, 3000, 500)]
+    assert numbers(chunks) == chosen
+    assert times(chunks) == pytest.approx([ticks[n] / 1000 for n in chosen])
+
+
+@pytest.mark.parametrize("name", ["clip.ts", "clip.mkv", "clip.mp4", "clip.flv"])
+def test_a_clip_that_starts_late_starts_at_nought(tmp_path: Path, name: str) -> None:
+    path = make_clip(tmp_path / name, ticks=[1400 + 40 * n for n in range(50)], tick=MILLISECOND)
+    chunks = read(path)
+    assert times(chunks) == pytest.approx([0, 0.52, 1, 1.52], abs=0.002)
+    assert numbers(chunks) == [0, 13, 25, 38]
+
+
+@pytest.mark.parametrize(
+    ("count", "ends"),
+    [
+        (4, [0.4]),  # the only one, however short
+        (10, [1.0]),
+        (14, [1.0]),  # 0.4 s are dropped
+        (15, [1.0, 1.5]),
+        (19, [1.0, 1.9]),
+    ],
+)
+def test_the_last_second(tmp_path: Path, count: int, ends: list[float]) -> None:
+    chunks = read(make_clip(tmp_path / "clip.mp4", rate=10, count=count))
+    assert [c.end for c in chunks] == pytest.approx(ends)
+    assert numbers(chunks)[-1] == min(5 + 10 * (len(ends) - 1), count - 1)
+    assert all(len(c.frames) == 2 for c in chunks)
+
+
+def test_a_range_takes_nothing_from_behind_it(tmp_path: Path) -> None:
+    path = make_clip(tmp_path / "clip.mp4", rate=10, count=38)
+    chunks = read(path, start=1.2, duration=1.5)
+    assert [(c.start, c.end) for c in chunks] == [(1.2, 2.2), (2.2, pytest.approx(2.7))]
+    assert numbers(chunks) == [12, 17, 22, 26]
+    assert numbers(read(path, start=1.2, duration=0.3)) == [12, 14]
+    assert len(read(path, start=1.2, duration=1.4)) == 1
+
+
+def corner(number: int, size: tuple[int, int]) -> np.ndarray:
+    """Light above on the left, half light above on the right, so that every turn looks different."""
+    picture = np.zeros((size[1], size[0], 3), np.uint8)
+    picture[: size[1] // 2, : size[0] // 2] = 240
+    picture[: size[1] // 2, size[0] // 2 :] = 120
+    return picture
+
+
+@pytest.mark.parametrize("degrees", [0, 90, 180, -90])
+@pytest.mark.parametrize("mirror", [{}, {"hflip": True}, {"vflip": True}])
+def test_pictures_stand_upright(tmp_path: Path, degrees: int, mirror: dict[str, bool]) -> None:
+    path = make_clip(tmp_path / "clip.mp4", count=5, paint=corner, turn={"degrees": degrees, **mirror})
+    # What set_display_rotation promises: first a turn counterclockwise, then the mirror.
+    expected = np.rot90(corner(0, (64, 48)), degrees // 90)
+    expected = expected[:, ::-1] if "hflip" in mirror else expected
+    expected = expected[::-1] if "vflip" in mirror else expected
+
+    frame = read(path)[0].frames[0]
+
+    info = probe(path)
+    assert frame.shape == expected.shape == (info.height, info.width, 3)
+    assert np.abs(frame.astype(int) - expected).mean() < 5
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "pix_fmt", "size"),
+    [
+        ("clip.mkv", "ffv1", "yuv444p10le", (67, 45)),
+        ("clip.mkv", "libx265", "yuv420p10le", (64, 48)),
+        ("clip.mkv", "ffv1", "gray", (33, 31)),
+        ("clip.mkv", "ffv1", "bgra", (64, 48)),
+        ("clip.mov", "prores_ks", "yuv422p10le", (64, 48)),
+        ("clip.gif", "gif", "rgb8", (41, 23)),
+    ],
+)
+def test_odd_sizes_and_formats(tmp_path: Path, name: str, codec: str, pix_fmt: str, size: tuple[int, int]) -> None:
+    chunks = read(make_clip(tmp_path / name, codec, pix_fmt=pix_fmt, size=size, count=60, rate=25))
+    assert chunks[0].frames.shape == (2, size[1], size[0], 3)
+    painted = [float(grey(n, size).mean()) for n in (0, 13, 25, 38)]
+    seen = [float(frame.mean()) for chunk in chunks[:2] for frame in chunk.frames]
+    # A GIF of 8 bits knows few greys.
+    assert seen == pytest.approx(painted, abs=20 if codec == "gif" else 3)
+
+
+def test_a_change_of_size_is_scaled_to_the_first_one(tmp_path: Path) -> None:
+    small = make_clip(tmp_path / "small.h264", count=30).read_bytes()
+    large = make_clip(tmp_path / "large.h264", count=30, size=(128, 96)).read_bytes()
+    path = tmp_path / "both.h264"
+    path.write_bytes(small + large)
+    chunks = read(path)
+    assert {c.frames.shape for c in chunks} == {(2, 48, 64, 3)}
+    assert numbers(chunks) == [0, 15, 0, 15]
+
+
+@pytest.mark.parametrize("name", ["clip.mp4", "clip.mkv", "clip.ts", "clip.webm", "clip.avi"])
+@pytest.mark.parametrize("start", [0.3, 0.6])
+def test_damage_in_the_middle_is_passed_over(tmp_path: Path, name: str, start: float) -> None:
+    codec = {"webm": "libvpx-vp9", "avi": "mpeg4"}.get(name[5:], "libx264")
+    container = FASTSTART if name == "clip.mp4" else {}
+    path = make_clip(tmp_path / name, codec, count=180, size=(160, 120), paint=speckle, **container)
+    damage(path, start, 2000)
+    with open_video(path) as source:
+        chunks = list(source.chunks())
+        assert source.skipped == sum(c.skipped for c in chunks)
+    assert [c.start for c in chunks] == [0, 1, 2, 3, 4, 5]
+    assert times(chunks) == sorted(times(chunks))
+    # What lies before the damage is untouched.
+    assert chunks[0].times == pytest.approx((0, 0.5), abs=0.05)
+
+
+def speckle(number: int, size: tuple[int, int]) -> np.ndarray:
+    return np.random.default_rng(number).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+
+
+def test_damaged_packets_are_counted(tmp_path: Path) -> None:
+    path = make_clip(tmp_path / "clip.mp4", count=180, gop=1, **FASTSTART)
+    damage(path, 0.5, 500)
+    with open_video(path) as source:
+        skipped = [chunk.skipped for chunk in source.chunks()]
+        assert source.skipped == sum(skipped) > 0
+    assert skipped[0] == skipped[-1] == 0
+
+
+def test_a_clip_with_a_damaged_head_keeps_its_clock(tmp_path: Path) -> None:
+    path = make_clip(tmp_path / "clip.mp4", count=90, gop=1, **FASTSTART)
+    data = path.read_bytes()
+    damage(path, (data.index(b"mdat") + 4) / len(data), 700)
+    chunks = read(path)
+    assert chunks[0].times[0] > 0
+    assert numbers(chunks) == [round(time * 30) % 40 for time in times(chunks)]
+
+
+def test_a_file_that_breaks_off_ends_early(tmp_path: Path) -> None:
+    path = make_clip(tmp_path / "clip.mp4", count=180, paint=speckle, **FASTSTART)
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2])
+    chunks = read(path)
+    assert 1 <= len(chunks) <= 4
+    assert [c.start for c in chunks] == list(range(len(chunks)))
+
+
+def test_joined_recordings_go_on(tmp_path: Path) -> None:
+    part = make_clip(tmp_path / "part.ts", count=60).read_bytes()
+    path = tmp_path / "joined.ts"
+    path.write_bytes(part * 2)
+    seen = read(path)
+    # Frames are lost until the new clock is believed, 16 of them at most.
+    assert 3 <= len(seen) <= 4
+    assert times(seen) == sorted(times(seen))
+
+
+def test_probe_tells_what_there_is(tmp_path: Path, shared: Path) -> None:
+    info = probe(shared / "clips" / "basketball.mp4")
+    assert (info.width, info.height, info.codec) == (640, 360, "h264")
+    assert info.duration == pytest.approx(7.14, abs=0.01)
+    assert info.frame_rate == pytest.approx(29.97, abs=0.01)  # its average rate says 26.3
+
+
+def test_a_url_is_read_as_a_file_is(tmp_path: Path) -> None:
+    path = make_clip(tmp_path / "clip.mkv")
+    with open_video(f"file://{path}") as source:
+        assert source.duration == pytest.approx(3.0)
+        assert numbers(list(source.chunks(1.0))) == numbers(read(path, start=1.0))
+
+
+def test_a_recording_without_a_duration_is_measured(tmp_path: Path) -> None:
+    path = make_clip(tmp_path / "clip.webm", "libvpx-vp9", container_options={"live": "1"})
+    with open_video(path) as source:
+        assert source.duration == pytest.approx(3.0, abs=0.01)
+        assert len(list(source.chunks(start=2.0))) == 1
+
+
+@pytest.mark.parametrize(
+    ("span", "says"),
+    [
+        ({"start": 3.0}, "runs from 0 to 3.0 s; 3 s is outside"),
+        ({"start": -1.0}, "-1 s is outside"),
+        ({"start": 1.0, "duration": 0.0}, "choose a duration above 0"),
+    ],
+)
+def test_ranges_outside_are_named(tmp_path: Path, span: dict[str, float], says: str) -> None:
+    path = make_clip(tmp_path / "clip.mp4")
+    with open_video(path) as source, pytest.raises(SvmError, match=says) as caught:
+        source.chunks(**span)
+    assert str(path) in str(caught.value)
+
+
+def test_a_range_without_frames_is_named(tmp_path: Path) -> None:
+    path = make_clip(tmp_path / "clip.mp4", count=180, paint=speckle, **FASTSTART)
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2])
+    with open_video(path) as source, pytest.raises(SvmError, match="no picture from 5 s on"):
+        next(source.chunks(start=5.0))
+
+
+@pytest.mark.parametrize("fps", [0, -2, 1.5, float("nan"), float("inf")])
+def test_a_second_takes_whole_frames(tmp_path: Path, fps: float) -> None:
+    with pytest.raises(SvmError, match="whole number of frames"):
+        open_video(make_clip(tmp_path / "clip.mp4"), fps)
+
+
+def test_the_door_to_sources_costs_no_decoder() -> None:
+    line = "import sys, streaming_vlm_mlx.video.source; sys.exit('av' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", line], check=False).returncode == 0
+
+
+def test_the_file_is_a_source(tmp_path: Path) -> None:
+    source: Source = open_video(make_clip(tmp_path / "clip.mp4"))
+    assert (source.duration, source.size, source.frame_rate) == (pytest.approx(3.0), (64, 48), pytest.approx(30.0))
+    source.close()

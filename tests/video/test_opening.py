@@ -1,0 +1,99 @@
+"""Bad input, each a line that names the file and the way out."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from streaming_vlm_mlx.errors import SvmError
+from streaming_vlm_mlx.video.source import open_video, probe
+from tests.video.clips import make_clip, make_sound
+
+
+def complaint(name: str | Path) -> str:
+    with pytest.raises(SvmError) as caught:
+        open_video(name)
+    return str(caught.value)
+
+
+def write(content: bytes) -> Callable[[Path], None]:
+    return lambda path: path.write_bytes(content) and None
+
+
+def cut_short(path: Path) -> None:
+    data = make_clip(path).read_bytes()
+    path.write_bytes(data[: data.index(b"moov") - 4])
+
+
+@pytest.mark.parametrize(
+    ("name", "make", "says"),
+    [
+        ("missing.mp4", lambda path: None, "does not exist; check the path"),
+        ("folder.mp4", Path.mkdir, "is a folder; name a video file in it"),
+        ("empty.mp4", lambda path: path.touch(), r"is empty \(0 bytes\)"),
+        ("cut.mp4", cut_short, "was cut short before its index"),
+        ("noise.mp4", write(bytes(range(256)) * 40), "is not a video that FFmpeg can read"),
+        ("page.mp4", write(b"<html><body>404</body></html>" * 99), "is not a video that FFmpeg can read"),
+        ("notes.txt", write(b"first half, kick off\n" * 99), "is not a video; choose a video file"),
+        ("truth.srt", write(b"1\n00:00:00,000 --> 00:00:01,000\nGo\n\n"), "is not a video; choose a video file"),
+        ("song.m4a", make_sound, "holds sound but no video"),
+        ("album.mp3", lambda path: make_sound(path, "libmp3lame", cover=True), "holds sound but no video"),
+    ],
+)
+def test_bad_files_are_named(tmp_path: Path, name: str, make: Callable[[Path], object], says: str) -> None:
+    path = tmp_path / name
+    make(path)
+    line = complaint(path)
+    assert line.startswith(str(path))
+    assert "\n" not in line
+    with pytest.raises(SvmError, match=says):
+        probe(path)
+
+
+def test_a_file_without_one_good_picture_is_named(tmp_path: Path) -> None:
+    path = make_clip(tmp_path / "clip.mp4", count=5)
+    data = path.read_bytes()
+    start = data.index(b"mdat") + 4
+    path.write_bytes(data[:start] + bytes(data.index(b"moov") - 4 - start) + data[data.index(b"moov") - 4 :])
+    assert "holds no picture that can be decoded" in complaint(path)
+
+
+@pytest.mark.parametrize(
+    "name", ["http://127.0.0.1:9/clip.mp4", "nonsense://camera", "/dev/video99", "lavfi:nonsense", "v4l2:/dev/video99"]
+)
+def test_what_can_not_be_reached_is_named(name: str) -> None:
+    line = complaint(name)
+    assert line.startswith(f"{name} can not be opened: ")
+    assert "\n" not in line
+
+
+def test_a_device_of_another_system_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("streaming_vlm_mlx.video.opening.DEVICES", ("betamax",))
+    assert "no betamax devices on this machine" in complaint("betamax:0")
+
+
+@pytest.mark.parametrize("name", ["half: one.mp4", "100%20 #1?.mp4", "-.mp4", "spiel über.mp4", "lavfi:testsrc"])
+def test_odd_names_are_names_all_the_same(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_clip(tmp_path / "clip.mp4").rename(tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    assert probe(name).duration == pytest.approx(3.0)
+
+
+def test_a_title_in_an_old_encoding_is_no_obstacle(tmp_path: Path) -> None:
+    path = make_clip(tmp_path / "clip.avi", "mpeg4")
+    data = path.read_bytes()
+    info = b"INFOISFT"
+    at = data.index(info) + len(info) + 4
+    path.write_bytes(data[:at] + b"\xfc\xe9" + data[at + 2 :])
+    assert probe(path).codec == "mpeg4"
+
+
+def test_a_file_that_may_not_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import av
+
+    def refuse(*args: object, **options: object) -> None:
+        raise av.error.PermissionError(13, "Permission denied", "clip.mp4")
+
+    path = make_clip(tmp_path / "clip.mp4")
+    monkeypatch.setattr(av, "open", refuse)
+    assert "Permission denied" in complaint(path)
