@@ -1,0 +1,1 @@
+"""Tennis: rules, play, arena, words."""
