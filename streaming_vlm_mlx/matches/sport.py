@@ -1,0 +1,40 @@
+"""What a sport must give to be filmed."""
+
+from collections.abc import Iterator
+from typing import Protocol
+
+from streaming_vlm_mlx.matches.film import Pixels
+from streaming_vlm_mlx.matches.truth import Truth
+
+
+class Match(Protocol):
+    """A stretch of one match, all of it decided by its seed."""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height in pixels."""
+
+    @property
+    def fps(self) -> int:
+        """Frames a second."""
+
+    @property
+    def crf(self) -> int:
+        """How coarsely the clip is to be compressed: H.264's constant rate factor."""
+
+    def truth(self, video: str) -> Truth:
+        """Return commentary, events and what is where in each frame; `video` is the clip's file name."""
+
+    def frames(self) -> Iterator[Pixels]:
+        """Yield the pictures in order: uint8 [height, width, 3], RGB."""
+
+
+class Sport(Protocol):
+    """Makes matches."""
+
+    @property
+    def name(self) -> str:
+        """One word, as in the sidecar's ``sport`` and the annotation's title."""
+
+    def match(self, seed: int, seconds: float) -> Match:
+        """Return `seconds` of the match that belongs to `seed`; the same arguments give the same match."""

@@ -1,0 +1,117 @@
+"""A simulated tennis match: everything about it drawn from one seed."""
+
+from collections.abc import Iterator
+from functools import cached_property
+
+import numpy as np
+from PIL import Image
+
+from streaming_vlm_mlx.matches.camera import HEIGHT, WIDTH
+from streaming_vlm_mlx.matches.film import Grade, Grain, Pixels, random_grade, vignetted
+from streaming_vlm_mlx.matches.seeds import stream
+from streaming_vlm_mlx.matches.tennis.arena import paint_plates
+from streaming_vlm_mlx.matches.tennis.board import Bug, board_state, random_bug
+from streaming_vlm_mlx.matches.tennis.cast import random_cast
+from streaming_vlm_mlx.matches.tennis.commentary import commentary
+from streaming_vlm_mlx.matches.tennis.direct import Director
+from streaming_vlm_mlx.matches.tennis.events import events
+from streaming_vlm_mlx.matches.tennis.extras import Extras
+from streaming_vlm_mlx.matches.tennis.painter import Painter, grained
+from streaming_vlm_mlx.matches.tennis.script import Script
+from streaming_vlm_mlx.matches.tennis.stage import Stage, random_camera, staged
+from streaming_vlm_mlx.matches.tennis.start import random_score
+from streaming_vlm_mlx.matches.tennis.surfaces import SURFACES
+from streaming_vlm_mlx.matches.truth import BoardState, Truth
+
+FPS = 25
+
+
+class Tennis:
+    """The sport, as `matches.sport.Sport` wants it."""
+
+    name = "tennis"
+
+    def match(self, seed: int, seconds: float) -> "TennisMatch":
+        """Return `seconds` of the match that belongs to `seed`."""
+        return TennisMatch(seed, seconds)
+
+
+class TennisMatch:
+    """One match; its parts are made when they are first asked for.
+
+    Attributes:
+        seed: decides all of it.
+        seconds: the clip's length.
+    """
+
+    fps = FPS
+    size = (WIDTH, HEIGHT)
+
+    def __init__(self, seed: int, seconds: float) -> None:
+        self.seed = seed
+        self.seconds = seconds
+        self.surface = SURFACES[stream(seed, "surface").integers(len(SURFACES))]
+
+    @cached_property
+    def script(self) -> Script:
+        """What happens."""
+        rng = stream(self.seed, "play")
+        ends = ((-1, 1), (1, -1))[rng.integers(2)]
+        cast = random_cast(stream(self.seed, "cast"), self.surface)
+        return Director(rng, cast, random_score(rng), ends, self.seconds).run()
+
+    @cached_property
+    def stage(self) -> Stage:
+        """Where it is in the picture."""
+        rng = stream(self.seed, "camera")
+        return staged(self.script, random_camera(rng), self.fps, rng)
+
+    @cached_property
+    def bug(self) -> Bug:
+        """The score bug."""
+        return random_bug(stream(self.seed, "bug"), self.script.cast)
+
+    @cached_property
+    def states(self) -> tuple[BoardState, ...]:
+        """What the score bug shows, from when."""
+        cast = self.script.cast
+        later = [board_state(round(p.shown, 3), cast, p.after) for p in self.script.points if p.shown < self.seconds]
+        return (board_state(0.0, cast, self.script.opening), *later)
+
+    @cached_property
+    def grade(self) -> Grade:
+        """Light, grain and compression."""
+        return random_grade(stream(self.seed, "grade"))
+
+    @property
+    def crf(self) -> int:
+        """H.264's constant rate factor."""
+        return self.grade.crf
+
+    def truth(self, video: str) -> Truth:
+        """Return commentary, events and what is where in each frame of the clip `video`."""
+        return Truth(
+            sport=Tennis.name,
+            seed=self.seed,
+            video=video,
+            size=self.size,
+            fps=self.fps,
+            seconds=self.seconds,
+            kits=self.script.cast.names,
+            words=commentary(self.script, stream(self.seed, "words")),
+            events=events(self.script),
+            layout=self.bug.layout,
+            states=self.states,
+            frames=self.stage.frames(),
+        )
+
+    def frames(self) -> Iterator[Pixels]:
+        """Yield the pictures in order: uint8 [height, width, 3], RGB."""
+        plates = paint_plates(self.stage.camera, self.surface, stream(self.seed, "arena"))
+        plates = [Image.fromarray(vignetted(np.asarray(p), self.grade.vignette)) for p in plates]
+        extras = Extras(self.script, self.stage.camera, plates, stream(self.seed, "extras"))
+        painter = Painter(self.stage, extras, self.bug, self.states, self.grade)
+        count = len(self.stage.times)
+        grain = Grain(stream(self.seed, "grain"), self.grade, self.size, count)
+        for i in range(count):
+            yield grained(painter.draw(i), grain, i)

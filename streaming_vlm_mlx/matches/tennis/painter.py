@@ -1,0 +1,141 @@
+"""Draws the frames of a staged match: what stands still from a painted plate, what moves on top of it."""
+
+from collections.abc import Callable
+from functools import partial
+from math import hypot
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from streaming_vlm_mlx.matches.camera import HEIGHT, WIDTH, View
+from streaming_vlm_mlx.matches.figures import LIFE, draw_person
+from streaming_vlm_mlx.matches.film import Grade, Grain, Pixels
+from streaming_vlm_mlx.matches.flight import Vec, position
+from streaming_vlm_mlx.matches.tennis.arena import DENSE, MARGIN_X, MARGIN_Y
+from streaming_vlm_mlx.matches.tennis.board import Bug
+from streaming_vlm_mlx.matches.tennis.court import NET_CENTRE, NET_POST, POST_X
+from streaming_vlm_mlx.matches.tennis.extras import Acting, Extras
+from streaming_vlm_mlx.matches.tennis.motion import Motion
+from streaming_vlm_mlx.matches.tennis.stage import BALL_LEAST, BALL_METRES, Stage
+from streaming_vlm_mlx.matches.truth import BoardState
+
+BALL, BALL_RIM, TRAIL = (230, 252, 64), (60, 80, 10), (240, 252, 130)
+TRAIL_SECONDS, TRAIL_STEPS = 0.2, 8
+FINE = 3
+STIR = 5  # changes of the crowd a second while it applauds
+SHADE = (0, 0, 0, 84)
+
+Spot = tuple[float, float]
+
+
+class Painter:
+    """Draws any frame of a match, in any order."""
+
+    def __init__(self, stage: Stage, extras: Extras, bug: Bug, states: tuple[BoardState, ...], grade: Grade) -> None:
+        self.stage = stage
+        self.extras = extras
+        self.motions = (Motion(stage.script, 0), Motion(stage.script, 1))
+        self.states = states
+        self._bugs = [bug.image(s) for s in states]
+        self._corner = bug.corner
+        self._table = grade.table()
+        self._seen: tuple[Image.Image, View, Image.Image] | None = None
+        self._starts = [a.start for a in stage.script.ball]
+
+    def draw(self, frame: int) -> Image.Image:
+        """Return frame number `frame`, graded, without grain."""
+        time = float(self.stage.times[frame])
+        active, acting = self.extras.acting(time)
+        stirred = any(s.holds(time) for s in self.stage.script.applause)
+        picture = self._still(self.extras.plate(int(time * STIR) if stirred else 0, active), self.stage.views[frame])
+        for motion, look in zip(self.motions, self.stage.script.cast.looks, strict=True):
+            acting.append(Acting(motion.track.at(time), look, motion.pose(time)))
+        pen = ImageDraw.Draw(picture, "RGBA")
+        layers: list[tuple[float, Callable[[], None]]] = [(0.0, lambda: self._net(pen, frame))]
+        for one in acting:
+            x, y, metre = self.stage.spot(frame, (*one.place, 0.0))
+            _shade(pen, (x, y), 0.42 * LIFE * metre * one.size)
+            layers.append((one.place[1], partial(draw_person, picture, (x, y), metre * one.size, one.look, one.pose)))
+        if not np.isnan(self.stage.ball[frame, 0]):
+            bx, by, bz = (float(v) for v in self.stage.ball[frame])
+            x, y, metre = self.stage.spot(frame, (bx, by, 0.0))
+            _shade(pen, (x, y), max(BALL_LEAST, BALL_METRES * metre))
+            layers.append((by, lambda: self._ball(picture, frame, (bx, by, bz))))
+        for _, layer in sorted(layers, key=lambda pair: -pair[0]):
+            layer()
+        picture.paste(self._bugs[self._state(time)], self._corner)
+        return picture.point(self._table)
+
+    def _still(self, plate: Image.Image, view: View) -> Image.Image:
+        """Return what `view` shows of `plate`, kept for the next frame, which often sees the same."""
+        if self._seen is None or self._seen[0] is not plate or self._seen[1] != view:
+            self._seen = (plate, view, _seen(plate, view))
+        return self._seen[2].copy()
+
+    def _state(self, time: float) -> int:
+        return max(i for i, s in enumerate(self.states) if i == 0 or s.time <= time)
+
+    def _net(self, pen: ImageDraw.ImageDraw, frame: int) -> None:
+        spots = [self.stage.spot(frame, (x, 0.0, z))[:2] for x, z in NET]
+        left, middle, right, right_foot, left_foot = spots
+        pen.polygon([left, middle, right, right_foot, left_foot], fill=(8, 10, 12, 96))
+        for a, b in ((left, left_foot), (right, right_foot)):
+            pen.line([a, b], fill=(40, 44, 48, 255), width=4)
+        pen.line([left, middle, right], fill=(244, 244, 244, 255), width=3)
+        foot = self.stage.spot(frame, (0.0, 0.0, 0.0))[:2]
+        pen.line([middle, foot], fill=(236, 236, 236, 255), width=2)
+
+    def _ball(self, picture: Image.Image, frame: int, ball: Vec) -> None:
+        """Draw the ball and where it came from in the last moments."""
+        time = float(self.stage.times[frame])
+        trail = []
+        for i in range(TRAIL_STEPS + 1):
+            place = position(self.stage.script.ball, self._starts, time - TRAIL_SECONDS * i / TRAIL_STEPS)
+            if place is None:
+                break
+            trail.append(self.stage.spot(frame, place))
+        x, y, metre = self.stage.spot(frame, ball)
+        radius = max(BALL_LEAST, BALL_METRES * metre)
+        _draw_ball(picture, [(u, v) for u, v, _ in trail] or [(x, y)], radius)
+
+
+NET = ((-POST_X, NET_POST), (0.0, NET_CENTRE), (POST_X, NET_POST), (POST_X, 0.0), (-POST_X, 0.0))
+
+
+def _seen(plate: Image.Image, view: View) -> Image.Image:
+    """Return the part of a plate that `view` shows."""
+    wide, high = WIDTH / view.zoom, HEIGHT / view.zoom
+    left, top = view.x - wide / 2 + MARGIN_X, view.y - high / 2 + MARGIN_Y
+    box = (left * DENSE, top * DENSE, (left + wide) * DENSE, (top + high) * DENSE)
+    return plate.resize((WIDTH, HEIGHT), Image.Resampling.BILINEAR, box)
+
+
+def _shade(pen: ImageDraw.ImageDraw, foot: Spot, radius: float) -> None:
+    x, y = foot
+    pen.ellipse((x - radius, y - 0.36 * radius, x + radius, y + 0.36 * radius), fill=SHADE)
+
+
+def _draw_ball(picture: Image.Image, trail: list[Spot], radius: float) -> None:
+    """Draw a ball at the first spot of `trail`, fading back along the rest."""
+    us, vs = [u for u, _ in trail], [v for _, v in trail]
+    edge = radius + 2
+    x0, y0 = int(min(us) - edge), int(min(vs) - edge)
+    size = (int(max(us) + edge) - x0 + 1, int(max(vs) + edge) - y0 + 1)
+    patch = Image.new("RGBA", (size[0] * FINE, size[1] * FINE), (*TRAIL, 0))
+    pen = ImageDraw.Draw(patch)
+    fine = [((u - x0) * FINE, (v - y0) * FINE) for u, v in trail]
+    for i in range(len(fine) - 1, 0, -1):
+        fade = 1 - i / len(fine)
+        if hypot(fine[i][0] - fine[i - 1][0], fine[i][1] - fine[i - 1][1]) > 0.5:
+            width = max(2, round(1.7 * radius * FINE * (0.35 + 0.65 * fade)))
+            pen.line([fine[i], fine[i - 1]], fill=(*TRAIL, int(190 * fade)), width=width)
+    (x, y), r = fine[0], radius * FINE
+    pen.ellipse((x - r - 1, y - r - 1, x + r + 1, y + r + 1), fill=(*BALL_RIM, 255))
+    pen.ellipse((x - r, y - r, x + r, y + r), fill=(*BALL, 255))
+    small = patch.reduce(FINE)
+    picture.paste(small, (x0, y0), small)
+
+
+def grained(picture: Image.Image, grain: Grain, frame: int) -> Pixels:
+    """Return `picture` as uint8 [height, width, 3] with the grain of `frame`."""
+    return grain.over(np.asarray(picture), frame)

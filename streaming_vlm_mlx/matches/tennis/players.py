@@ -1,0 +1,88 @@
+"""Who plays: what a player can do, and what happens to strokes of theirs."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from streaming_vlm_mlx.matches.tennis.court import HALF_LENGTH
+
+RUN = 4.9
+REACTION, SERVE_REACTION = 0.2, 0.4
+REACH = 0.85
+HOME_DEPTH = HALF_LENGTH + 0.7
+NET_DEPTH = 2.9
+
+Intent = str  # "in", "winner", "net" or "out"
+
+
+@dataclass(frozen=True, slots=True)
+class Skill:
+    """Chances of a player, each between 0 and 1.
+
+    Attributes:
+        first_serve: a first serve is good.
+        second_serve: a second serve is good.
+        ace: a good first serve is meant to be one that nobody reaches.
+        net: a rally stroke goes into the net.
+        out: a rally stroke lands out.
+        winner: a rally stroke is meant to be one that nobody reaches.
+        approach: a stroke from inside the baseline is followed to the net.
+        left_handed: plays with the left hand.
+    """
+
+    first_serve: float
+    second_serve: float
+    ace: float
+    net: float
+    out: float
+    winner: float
+    approach: float
+    left_handed: bool
+
+
+def random_skill(rng: np.random.Generator) -> Skill:
+    """Draw a player; rare outcomes are commoner than on tour, so that a minute shows several of them."""
+    u = rng.uniform
+    return Skill(
+        first_serve=u(0.55, 0.78),
+        second_serve=u(0.66, 0.9),
+        ace=u(0.12, 0.36),
+        net=u(0.06, 0.13),
+        out=u(0.06, 0.13),
+        winner=u(0.1, 0.22),
+        approach=u(0.15, 0.6),
+        left_handed=bool(rng.random() < 0.1),
+    )
+
+
+def rally_chances(skill: Skill, strokes: int, *, at_net: bool, passing: bool, smash: bool) -> dict[Intent, float]:
+    """Return the chance of each ending of a stroke, ``in`` the rest; long rallies tire both players.
+
+    Args:
+        skill: the hitter's.
+        strokes: strokes played so far in the rally, the serve counted.
+        at_net: the hitter volleys.
+        passing: the opponent stands at the net.
+        smash: the stroke is a smash.
+    """
+    tired = 1.0 + 0.15 * max(0, strokes - 5)
+    net, out, winner = skill.net * tired, skill.out * tired, skill.winner * tired
+    if smash:
+        net, out, winner = 0.09, 0.11, 0.7
+    elif at_net:
+        net, out, winner = net * 1.3, out * 1.3, 0.5
+    elif passing:
+        net, out, winner = net * 1.3, out * 1.3, winner * 1.9
+    elif strokes == 1:
+        net, out, winner = net * 1.2, out * 1.2, winner * 0.5
+    return {"net": min(net, 0.3), "out": min(out, 0.3), "winner": min(winner, 0.7)}
+
+
+def draw_intent(rng: np.random.Generator, chances: dict[Intent, float]) -> Intent:
+    """Draw one ending; what the chances leave over is ``in``."""
+    draw = rng.random()
+    for intent, chance in chances.items():
+        if draw < chance:
+            return intent
+        draw -= chance
+    return "in"

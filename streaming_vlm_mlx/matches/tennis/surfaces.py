@@ -1,0 +1,29 @@
+"""What courts are made of: colours of the play area, its surroundings and the hall behind."""
+
+from dataclasses import dataclass
+
+from streaming_vlm_mlx.matches.kits import Rgb
+
+
+@dataclass(frozen=True, slots=True)
+class Surface:
+    """A court's colours; `stripes` is the relative difference of mown bands, 0 for none."""
+
+    name: str
+    inner: Rgb
+    outer: Rgb
+    wall: Rgb
+    seats: Rgb
+    stripes: float = 0.0
+
+
+SURFACES = (
+    Surface("blue on green", (52, 92, 160), (74, 128, 84), (22, 46, 92), (60, 74, 104)),
+    Surface("blue", (26, 104, 180), (66, 150, 204), (16, 52, 110), (44, 62, 104)),
+    Surface("clay", (196, 98, 58), (178, 86, 50), (28, 74, 50), (96, 88, 74)),
+    Surface("grass", (96, 142, 64), (82, 124, 56), (22, 60, 36), (70, 86, 66), stripes=0.05),
+    Surface("purple on green", (104, 82, 156), (66, 118, 90), (48, 34, 84), (82, 78, 100)),
+    Surface("grey", (118, 124, 134), (88, 94, 104), (40, 44, 52), (92, 90, 92)),
+    Surface("teal", (28, 116, 124), (40, 86, 98), (14, 52, 62), (64, 82, 86)),
+    Surface("navy", (42, 58, 116), (34, 42, 68), (20, 22, 40), (48, 50, 66)),
+)

@@ -1,0 +1,165 @@
+"""Matches on disk: clips, sidecars and one annotation file in StreamingVLM's format.
+
+In the folder: ``match_000007.mp4``, ``match_000007.truth.json`` (see `truth`), ``matches_with_seeks.jsonl`` with a
+conversation a line and ``matches_seeks.jsonl`` with the byte offset of each line, as one JSON list.
+"""
+
+import json
+import signal
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+from streaming_vlm_mlx.atomic import write_text
+from streaming_vlm_mlx.config import StreamConfig
+from streaming_vlm_mlx.errors import SvmError
+from streaming_vlm_mlx.matches.clip import write_clip
+from streaming_vlm_mlx.matches.seeds import TEST_SEEDS
+from streaming_vlm_mlx.matches.sport import Sport
+from streaming_vlm_mlx.matches.truth import Truth, write_truth
+
+ANNOTATIONS, INDEX = "matches_with_seeks.jsonl", "matches_seeks.jsonl"
+SHORTEST, LONGEST = 1.0, 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A match that is on disk.
+
+    Attributes:
+        clip: its video; the sidecar lies beside it.
+        annotation: its line for the annotation file.
+        events: how many events it has.
+        words: how many words are said.
+        new: False where it was there before.
+    """
+
+    clip: Path
+    annotation: str
+    events: int
+    words: int
+    new: bool
+
+
+def check(seeds: Sequence[int], seconds: float, workers: int) -> None:
+    """Refuse what can not be made.
+
+    Raises:
+        SvmError: names the option that is off.
+    """
+    if not seeds:
+        raise SvmError("--count must be at least 1.")
+    if workers < 1:
+        raise SvmError(f"--workers is {workers}; it must be at least 1.")
+    if not SHORTEST <= seconds <= LONGEST:
+        raise SvmError(f"--seconds is {seconds:g}; a match lasts between {SHORTEST:g} and {LONGEST:g}.")
+    if min(seeds) < 0:
+        raise SvmError(f"--seed is {min(seeds)}; it must not be negative.")
+    if min(seeds) < TEST_SEEDS <= max(seeds):
+        raise SvmError(
+            f"seeds {min(seeds)} to {max(seeds)} mix training with testing, which begins at {TEST_SEEDS}: "
+            "make them in two folders."
+        )
+
+
+def make_matches(folder: Path, sport: Sport, seeds: Sequence[int], seconds: float, workers: int = 1) -> Iterator[Made]:
+    """Yield the matches of `seeds` as they are finished.
+
+    The annotation file is written at the end, or when the caller stops. A match whose clip is there, beside the
+    sidecar that would be written now, is not filmed again. Lines of other clips that the annotation file already has
+    are kept.
+
+    Raises:
+        SvmError: an argument is off (see `check`), the folder can not be written, or a worker was killed.
+    """
+    check(seeds, seconds, workers)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SvmError(f"{folder} can not be made: {error.strerror}. Choose another folder.") from error
+    done: list[Made] = []
+    try:
+        for made in _each(folder, sport, seeds, seconds, workers):
+            done.append(made)
+            yield made
+    finally:
+        if done:
+            write_annotations(folder, {m.clip.name: m.annotation for m in done})
+
+
+def make_match(folder: Path, sport: Sport, seed: int, seconds: float) -> Made:
+    """Film one match into `folder` and write its sidecar, unless both are there.
+
+    Raises:
+        SvmError: the folder can not be written, or the disk is full.
+    """
+    clip = folder / f"match_{seed:06d}.mp4"
+    sidecar = clip.with_suffix(".truth.json")
+    match = sport.match(seed, seconds)
+    truth = match.truth(clip.name)
+    new = not (clip.is_file() and sidecar.is_file() and sidecar.read_text(encoding="utf-8") == truth.to_json() + "\n")
+    if new:
+        # The sidecar comes last: where it stands, the clip beside it is whole.
+        sidecar.unlink(missing_ok=True)
+        write_clip(clip, match.frames(), match.size, match.fps, match.crf)
+        write_truth(sidecar, truth)
+    return Made(clip, json.dumps(conversation(truth)), len(truth.events), len(truth.words), new)
+
+
+def conversation(truth: Truth) -> list[dict[str, Any]]:
+    """Return a match as StreamingVLM's annotation files hold it: one user turn, one word stream."""
+    video = {"type": "video", "video": truth.video, "video_start": 0.0, "video_end": truth.seconds}
+    query = {"type": "text", "text": StreamConfig().query, "previous": "", "title": truth.sport.capitalize()}
+    words = [[w.start, w.end, w.text] for w in truth.words]
+    return [
+        {"role": "user", "content": [video, query]},
+        {"role": "assistant", "content": [{"type": "text_stream", "text_stream": words}]},
+    ]
+
+
+def write_annotations(folder: Path, lines: dict[str, str]) -> None:
+    """Replace the annotation file and its index; `lines` by clip name join those of other clips, sorted by name.
+
+    Raises:
+        SvmError: the folder can not be written, or the file that is there is none of ours.
+    """
+    merged = dict(sorted({**_annotated(folder / ANNOTATIONS), **lines}.items()))
+    offsets, offset = [], 0
+    for line in merged.values():
+        offsets.append(offset)
+        offset += len(line.encode()) + 1
+    write_text(folder / ANNOTATIONS, "".join(line + "\n" for line in merged.values()))
+    write_text(folder / INDEX, json.dumps(offsets))
+
+
+def _annotated(path: Path) -> dict[str, str]:
+    """Return the lines of an annotation file by their clip's name."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+        return {json.loads(line)[0]["content"][0]["video"]: line for line in lines}
+    except FileNotFoundError:
+        return {}
+    except (ValueError, KeyError, IndexError, TypeError) as error:
+        raise SvmError(f"{path} is no annotation file of matches; move it away or choose another folder.") from error
+
+
+def _each(folder: Path, sport: Sport, seeds: Sequence[int], seconds: float, workers: int) -> Iterator[Made]:
+    if workers == 1:
+        yield from (make_match(folder, sport, seed, seconds) for seed in seeds)
+        return
+    # Ctrl-C is for the parent, which lets matches that are being filmed end and starts no more.
+    with ProcessPoolExecutor(
+        workers, get_context("spawn"), initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_IGN)
+    ) as pool:
+        jobs = [pool.submit(make_match, folder, sport, seed, seconds) for seed in seeds]
+        try:
+            yield from (job.result() for job in as_completed(jobs))
+        except BrokenProcessPool as error:
+            raise SvmError("a worker was killed, perhaps for want of memory: try fewer --workers.") from error
+        finally:
+            for job in jobs:
+                job.cancel()

@@ -1,0 +1,34 @@
+import pytest
+
+from streaming_vlm_mlx.matches.kits import GROUND_APART, KITS, PLAYERS_APART, distance, lab, pairs
+from streaming_vlm_mlx.matches.people import SKINS
+from streaming_vlm_mlx.matches.seeds import stream
+from streaming_vlm_mlx.matches.tennis.cast import random_cast
+from streaming_vlm_mlx.matches.tennis.surfaces import SURFACES
+
+
+def test_lab_agrees_with_published_values() -> None:
+    """The corners of sRGB in CIE L*a*b* under D65, as Bruce Lindbloom's calculator gives them."""
+    assert lab((255, 255, 255)) == pytest.approx((100.0, 0.0, 0.0), abs=0.1)
+    assert lab((255, 0, 0)) == pytest.approx((53.24, 80.09, 67.20), abs=0.2)
+    assert lab((0, 0, 255)) == pytest.approx((32.30, 79.19, -107.86), abs=0.2)
+
+
+def test_there_are_ten_kits_and_all_are_worn() -> None:
+    worn = {kit.name for s in SURFACES for pair in pairs((s.inner, s.outer)) for kit in pair}
+    assert len(KITS) >= 10
+    assert worn == {k.name for k in KITS}
+
+
+@pytest.mark.parametrize("surface", SURFACES, ids=lambda s: s.name)
+def test_kits_stand_apart(surface) -> None:
+    for seed in range(40):
+        cast = random_cast(stream(seed, "cast"), surface)
+        first, second = cast.kits
+        assert distance(first.rgb, second.rgb) >= PLAYERS_APART
+        for kit, look in zip(cast.kits, cast.looks, strict=True):
+            assert distance(kit.rgb, surface.inner) >= GROUND_APART
+            assert distance(kit.rgb, surface.outer) >= GROUND_APART
+            assert distance(look.shirt, kit.rgb) < PLAYERS_APART / 2
+            assert look.skin in SKINS
+        assert cast.codes[0] != cast.codes[1]
