@@ -1,0 +1,9 @@
+#!/usr/bin/env python
+"""Simulated tennis matches with commentary and truth; the same as ``svm-tui matches``."""
+
+import sys
+
+from tui.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main(["matches", *sys.argv[1:]]))

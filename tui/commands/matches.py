@@ -1,0 +1,38 @@
+"""``svm-tui matches``: simulated tennis with commentary, to train and to test on."""
+
+import argparse
+import sys
+from pathlib import Path
+
+HELP = (
+    "Film simulated tennis matches, one a seed: clip, commentary and truth. The same seed gives the same match. "
+    "Seeds from 900000 on are for testing alone; train on smaller ones."
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument("out", type=Path, metavar="OUT", help="folder for clips, sidecars and matches_with_seeks.jsonl")
+    parser.add_argument("--count", type=int, default=1, metavar="N", help="how many matches (default 1)")
+    parser.add_argument("--seed", type=int, default=0, metavar="S", help="seed of the first; others follow (default 0)")
+    parser.add_argument("--seconds", type=float, default=60.0, metavar="T", help="length of each (default 60)")
+    parser.add_argument("--workers", type=int, default=1, metavar="W", help="processes that film (default 1)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Film what is not there yet; print each clip's path."""
+    from rich.console import Console
+    from rich.progress import track
+
+    from streaming_vlm_mlx.matches.tennis.match import Tennis
+    from streaming_vlm_mlx.matches.writer import make_matches
+
+    seeds = range(args.seed, args.seed + args.count)
+    work = make_matches(args.out, Tennis(), seeds, args.seconds, args.workers)
+    console = Console(stderr=True)
+    filmed = 0
+    for made in track(work, "matches", total=len(seeds), console=console, disable=not sys.stderr.isatty()):
+        filmed += made.new
+        print(made.clip, flush=True)
+    print(f"{len(seeds)} matches, {filmed} filmed now, in {args.out}", file=sys.stderr)
+    return 0
