@@ -9,6 +9,7 @@ from collections.abc import Mapping
 # Name, which is its module's name too, to the line in `svm-tui --help`, which must not import the module.
 COMMANDS: Mapping[str, str] = {
     "infer": "write a model's commentary on a clip, without a screen",
+    "convert": "make records for training, of datasets or of clips with a transcript",
     "bench": "measure what a second of the stream costs on this machine",
     "doctor": "say what this machine computes with, and what would make it faster",
 }

@@ -88,7 +88,8 @@ def _print_table(runs: "Mapping[str, Sequence[BenchSecond]]") -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("mode", title="seconds of work for a second of video (medians)", title_justify="left")
+    table = Table(title="seconds of work for a second of video (medians)", title_justify="left")
+    table.add_column("mode", no_wrap=True)
     for name in ("first tenth", "last tenth", "vision", "prefill", "decode", "ms/token", "cache tokens", "cache MB"):
         table.add_column(name, justify="right")
     for mode, seconds in runs.items():
@@ -104,4 +105,5 @@ def _print_table(runs: "Mapping[str, Sequence[BenchSecond]]") -> None:
             f"{seconds[-1].cache_tokens:,}",
             f"{seconds[-1].cache_bytes / 1e6:.1f}",
         )
-    Console().print(table)
+    # A pipe has no width of its own, and eighty columns would cut the figures.
+    Console(width=None if sys.stdout.isatty() else 120).print(table)

@@ -7,7 +7,7 @@ import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from streaming_vlm_mlx.errors import SvmError
 from tui.keeping import check_writable, new_record, refuge
@@ -24,11 +24,14 @@ HELP = "Write a model's commentary on a clip, second by second, to stdout and in
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument("clip", metavar="CLIP", help="a video file, URL or camera (/dev/video0, avfoundation:0)")
+    parser.add_argument(
+        "clip", metavar="CLIP", help="a video file, URL or camera (/dev/video0, avfoundation:0), or records (.jsonl)"
+    )
+    parser.add_argument("--record", type=int, default=0, metavar="N", help="which of the records, from 0 (default 0)")
     add_model_arguments(parser)
     parser.add_argument("--out", type=Path, metavar="F", help="file to write: .vtt, .srt, .json or .txt")
     parser.add_argument("--json", action="store_true", help="print a JSON object a second instead of lines of text")
-    parser.add_argument("--start", type=float, default=0.0, metavar="S", help="second to begin at (default 0)")
+    parser.add_argument("--start", type=float, metavar="S", help="second to begin at (default: 0, or the record's)")
     parser.add_argument("--duration", type=float, metavar="S", help="seconds to watch (default: to the end)")
 
 
@@ -40,6 +43,7 @@ def run(args: argparse.Namespace) -> int:
     if args.out:
         find_format(args.out)
         check_writable(args.out)
+    args = fill_in(args)
     config, folder = settle(args)
     with open_video(args.clip, config.fps) as source:
         engine, name = make_engine(folder, config, _note)
@@ -52,6 +56,33 @@ def run(args: argparse.Namespace) -> int:
         if source.skipped:
             print(f"{args.clip}: {source.skipped} corrupt packets were skipped.", file=sys.stderr)
     return 0
+
+
+def fill_in(args: argparse.Namespace) -> argparse.Namespace:
+    """Return `args` with what a record says wherever the user did not, when CLIP is a file of records.
+
+    Raises:
+        SvmError: the file can not be read, or holds no such record.
+    """
+    said: dict[str, Any] = {"start": 0.0}
+    if args.clip.endswith(".jsonl"):
+        from streaming_vlm_mlx.data.record_file import RecordFile
+
+        records = RecordFile.open(Path(args.clip))
+        if not 0 <= args.record < len(records):
+            raise SvmError(f"{args.clip} holds records 0 to {len(records) - 1}; {args.record} is none of them.")
+        record = records[args.record]
+        args = argparse.Namespace(**{**vars(args), "clip": record.video})
+        start = record.video_start if args.start is None else args.start
+        said = {
+            "start": start,
+            "duration": record.video_end - start,
+            "previous": record.previous,
+            "query": record.query or None,
+            "fps": int(record.fps),
+        }
+    given = {name: value for name, value in vars(args).items() if value is not None}
+    return argparse.Namespace(**{**vars(args), **said, **given})
 
 
 def _note(text: str) -> None:
@@ -122,7 +153,7 @@ def _as_json(done: "SecondDone") -> str:
 def _as_line(done: "SecondDone") -> str:
     from streaming_vlm_mlx.export.subtitles import clock, tidy
 
-    return f"{clock(round(done.start * 1000))[:-4]}  {tidy(done.text)}\n" if done.text else ""
+    return f"{clock(round(done.start * 1000))[:-4]}  {' '.join(tidy(done.text).split())}\n" if done.text else ""
 
 
 class _Show(Protocol):
