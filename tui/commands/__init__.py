@@ -10,6 +10,7 @@ from collections.abc import Mapping
 COMMANDS: Mapping[str, str] = {
     "infer": "write a model's commentary on a clip, without a screen",
     "convert": "make records for training, of datasets or of clips with a transcript",
+    "matches": "film simulated matches with commentary, to train and test on",
     "bench": "measure what a second of the stream costs on this machine",
     "doctor": "say what this machine computes with, and what would make it faster",
 }
