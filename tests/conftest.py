@@ -4,12 +4,17 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from streaming_vlm_mlx.backend import prepare
 from streaming_vlm_mlx.text.tokenizer import Tokenizer
 
 # Before any test imports MLX, which is twenty times slower on its own BLAS.
 prepare()
+
+# A busy machine is no reason to fail.
+settings.register_profile("patient", deadline=None)
+settings.load_profile("patient")
 
 
 @pytest.fixture(scope="session")
