@@ -1,0 +1,136 @@
+"""Records as token ids and labels, equal to what StreamingVLM's ``LMMDataset`` gives its trainer."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from streaming_vlm_mlx.config import FromDict, PixelConfig, StreamConfig
+from streaming_vlm_mlx.data.grids import grid_thw
+from streaming_vlm_mlx.data.record import StreamingRecord, Turn
+from streaming_vlm_mlx.stream.spans import new_span, positions
+from streaming_vlm_mlx.text.layout import Layout
+from streaming_vlm_mlx.text.tokenizer import Tokenizer
+from streaming_vlm_mlx.video.source import probe
+
+IGNORED = -100
+
+Ids = npt.NDArray[np.int32]
+Grid = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class SampleConfig(FromDict):
+    """How a record becomes a sample.
+
+    Attributes:
+        text_sink: tokens kept at the head of the previous text's turn, its opening markup counted.
+        text_sliding_window: tokens kept at its tail, its end mark and line feed counted; 0 for both keeps all.
+        tokens_per_second: temporal positions a second of video takes, of the model's vision tower.
+        all_text: positions count up on one axis, video too.
+        pixels: how frames become patches.
+    """
+
+    text_sink: int = 512
+    text_sliding_window: int = 512
+    tokens_per_second: float = 2.0
+    all_text: bool = False
+    pixels: PixelConfig = field(default_factory=PixelConfig)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A record as the model reads it; n tokens.
+
+    Attributes:
+        input_ids: int32 [n].
+        labels: int32 [n], the id where a commentary or its end mark stands, else -100.
+        position_ids: int32 [3, n], M-RoPE's time, row and column.
+        video_grid_thw: int32 [seconds, 3], patches of each second's video in time, down and across.
+    """
+
+    input_ids: Ids
+    labels: Ids
+    position_ids: Ids
+    video_grid_thw: Ids
+
+    def __len__(self) -> int:
+        return len(self.input_ids)
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """Tokens that are all learnt or all not; those of a video have the grid of its merged patches."""
+
+    ids: tuple[int, ...]
+    learnt: bool = False
+    grid: Grid | None = None
+
+
+class SampleBuilder:
+    """Turns records into samples; decodes no frame."""
+
+    def __init__(self, tokenizer: Tokenizer, config: SampleConfig) -> None:
+        """Write in the ids of `tokenizer`."""
+        self.config = config
+        self._tokenizer = tokenizer
+        self._layout = Layout.of(tokenizer, "training")
+
+    @property
+    def pad_id(self) -> int:
+        """The id that fills rows up."""
+        return self._layout.special.endoftext
+
+    def pixels_shape(self, sample: Sample) -> tuple[int, int]:
+        """Return [patches, values] of the pixels that belong to `sample`."""
+        pixels = self.config.pixels
+        return int(sample.video_grid_thw.prod(axis=1).sum()), 3 * pixels.temporal_patch_size * pixels.patch_size**2
+
+    def build(self, record: StreamingRecord) -> Sample:
+        """Return the sample of `record`.
+
+        Raises:
+            SvmError: the record does not know its clip's size and the clip can not be read, or its shape is absurd.
+        """
+        width, height = record.width, record.height
+        if not (width and height):
+            info = probe(Path(record.video))
+            width, height = info.width, info.height
+        grid = grid_thw(width, height, int(record.fps), self.config.pixels)
+        pieces = [self._head(record.previous)]
+        for turn in record.turns:
+            pieces += self._turn(turn, grid)
+        return self._joined(pieces, np.array([grid] * len(record.turns), np.int32), record.fps)
+
+    def _head(self, previous: str) -> _Piece:
+        """Return the system turn and the previous text, cut by the rule of ``LMMDataset``."""
+        special = self._layout.special
+        opening = (special.im_start, *special.previous, special.newline)
+        system = self._layout.head_open[: -len(opening)]
+        turn = (*opening, *self._tokenizer.encode(previous), *self._layout.head_close)
+        sink, tail = self.config.text_sink, self.config.text_sliding_window
+        if (sink or tail) and sink + tail < len(turn):
+            turn = turn[:sink] + turn[len(turn) - tail :]
+        return _Piece(system + turn)
+
+    def _turn(self, turn: Turn, grid: Grid) -> Iterator[_Piece]:
+        special, merge = self._layout.special, self.config.pixels.merge_size
+        merged = grid[0], grid[1] // merge, grid[2] // merge
+        # The line feed behind the role merges with one that opens the commentary, so both are encoded as one text.
+        said = self._tokenizer.encode("\n" + turn.assistant_text)
+        yield _Piece((*self._layout.user_open, *self._tokenizer.encode(turn.user_text)))
+        yield _Piece(self._layout.video(merged[0] * merged[1] * merged[2]), grid=merged)
+        yield _Piece((*self._layout.turn_close, special.im_start, special.assistant, said[0]))
+        yield _Piece((*said[1:], special.im_end), learnt=True)
+        yield _Piece((special.newline,))
+
+    def _joined(self, pieces: list[_Piece], video_grid_thw: Ids, fps: float) -> Sample:
+        input_ids = np.concatenate([piece.ids for piece in pieces], dtype=np.int32)
+        learnt = np.repeat([piece.learnt for piece in pieces], [len(piece.ids) for piece in pieces])
+        spans = [new_span("video" if piece.grid else "text", 0, piece.ids, piece.grid) for piece in pieces]
+        steps = self.config.tokens_per_second * self.config.pixels.temporal_patch_size / fps
+        position_ids = positions(spans, 0, StreamConfig(all_text=self.config.all_text), steps)
+        labels = np.where(learnt, input_ids, IGNORED).astype(np.int32)
+        return Sample(input_ids, labels, position_ids.astype(np.int32), video_grid_thw)

@@ -1,0 +1,81 @@
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from streaming_vlm_mlx.data.record import StreamingRecord, Turn
+from streaming_vlm_mlx.data.record_file import RecordFile
+from streaming_vlm_mlx.data.windows import Windows, cut
+from streaming_vlm_mlx.errors import SvmError
+
+
+def record(seconds: int, start: float = 0.0, name: str = "a.mp4", end: float | None = None) -> StreamingRecord:
+    turns = tuple(
+        Turn(start + s, start + s + 1, f"Time={start + s:.1f}-{start + s + 1:.1f}s{' ' if s else ''}", f"\n w{s} ...")
+        for s in range(seconds)
+    )
+    return StreamingRecord(name, start, end or start + seconds, turns, "Before.")
+
+
+def open_files(folder: Path, *sizes: list[int]) -> list[RecordFile]:
+    files = []
+    for number, seconds in enumerate(sizes):
+        path = folder / f"{number}.jsonl"
+        path.write_bytes(b"".join(record(s, name=f"/{number}/{n}").to_line() for n, s in enumerate(seconds)))
+        files.append(RecordFile.open(path))
+    return files
+
+
+def spans(windows: Windows) -> list[tuple[str, float, float]]:
+    return [(w.video, w.video_start, w.video_end) for w in windows]
+
+
+def test_windows_overlap_and_reach_the_end(tmp_path: Path) -> None:
+    windows = Windows(open_files(tmp_path, [3, 10], [5]), seconds=4, stride=3)
+    assert len(windows) == 5 + 1
+    assert spans(windows) == [
+        ("/0/0", 0.0, 3.0),
+        ("/0/1", 0.0, 4.0),
+        ("/0/1", 3.0, 7.0),
+        ("/0/1", 6.0, 10.0),
+        ("/1/0", 0.0, 4.0),
+        ("/1/0", 3.0, 5.0),
+    ]
+
+
+@given(st.lists(st.integers(1, 30), min_size=1, max_size=4), st.integers(1, 8), st.data())
+def test_every_second_is_in_a_window(
+    tmp_path_factory: pytest.TempPathFactory, sizes: list[int], seconds: int, data: st.DataObject
+) -> None:
+    stride = data.draw(st.integers(1, seconds))
+    windows = Windows(open_files(tmp_path_factory.mktemp("w"), sizes), seconds, stride)
+    seen = [(window.video, turn.start) for window in windows for turn in window.turns]
+    assert set(seen) == {(f"/0/{n}", float(s)) for n, size in enumerate(sizes) for s in range(size)}
+    assert all(1 <= len(window.turns) <= seconds for window in windows)
+
+
+def test_a_window_begins_as_a_record_does() -> None:
+    window = cut(record(8, start=10.0), 2, 5)
+    assert [turn.user_text for turn in window.turns] == ["Time=12.0-13.0s", "Time=13.0-14.0s ", "Time=14.0-15.0s "]
+    assert window.previous == "Before. w0 w1"
+    assert (window.video_start, window.video_end) == (12.0, 15.0)
+
+
+def test_a_question_stays_with_its_second() -> None:
+    turns = (Turn(0, 1, "Time=0.0-1.0s", "\n ..."), Turn(1, 2, "Time=1.0-2.0s Who?", "He.\n ...", "Who?", "He."))
+    window = cut(StreamingRecord("a", 0, 2, turns), 1, 3)
+    assert window.turns[0].user_text == "Time=1.0-2.0sWho?"
+    assert window.turns[0].assistant_text == "He.\n ..."
+
+
+def test_a_record_that_fits_stays_as_it_is() -> None:
+    whole = record(4, end=3.7)
+    assert cut(whole, 0, 4) is whole
+    assert cut(whole, 2, 6).video_end == 3.7
+
+
+@pytest.mark.parametrize(("seconds", "stride"), [(4, 0), (4, 5), (0, 0)])
+def test_windows_that_make_no_sense(tmp_path: Path, seconds: int, stride: int) -> None:
+    with pytest.raises(SvmError, match="the stride must be from 1 to the window's length"):
+        Windows(open_files(tmp_path, [3]), seconds, stride)
