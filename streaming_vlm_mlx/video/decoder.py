@@ -63,7 +63,13 @@ class Decoder:
             try:
                 for packet in self.opened.container.demux(self.opened.stream):
                     failures = 0
-                    yield packet
+                    last = not packet.size and packet.dts is None
+                    # A frame that a recorder left out is empty too, and would put an end to decoding.
+                    if packet.size or last:
+                        yield packet
+                    # PyAV goes on to flush other streams, and stumbles over those that came up on the way.
+                    if last:
+                        return
                 return
             except av.error.InvalidDataError:
                 failures += 1

@@ -6,7 +6,7 @@ from av import VideoFrame
 
 from streaming_vlm_mlx.video.decoder import Decoder
 from streaming_vlm_mlx.video.opening import Opened, is_file
-from streaming_vlm_mlx.video.sampling import Pace
+from streaming_vlm_mlx.video.sampling import LONGEST_STEP, Pace
 from streaming_vlm_mlx.video.source import ClipInfo
 
 # For a stream that names no rate; FFmpeg's own assumption for raw video.
@@ -28,8 +28,12 @@ def clip_pace(name: str, opened: Opened, first: VideoFrame) -> Pace:
         starts.append(stream.start_time)
     origin = min((pts for pts in starts if pts is not None), default=0)
     counted = first.pts is None or bool(opened.container.format.flags & NO_TIMESTAMPS)
-    rate = stream.guessed_rate or stream.average_rate or DEFAULT_RATE
-    return Pace(stream.time_base or MICROSECOND, float(rate), origin, counted)
+    return Pace(stream.time_base or MICROSECOND, _rate(stream.guessed_rate, stream.average_rate), origin, counted)
+
+
+def _rate(*rates: Fraction | None) -> float:
+    """Return the first rate that can be true; damage makes some of a frame a day."""
+    return float(next((rate for rate in rates if rate and rate * Fraction(LONGEST_STEP) > 1), DEFAULT_RATE))
 
 
 def clip_info(name: str, opened: Opened, size: tuple[int, int], pace: Pace) -> ClipInfo:

@@ -85,7 +85,7 @@ def _check_path(name: str) -> None:
 
 
 def _complaint(name: str, error: av.error.FFmpegError) -> str:
-    if not isinstance(error, av.error.InvalidDataError) or not is_file(name):
+    if not isinstance(error, av.error.InvalidDataError | av.error.EOFError) or not is_file(name):
         return f"{name} can not be opened: {error.strerror}. Check the address and that you may read it."
     with Path(name).open("rb") as file:
         head = file.read(8)

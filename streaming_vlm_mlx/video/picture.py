@@ -4,10 +4,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
 
+import av
 import numpy as np
 import numpy.typing as npt
 from av import VideoFrame
 from av.video.reformatter import VideoReformatter
+
+from streaming_vlm_mlx.errors import SvmError
+
+# AVCOL_SPC_UNSPECIFIED, for which FFmpeg goes by the picture's size.
+UNSPECIFIED = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +43,17 @@ class Developer:
         size: width and height of every picture; frames of another size are scaled to it.
     """
 
-    def __init__(self, first: VideoFrame) -> None:
-        """Take size and orientation from the stream's first frame; a stream is not turned on its way."""
+    def __init__(self, name: str, first: VideoFrame) -> None:
+        """Take size and orientation from the first frame of `name`; a stream is not turned on its way.
+
+        Raises:
+            SvmError: the frame is of a kind that FFmpeg can not show.
+        """
+        self._name = name
         # One for all frames: a frame's own would start threads for each of them.
         self._reformatter = VideoReformatter()
         # PyAV ties a frame and its side data into a knot that waits for the collector, so let it be a small one.
-        small = self._reformatter.reformat(first, 16, 16, "gray", threads=1)
+        small = self._reformat(first, (16, 16))
         matrix = small.side_data.get("DISPLAYMATRIX")
         # The stubs do not tell that side data are a buffer.
         self._turn = orientation(np.frombuffer(cast(bytes, matrix), np.int32).tolist()) if matrix else Orientation()
@@ -50,9 +61,26 @@ class Developer:
         self.size = self._coded_size[::-1] if self._turn.transpose else self._coded_size
 
     def rgb(self, frame: VideoFrame) -> npt.NDArray[np.uint8]:
-        """Return `frame` as uint8 [height, width, 3], upright."""
-        coded = self._reformatter.reformat(frame, *self._coded_size, "rgb24", threads=1)
-        image = cast(npt.NDArray[np.uint8], coded.to_ndarray())
+        """Return `frame` as uint8 [height, width, 3], upright.
+
+        Raises:
+            SvmError: the frame is of a kind that FFmpeg can not show.
+        """
+        image = cast(npt.NDArray[np.uint8], self._reformat(frame, self._coded_size).to_ndarray())
         if self._turn.transpose:
             image = image.swapaxes(0, 1)
         return image[:: -1 if self._turn.flip_y else 1, :: -1 if self._turn.flip_x else 1]
+
+    def _reformat(self, frame: VideoFrame, size: tuple[int, int]) -> VideoFrame:
+        try:
+            return self._reformatter.reformat(frame, *size, "rgb24", threads=1)
+        except av.error.FFmpegError:
+            # Colours that it does not know, or a damaged tag: nearly right ones are better than none.
+            frame.colorspace = UNSPECIFIED
+        try:
+            return self._reformatter.reformat(frame, *size, "rgb24", threads=1)
+        except av.error.FFmpegError as error:
+            raise SvmError(
+                f"{self._name} holds pictures of a kind ({frame.format.name}) that FFmpeg can not turn into RGB; "
+                "convert it to H.264 in MP4."
+            ) from error

@@ -11,7 +11,7 @@ from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.video.decoder import Decoder
 from streaming_vlm_mlx.video.describe import clip_info, clip_pace
 from streaming_vlm_mlx.video.picture import Developer
-from streaming_vlm_mlx.video.sampling import TOLERANCE, Timed, Timeline
+from streaming_vlm_mlx.video.sampling import LONGEST_STEP, TOLERANCE, Timed, Timeline
 
 # Seconds to step back from a moment, one after the other, while the frames found there all lie behind it.
 STEPS_BACK = (0.0, 2.0, 8.0, 32.0)
@@ -30,7 +30,7 @@ class FrameReader:
         """Open `name` and decode its first frame, which alone tells how the picture is turned.
 
         Raises:
-            SvmError: it can not be opened (see `opening.open_stream`), or no frame of it can be decoded.
+            SvmError: it can not be opened (see `opening.open_stream`), or no frame of it can be decoded or shown.
         """
         self._decoder = Decoder(name)
         frames = self._decoder.frames()
@@ -39,9 +39,10 @@ class FrameReader:
             self._decoder.close()
             raise SvmError(f"{name} holds no picture that can be decoded; copy or download it again.")
         self._pace = clip_pace(name, self._decoder.opened, first)
-        self._developer = Developer(first)
+        self._developer = Developer(name, first)
         self.info = clip_info(name, self._decoder.opened, self._developer.size, self._pace)
-        self._timeline = Timeline(self._pace)
+        self._longest_step = LONGEST_STEP + (self.info.duration or 0.0)
+        self._timeline = self._new_timeline()
         self._opening: Iterator[TimedFrame] | None = self._timed(chain([first], frames))
 
     @property
@@ -85,17 +86,20 @@ class FrameReader:
             if first is None or first.pts is None or not first.key_frame:
                 continue
             if first.pts <= self._pace.ticks(time + TOLERANCE):
-                self._timeline = Timeline(self._pace)
+                self._timeline = self._new_timeline()
                 return self._timed(chain([first], frames))
         return None
 
     def _rewound(self) -> Iterator[TimedFrame]:
         self._decoder.rewind()
-        self._timeline = Timeline(self._pace)
+        self._timeline = self._new_timeline()
         return self._timed(self._decoder.frames())
+
+    def _new_timeline(self) -> Timeline:
+        return Timeline(self._pace, self._longest_step)
 
     def _timed(self, frames: Iterator[VideoFrame]) -> Iterator[TimedFrame]:
         for frame in frames:
             time = self._timeline.seconds(frame.pts)
             if time is not None:
-                yield Timed(time, time + self._pace.length(frame.duration), frame)
+                yield Timed(time, time + min(self._pace.length(frame.duration), self._longest_step), frame)

@@ -11,7 +11,10 @@ P = TypeVar("P")
 # Seconds within which two times are the same: time bases are rational, sampling times are floats.
 TOLERANCE = 1e-6
 
-# More frames than any decoder holds back (H.264's limit); a longer run of late ones means a clock that began anew.
+# Seconds that a frame of a feed may lie behind its fellow; in a clip, as much more as the clip is long.
+LONGEST_STEP = 60.0
+
+# More frames than any decoder holds back (H.264's limit); a longer run of strange times means a clock that began anew.
 HELD_BACK = 16
 
 
@@ -85,18 +88,20 @@ class Pace:
 class Timeline:
     """Turns the timestamps of successive frames into seconds from the clip's beginning, which never go back.
 
-    A frame that damage let out too late is dropped. A clock that begins anew (joined recordings, a feed that wraps)
-    goes on from where it was.
+    A frame that damage let out too late, or threw far ahead, is dropped. A clock that begins anew (joined recordings, a
+    feed that wraps) goes on from where it was.
     """
 
-    def __init__(self, pace: Pace) -> None:
+    def __init__(self, pace: Pace, longest_step: float) -> None:
+        """Start at 0 seconds; frames that lie more than `longest_step` seconds behind their fellow are not believed."""
         self._pace = pace
+        self._longest_step = longest_step
         self._offset = 0.0
         self._last: float | None = None
-        self._late = 0
+        self._strange = 0
 
     def seconds(self, pts: int | None) -> float | None:
-        """Return the time of the next frame, None if it comes too late.
+        """Return the time of the next frame, None if it is not to be believed.
 
         A frame without a timestamp follows its fellow at the stream's frame rate.
         """
@@ -105,12 +110,13 @@ class Timeline:
             time = following
         else:
             time = float((pts - self._pace.origin) * self._pace.time_base) + self._offset
-        if self._last is not None and time < self._last:
-            self._late += 1
-            if self._late <= HELD_BACK:
+        last = self._last or 0.0
+        if not last <= time <= last + self._longest_step:
+            self._strange += 1
+            if self._strange <= HELD_BACK:
                 return None
             self._offset += following - time
             time = following
-        self._late = 0
+        self._strange = 0
         self._last = time
         return time

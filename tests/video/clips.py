@@ -9,6 +9,9 @@ import av
 import numpy as np
 import numpy.typing as npt
 
+from streaming_vlm_mlx.video.chunk import Chunk
+from streaming_vlm_mlx.video.source import open_video
+
 LEVELS = 40
 DARKEST = 25
 STEP = 5
@@ -87,3 +90,19 @@ def damage(path: Path, start: float, length: int) -> Path:
     data[at : at + length] = np.random.default_rng(0).bytes(length)
     path.write_bytes(data)
     return path
+
+
+def read(path: Path, fps: float = 2.0, **span: Any) -> list[Chunk]:
+    """Play the stretch `span` of a clip."""
+    with open_video(path, fps) as source:
+        return list(source.chunks(**span))
+
+
+def numbers(chunks: list[Chunk]) -> list[int]:
+    """The numbers of all frames of `chunks`."""
+    return [number_of(frame) for chunk in chunks for frame in chunk.frames]
+
+
+def times(chunks: list[Chunk]) -> list[float]:
+    """The times of all frames of `chunks`."""
+    return [time for chunk in chunks for time in chunk.times]

@@ -88,6 +88,22 @@ def test_a_disc_that_fails_ends_a_file(path: Path, monkeypatch: pytest.MonkeyPat
     assert len(list(reader.frames())) == 10
 
 
+def test_empty_packets_and_late_streams_are_no_obstacle(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def demux(self: Flaky, stream: Any) -> Iterator[Any]:
+        for number, packet in enumerate(self.container.demux(stream)):
+            if number == 10:
+                empty = av.Packet()
+                empty.dts = packet.dts
+                yield empty
+            yield packet
+        raise IndexError("list index out of range")
+
+    monkeypatch.setattr(Flaky, "demux", demux)
+    reader = flaky(str(path), "damage", 0, monkeypatch)
+    assert len(list(reader.frames())) == 90
+    assert reader.skipped == 0
+
+
 def test_a_closed_decoder_has_no_container(path: Path) -> None:
     reader = Decoder(str(path))
     reader.close()

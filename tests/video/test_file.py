@@ -5,33 +5,14 @@ import subprocess
 import sys
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
 
 from streaming_vlm_mlx.errors import SvmError
-from streaming_vlm_mlx.video.chunk import Chunk
 from streaming_vlm_mlx.video.source import Source, open_video, probe
-from tests.video.clips import damage, grey, make_clip, number_of
+from tests.video.clips import make_clip, numbers, read, times
 
 MILLISECOND = Fraction(1, 1000)
-
-# The index before the pictures, so that a file cut in two can be opened.
-FASTSTART = {"container_options": {"movflags": "faststart"}}
-
-
-def read(path: Path, fps: float = 2.0, **span: Any) -> list[Chunk]:
-    with open_video(path, fps) as source:
-        return list(source.chunks(**span))
-
-
-def numbers(chunks: list[Chunk]) -> list[int]:
-    return [number_of(frame) for chunk in chunks for frame in chunk.frames]
-
-
-def times(chunks: list[Chunk]) -> list[float]:
-    return [time for chunk in chunks for time in chunk.times]
 
 
 @pytest.mark.parametrize(
@@ -156,117 +137,6 @@ def test_a_range_takes_nothing_from_behind_it(tmp_path: Path) -> None:
     assert len(read(path, start=1.2, duration=1.4)) == 1
 
 
-def corner(number: int, size: tuple[int, int]) -> np.ndarray:
-    """Light above on the left, half light above on the right, so that every turn looks different."""
-    picture = np.zeros((size[1], size[0], 3), np.uint8)
-    picture[: size[1] // 2, : size[0] // 2] = 240
-    picture[: size[1] // 2, size[0] // 2 :] = 120
-    return picture
-
-
-@pytest.mark.parametrize("degrees", [0, 90, 180, -90])
-@pytest.mark.parametrize("mirror", [{}, {"hflip": True}, {"vflip": True}])
-def test_pictures_stand_upright(tmp_path: Path, degrees: int, mirror: dict[str, bool]) -> None:
-    path = make_clip(tmp_path / "clip.mp4", count=5, paint=corner, turn={"degrees": degrees, **mirror})
-    # What set_display_rotation promises: first a turn counterclockwise, then the mirror.
-    expected = np.rot90(corner(0, (64, 48)), degrees // 90)
-    expected = expected[:, ::-1] if "hflip" in mirror else expected
-    expected = expected[::-1] if "vflip" in mirror else expected
-
-    frame = read(path)[0].frames[0]
-
-    info = probe(path)
-    assert frame.shape == expected.shape == (info.height, info.width, 3)
-    assert np.abs(frame.astype(int) - expected).mean() < 5
-
-
-@pytest.mark.parametrize(
-    ("name", "codec", "pix_fmt", "size"),
-    [
-        ("clip.mkv", "ffv1", "yuv444p10le", (67, 45)),
-        ("clip.mkv", "libx265", "yuv420p10le", (64, 48)),
-        ("clip.mkv", "ffv1", "gray", (33, 31)),
-        ("clip.mkv", "ffv1", "bgra", (64, 48)),
-        ("clip.mov", "prores_ks", "yuv422p10le", (64, 48)),
-        ("clip.gif", "gif", "rgb8", (41, 23)),
-    ],
-)
-def test_odd_sizes_and_formats(tmp_path: Path, name: str, codec: str, pix_fmt: str, size: tuple[int, int]) -> None:
-    chunks = read(make_clip(tmp_path / name, codec, pix_fmt=pix_fmt, size=size, count=60, rate=25))
-    assert chunks[0].frames.shape == (2, size[1], size[0], 3)
-    painted = [float(grey(n, size).mean()) for n in (0, 13, 25, 38)]
-    seen = [float(frame.mean()) for chunk in chunks[:2] for frame in chunk.frames]
-    # A GIF of 8 bits knows few greys.
-    assert seen == pytest.approx(painted, abs=20 if codec == "gif" else 3)
-
-
-def test_a_change_of_size_is_scaled_to_the_first_one(tmp_path: Path) -> None:
-    small = make_clip(tmp_path / "small.h264", count=30).read_bytes()
-    large = make_clip(tmp_path / "large.h264", count=30, size=(128, 96)).read_bytes()
-    path = tmp_path / "both.h264"
-    path.write_bytes(small + large)
-    chunks = read(path)
-    assert {c.frames.shape for c in chunks} == {(2, 48, 64, 3)}
-    assert numbers(chunks) == [0, 15, 0, 15]
-
-
-@pytest.mark.parametrize("name", ["clip.mp4", "clip.mkv", "clip.ts", "clip.webm", "clip.avi"])
-@pytest.mark.parametrize("start", [0.3, 0.6])
-def test_damage_in_the_middle_is_passed_over(tmp_path: Path, name: str, start: float) -> None:
-    codec = {"webm": "libvpx-vp9", "avi": "mpeg4"}.get(name[5:], "libx264")
-    container = FASTSTART if name == "clip.mp4" else {}
-    path = make_clip(tmp_path / name, codec, count=180, size=(160, 120), paint=speckle, **container)
-    damage(path, start, 2000)
-    with open_video(path) as source:
-        chunks = list(source.chunks())
-        assert source.skipped == sum(c.skipped for c in chunks)
-    assert [c.start for c in chunks] == [0, 1, 2, 3, 4, 5]
-    assert times(chunks) == sorted(times(chunks))
-    # What lies before the damage is untouched.
-    assert chunks[0].times == pytest.approx((0, 0.5), abs=0.05)
-
-
-def speckle(number: int, size: tuple[int, int]) -> np.ndarray:
-    return np.random.default_rng(number).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
-
-
-def test_damaged_packets_are_counted(tmp_path: Path) -> None:
-    path = make_clip(tmp_path / "clip.mp4", count=180, gop=1, **FASTSTART)
-    damage(path, 0.5, 500)
-    with open_video(path) as source:
-        skipped = [chunk.skipped for chunk in source.chunks()]
-        assert source.skipped == sum(skipped) > 0
-    assert skipped[0] == skipped[-1] == 0
-
-
-def test_a_clip_with_a_damaged_head_keeps_its_clock(tmp_path: Path) -> None:
-    path = make_clip(tmp_path / "clip.mp4", count=90, gop=1, **FASTSTART)
-    data = path.read_bytes()
-    damage(path, (data.index(b"mdat") + 4) / len(data), 700)
-    chunks = read(path)
-    assert chunks[0].times[0] > 0
-    assert numbers(chunks) == [round(time * 30) % 40 for time in times(chunks)]
-
-
-def test_a_file_that_breaks_off_ends_early(tmp_path: Path) -> None:
-    path = make_clip(tmp_path / "clip.mp4", count=180, paint=speckle, **FASTSTART)
-    data = path.read_bytes()
-    path.write_bytes(data[: len(data) // 2])
-    chunks = read(path)
-    assert 1 <= len(chunks) <= 4
-    assert [c.start for c in chunks] == list(range(len(chunks)))
-
-
-def test_joined_recordings_go_on(tmp_path: Path) -> None:
-    part = make_clip(tmp_path / "part.ts", count=60).read_bytes()
-    path = tmp_path / "joined.ts"
-    path.write_bytes(part * 2)
-    seen = read(path)
-    # Frames are lost until the new clock is believed, 16 of them at most.
-    assert 3 <= len(seen) <= 4
-    assert times(seen) == sorted(times(seen))
-
-
 def test_probe_tells_what_there_is(tmp_path: Path, shared: Path) -> None:
     info = probe(shared / "clips" / "basketball.mp4")
     assert (info.width, info.height, info.codec) == (640, 360, "h264")
@@ -301,14 +171,6 @@ def test_ranges_outside_are_named(tmp_path: Path, span: dict[str, float], says: 
     with open_video(path) as source, pytest.raises(SvmError, match=says) as caught:
         source.chunks(**span)
     assert str(path) in str(caught.value)
-
-
-def test_a_range_without_frames_is_named(tmp_path: Path) -> None:
-    path = make_clip(tmp_path / "clip.mp4", count=180, paint=speckle, **FASTSTART)
-    data = path.read_bytes()
-    path.write_bytes(data[: len(data) // 2])
-    with open_video(path) as source, pytest.raises(SvmError, match="no picture from 5 s on"):
-        next(source.chunks(start=5.0))
 
 
 @pytest.mark.parametrize("fps", [0, -2, 1.5, float("nan"), float("inf")])

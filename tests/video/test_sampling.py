@@ -19,7 +19,7 @@ def run(stamps: list[int], length: int = 40) -> list[Timed[int]]:
 
 
 def timeline(rate: float = 25.0, origin: int = 0, counted: bool = False) -> Timeline:
-    return Timeline(Pace(MILLISECOND, rate, origin, counted))
+    return Timeline(Pace(MILLISECOND, rate, origin, counted), longest_step=10.0)
 
 
 @given(stamps, moments)
@@ -82,6 +82,11 @@ def test_timestamps_that_mean_nothing_are_counted_over() -> None:
 def test_a_late_frame_is_dropped() -> None:
     clock = timeline()
     assert [clock.seconds(pts) for pts in (0, 80, 40, 120)] == [0.0, 0.08, None, 0.12]
+
+
+def test_a_frame_thrown_far_ahead_is_dropped() -> None:
+    clock = timeline()
+    assert [clock.seconds(pts) for pts in (0, 10_041, 40, 9_000)] == [0.0, None, 0.04, 9.0]
 
 
 def test_a_clock_that_begins_anew_goes_on() -> None:
