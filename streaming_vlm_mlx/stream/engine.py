@@ -1,6 +1,7 @@
 """The thread that owns MLX, and its async face: chunks in, plain events out."""
 
 import asyncio
+import contextlib
 import queue
 import threading
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator
@@ -47,6 +48,7 @@ class Engine:
         self._load, self._config = load, config
         self._session: Session | None = None
         self._question = ""
+        self._closed = False
         self._stop = threading.Event()
         self._running = asyncio.Event()
         self._running.set()
@@ -64,13 +66,18 @@ class Engine:
 
         `due` keeps the pace: it is asked for each second in turn, and the vision tower runs while it lets one wait.
         Leaving the iteration early, or `cancel`, ends the second under way at its next token. An error that a user can
-        mend comes as a `Failed` event and ends the iteration.
+        mend comes as a `Failed` event and ends the iteration. Once it has ended, nothing reads `chunks` any more.
+
+        Raises:
+            RuntimeError: the engine is closed.
         """
         loop = asyncio.get_running_loop()
         outbox: asyncio.Queue[Event | None] = asyncio.Queue()
 
         def emit(event: Event | None) -> None:
-            loop.call_soon_threadsafe(outbox.put_nowait, event)
+            # Whoever left early may have closed the loop meanwhile.
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(outbox.put_nowait, event)
 
         stop = self._stop = threading.Event()
         seconds = self._prepare(chunks)
@@ -127,19 +134,23 @@ class Engine:
     def close(self, timeout: float = 5.0) -> None:
         """End the play under way and the thread; wait for it at most `timeout` seconds."""
         self.cancel()
+        self._closed = True
         self._inbox.put(None)
         self._thread.join(timeout)
 
     def _submit(self, work: Callable[[], None]) -> Future[None]:
+        if self._closed:
+            raise RuntimeError("the engine is closed")
         done: Future[None] = Future()
         self._inbox.put((work, done))
         return done
 
     def _change(self, change: Callable[[Session], None]) -> Callable[[], None]:
-        """Return work that changes the session, if there is one by then."""
+        """Return work that changes the session, if there is one by then, under the settings of the day."""
 
         def work() -> None:
             if self._session:
+                self._session.configure(self._config)
                 change(self._session)
 
         return work
@@ -148,6 +159,8 @@ class Engine:
         """Run jobs one after another; what they raise belongs to whoever waits for them."""
         for job in iter(self._inbox.get, None):
             work, done = job
+            if not done.set_running_or_notify_cancel():
+                continue
             try:
                 work()
             except BaseException as error:  # noqa: BLE001 - handed on to the waiting side
@@ -245,9 +258,15 @@ async def _asynchronous(chunks: Iterable[Chunk] | AsyncIterable[Chunk]) -> Async
             yield chunk
         return
     iterator = iter(chunks)
-    while (following := await asyncio.to_thread(_next, iterator)) is not None:
+    while (following := await _read(iterator)) is not None:
         yield following
 
 
-def _next(chunks: Iterator[Chunk]) -> Chunk | None:
-    return next(chunks, None)
+async def _read(chunks: Iterator[Chunk]) -> Chunk | None:
+    """Advance `chunks` on a thread; a read that is cancelled is waited for, so that no two ever read one source."""
+    reading = asyncio.get_running_loop().run_in_executor(None, next, chunks, None)
+    try:
+        return await asyncio.shield(reading)
+    except asyncio.CancelledError:
+        await asyncio.wait([reading])
+        raise

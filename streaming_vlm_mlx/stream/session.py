@@ -69,7 +69,6 @@ class Session:
     def __init__(self, parts: Parts, config: StreamConfig) -> None:
         """Begin a stream with `config.previous` as its previous text; nothing is computed yet."""
         self._parts, self._config = parts, config
-        self._runner: Runner | None = None
         self.reset()
 
     @property
@@ -103,7 +102,10 @@ class Session:
         return self._runner.cache.nbytes if self._runner else 0
 
     def configure(self, config: StreamConfig) -> None:
-        """Change query and sampling from the next second on; what is kept stays, changed sampling draws anew."""
+        """Change query, sampling and windows from the next second on; what is kept stays, new sampling draws anew.
+
+        A changed `mode`, `pos_mode` or `previous` wants a `reset` behind it.
+        """
         if config.sampling != self._config.sampling:
             self._sampler = self._make_sampler(config)
         self._config = config
@@ -121,8 +123,7 @@ class Session:
         self._features: dict[int, mx.array] = {}
         self._ahead: tuple[Patches, mx.array, float] | None = None
         self._sampler = self._make_sampler(self._config)
-        if self._runner:
-            self._runner.keep(np.zeros(0, np.int32))
+        self._runner: Runner | None = None
 
     def reanchor(self) -> None:
         """Start the windows anew after a seek: what was said joins the previous text, every turn goes."""
@@ -243,7 +244,7 @@ class Session:
             runner.keep(np.zeros(0, np.int32))
         cached, ids = self.cached, self.ids
         self._prefilled_from = cached
-        is_video = ids[cached:] == self._parts.model.config.video_token_id
+        is_video = sp.join_video(self._spans, self._parts.model.config.video_token_id)[cached:]
         new = [s.round for s in self._spans if s.part == "video" and s.slots[0] >= cached]
         features = mx.concatenate([self._features[r] for r in new]) if new else None
         positions = self._count_positions(cached)

@@ -81,6 +81,11 @@ def join_ids(spans: Iterable[Span]) -> Ids:
     return np.concatenate([s.ids for s in spans])
 
 
+def join_video(spans: Iterable[Span], video_pad: int) -> npt.NDArray[np.bool_]:
+    """Return which tokens of the sequence stand for video; a `video_pad` that the model itself spoke does not."""
+    return np.concatenate([(s.ids == video_pad) & (s.part == "video") for s in spans])
+
+
 def join_slots(spans: Iterable[Span]) -> Ids:
     """Return where each token of the sequence lay before it was pruned."""
     return np.concatenate([s.slots for s in spans])

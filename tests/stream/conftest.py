@@ -1,0 +1,21 @@
+import pytest
+
+from streaming_vlm_mlx.stream.session import Parts
+from streaming_vlm_mlx.text.tokenizer import Tokenizer
+from streaming_vlm_mlx.text.vocabulary import CompactVocabulary
+from streaming_vlm_mlx.text.vocabulary_build import build, count_ids
+from tests.stream.streams import make_parts
+
+SPOKEN = [" one two three goal shot saved ...", "The reds lead", " Who has the ball?", "Commentate on this match"]
+
+
+@pytest.fixture(scope="session")
+def vocabulary(tokenizer: Tokenizer) -> CompactVocabulary:
+    """The rows that a model must have, and one for each word that the tests say."""
+    return build(tokenizer, count_ids(tokenizer, SPOKEN), 400)
+
+
+@pytest.fixture(scope="session")
+def parts(tokenizer: Tokenizer, vocabulary: CompactVocabulary) -> Parts:
+    """A small model with vision."""
+    return make_parts(tokenizer, vocabulary)

@@ -1,0 +1,142 @@
+"""Engines whose words are scripted and whose thread can be held at any of them."""
+
+import asyncio
+import dataclasses
+import itertools
+import threading
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Sequence
+
+import numpy as np
+
+from streaming_vlm_mlx.config import PixelConfig, SamplingConfig, StreamConfig
+from streaming_vlm_mlx.stream.engine import Engine, Loader
+from streaming_vlm_mlx.stream.events import Event, Loading, SecondDone
+from streaming_vlm_mlx.stream.session import Parts
+from streaming_vlm_mlx.text.tokenizer import Tokenizer
+from streaming_vlm_mlx.text.vocabulary import CompactVocabulary, Ids
+from streaming_vlm_mlx.video.chunk import Chunk
+from tests.stream.streams import make_parts
+
+PATIENCE = 30.0
+ONE, TWO, THREE, SILENCE, IM_END = 825, 1378, 2326, 2503, 151645
+SCRIPT = (ONE, TWO, THREE, SILENCE, IM_END)
+CONFIG = StreamConfig(
+    window=2,
+    text_round=2,
+    sink=None,
+    pixels=PixelConfig(min_pixels=28 * 28),
+    sampling=SamplingConfig(max_new_tokens=9),
+)
+
+
+class Script:
+    """A vocabulary that says the next word of `words` whatever row was chosen, and waits where it is told to.
+
+    Attributes:
+        said: how many words were said.
+    """
+
+    def __init__(self, inner: CompactVocabulary, words: Sequence[int] = SCRIPT) -> None:
+        self._inner, self._words = inner, itertools.cycle(words)
+        self.said = 0
+        self._hold_at: int | None = None
+        self._held, self._go = threading.Event(), threading.Event()
+
+    def __len__(self) -> int:
+        return len(self._inner)
+
+    @property
+    def digest(self) -> str:
+        """As the vocabulary within."""
+        return self._inner.digest
+
+    def to_rows(self, ids: Sequence[int] | Ids) -> Ids:
+        """As the vocabulary within."""
+        return self._inner.to_rows(ids)
+
+    def to_ids(self, rows: Sequence[int] | Ids) -> Ids:
+        """As the vocabulary within."""
+        return self._inner.to_ids(rows)
+
+    def to_id(self, row: int) -> int:
+        """Return the script's next word."""
+        if self.said == self._hold_at:
+            self._held.set()
+            assert self._go.wait(PATIENCE)
+        self.said += 1
+        return next(self._words)
+
+    def hold_at(self, word: int) -> None:
+        """Let the engine's thread wait before it says the word of that number, counted from 0."""
+        self._hold_at = word
+        self._held.clear()
+        self._go.clear()
+
+    async def held(self) -> None:
+        """Return when the thread waits."""
+        assert await asyncio.to_thread(self._held.wait, PATIENCE)
+
+    def go(self) -> None:
+        """Let the thread go on."""
+        self._hold_at = None
+        self._go.set()
+
+
+def make_loader(tokenizer: Tokenizer, script: Script) -> Loader:
+    """Return a loader of a small model that speaks `script`."""
+
+    def load(report: Callable[[Loading], None]) -> tuple[str, Parts]:
+        report(Loading("weights", 0, 1))
+        return "small", make_parts(tokenizer, script)
+
+    return load
+
+
+def make_chunk(index: int, height: int = 28, width: int = 56) -> Chunk:
+    """Return a second of two grey frames."""
+    frames = np.full((2, height, width, 3), 40 * index % 256, np.uint8)
+    return Chunk(index, float(index), index + 1.0, frames, (float(index), index + 0.5))
+
+
+def make_chunks(count: int, start: int = 0) -> Iterator[Chunk]:
+    """Yield seconds."""
+    return map(make_chunk, range(start, start + count))
+
+
+async def as_they_come(chunks: Iterable[Chunk]) -> AsyncIterator[Chunk]:
+    """Yield `chunks` as a live feed does."""
+    for chunk in chunks:
+        await asyncio.sleep(0)
+        yield chunk
+
+
+async def gather(engine: Engine, chunks: Iterable[Chunk] | AsyncIterable[Chunk]) -> list[Event]:
+    """Play to the end."""
+    return [event async for event in engine.play(chunks)]
+
+
+async def next_of(events: AsyncIterator[Event], kind: type) -> Event:
+    """Return the next event of that kind."""
+    async for event in events:
+        if isinstance(event, kind):
+            return event
+    raise AssertionError(f"no {kind.__name__} came")
+
+
+def done_texts(events: Iterable[Event]) -> list[str]:
+    """Return the commentary of every second that was spoken."""
+    return [event.text for event in events if isinstance(event, SecondDone)]
+
+
+def plain(value: object) -> bool:
+    """Return whether `value` is made of plain Python alone."""
+    if dataclasses.is_dataclass(value):
+        return all(plain(getattr(value, f.name)) for f in dataclasses.fields(value))
+    if type(value) is tuple:
+        return all(map(plain, value))
+    return type(value) in (int, float, str, bool, type(None))
+
+
+def engine_threads() -> list[threading.Thread]:
+    """Return the engine threads of this process."""
+    return [t for t in threading.enumerate() if t.name == "svm-engine"]

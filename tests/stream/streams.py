@@ -1,0 +1,88 @@
+"""Streams over a small model: seconds to feed them, words to put into their mouth."""
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from streaming_vlm_mlx.config import SamplingConfig, Style
+from streaming_vlm_mlx.stream.events import SpanMap, TextPiece
+from streaming_vlm_mlx.stream.session import Parts, Second, Session, Spoken
+from streaming_vlm_mlx.text.layout import Layout
+from streaming_vlm_mlx.text.tokenizer import Tokenizer
+from streaming_vlm_mlx.text.vocabulary import Vocabulary
+from streaming_vlm_mlx.video.pixels import Patches
+from tests.small import small_config, small_model
+
+Grid = tuple[int, int, int]
+GREEDY = SamplingConfig(max_new_tokens=5)
+PATCH = 3 * 2 * 14 * 14
+
+
+def make_parts(
+    tokenizer: Tokenizer,
+    vocabulary: Vocabulary,
+    layers: int = 2,
+    vision: bool = True,
+    style: Style = "inference",
+    seed: int = 0,
+) -> Parts:
+    """Return a small model's parts; their clock counts its readings, one a second."""
+    model = small_model(small_config(len(vocabulary), layers, vision), seed)
+    clock = map(float, itertools.count()).__next__
+    return Parts(model, tokenizer, vocabulary, Layout.of(tokenizer, style), clock)
+
+
+def make_second(index: int, grid: Grid = (1, 2, 4), question: str = "") -> Second:
+    """Return second `index` with random patches."""
+    pixels = np.random.default_rng([3, index]).standard_normal((int(np.prod(grid)), PATCH), dtype=np.float32)
+    return Second(index, float(index), index + 1.0, Patches(pixels, grid), question)
+
+
+@dataclass
+class Forced:
+    """Says what it is told, in the tokenizer's ids, and keeps what it was shown."""
+
+    vocabulary: Vocabulary
+    told: Sequence[int]
+    logits: list[npt.NDArray[np.float32]] = field(default_factory=list)
+    seen: list[npt.NDArray[np.int32]] = field(default_factory=list)
+
+    def choose(self, logits: npt.NDArray[np.float32], seen: npt.NDArray[np.int32], step: int) -> int:
+        """Return the row of the next token."""
+        self.logits.append(logits)
+        self.seen.append(seen)
+        return int(self.vocabulary.to_rows([self.told[step]])[0])
+
+
+@dataclass(frozen=True)
+class Said:
+    """What came out of one second."""
+
+    spans: SpanMap
+    pieces: tuple[str, ...]
+    sum: Spoken
+
+    @property
+    def text(self) -> str:
+        """The commentary."""
+        return self.sum.text
+
+
+def speak(session: Session, second: Second, chooser: Forced | None = None) -> Said:
+    """Play one second to its end."""
+    first, *pieces, last = session.speak(second, chooser)
+    assert isinstance(first, SpanMap)
+    assert isinstance(last, Spoken)
+    return Said(first, tuple(p.text for p in pieces if isinstance(p, TextPiece)), last)
+
+
+def force(session: Session, parts: Parts, second: Second, told: Sequence[int]) -> Forced:
+    """Play one second in which the tokens `told` are said, and return what the chooser was shown."""
+    limit = replace(session.config.sampling, max_new_tokens=len(told))
+    session.configure(replace(session.config, sampling=limit))
+    chooser = Forced(parts.vocabulary, told)
+    speak(session, second, chooser)
+    return chooser

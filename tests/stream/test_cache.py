@@ -1,0 +1,112 @@
+"""The cache against plain NumPy: the same tokens, appended, gathered and turned."""
+
+import mlx.core as mx
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from streaming_vlm_mlx.config import TextConfig
+from streaming_vlm_mlx.model.rope import MRope
+from streaming_vlm_mlx.stream.cache import STEP, KVCache
+
+CONFIG = TextConfig(
+    hidden_size=16, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=2, mrope_section=(1, 1, 2)
+)
+ROPE = MRope(CONFIG.head_dim, 10_000.0, CONFIG.mrope_section)
+
+Array = npt.NDArray[np.float32]
+# How many tokens come, or which part of those that are held stays.
+moves = st.lists(st.integers(1, 90) | st.lists(st.booleans(), min_size=1, max_size=9), min_size=1, max_size=9)
+
+
+def turn(keys: Array, positions: npt.NDArray[np.int64]) -> Array:
+    """Turn [1, heads, n, width] as complex numbers, in double precision."""
+    half = CONFIG.head_dim // 2
+    speeds = 10_000.0 ** (-np.arange(half) / half)
+    turned = (keys[..., :half] + 1j * keys[..., half:]) * np.exp(1j * speeds * positions[[0, 1, 2, 2]].T)
+    return np.concatenate([turned.real, turned.imag], axis=-1)
+
+
+def tokens(count: int, seed: int) -> Array:
+    """Return keys, rotated keys and values of new tokens, [3, 1, heads, count, width]."""
+    return np.random.default_rng([count, seed]).standard_normal((3, 1, 2, count, 8), dtype=np.float32)
+
+
+def append(cache: KVCache, new: Array) -> list[tuple[mx.array, mx.array]]:
+    cache.reserve(cache.length + new.shape[3])
+    return [layer.update(*(mx.array(a + number) for a in new)) for number, layer in enumerate(cache.layers)]
+
+
+@settings(max_examples=40, deadline=None)
+@given(moves)
+def test_it_holds_what_a_list_would(steps: list[int | list[bool]]) -> None:
+    cache = KVCache(CONFIG, mx.float32)
+    held = np.zeros((3, 1, 2, 0, 8), np.float32)
+    for seed, step in enumerate(steps):
+        if isinstance(step, int):
+            new = tokens(step, seed)
+            held = np.concatenate([held, new], axis=3)
+            for number, (rotated, values) in enumerate(append(cache, new)):
+                assert np.array_equal(np.array(rotated), held[1] + number)
+                assert np.array_equal(np.array(values), held[2] + number)
+        else:
+            slots = np.flatnonzero(np.resize(step, held.shape[3])).astype(np.int32)
+            cache.keep(slots)
+            held = held[:, :, :, slots]
+        assert cache.length == held.shape[3] <= cache.capacity
+    for number, layer in enumerate(cache.layers):
+        for block, expected in zip(layer.arrays(), held + number, strict=True):
+            assert np.allclose(np.array(block)[:, :, : cache.length], expected)
+
+
+def test_tokens_are_kept_in_the_order_asked_for() -> None:
+    cache = KVCache(CONFIG, mx.float32)
+    new = tokens(5, 0)
+    append(cache, new)
+    cache.keep(np.array([0, 4, 2], np.int32))
+    assert np.array_equal(np.array(cache.layers[0].values)[:, :, :3], new[2][:, :, [0, 4, 2]])
+
+
+def test_keys_are_turned_anew_from_the_unturned() -> None:
+    cache = KVCache(CONFIG, mx.float32)
+    new = tokens(7, 0)
+    append(cache, new)
+    cache.keep(np.array([0, 1, 4, 6], np.int32))
+    for positions in (np.arange(12).reshape(3, 4), np.arange(12)[::-1].reshape(3, 4)):
+        cache.rotate(*ROPE(positions))
+        for number, layer in enumerate(cache.layers):
+            expected = turn(new[0][:, :, [0, 1, 4, 6]] + number, positions)
+            assert np.allclose(np.array(layer.rotated)[:, :, :4], expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("keep_unrotated", [True, False])
+def test_bytes_are_those_of_the_blocks(keep_unrotated: bool) -> None:
+    cache = KVCache(CONFIG, mx.bfloat16, capacity=300, keep_unrotated=keep_unrotated)
+    blocks = 2 * (3 if keep_unrotated else 2)
+    assert cache.capacity == 2 * STEP
+    assert len(cache.state) == blocks
+    assert cache.nbytes == blocks * 2 * STEP * 2 * 8 * 2
+
+
+def test_it_grows_by_steps_and_keeps_what_it_holds() -> None:
+    cache = KVCache(CONFIG, mx.float32)
+    new = tokens(STEP, 0)
+    append(cache, new)
+    cache.reserve(STEP)
+    assert cache.capacity == STEP
+    cache.reserve(STEP + 1)
+    assert cache.capacity == 2 * STEP
+    assert np.array_equal(np.array(cache.layers[1].values)[:, :, :STEP], new[2] + 1)
+
+
+def test_pruning_and_clearing_give_no_block_back() -> None:
+    cache = KVCache(CONFIG, mx.float32)
+    append(cache, tokens(9, 0))
+    before = cache.nbytes
+    cache.keep(np.zeros(0, np.int32))
+    assert (cache.length, cache.nbytes) == (0, before)
+    append(cache, tokens(9, 1))
+    cache.clear()
+    assert (cache.length, cache.nbytes) == (0, before)

@@ -1,0 +1,393 @@
+"""The engine from its outside: events in, events out, one thread, and no second lost."""
+
+import asyncio
+import logging
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import replace
+
+import pytest
+
+from streaming_vlm_mlx.config import SamplingConfig
+from streaming_vlm_mlx.errors import SvmError
+from streaming_vlm_mlx.stream.engine import Engine
+from streaming_vlm_mlx.stream.events import (
+    Event,
+    Failed,
+    Loading,
+    Ready,
+    SecondDone,
+    SecondStarted,
+    SpanMap,
+    SpanView,
+    TextPiece,
+)
+from streaming_vlm_mlx.stream.session import Parts
+from streaming_vlm_mlx.text.tokenizer import Tokenizer
+from streaming_vlm_mlx.text.vocabulary import CompactVocabulary
+from streaming_vlm_mlx.video.chunk import Chunk
+from tests.stream.engines import (
+    CONFIG,
+    PATIENCE,
+    SCRIPT,
+    Script,
+    as_they_come,
+    done_texts,
+    engine_threads,
+    gather,
+    make_chunk,
+    make_chunks,
+    make_loader,
+    next_of,
+    plain,
+)
+
+TEXT = "one two three"
+
+
+@pytest.fixture
+def script(vocabulary: CompactVocabulary) -> Script:
+    return Script(vocabulary)
+
+
+@pytest.fixture
+def engine(tokenizer: Tokenizer, script: Script) -> Iterator[Engine]:
+    """An engine that says the script; its thread is let go and ended at the test's end."""
+    engine = Engine(make_loader(tokenizer, script), CONFIG)
+    yield engine
+    script.go()
+    engine.close()
+    assert not engine_threads()
+
+
+async def settle(engine: Engine) -> None:
+    """Return when the thread has done all that was submitted."""
+    await asyncio.wrap_future(engine._submit(lambda: None))
+
+
+async def gather_rest(events: AsyncIterator[Event]) -> list[Event]:
+    return [event async for event in events]
+
+
+def views(event: Event) -> tuple[SpanView, ...]:
+    assert isinstance(event, SpanMap)
+    return event.spans
+
+
+def rounds(event: Event, kind: str) -> list[int]:
+    return [view.round for view in views(event) if view.kind == kind]
+
+
+def previous_tokens(event: Event) -> int:
+    return sum(view.tokens for view in views(event) if view.kind == "previous")
+
+
+async def test_events_come_in_order_and_are_plain(engine: Engine) -> None:
+    events = await gather(engine, make_chunks(3))
+    kinds = [type(e) for e in events if not isinstance(e, TextPiece)]
+    assert kinds == [Loading, Ready, *[SecondStarted, SpanMap, SecondDone] * 3]
+    assert all(map(plain, events))
+    for index in range(3):
+        (done,) = (e for e in events if isinstance(e, SecondDone) and e.index == index)
+        pieces = [e.text for e in events if isinstance(e, TextPiece) and e.index == index]
+        assert "".join(pieces) == done.text == TEXT
+        assert (done.start, done.end, done.tokens, done.video_tokens) == (index, index + 1.0, len(SCRIPT), 2)
+        assert done.cache_tokens > 0
+        assert done.cache_bytes > 0
+        assert done.memory.process > 0
+        assert done.timings.total_ms > done.timings.first_text_ms > 0
+        started = events.index(next(e for e in events if isinstance(e, SecondStarted) and e.index == index))
+        first_piece = events.index(next(e for e in events if isinstance(e, TextPiece) and e.index == index))
+        assert started < first_piece < events.index(done)
+
+
+async def test_ready_tells_name_and_size(engine: Engine, tokenizer: Tokenizer, script: Script) -> None:
+    (ready,) = (e for e in await gather(engine, []) if isinstance(e, Ready))
+    _, parts = make_loader(tokenizer, script)(lambda _: None)
+    assert ready == Ready("small", parts.model.parameter_count())
+
+
+async def test_words_come_before_their_second_is_done(engine: Engine, script: Script) -> None:
+    script.hold_at(3)
+    events = engine.play(make_chunks(1))
+    piece = await next_of(events, TextPiece)
+    await script.held()
+    assert (piece, script.said) == (TextPiece(0, "one"), 3)
+    script.go()
+    assert isinstance(await next_of(events, SecondDone), SecondDone)
+
+
+async def test_the_next_second_is_read_while_one_is_spoken(engine: Engine, script: Script) -> None:
+    read = threading.Event()
+
+    def chunks() -> Iterator[Chunk]:
+        yield make_chunk(0)
+        read.set()
+        yield make_chunk(1)
+
+    script.hold_at(0)
+    events = engine.play(chunks())
+    await next_of(events, SpanMap)
+    await script.held()
+    assert await asyncio.to_thread(read.wait, PATIENCE)
+    assert script.said == 0
+    script.go()
+    assert len(done_texts([e async for e in events])) == 2
+
+
+async def test_cancel_ends_the_second_at_its_next_word(engine: Engine, script: Script) -> None:
+    script.hold_at(2)
+    events = engine.play(make_chunks(9))
+    await next_of(events, TextPiece)
+    await script.held()
+    engine.cancel()
+    script.go()
+    rest = [e async for e in events]
+    (done,) = (e for e in rest if isinstance(e, SecondDone))
+    assert (done.index, done.tokens) == (0, 3)
+    assert not [e for e in rest if isinstance(e, SecondStarted)]
+
+
+async def test_pause_takes_no_further_second_until_resume(engine: Engine, script: Script) -> None:
+    asked: list[int] = []
+    third = threading.Event()
+
+    def chunks() -> Iterator[Chunk]:
+        for index in range(4):
+            asked.append(index)
+            if index == 2:
+                third.set()
+            yield make_chunk(index)
+
+    events = engine.play(chunks())
+    await next_of(events, SecondStarted)
+    engine.pause()
+    assert done_texts([await next_of(events, SecondDone)]) == [TEXT]
+    following = asyncio.ensure_future(anext(events))
+    assert await asyncio.to_thread(third.wait, PATIENCE)
+    await settle(engine)
+    assert not following.done()
+    assert script.said == len(SCRIPT)
+    engine.resume()
+    assert await following == SecondStarted(1, 1.0, 2.0)
+    assert done_texts([e async for e in events]) == [TEXT] * 3
+
+
+async def test_cancel_frees_a_paused_play(engine: Engine) -> None:
+    engine.pause()
+    events = engine.play(make_chunks(3))
+    await next_of(events, Ready)
+    following = asyncio.ensure_future(gather_rest(events))
+    await settle(engine)
+    engine.cancel()
+    assert await following == []
+
+
+async def test_reanchor_during_play_keeps_words_and_drops_video(engine: Engine, script: Script) -> None:
+    script.hold_at(len(SCRIPT) + 2)
+    events = engine.play(make_chunks(9))
+    await next_of(events, SecondDone)
+    await next_of(events, TextPiece)
+    await script.held()
+    anchored = asyncio.ensure_future(engine.reanchor())
+    rest = asyncio.ensure_future(gather_rest(events))
+    await asyncio.sleep(0)
+    script.go()
+    await anchored
+    assert [e.tokens for e in await rest if isinstance(e, SecondDone)] == [3]
+    again = await gather(engine, make_chunks(1, start=50))
+    (spans,) = (e for e in again if isinstance(e, SpanMap))
+    assert rounds(spans, "video") == [0]
+    # All of the first second but its last word, and all but the last of the three that the second came to.
+    assert previous_tokens(spans) == (len(SCRIPT) - 2) + 2
+    assert isinstance(again[0], SecondStarted)
+
+
+async def test_reset_forgets_and_takes_new_settings(engine: Engine) -> None:
+    await gather(engine, make_chunks(3))
+    engine.configure(replace(CONFIG, previous=" one two"))
+    await engine.reset()
+    (spans,) = (e for e in await gather(engine, make_chunks(1)) if isinstance(e, SpanMap))
+    assert (rounds(spans, "text"), previous_tokens(spans)) == ([0], 2)
+
+
+async def test_changes_before_loading_are_no_matter(engine: Engine) -> None:
+    await engine.reanchor()
+    await engine.reset()
+    assert done_texts(await gather(engine, make_chunks(1))) == [TEXT]
+
+
+async def test_a_question_goes_into_the_next_second_once(engine: Engine) -> None:
+    engine.ask("Who has the ball?")
+    events = await gather(engine, make_chunks(3))
+    assert [e.query for e in events if isinstance(e, SecondDone)] == ["Who has the ball?", "", ""]
+    users = [
+        sum(v.tokens for v in views(e) if v.kind == "user" and v.round == e.index)
+        for e in events
+        if isinstance(e, SpanMap)
+    ]
+    assert users[0] > users[1] == users[2]
+
+
+async def test_settings_change_between_seconds(engine: Engine) -> None:
+    events = engine.play(make_chunks(3))
+    counts = []
+    async for event in events:
+        if isinstance(event, SecondDone):
+            counts.append(event.tokens)
+            engine.configure(replace(CONFIG, sampling=SamplingConfig(max_new_tokens=2)))
+    assert counts == [len(SCRIPT), 2, 2]
+    assert engine.config.sampling.max_new_tokens == 2
+
+
+async def test_one_play_goes_on_where_another_ended(engine: Engine) -> None:
+    first, second = [await gather(engine, make_chunks(2, start)) for start in (0, 2)]
+    assert [type(e) for e in first[:2]] == [Loading, Ready]
+    assert not [e for e in second if isinstance(e, Loading | Ready)]
+    assert rounds(next(e for e in second if isinstance(e, SpanMap)), "video") == [1, 2]
+    assert done_texts(first + second) == [TEXT] * 4
+
+
+async def test_a_live_feed_is_played(engine: Engine) -> None:
+    assert done_texts(await gather(engine, as_they_come(make_chunks(3)))) == [TEXT] * 3
+
+
+async def test_leaving_early_ends_the_second_and_the_next_play_goes_on(engine: Engine, script: Script) -> None:
+    script.hold_at(2)
+    events = engine.play(make_chunks(9))
+    await next_of(events, TextPiece)
+    await script.held()
+    await events.aclose()
+    script.go()
+    await settle(engine)
+    assert script.said == 3
+    again = await gather(engine, make_chunks(1))
+    assert rounds(next(e for e in again if isinstance(e, SpanMap)), "text") == [0, 1]
+
+
+async def test_leaving_waits_for_the_read_under_way(engine: Engine) -> None:
+    """Or a source would be read by two plays at once."""
+    reading, go, order = threading.Event(), threading.Event(), list[str]()
+
+    def chunks() -> Iterator[Chunk]:
+        yield make_chunk(0)
+        reading.set()
+        assert go.wait(PATIENCE)
+        order.append("read")
+        yield make_chunk(1)
+
+    events = engine.play(chunks())
+    await next_of(events, SecondDone)
+    assert await asyncio.to_thread(reading.wait, PATIENCE)
+    leaving = asyncio.ensure_future(events.aclose())
+    leaving.add_done_callback(lambda _: order.append("left"))
+    await settle(engine)
+    go.set()
+    await leaving
+    assert order == ["read", "left"]
+
+
+async def test_a_loader_that_fails_is_told_and_asked_again(tokenizer: Tokenizer, script: Script) -> None:
+    failures = [SvmError("run1 lacks model.safetensors.")]
+
+    def load(report: Callable[[Loading], None]) -> tuple[str, Parts]:
+        if failures:
+            raise failures.pop()
+        return make_loader(tokenizer, script)(report)
+
+    engine = Engine(load, CONFIG)
+    try:
+        assert await gather(engine, make_chunks(1)) == [Failed("run1 lacks model.safetensors.")]
+        assert done_texts(await gather(engine, make_chunks(1))) == [TEXT]
+    finally:
+        engine.close()
+
+
+async def test_a_source_that_fails_midway_is_told_behind_what_was_said(engine: Engine) -> None:
+    def chunks() -> Iterator[Chunk]:
+        yield from make_chunks(2)
+        raise SvmError("the feed broke off.")
+
+    events = await gather(engine, chunks())
+    assert done_texts(events) == [TEXT] * 2
+    assert events[-1] == Failed("the feed broke off.")
+
+
+async def test_a_picture_that_can_not_be_read_is_told(engine: Engine) -> None:
+    events = await gather(engine, [make_chunk(0), make_chunk(1, height=4, width=1000)])
+    assert done_texts(events) == [TEXT]
+    assert isinstance(events[-1], Failed)
+    assert "1000x4" in events[-1].message
+
+
+async def test_a_defect_of_the_source_reaches_the_caller(engine: Engine) -> None:
+    def chunks() -> Iterator[Chunk]:
+        yield make_chunk(0)
+        raise ZeroDivisionError("a defect")
+
+    with pytest.raises(ZeroDivisionError, match="a defect"):
+        await gather(engine, chunks())
+    assert done_texts(await gather(engine, make_chunks(1))) == [TEXT]
+
+
+async def test_a_defect_on_the_thread_reaches_the_caller(
+    engine: Engine, script: Script, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stumble(_: int) -> int:
+        raise ZeroDivisionError("a defect")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(script, "to_id", stumble)
+        with pytest.raises(ZeroDivisionError, match="a defect"):
+            await gather(engine, make_chunks(1))
+    assert done_texts(await gather(engine, make_chunks(1))) == [TEXT]
+
+
+async def test_a_reanchor_that_nobody_waits_for_leaves_the_thread_alive(engine: Engine, script: Script) -> None:
+    script.hold_at(1)
+    events = engine.play(make_chunks(1))
+    await next_of(events, SpanMap)
+    await script.held()
+    anchoring = asyncio.ensure_future(engine.reanchor())
+    await asyncio.sleep(0)
+    anchoring.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await anchoring
+    script.go()
+    await events.aclose()
+    assert done_texts(await gather(engine, make_chunks(2))) == ["three", TEXT]
+
+
+async def test_close_ends_a_play_and_leaves_no_thread(engine: Engine, script: Script) -> None:
+    script.hold_at(2)
+    events = engine.play(make_chunks(9))
+    await next_of(events, TextPiece)
+    await script.held()
+    script.go()
+    engine.close()
+    assert not engine_threads()
+    assert len(done_texts(await gather_rest(events))) == 1
+
+
+async def test_a_closed_engine_refuses_work(engine: Engine) -> None:
+    engine.close()
+    engine.close()
+    for work in (gather(engine, make_chunks(1)), engine.reanchor(), engine.reset()):
+        with pytest.raises(RuntimeError, match="the engine is closed"):
+            await work
+
+
+def test_a_loop_that_ends_early_leaves_engine_and_log_clean(
+    engine: Engine, script: Script, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def leave() -> None:
+        script.hold_at(1)
+        events = engine.play(make_chunks(9))
+        await next_of(events, SpanMap)
+        await script.held()
+
+    with caplog.at_level(logging.WARNING):
+        asyncio.run(leave())
+        script.go()
+        assert done_texts(asyncio.run(gather(engine, make_chunks(2))))
+    assert caplog.records == []

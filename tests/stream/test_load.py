@@ -1,0 +1,84 @@
+"""Where an engine's model comes from."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import mlx.core as mx
+import pytest
+
+from streaming_vlm_mlx.config import PixelConfig, SamplingConfig, StreamConfig
+from streaming_vlm_mlx.errors import SvmError
+from streaming_vlm_mlx.model.checkpoint import Checkpoint, save_checkpoint
+from streaming_vlm_mlx.stream.engine import Engine
+from streaming_vlm_mlx.stream.events import Failed, Loading, Ready
+from streaming_vlm_mlx.stream.load import from_folder, from_preset, random_parts
+from streaming_vlm_mlx.stream.session import Parts, Session
+from streaming_vlm_mlx.text.vocabulary import FullVocabulary
+from tests.small import small_config
+from tests.stream.engines import done_texts, gather, make_chunks
+from tests.stream.streams import make_second, speak
+
+CONFIG = StreamConfig(pixels=PixelConfig(min_pixels=784), sampling=SamplingConfig(temperature=1.0, max_new_tokens=4))
+
+
+@pytest.fixture
+def folder(parts: Parts, tmp_path: Path) -> Path:
+    """The small model's checkpoint, run1."""
+    assert parts.vocabulary
+    checkpoint = Checkpoint(parts.model, parts.tokenizer, parts.vocabulary, CONFIG)
+    save_checkpoint(tmp_path / "run1", checkpoint)
+    return tmp_path / "run1"
+
+
+async def test_a_folder_speaks_as_the_model_that_it_was_saved_from(folder: Path, parts: Parts) -> None:
+    engine = Engine(from_folder(folder, mx.float32, CONFIG), CONFIG)
+    try:
+        events = await gather(engine, make_chunks(2))
+    finally:
+        engine.close()
+    assert [e for e in events if isinstance(e, Loading)] == [
+        Loading("model.safetensors", 0, 1),
+        Loading("weights", 1, 1),
+    ]
+    assert Ready("run1", parts.model.parameter_count()) in events
+    assert len(done_texts(events)) == 2
+
+
+def test_weights_tokenizer_and_layout_are_the_folders(folder: Path, parts: Parts) -> None:
+    _, loaded = from_folder(folder, mx.float32, replace(CONFIG, style="training"))(lambda _: None)
+    assert loaded.layout.style == "training"
+    assert loaded.tokenizer.name.startswith(str(folder))
+    said = [speak(Session(p, CONFIG), make_second(0)).text for p in (parts, replace(loaded, layout=parts.layout))]
+    assert said[0] == said[1]
+
+
+async def test_a_folder_that_is_none_is_told(tmp_path: Path) -> None:
+    engine = Engine(from_folder(tmp_path / "gone", mx.float32, CONFIG), CONFIG)
+    try:
+        (failed,) = await gather(engine, make_chunks(1))
+    finally:
+        engine.close()
+    assert isinstance(failed, Failed)
+    assert str(tmp_path / "gone" / "config.json") in failed.message
+
+
+def test_the_preset_is_the_same_for_a_seed() -> None:
+    texts = []
+    for seed in (0, 0, 1):
+        name, parts = from_preset(mx.float32, CONFIG, seed, rows=500)(lambda _: None)
+        assert name == "untrained preset"
+        assert len(parts.vocabulary) == parts.model.config.text_config.vocab_size == 500
+        texts.append(speak(Session(parts, CONFIG), make_second(0)).text)
+    assert texts[0] == texts[1] != texts[2]
+
+
+def test_random_parts_have_every_id_and_the_dtype_asked_for() -> None:
+    parts = random_parts(small_config(151_936, tied=True), mx.bfloat16, CONFIG, seed=0)
+    assert isinstance(parts.vocabulary, FullVocabulary)
+    assert {a.dtype for _, a in parts.model.named_arrays()} == {mx.bfloat16}
+    assert speak(Session(parts, CONFIG), make_second(0)).sum.tokens > 0
+
+
+def test_a_preset_without_room_is_refused() -> None:
+    with pytest.raises(SvmError, match="a compact vocabulary of 10 rows"):
+        from_preset(mx.float32, CONFIG, 0, rows=10)(lambda _: None)
