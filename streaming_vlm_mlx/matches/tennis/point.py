@@ -23,7 +23,8 @@ from streaming_vlm_mlx.matches.tracks import Place, Track
 
 # A serve is struck this long after the toss, and after the server is ready with the ball.
 TOSS, PREPARE = 0.75, 2.75
-SERVE_HEIGHT = 2.75
+# Beside the server, or the camera would not see the ball before a back.
+SERVE_HEIGHT, SERVE_ASIDE = 2.75, 0.42
 RECOVER = 4.2
 PASSED_BY = 0.7
 # A ball that is missed should be missed plainly, one that is reached should not need the last step.
@@ -124,9 +125,11 @@ class PointPlay:
         skill, end = self.skills[self.server], self.ends[self.server]
         first = which == "first"
         x, y = self.tracks[self.server].at(time)
-        hit = (x + 0.25 * self._hand(self.server), y - end * 0.3, SERVE_HEIGHT)
+        aside = self._hand(self.server) * SERVE_ASIDE
+        hit = (x + aside, y - end * 0.3, SERVE_HEIGHT)
         side = end if self.deuce_court else -end
-        self.ball = [*cut(self.ball, time - PREPARE), *_prepared(self.rng, (hit[0], hit[1] + end * 0.1), time)]
+        ready = _prepared(self.rng, (hit[0], hit[1] + end * 0.1), 0.4 * aside, time)
+        self.ball = [*cut(self.ball, time - PREPARE), *ready]
         draft = Shot(time, self.server, "serve", "forehand", hit, detail=which)
         speed = (30.0, 37.0) if first else (23.0, 28.0)
         if self.rng.random() > (skill.first_serve if first else skill.second_serve):
@@ -262,10 +265,17 @@ class PointPlay:
         return self.ends[player] if self.skills[player].left_handed else -self.ends[player]
 
 
-def _prepared(rng: np.random.Generator, place: Place, time: float) -> list[Arc]:
-    """Return the ball bounced on the ground two or three times, and tossed for a serve that is struck at `time`."""
+def _prepared(rng: np.random.Generator, place: Place, aside: float, time: float) -> list[Arc]:
+    """Return the ball bounced two or three times, and tossed for a serve that is struck at `time`.
+
+    Args:
+        rng: draws how often it is bounced.
+        place: below the toss.
+        aside: metres from there to where it is bounced, in x.
+        time: seconds.
+    """
     x, y = place
-    low, high = (x, y, 0.0), (x, y, 0.95)
+    low, high = (x + aside, y, 0.0), (x + aside, y, 0.95)
     arcs = []
     count = int(rng.integers(2, 4))
     for i in range(count):

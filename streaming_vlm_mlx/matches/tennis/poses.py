@@ -53,7 +53,7 @@ KEYS = {"serve": SERVE, "smash": SERVE, "volley": VOLLEY, "forehand": FOREHAND, 
 CHEER: Key = (0.0, 0.3, 2.0, 0.1, 0.56, -0.3, 1.55)
 SLUMP: Key = (0.0, 0.32, 0.72, 0.12, -0.52, -0.3, 0.72)
 RELAXED: Key = (0.0, 0.3, 0.86, 0.16, -0.5, -0.3, 0.86)
-BOUNCING: Key = (0.0, 0.3, 0.85, 0.2, -0.4, 0.1, 0.85)
+BOUNCING: Key = (0.0, 0.3, 1.0, 0.24, 0.5, 0.44, 0.85)
 
 
 @dataclass(frozen=True, slots=True)
