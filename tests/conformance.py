@@ -3,8 +3,8 @@
     python tests/conformance.py [--dir DIR] CASE...
 
 DIR holds ``model.json`` (the model's shapes), ``recipe.py`` (its weights and frames) and the case files. One line a
-case; exit status 1 when ids, positions or cache lengths differ at all, a logit by more than 2e-3, or a free choice where
-the recorded margin leaves no doubt.
+case; exit status 1 when ids, positions or cache lengths differ at all, a logit by more than 2e-3, or a free choice
+where the recorded margin leaves no doubt.
 """
 
 import argparse
