@@ -97,6 +97,14 @@ def test_logits(pair: Pair, grids: list[Grid]) -> None:
     assert np.abs(ours - found.numpy()).max() < LOGIT_LIMIT
 
 
+def test_weights_and_linear_layers_are_as_many(pair: Pair) -> None:
+    reference, checkpoint = pair
+    tied = checkpoint.model.config.text_config.tie_word_embeddings
+    linears = [m for m in reference.modules() if isinstance(m, torch.nn.Linear)]
+    assert checkpoint.model.parameter_count() == sum(p.numel() for p in reference.parameters())
+    assert len(list(checkpoint.model.linears())) == len(linears) - tied
+
+
 def test_a_sharded_folder_is_read(pair: Pair, tmp_path: Path, tokenizer: Tokenizer) -> None:
     reference, whole = pair
     sharded = hf.load_saved(reference, tmp_path, tokenizer, max_shard_size="100KB")
