@@ -150,7 +150,7 @@ def _is_old(span: Span, now: int, config: StreamConfig) -> bool:
         return True
     if span.part == "video":
         return age >= config.window
-    return span.part == "time" and config.window > config.text_round and age >= config.text_round
+    return span.part == "time" and age >= config.text_round
 
 
 def trim_previous(previous: Span, config: StreamConfig) -> tuple[Span, Span]:
