@@ -32,7 +32,7 @@ class SpokenSecond(FromDict):
     memory: Memory | None = None
 
     @classmethod
-    def of(cls, done: SecondDone) -> Self:
+    def of(cls, done: "SecondDone | SpokenSecond") -> Self:
         """Return what is kept of `done`: all of it."""
         return cls(**{f.name: getattr(done, f.name) for f in dataclasses.fields(cls)})
 
@@ -95,7 +95,7 @@ class SessionRecord(FromDict):
     takes: tuple[SpokenSecond, ...] = ()
     failure: str = ""
 
-    def add(self, done: SecondDone) -> Self:
+    def add(self, done: SecondDone | SpokenSecond) -> Self:
         """Return the record with one more second; one that starts at the same time becomes an older take."""
         second = SpokenSecond.of(done)
         seconds = list(self.seconds)
