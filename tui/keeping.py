@@ -46,3 +46,12 @@ class _Checked(Exception):  # noqa: N818 - no error: it leaves the block before 
 def refuge(record: "SessionRecord") -> Path:
     """Return where to write a session that can not be written where it should be."""
     return state_folder(os.environ, Path.home()) / f"session-{record.created.replace(':', '')}.json"
+
+
+def stems(out: Path | None, clip: str, created: str) -> tuple[Path, ...]:
+    """Return where a session's files may lie, without endings: `out`, or beside the clip, else the state folder."""
+    stamp = created.split("+")[0].replace(":", "").replace("-", "").replace("T", "-")
+    beside = [] if "://" in clip or not Path(clip).is_file() else [Path(clip).with_suffix(f".{stamp}")]
+    named = [out.with_suffix("")] if out else beside
+    name = Path(clip).stem or "feed"
+    return (*named, state_folder(os.environ, Path.home()) / "sessions" / f"{name}.{stamp}")

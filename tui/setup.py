@@ -61,8 +61,5 @@ def make_engine(folder: Path | None, config: "StreamConfig", note: Callable[[str
         note(machine.advice)
     if folder:
         return Engine(from_folder(folder, machine.dtype, config), config), str(folder)
-    note(
-        "no checkpoint named: the preset's random weights speak, and their words mean nothing. "
-        "Name a trained one with --ckpt."
-    )
+    note("no checkpoint named: random weights speak, and their words mean nothing; name a trained one with --ckpt.")
     return Engine(from_preset(machine.dtype, config, config.sampling.seed), config), UNTRAINED

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 # Name, which is its module's name too, to the line in `svm-tui --help`, which must not import the module.
 COMMANDS: Mapping[str, str] = {
+    "play": "watch a clip with a model's commentary in the terminal",
     "infer": "write a model's commentary on a clip, without a screen",
     "convert": "make records for training, of datasets or of clips with a transcript",
     "matches": "film simulated matches with commentary, to train and test on",

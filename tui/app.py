@@ -1,0 +1,99 @@
+"""The player, as a Textual application."""
+
+import time
+from collections.abc import Callable, Iterable
+
+from textual.app import App, SystemCommand
+from textual.binding import Binding
+from textual.screen import Screen
+from textual.theme import Theme
+
+from tui.program import Program
+from tui.screens.help import key_label
+from tui.screens.player import PlayerScreen
+from tui.session_log import SessionLog
+from tui.widgets.picture import Picture
+
+# The second colours are Okabe and Ito's, which the colour-blind can tell apart.
+NIGHT = Theme(
+    name="floodlight",
+    primary="#56b4e9",
+    secondary="#009e73",
+    accent="#e69f00",
+    warning="#e69f00",
+    error="#d55e00",
+    success="#009e73",
+    foreground="#d8dee9",
+    background="#0d1117",
+    surface="#131a22",
+    panel="#1c2530",
+    dark=True,
+)
+DAY = Theme(
+    name="daylight",
+    primary="#0072b2",
+    secondary="#00714f",
+    accent="#9a5b00",
+    warning="#9a5b00",
+    error="#b34700",
+    success="#00714f",
+    foreground="#1b2430",
+    background="#fbfaf7",
+    surface="#f2f0ea",
+    panel="#e4e1d8",
+    dark=False,
+)
+
+
+class PlayerApp(App[None]):
+    """Shows a program.
+
+    Attributes:
+        session: what was said, to be saved when the player has ended.
+    """
+
+    TITLE = "svm-tui"
+    # Textual does not ask the first screen for its own.
+    CSS_PATH = "screens/player.tcss"
+
+    def __init__(
+        self, program: Program, theme: str = NIGHT.name, clock: Callable[[], float] = time.perf_counter
+    ) -> None:
+        """Prepare to show `program`; `clock` returns seconds."""
+        super().__init__()
+        self._program, self._clock = program, clock
+        self.session = SessionLog(program.record, program.stems, self._warn, program.endings)
+        for own in (NIGHT, DAY):
+            self.register_theme(own)
+        self.theme = theme if theme in self.available_themes else NIGHT.name
+
+    def get_default_screen(self) -> Screen[None]:
+        """Return the player's screen."""
+        return PlayerScreen(self._program, self.session, self._clock)
+
+    def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
+        """Yield what the command palette offers: all that has a key, themes, a screenshot."""
+        if isinstance(screen, PlayerScreen):
+            for binding in screen.BINDINGS:
+                if isinstance(binding, Binding) and binding.show:
+                    keys = " ".join(map(key_label, binding.key.split(",")))
+                    action = binding.action if "." in binding.action else f"screen.{binding.action}"
+                    yield SystemCommand(binding.description, f"key {keys}", lambda a=action: self.run_action(a))
+        yield SystemCommand("theme", "colours of the player", self.action_change_theme)
+        yield SystemCommand("screenshot", "save the screen as SVG", self.deliver_screenshot)
+
+    def export_screenshot(self, *, title: str | None = None, simplify: bool = False) -> str:
+        """Return the screen as SVG, the picture drawn as text for it."""
+        pictures = self.screen_stack[0].query(Picture)
+        try:
+            for picture in pictures:
+                picture.exact = True
+                picture.refresh()
+            return super().export_screenshot(title=title, simplify=simplify)
+        finally:
+            for picture in pictures:
+                picture.exact = False
+                picture.refresh()
+
+    def _warn(self, text: str) -> None:
+        self.notify(text, severity="warning", markup=False, timeout=10.0)

@@ -1,0 +1,117 @@
+"""``svm-tui play``: watch a clip while a model comments on it."""
+
+import argparse
+import os
+import sys
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+from streaming_vlm_mlx.errors import SvmError
+from tui.keeping import new_record, stems
+from tui.player import PACES
+from tui.setup import UNTRAINED, add_model_arguments, make_engine, settle
+
+if TYPE_CHECKING:
+    from streaming_vlm_mlx.config import StreamConfig
+    from tui.conductor import Commentator
+    from tui.program import Note, Program
+    from tui.transcript import Timed
+
+HELP = "Watch a clip in the terminal, a model's commentary as it is spoken, and the true transcript beside it."
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument("clip", metavar="CLIP", nargs="?", help="a video file, URL or camera (/dev/video0)")
+    add_model_arguments(parser)
+    parser.add_argument("--truth", type=Path, metavar="F", help="true transcript: .vtt, .srt, .json (default: beside)")
+    parser.add_argument("--out", type=Path, metavar="F", help="where to save the session (default: beside the clip)")
+    parser.add_argument("--pace", choices=PACES, default="live", help="keep to the clock, or wait for the model")
+    parser.add_argument("--start", type=float, default=0.0, metavar="S", help="second to begin at (default 0)")
+    parser.add_argument("--loop", action="store_true", help="begin again at the clip's end")
+    parser.add_argument("--no-picture", action="store_true", help="begin without the picture")
+    parser.add_argument("--theme", default="floodlight", help="colours: floodlight, daylight, or one of Textual's")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Play the clip; the session is saved however the player ends."""
+    if args.clip is None:
+        raise SvmError("no clip named: svm-tui play CLIP, a video file, a URL or a camera.")
+    check_terminal(os.environ, f"svm-tui infer {args.clip}")
+    config, folder = settle(args)
+    watch(_program(args, config, folder), args.theme)
+
+
+def watch(program: "Program", theme: str) -> NoReturn:
+    """Show `program`, save its session, print where it is, and end the process."""
+    from tui.app import PlayerApp
+    from tui.threads import leave
+
+    app = PlayerApp(program, theme)
+    try:
+        app.run()
+    finally:
+        for path in app.session.save():
+            print(path)
+        app.session.close()
+    leave(app.return_code or 0)
+
+
+def check_terminal(environ: Mapping[str, str], instead: str) -> None:
+    """Refuse to open a screen where there is none.
+
+    Raises:
+        SvmError: says what to run instead.
+    """
+    # Textual reads keys from stdin and draws on stderr; stdout may go elsewhere.
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        raise SvmError(f"the player needs a terminal to draw on; without one, run '{instead}'.")
+    if environ.get("TERM", "") in ("", "dumb", "unknown"):
+        raise SvmError(f"this terminal can not be drawn on (TERM is {environ.get('TERM')!r}); run '{instead}'.")
+
+
+def _program(args: argparse.Namespace, config: "StreamConfig", folder: Path | None) -> "Program":
+    from streaming_vlm_mlx.video.source import open_video
+    from tui.clip import ClipSeconds, Stills
+    from tui.program import Program
+    from tui.session_log import ENDINGS
+
+    source = open_video(args.clip, config.fps)
+    if source.duration is not None and not 0 <= args.start < source.duration:
+        raise SvmError(f"{args.clip} runs from 0 to {source.duration:.1f} s; --start {args.start:g} is outside.")
+    record = new_record(args.clip, str(folder or UNTRAINED), config)
+    return Program(
+        clip=Path(args.clip).name or args.clip,
+        model=folder.name if folder else UNTRAINED,
+        size=source.size,
+        seconds=ClipSeconds(source),
+        open_stills=None if source.duration is None else partial(Stills, args.clip),
+        make=partial(_make, folder, config),
+        config=config,
+        read_truth=partial(_read_truth, args.truth, args.clip, source.duration),
+        record=record,
+        stems=stems(args.out, args.clip, record.created),
+        endings=tuple(dict.fromkeys((*([args.out.suffix] if args.out and args.out.suffix else []), *ENDINGS))),
+        pace=args.pace,
+        start=args.start,
+        with_picture=not args.no_picture,
+        loop=args.loop,
+    )
+
+
+def _make(folder: Path | None, config: "StreamConfig", note: "Note") -> "Commentator":
+    return make_engine(folder, config, note)[0]
+
+
+def _read_truth(named: Path | None, clip: str, duration: float | None, note: "Note") -> "tuple[Timed, ...]":
+    from tui.truth import complain, find_truth, read_truth
+
+    path = named or find_truth(clip)
+    if path is None:
+        return ()
+    words = read_truth(path, clip)
+    if complaint := complain(words, path, duration):
+        note(complaint)
+    return words

@@ -1,0 +1,109 @@
+"""The player's gauges as plain text: what each second cost, and how the commentary does."""
+
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from streaming_vlm_mlx.stream.events import SecondDone
+from tui.comparison import Comparison
+
+# Seconds that a gauge remembers.
+HISTORY = 60
+
+LEVELS = "▁▂▃▄▅▆▇█"
+
+
+@dataclass(frozen=True, slots=True)
+class Meter:
+    """A gauge: its name, what it shows now, and a line of history, a share from 0 to 1, or a word beside it."""
+
+    name: str
+    value: str
+    history: tuple[float, ...] = ()
+    share: float | None = None
+    note: str = ""
+
+
+@dataclass
+class Figures:
+    """What the gauges show.
+
+    Attributes:
+        passed: seconds that the model had no time for.
+        comparison: with the truth, where that is asked for.
+    """
+
+    passed: int = 0
+    comparison: Comparison | None = None
+    _seconds: deque[SecondDone] = field(default_factory=lambda: deque(maxlen=HISTORY))
+    _lags: deque[float] = field(default_factory=lambda: deque(maxlen=HISTORY))
+
+    def add(self, done: SecondDone, lag: float) -> None:
+        """Enter a second that was spoken, and how far the commentary was behind then."""
+        self._seconds.append(done)
+        self._lags.append(lag)
+
+    def meters(self, lag: float) -> list[Meter]:
+        """Return the gauges, the most telling first; `lag` is the one of this moment, in seconds."""
+        return [*self._scores(), *self._speed(lag), *self._memory()]
+
+    def _scores(self) -> list[Meter]:
+        if self.comparison is None:
+            return []
+        found = self.comparison
+        delay = "" if found.delay is None else f"{found.delay:+.1f} s late"
+        return [
+            Meter("word errors", f"{found.errors.rate:.0%}", note=f"of {found.errors.words}"),
+            Meter("ROUGE-L", f"{found.rouge_l:.2f}", share=found.rouge_l, note=delay),
+        ]
+
+    def _speed(self, lag: float) -> list[Meter]:
+        speeds = [_per_second(done.tokens, done.timings.decode_ms) for done in self._seconds]
+        factors = [_per_second(done.end - done.start, done.timings.total_ms) for done in self._seconds]
+        first = [done.timings.first_text_ms for done in self._seconds]
+        passed = f"{self.passed} s passed over" if self.passed else ""
+        return [
+            Meter("tokens/s", _latest(speeds, "{:.1f}"), tuple(speeds)),
+            Meter("real time", _latest(factors, "×{:.1f}"), tuple(factors)),
+            Meter("first word", _latest(first, "{:.0f} ms"), tuple(first)),
+            Meter("behind", f"{lag:.1f} s", () if passed else tuple(self._lags), note=passed),
+        ]
+
+    def _memory(self) -> list[Meter]:
+        if not self._seconds:
+            return [Meter(name, "–") for name in ("memory", "MLX", "cache")]
+        done = self._seconds[-1]
+        m = done.memory
+        share = m.process / m.machine if m.machine else None
+        return [
+            Meter("memory", _size(m.process), share=share, note=f"of {_size(m.machine)}"),
+            Meter("MLX", f"{_size(m.active)} + {_size(m.cache)}", note=f"peak {_size(m.peak)}"),
+            Meter("cache", f"{done.cache_tokens:,} tokens", note=_size(done.cache_bytes)),
+        ]
+
+
+def sparkline(values: Iterable[float], width: int) -> str:
+    """Return the last `width` of `values` as a line of bars, the largest of them a whole cell high."""
+    shown = list(values)[-width:] if width > 0 else []
+    top = max(shown, default=0.0)
+    return "".join(
+        LEVELS[round((len(LEVELS) - 1) * max(value, 0.0) / top)] if top > 0 else LEVELS[0] for value in shown
+    )
+
+
+def bar(share: float, width: int) -> str:
+    """Return a bar of `width` cells, drawn thick up to `share` (0 to 1) by halves of a cell."""
+    whole, half = divmod(round(min(max(share, 0.0), 1.0) * 2 * width), 2)
+    return ("━" * whole + "╸" * half).ljust(width, "─")
+
+
+def _per_second(amount: float, milliseconds: float) -> float:
+    return 1e3 * amount / milliseconds if milliseconds > 0 else 0.0
+
+
+def _latest(values: list[float], form: str) -> str:
+    return form.format(values[-1]) if values else "–"
+
+
+def _size(amount: int) -> str:
+    return f"{amount / 1e6:.0f} MB" if amount < 1e9 else f"{amount / 1e9:.1f} GB"

@@ -1,0 +1,80 @@
+"""The clip's pictures for the eye, on a thread of their own, as many as there is time for."""
+
+import asyncio
+from collections.abc import Callable
+from functools import partial
+
+from streaming_vlm_mlx.errors import SvmError
+from tui.clip import Shot, Stills
+from tui.threads import Worker
+
+# Pictures a second at most, and when the model is behind.
+RATE, RATE_BEHIND = 8.0, 2.0
+
+
+class Projector:
+    """Shows the picture that was wished for last; wishes that come while it is busy replace one another."""
+
+    def __init__(self, open_stills: Callable[[], Stills], show: Callable[[Shot], None]) -> None:
+        """Prepare; `open_stills` runs on the projector's thread, `show` on the event loop.
+
+        `open_stills` may raise `SvmError`: then there are no pictures, which is told by `failure`.
+        """
+        self._open, self._show = open_stills, show
+        self._worker = Worker("svm-picture")
+        self._stills: Stills | None = None
+        self._wish: tuple[float, tuple[int, int]] | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._shown: tuple[float, tuple[int, int]] | None = None
+        self.failure = ""
+
+    @property
+    def busy(self) -> bool:
+        """Whether a picture is being made."""
+        return self._task is not None and not self._task.done()
+
+    def wish(self, time: float, size: tuple[int, int]) -> None:
+        """Ask for the picture at `time` seconds, `size` (width, height) pixels."""
+        self._wish = time, size
+        if not self.busy and not self.failure:
+            self._task = asyncio.create_task(self._project())
+
+    def close(self) -> None:
+        """End the thread and free the clip."""
+        self._wish = None
+        self._worker.close(self._free)
+
+    async def _project(self) -> None:
+        while self._wish:
+            (time, size), self._wish = self._wish, None
+            try:
+                shot = await self._worker.run(partial(self._make, time, size))
+            except SvmError as error:
+                self.failure = str(error)
+                return
+            if shot and (shot.time, size) != self._shown:
+                self._shown = shot.time, size
+                self._show(shot)
+
+    def _make(self, time: float, size: tuple[int, int]) -> Shot | None:
+        self._stills = self._stills or self._open()
+        return self._stills.at(time, size)
+
+    def _free(self) -> None:
+        if self._stills:
+            self._stills.close()
+
+
+class Shutter:
+    """Decides when the next picture is due, by a clock that is handed in."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock, self._last = clock, float("-inf")
+
+    def opens(self, behind: bool) -> bool:
+        """Tell whether it is time for a picture; less often when the model is `behind`."""
+        now = self._clock()
+        if now - self._last < 1.0 / (RATE_BEHIND if behind else RATE) and now >= self._last:
+            return False
+        self._last = now
+        return True

@@ -1,0 +1,1 @@
+"""Screens of the player, each with its style sheet beside it."""

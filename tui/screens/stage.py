@@ -1,0 +1,178 @@
+"""What a session looks like: events of the conductor become words, gauges and marks on the screen."""
+
+import math
+
+from textual.content import Content
+from textual.screen import Screen
+from textual.widgets import Static
+
+from streaming_vlm_mlx.stream.events import Failed, Loading, Ready, SecondDone, SecondStarted, SpanMap, TextPiece
+from tui.comparison import compare
+from tui.conductor import Conductor, Passed, Sought, Told
+from tui.figures import Figures, bar
+from tui.program import Program
+from tui.transcript import Timed, Transcript, by_second, harmless
+from tui.widgets.cache_strip import CacheStrip
+from tui.widgets.gauges import Gauges
+from tui.widgets.timeline import Timeline
+from tui.widgets.title import Standing, Title
+from tui.widgets.transcript_view import LIMIT, TranscriptView, TruthMode
+
+# Cells of the bar that shows how far the weights are read.
+LOADING_BAR = 20
+# Seconds that a remark stays.
+REMARK = 12.0
+
+
+class Stage:
+    """Shows one session on the widgets of a screen.
+
+    Attributes:
+        transcript: all that was said, and the truth.
+        figures: what the gauges show.
+        mode: how the truth is shown.
+    """
+
+    def __init__(self, screen: Screen[None], program: Program, conductor: Conductor) -> None:
+        self.transcript, self.figures = Transcript(), Figures()
+        self.mode: TruthMode = "off"
+        self._clip, self._model, self._conductor = program.clip, program.model, conductor
+        self._title, self._timeline = screen.query_one(Title), screen.query_one(Timeline)
+        self._view, self._notice = screen.query_one(TranscriptView), screen.query_one("#notice", Static)
+        self._gauges, self._cache = screen.query_one(Gauges), screen.query_one(CacheStrip)
+        self._spoken: set[int] = set()
+        self._passed: set[int] = set()
+        self._number = 0
+        self._remarks: list[str] = []
+        self.say("◌ loading the model")
+
+    @property
+    def _position(self) -> float:
+        return self._conductor.playhead.position
+
+    def tick(self) -> None:
+        """Show that time went on."""
+        head, lag = self._conductor.playhead, self._conductor.lag.at(self._position)
+        pace, passed = self._conductor.pacer.pace, self.figures.passed
+        self._title.show(Standing(self._clip, self._model, head.state, head.speed, pace, lag, passed))
+        self._timeline.show(head.position, head.duration)
+        self._gauges.show(self.figures.meters(lag))
+        number = math.floor(head.position)
+        if self._with_truth:
+            # Word by word, as it is heard.
+            for heard in range(max(self._number, number - LIMIT), number + 1):
+                self._put(heard)
+        self._number = number
+
+    def tell(self, event: Told) -> None:
+        """Show what the conductor tells."""
+        match event:
+            case Loading(stage, done, total):
+                self._show_loading(stage, done, total)
+            case Ready(checkpoint):
+                self._model = checkpoint
+                self.say("")
+            case SecondStarted(index):
+                self.transcript.begin(index)
+                self._put(index)
+            case TextPiece(index, text):
+                self.transcript.add(index, text, self._position)
+                self._put(index)
+            case SpanMap():
+                self._cache.show(event)
+            case SecondDone():
+                self._finish(event)
+            case Passed(index):
+                self._pass(index)
+            case Sought(position):
+                self._go_to(position)
+            case Failed(message):
+                self._fail(message)
+
+    def set_truth(self, words: tuple[Timed, ...]) -> None:
+        """Take the true transcript, and show it."""
+        self.transcript.truth = by_second(words)
+        self.show_truth("beside")
+
+    def show_truth(self, mode: TruthMode) -> None:
+        """Show the truth as `mode` says."""
+        self.mode = mode
+        self._compare()
+        self._show_rows()
+
+    def say(self, text: str, failure: bool = False) -> None:
+        """Show a line above the commentary, how the model is; or none."""
+        self._line = text
+        self._notice.set_class(failure, "-failure")
+        self._show_notice()
+
+    def remark(self, text: str) -> None:
+        """Show a line above the commentary for a while."""
+        self._remarks.append(text)
+        self._show_notice()
+        self._notice.set_timer(REMARK, self._forget_remark)
+
+    def _forget_remark(self) -> None:
+        self._remarks.pop(0)
+        self._show_notice()
+
+    def _finish(self, done: SecondDone) -> None:
+        self.transcript.finish(done.index, done.text, done.query)
+        self._spoken.add(done.index)
+        self._passed.discard(done.index)
+        self._timeline.mark(self._spoken, self._passed)
+        self.figures.add(done, self._conductor.lag.at(self._position))
+        self._put(done.index)
+        self._compare()
+
+    def _pass(self, number: int) -> None:
+        self.figures.passed += 1
+        if number in self._spoken:
+            return
+        self.transcript.pass_over(number)
+        self._passed.add(number)
+        self._timeline.mark(self._spoken, self._passed)
+        self._put(self.transcript.leader(number, self._with_truth))
+
+    def _go_to(self, position: float) -> None:
+        """Show the transcript up to `position`, where the model begins anew."""
+        self.transcript.cut()
+        self._number = math.floor(position)
+        self._show_rows()
+        self._view.follow()
+        self.tick()
+
+    def _fail(self, message: str) -> None:
+        self.transcript.cut()
+        self._show_rows()
+        self.say(f"✗ {message} The clip plays on without commentary.", failure=True)
+
+    def _show_loading(self, stage: str, done: int, total: int) -> None:
+        progress = f"  {bar(done / total, LOADING_BAR)}" if total > 1 else ""
+        self.say(f"◌ loading {stage}{progress}")
+
+    def _show_notice(self) -> None:
+        lines = [line for line in (self._line, *self._remarks) if line]
+        self._notice.update(Content("\n".join(map(harmless, lines))))
+        self._notice.display = bool(lines)
+
+    @property
+    def _with_truth(self) -> bool:
+        return self.mode != "off"
+
+    def _put(self, number: int) -> None:
+        """Show second `number` as it stands, once the picture has come to it."""
+        self._view.put(self.transcript.row(number, self._position, self._with_truth))
+
+    def _show_rows(self) -> None:
+        self._view.set_rows(self.transcript.rows(self._position, self._with_truth, LIMIT), self.mode)
+
+    def _compare(self) -> None:
+        """Mark what differs from the truth, where that is asked for."""
+        if self.mode == "differences":
+            found = self.figures.comparison = compare(self.transcript)
+            self.transcript.said_off, self.transcript.truth_off = found.said_off, found.truth_off
+            self._show_rows()
+        elif self.figures.comparison:
+            self.figures.comparison = None
+            self.transcript.said_off = self.transcript.truth_off = {}

@@ -1,0 +1,134 @@
+"""What the model remembers, drawn to scale, and what it has just let go."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import accumulate, groupby
+from typing import ClassVar, Literal
+
+from rich.segment import Segment
+from rich.style import Style
+from textual.strip import Strip
+from textual.timer import Timer
+from textual.widget import Widget
+
+from streaming_vlm_mlx.stream.events import SpanKind, SpanMap, SpanView
+
+Part = Literal["sink", "previous", "text", "video"]
+
+# Seconds that dropped spans stay lit.
+FLASH = 0.6
+PARTS: dict[SpanKind, Part] = {
+    "system": "sink",
+    "previous": "previous",
+    "user": "text",
+    "text": "text",
+    "video": "video",
+}
+ORDER: tuple[Part, ...] = ("sink", "previous", "text", "video")
+LABELS: dict[Part, str] = {"sink": "sink", "previous": "previous text", "text": "text", "video": "video"}
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One cell of the strip: which part of the memory, a second with an odd number or an even one, lit or not."""
+
+    part: Part
+    odd: bool = False
+    dropped: bool = False
+
+
+def lay_strip(spans: Iterable[SpanView], dropped: Iterable[SpanView], width: int) -> list[Cell]:
+    """Return `width` cells, shared among the parts of the memory by their tokens; dropped spans lead their part.
+
+    A part that holds anything has a cell at least, as far as there are cells.
+    """
+    stretches = [(PARTS[s.kind], s.round, True, s.tokens) for s in dropped]
+    stretches += [(PARTS[s.kind], s.round, False, s.tokens) for s in spans]
+    parts = [[s for s in stretches if s[0] == part] for part in ORDER]
+    parts = [part for part in parts if part]
+    shares = share(width, [sum(tokens for *_, tokens in part) for part in parts])
+    return [
+        Cell(kind, kind in ("text", "video") and bool(number % 2), lit)
+        for part, cells in zip(parts, shares, strict=True)
+        for kind, number, lit in _spread(part, cells)
+    ]
+
+
+def share(width: int, weights: Sequence[int]) -> list[int]:
+    """Return whole numbers that add up to `width`, in proportion to `weights`, 1 at least where `width` allows it."""
+    if not weights:
+        return []
+    least = int(width >= len(weights))
+    rest, total = width - least * len(weights), sum(weights)
+    ends = [round(rest * end / total) for end in accumulate(weights)]
+    return [least + end - start for start, end in zip([0, *ends], ends, strict=False)]
+
+
+def _spread(part: Sequence[tuple[Part, int, bool, int]], cells: int) -> list[tuple[Part, int, bool]]:
+    """Return what the middle of each of `cells` cells falls on."""
+    ends = list(accumulate(tokens for *_, tokens in part))
+    middles = ((cell + 0.5) / cells * ends[-1] for cell in range(cells))
+    return [part[next(i for i, end in enumerate(ends) if middle < end)][:3] for middle in middles]
+
+
+class CacheStrip(Widget):
+    """A line of the model's memory: sink, previous text, kept text, kept video; seconds alternate in shade."""
+
+    COMPONENT_CLASSES: ClassVar[set[str]] = {
+        *(f"cache--{part}" for part in ORDER),
+        "cache--text-odd",
+        "cache--video-odd",
+        "cache--dropped",
+        "cache--empty",
+    }
+
+    def __init__(self, *, id: str | None = None) -> None:  # noqa: A002 - Textual's name
+        super().__init__(id=id)
+        self._map: SpanMap | None = None
+        self._lit = False
+        self._timer: Timer | None = None
+
+    def show(self, spans: SpanMap) -> None:
+        """Show `spans`; what was dropped is lit for a moment."""
+        self._map, self._lit = spans, bool(spans.dropped)
+        if self._timer:
+            self._timer.stop()
+        self._timer = self.set_timer(FLASH, self.settle) if self._lit else None
+        self.refresh()
+
+    def settle(self) -> None:
+        """Let what was dropped go."""
+        self._lit = False
+        self.refresh()
+
+    def render_line(self, y: int) -> Strip:
+        """Return the strip, in every line."""
+        width = self.size.width
+        if self._map is None:
+            style = self.get_component_rich_style("cache--empty")
+            return Strip([Segment("cache: nothing yet"[:width].ljust(width), style)], width)
+        cells = lay_strip(self._map.spans, self._map.dropped if self._lit else (), width)
+        labels = iter(self._labels(cells) if y == 0 else " " * width)
+        segments = []
+        for cell, group in groupby(cells):
+            text = "".join(next(labels) for _ in group)
+            segments.append(Segment("×" * len(text) if cell.dropped else text, self._style(cell)))
+        return Strip(segments, width)
+
+    def _style(self, cell: Cell) -> Style:
+        if cell.dropped:
+            return self.get_component_rich_style("cache--dropped")
+        return self.get_component_rich_style(f"cache--{cell.part}{'-odd' if cell.odd else ''}")
+
+    def _labels(self, cells: Sequence[Cell]) -> str:
+        """Return the parts' names, each in the middle of its cells or shortened, with its seconds where these fit."""
+        assert self._map is not None
+        rounds = {part: len({s.round for s in self._map.spans if PARTS[s.kind] == part}) for part in ORDER}
+        line = ""
+        for part, group in groupby(cells, key=lambda cell: cell.part):
+            room = len(list(group))
+            name = LABELS[part]
+            count = f"{name} {rounds[part]} s" if part in ("text", "video") else name
+            label = next((text for text in (count, name) if len(text) <= room - 2), "")
+            line += label.center(room)
+        return line

@@ -1,0 +1,159 @@
+"""The commentary, and the truth beside it, a row a second."""
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Container, Sequence
+from itertools import zip_longest
+from typing import ClassVar, Literal
+
+from textual import events
+from textual.content import Content
+from textual.geometry import Size
+from textual.scroll_view import ScrollView
+from textual.strip import Strip
+from textual.style import Style
+
+from tui.transcript import Row, time_label
+
+TruthMode = Literal["off", "beside", "differences"]
+TRUTH_MODES: tuple[TruthMode, ...] = ("off", "beside", "differences")
+
+# Rows that are kept in the widget; the session keeps all.
+LIMIT = 600
+# A widget at least this wide has room for two columns of text.
+WIDE = 56
+
+GAP = Content("  ")
+# Leads the truth where it stands below the commentary.
+ASIDE = Content("› ")
+CURSOR = "▌"
+
+
+class TranscriptView(ScrollView, can_focus=False):
+    """Rows of time, commentary and truth; it follows the newest row unless the viewer scrolled away from it."""
+
+    COMPONENT_CLASSES: ClassVar[set[str]] = {
+        "transcript--time",
+        "transcript--said",
+        "transcript--growing",
+        "transcript--added",
+        "transcript--truth",
+        "transcript--missed",
+        "transcript--question",
+        "transcript--passed",
+    }
+
+    def __init__(self, *, id: str | None = None) -> None:  # noqa: A002 - Textual's name
+        super().__init__(id=id)
+        self._mode: TruthMode = "off"
+        self._rows: list[Row] = []
+        self._blocks: list[list[Strip]] = []
+        self._ends: list[int] = []
+
+    @property
+    def rows(self) -> Sequence[Row]:
+        """What is shown, in order."""
+        return self._rows
+
+    def set_rows(self, rows: Sequence[Row], mode: TruthMode) -> None:
+        """Show `rows`, in order of their numbers, and nothing else."""
+        following, rows = self.is_vertical_scroll_end, list(rows)[-LIMIT:]
+        same = 0
+        if mode == self._mode:
+            same = next((i for i, (a, b) in enumerate(zip(self._rows, rows, strict=False)) if a != b), len(rows))
+            same = min(same, len(self._rows))
+        self._mode, self._rows = mode, rows
+        self._lay_from(same)
+        self._follow(following)
+
+    def follow(self) -> None:
+        """Go to the newest row, and stay with it."""
+        self._follow(True)
+
+    def put(self, row: Row) -> None:
+        """Show `row`, in place of the one with its number; an empty one goes."""
+        at = bisect_left(self._rows, row.number, key=lambda r: r.number)
+        there = at < len(self._rows) and self._rows[at].number == row.number
+        if (there and self._rows[at] == row) or (not there and row.empty):
+            return
+        following = self.is_vertical_scroll_end
+        self._rows[at : at + there] = [] if row.empty else [row]
+        if len(self._rows) > LIMIT:
+            del self._rows[:-LIMIT]
+            at = 0
+        self._lay_from(at)
+        self._follow(following)
+
+    def render_line(self, y: int) -> Strip:
+        """Return line `y` of the window that is scrolled to."""
+        line = y + self.scroll_offset.y
+        at = bisect_right(self._ends, line)
+        if at == len(self._blocks):
+            return Strip.blank(self.size.width, self.rich_style)
+        block = self._blocks[at]
+        return block[line - self._ends[at] + len(block)].adjust_cell_length(self.size.width, self.rich_style)
+
+    def on_resize(self, _: events.Resize) -> None:
+        """Wrap the text anew."""
+        self._lay_from(0)
+        self._follow(True)
+
+    def notify_style_update(self) -> None:
+        """Draw in the colours of a new theme."""
+        super().notify_style_update()
+        self._lay_from(0)
+
+    def _follow(self, following: bool) -> None:
+        if following:
+            self.scroll_end(animate=False, immediate=True, x_axis=False)
+
+    def _lay_from(self, at: int) -> None:
+        """Lay out the rows from place `at` on."""
+        # A cell of air before the scrollbar.
+        width = self.scrollable_content_region.width - 1
+        del self._blocks[at:], self._ends[at:]
+        for row in self._rows[at:]:
+            block = [Strip(line.render_segments(self.visual_style), line.cell_length) for line in self._lay(row, width)]
+            self._blocks.append(block)
+            self._ends.append((self._ends[-1] if self._ends else 0) + len(block))
+        self.virtual_size = Size(width, self._ends[-1] if self._ends else 0)
+        self.refresh()
+
+    def _lay(self, row: Row, width: int) -> list[Content]:
+        """Return the lines of one row, `width` cells wide at most."""
+        label = Content.assemble((time_label(row.number), self._style("time")), GAP)
+        room = max(width - label.cell_length, 2)
+        said, truth = self._said(row), self._truth(row)
+        if self._mode != "off" and width >= WIDE:
+            lines = _beside(said, truth, (room - len(GAP)) // 2)
+        else:
+            lines = [line for part in (said, truth and ASIDE + truth) if part for line in part.wrap(room)]
+        blank = Content.blank(label.cell_length)
+        return [(blank if number else label) + line for number, line in enumerate(lines or [Content("")])]
+
+    def _said(self, row: Row) -> Content:
+        """Return the left side: a question on a line of its own, then the commentary, or why there is none."""
+        question = Content(f"? {row.question}\n").stylize(self._style("question")) if row.question else Content("")
+        if row.passed:
+            text = "passed over" if row.passed == 1 else f"{row.passed} seconds passed over"
+            return question + Content(f"· {text} ·").stylize(self._style("passed"))
+        styles = self._style("growing" if row.growing else "said"), self._style("added")
+        return question + _words(row.said, row.said_off, styles) + (CURSOR if row.growing else "")
+
+    def _truth(self, row: Row) -> Content:
+        return _words(row.truth, row.truth_off, (self._style("truth"), self._style("missed")))
+
+    def _style(self, name: str) -> Style:
+        return self.get_visual_style(f"transcript--{name}", partial=True)
+
+
+def _words(words: Sequence[str], off: Container[int], styles: tuple[Style, Style]) -> Content:
+    """Return `words` in the first style, those whose places are in `off` in the second."""
+    parts = ((word, styles[place in off]) for place, word in enumerate(words))
+    return Content(" ").join(Content.styled(*part) for part in parts)
+
+
+def _beside(left: Content, right: Content, column: int) -> list[Content]:
+    """Return lines with `left` and `right` wrapped to a column each."""
+    sides = [side.wrap(column) if side else [] for side in (left, right)]
+    rows = zip_longest(*sides, fillvalue=Content(""))
+    return [side.rstrip().pad_right(column - side.rstrip().cell_length) + GAP + other for side, other in rows]
