@@ -32,7 +32,7 @@ class Cast:
 
 def random_cast(rng: np.random.Generator, surface: Surface) -> Cast:
     """Draw two players whose kits stand apart from each other and from the court."""
-    choices = pairs((surface.inner, surface.outer))
+    choices = pairs(surface.grounds)
     kits = choices[rng.integers(len(choices))]
     first, second = rng.choice(len(CODES), 2, replace=False)
     looks = (_dressed(rng, kits[0].rgb), _dressed(rng, kits[1].rgb))
