@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from streaming_vlm_mlx.matches.flight import position
+from streaming_vlm_mlx.matches.seeds import stream
 from streaming_vlm_mlx.matches.tennis.court import (
     HALF_LENGTH,
     NET_CENTRE,
@@ -16,9 +17,12 @@ from streaming_vlm_mlx.matches.tennis.court import (
     in_service_box,
     net_height,
 )
+from streaming_vlm_mlx.matches.tennis.direct import Director
+from streaming_vlm_mlx.matches.tennis.events import events
 from streaming_vlm_mlx.matches.tennis.match import TennisMatch
-from streaming_vlm_mlx.matches.tennis.rules import after_point
+from streaming_vlm_mlx.matches.tennis.rules import Score, after_point, point_texts
 from streaming_vlm_mlx.matches.tennis.script import PointScore, Script
+from streaming_vlm_mlx.matches.tennis.start import random_score
 
 SEEDS = range(40)
 
@@ -127,6 +131,32 @@ def test_strokes_alternate_and_scores_follow(points: list[PointScore], scripts: 
             assert [s.player for s in rally] == [(score.server + i) % 2 for i in range(len(rally))]
             score = after_point(score, played.point.winner)
             assert played.after == score
+
+
+def test_clips_come_in_at_every_score() -> None:
+    scores = [random_score(stream(seed, "play")) for seed in range(3000)]
+    assert {t for s in scores if not s.tiebreak for t in point_texts(s)} == {"0", "15", "30", "40", "AD"}
+    assert {g for s in scores for g in s.games} == set(range(7))
+    assert {n for s in scores for n in s.sets} == {0, 1, 2}
+    assert {s.server for s in scores} == {0, 1}
+    assert 0.05 < np.mean([s.tiebreak for s in scores]) < 0.2
+    for score in scores:
+        assert score.winner is None
+        assert max(score.games) < 6 or min(score.games) >= 5
+        if not score.tiebreak:
+            assert max(score.points) <= 4
+            assert max(score.points) <= 3 or min(score.points) >= 3
+
+
+def test_a_match_that_is_won_ends_with_both_at_the_net() -> None:
+    match = TennisMatch(1, 30.0)
+    script = Director(stream(1, "play"), match.script.cast, Score((3, 0), (5, 0), (2, 0)), (-1, 1), 40.0).run()
+    assert script.points[-1].after.winner is not None
+    end = script.points[-1].shown + 12
+    places = [track.at(end) for track in script.players]
+    assert all(abs(y) < 1.5 for _, y in places)
+    assert places[0][1] * places[1][1] < 0
+    assert [e.kind for e in events(script)][-1] == "match"
 
 
 def test_directions_are_what_they_are_called(points: list[PointScore]) -> None:

@@ -13,7 +13,7 @@ from streaming_vlm_mlx.matches.tennis.rules import Score, after_point, ends_chan
 from streaming_vlm_mlx.matches.tennis.script import JUDGES, KIDS, PointScore, Script, Span
 from streaming_vlm_mlx.matches.tracks import Place, Track
 
-WALK, JOG, SPRINT = 2.6, 3.5, 5.5
+WALK, JOG, SPRINT = 2.6, 4.2, 5.5
 # Change of ends leads around the net's posts, one player on each side.
 PASSAGE_X, PASSAGE_Y = 6.9, 1.6
 
@@ -99,7 +99,7 @@ class Director:
 
     def _walk_on(self, before: Score, point: Point) -> float:
         """Send both players to their places for the next point; return when it is served."""
-        rest = point.time + self.rng.uniform(1.7, 2.1)
+        rest = point.time + self.rng.uniform(1.5, 1.8)
         if self.score.winner is not None:
             for player in (0, 1):
                 self.tracks[player].run(rest, rest + 20, (0.7 * (2 * player - 1), 1.2 * self.ends[player]), WALK)
@@ -109,7 +109,7 @@ class Director:
         stances = self._stances()
         ways = [_distance(self.tracks[p].at(rest), stances[p]) for p in (0, 1)]
         needed = max(ways) / JOG + PREPARE + 0.2
-        serve = max(point.time + self.rng.uniform(4.6, 6.4), rest + needed)
+        serve = max(point.time + self.rng.uniform(4.4, 6.0), rest + needed)
         for player in (0, 1):
             self.tracks[player].run(
                 rest, serve - PREPARE, stances[player], max(WALK, ways[player] / (needed - PREPARE))
