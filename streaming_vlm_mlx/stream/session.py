@@ -127,11 +127,10 @@ class Session:
 
     def reanchor(self) -> None:
         """Start the windows anew after a seek: what was said joins the previous text, every turn goes."""
-        if self._round:
-            if self._runner and not self._runner.can_move:
-                self._runner.keep(np.zeros(0, np.int32))
-            self._follow(*sp.reanchor(self._spans, self._config))
-            self._round, self._query = 0, ""
+        if self._runner and not self._runner.can_move:
+            self._runner.keep(np.zeros(0, np.int32))
+        self._follow(*sp.reanchor(self._spans, self._config))
+        self._round, self._query = 0, ""
 
     def speak(
         self, second: Second, chooser: Chooser | None = None, stopped: Callable[[], bool] = lambda: False

@@ -155,6 +155,15 @@ def test_positions_stay_within_the_kept_sequence(
         assert session.positions.max() < len(session.ids)
 
 
+@pytest.mark.parametrize("pos_mode", ["shrink", "append"])
+def test_a_deep_model_that_drops_nothing_reads_as_from_scratch(parts: Parts, pos_mode: str) -> None:
+    session = Session(parts, StreamConfig.from_dict({"mode": "full", "pos_mode": pos_mode}))
+    seconds = [make_second(index) for index in range(4)]
+    for index, second in enumerate(seconds):
+        watch, _ = force_watched(session, parts, second, WORDS)
+        assert np.abs(watch.logits[0] - from_scratch(parts, watch, seconds[: index + 1])).max() < LIMIT
+
+
 def test_deeper_models_remember_what_left(tokenizer: Tokenizer, vocabulary: CompactVocabulary) -> None:
     """The opposite: with two layers a cached key knows what stood before it, so pruning and recomputing differ."""
     parts = make_parts(tokenizer, vocabulary, layers=2)

@@ -1,8 +1,10 @@
 """One stream: what goes in second by second, what comes out, and what is left when it is cut short."""
 
+import gc
 from collections.abc import Sequence
 from dataclasses import replace
 
+import mlx.core as mx
 import numpy as np
 import pytest
 
@@ -246,6 +248,15 @@ def test_a_second_without_pictures_has_no_video_span(parts: Parts) -> None:
     assert speak(session, make_second(1, grid=(1, 4, 6))).sum.video_tokens == 6
 
 
+@pytest.mark.parametrize(("fps", "step"), [(1.0, 4), (2.0, 2), (4.0, 1)])
+def test_time_steps_of_a_second_are_as_far_apart_as_its_frames(parts: Parts, fps: float, step: int) -> None:
+    """Two positions a second of video, two frames a step."""
+    session = Session(parts, replace(SMALL, fps=fps))
+    force(session, parts, make_second(0, grid=(3, 2, 4)), [ONE, IM_END])
+    video = session.positions[0, np.flatnonzero(session.ids == VIDEO_PAD)]
+    assert (video - video[0]).tolist() == [0, 0, step, step, 2 * step, 2 * step]
+
+
 def test_the_span_map_is_the_sequence_and_what_just_went(parts: Parts) -> None:
     session = Session(parts, SMALL)
     for index in range(6):
@@ -292,6 +303,17 @@ def test_the_cache_does_not_grow_once_it_is_made(parts: Parts) -> None:
         tokens.append(session.cached)
     assert len(sizes) == 1
     assert max(tokens[20:]) <= max(tokens[:20])
+
+
+def test_recomputing_holds_no_picture_that_was_dropped(parts: Parts) -> None:
+    session = Session(parts, replace(SMALL, mode="recompute"))
+    active = []
+    for index in range(10, 22):
+        force(session, parts, make_second(index, grid=(1, 24, 24)), [ONE, IM_END])
+        gc.collect()
+        active.append(mx.get_active_memory())
+    features = 12 * 12 * parts.model.config.text_config.hidden_size * 4
+    assert active[-1] - active[5] < 2 * features
 
 
 def test_milliseconds_are_the_clocks(tokenizer: Tokenizer, vocabulary: CompactVocabulary) -> None:

@@ -163,6 +163,14 @@ def test_views_join_neighbours_of_one_kind_and_round() -> None:
     )
 
 
+def test_views_of_two_rounds_stay_apart() -> None:
+    """Once commentary and video are gone, one user turn stands beside the next."""
+    config = StreamConfig(window=1, text_round=3)
+    silent = Story(config, [], [(1, [])] * 2)
+    kept, _ = sp.prune(play(silent), 2, StreamConfig(window=3, text_round=1))
+    assert [(v.kind, v.round) for v in sp.merge_views(kept)][1:3] == [("user", 0), ("user", 1)]
+
+
 @pytest.mark.parametrize("start", [0, 40])
 def test_text_follows_the_largest_position_of_a_video(start: int) -> None:
     """Four steps of two positions each reach further than a picture of 2 × 3."""
