@@ -4,14 +4,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import mlx.core as mx
+import numpy as np
 import pytest
 
 from streaming_vlm_mlx.config import PixelConfig, SamplingConfig, StreamConfig
 from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.model.checkpoint import Checkpoint, save_checkpoint
+from streaming_vlm_mlx.model.tiny import TinyStreamingDecoder
 from streaming_vlm_mlx.stream.engine import Engine
 from streaming_vlm_mlx.stream.events import Failed, Loading, Ready
-from streaming_vlm_mlx.stream.load import from_folder, from_preset, random_parts
+from streaming_vlm_mlx.stream.load import from_folder, from_preset, lay_out_for_decode, random_parts
 from streaming_vlm_mlx.stream.session import Parts, Session
 from streaming_vlm_mlx.text.vocabulary import FullVocabulary
 from tests.small import small_config
@@ -82,3 +84,13 @@ def test_random_parts_have_every_id_and_the_dtype_asked_for() -> None:
 def test_a_preset_without_room_is_refused() -> None:
     with pytest.raises(SvmError, match="a compact vocabulary of 10 rows"):
         from_preset(mx.float32, CONFIG, 0, rows=10)(lambda _: None)
+
+
+def test_how_weights_lie_in_memory_changes_no_value() -> None:
+    model = TinyStreamingDecoder(300)
+    before = {name: np.array(array) for name, array in model.named_arrays()}
+    lay_out_for_decode(model)
+    weight = model.model.layers[0].mlp.up_proj.weight
+    assert memoryview(weight).strides == (weight.itemsize, weight.shape[0] * weight.itemsize)
+    for name, array in model.named_arrays():
+        np.testing.assert_array_equal(np.array(array), before[name], err_msg=name)
