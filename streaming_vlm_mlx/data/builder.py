@@ -45,7 +45,7 @@ class RecordBuilder:
             reader: words the turns in place of our own reader.
         """
         self._clips = clips
-        self._videos = videos
+        self._videos = videos.absolute()
         self._folder = folder.absolute()
         self._pixels = pixels
         self._reader = reader
@@ -82,7 +82,6 @@ class RecordBuilder:
         )
 
     def _stored(self, video: Path) -> str:
-        video = video.absolute()
         return str(video.relative_to(self._folder) if video.is_relative_to(self._folder) else video)
 
     def _counted(self, turns: tuple[Turn, ...], clip: Clip) -> tuple[Turn, ...]:

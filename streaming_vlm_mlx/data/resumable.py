@@ -1,5 +1,6 @@
 """A file written piece by piece that a kill at any moment leaves ready to go on with."""
 
+import glob
 import json
 import os
 from pathlib import Path
@@ -94,6 +95,9 @@ class ResumableFile:
         try:
             self._part.replace(self._path)
             self._note.unlink()
+            # A kill in the middle of a checkpoint leaves the note's own temporary file.
+            for stray in self._note.parent.glob(f".{glob.escape(self._note.name)}.*"):
+                stray.unlink()
         except OSError as error:
             raise self._unwritable(error) from error
 

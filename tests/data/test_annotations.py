@@ -51,6 +51,13 @@ class TestFindingSamples:
         assert videos(file) == ["2.mp4", "0.mp4"]
         assert file.numbers.tolist() == [3, 1]
 
+    def test_lines_are_numbered_as_an_editor_does(self, tmp_path: Path) -> None:
+        path = write_annotations(tmp_path / "games_with_seeks.jsonl", samples(2), index=True)
+        path.write_bytes(b"\n\n" + path.read_bytes())
+        beside = tmp_path / "games_seeks.jsonl"
+        beside.write_text(json.dumps([offset + 2 for offset in json.loads(beside.read_text())]))
+        assert AnnotationFile.open(path).numbers.tolist() == [3, 4]
+
     def test_by_the_index_on_the_last_line(self, tmp_path: Path) -> None:
         path = write_annotations(tmp_path / "games.jsonl", samples(3), index=True)
         beside = tmp_path / "games_seeks.jsonl"

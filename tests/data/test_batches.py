@@ -120,6 +120,13 @@ def test_the_order_changes_with_epoch_and_seed_only(windows: Windows, builder: S
     assert first == numbers(read(Batches(windows, builder, config, 0), epochs=2))
     assert first[:COUNT] != first[COUNT:]
     assert first[:COUNT] != numbers(read(Batches(windows, builder, config, 1)))
+    lengths = [number % 4 for (number,) in first]
+    assert lengths[:COUNT] != lengths[COUNT:]
+
+
+def test_pools_are_drawn_anew_each_epoch(windows: Windows, builder: SampleBuilder) -> None:
+    seen = numbers(read(Batches(windows, builder, BatchConfig(pool=4), 0), epochs=2))
+    assert set(seen[:4]) != set(seen[COUNT : COUNT + 4])
 
 
 def test_without_shuffling_pools_follow_the_file_short_windows_first(windows: Windows, builder: SampleBuilder) -> None:

@@ -1,14 +1,16 @@
 import os
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from streaming_vlm_mlx.data import clips as clips_module
-from streaming_vlm_mlx.data.clips import ClipCache
+from streaming_vlm_mlx.data.clips import ClipCache, measure
 from streaming_vlm_mlx.data.fields import BadSampleError
 from streaming_vlm_mlx.errors import SvmError
+from streaming_vlm_mlx.video.reader import FrameReader
 from tests.data.making import write_clip
 
 
@@ -24,6 +26,13 @@ def test_a_clip_at_a_glance(database: Path, clips: Path) -> None:
     assert clip.duration == pytest.approx(3.2)
     assert clip.fps == pytest.approx(25)
     assert clip.times == pytest.approx(np.arange(80) / 25)
+
+
+@pytest.mark.parametrize("name", ["basketball.mp4", "baseball.mp4"])
+def test_frames_that_are_never_shown_are_not_counted(shared: Path, name: str) -> None:
+    with closing(FrameReader(str(shared / "clips" / name))) as reader:
+        shown = [frame.time for frame in reader.frames_from(0)]
+    assert measure(shared / "clips" / name).clip().times.tolist() == pytest.approx(shown, abs=1e-9)
 
 
 def test_a_second_run_reads_no_video(database: Path, clips: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 import itertools
 import json
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -86,6 +87,16 @@ def test_a_clip_in_the_records_folder_is_referred_to_by_a_relative_path(tmp_path
     convert(job(annotations, tmp_path / "r.jsonl", tmp_path))
     assert lines(tmp_path / "r.jsonl")[0]["video"] == "clips/a.mp4"
     assert RecordFile.open(tmp_path / "r.jsonl")[0].video == str(tmp_path / "clips" / "a.mp4")
+
+
+def test_several_files_are_counted_through(tmp_path: Path, out: Path, clips: Path) -> None:
+    samples = many(10)
+    paths = [
+        write_annotations(tmp_path / "a_with_seeks.jsonl", samples[:7], index=True),
+        write_annotations(tmp_path / "b.jsonl", samples[7:]),
+    ]
+    convert(ConvertJob(open_sources(paths), out, clips, Selection(every=2)))
+    assert said(out) == ["w0", "w2", "w4", "w6", "w8"]
 
 
 class TestFilters:
@@ -273,6 +284,17 @@ class TestAClipWithItsTranscript:
     def test_a_clip_alone(self, tmp_path: Path, rest: list[str]) -> None:
         with pytest.raises(SvmError, match=r"a.mp4 stands alone"):
             open_sources([tmp_path / "a.mp4", *(tmp_path / name for name in rest)])
+
+
+def test_memory_does_not_grow_with_the_dataset(tmp_path: Path, out: Path, clips: Path) -> None:
+    peaks = []
+    for count in (300, 300, 3000):
+        work = job(write_annotations(tmp_path / "a_with_seeks.jsonl", many(count), index=True), out, clips)
+        tracemalloc.start()
+        convert(work)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[2] - peaks[1] < 2700 * 100
 
 
 def test_progress_ends_with_all_samples(tmp_path: Path, out: Path, clips: Path) -> None:

@@ -53,7 +53,7 @@ class TestCache:
         loader = FrameLoader(room)
         for start in range(4):
             loader.load(job(clips, start))
-            assert loader.cached_bytes <= room
+            assert sum(frames.nbytes for frames in loader._kept.values()) == loader.cached_bytes <= room
 
 
 class TestWorkers:
@@ -63,6 +63,13 @@ class TestWorkers:
             mine = [here.submit(j).result() for j in jobs]
             theirs = [future.result() for future in [there.submit(j) for j in jobs]]
         assert all((a == b).all() for a, b in zip(mine, theirs, strict=True))
+
+    def test_work_is_shared_out_and_a_window_keeps_its_worker(self, clips: Path) -> None:
+        with FramePool(2, 0) as pool:
+            pool._loads = [lambda _: np.zeros(1, np.float32), lambda _: np.ones(1, np.float32)]
+            rounds = [[pool.submit(job(clips, n)).result()[0] for n in range(8)] for _ in range(2)]
+        assert set(rounds[0]) == {0.0, 1.0}
+        assert rounds[0] == rounds[1]
 
     def test_a_bad_video_is_told_and_the_worker_lives(self, clips: Path) -> None:
         with FramePool(1, 0) as pool:
