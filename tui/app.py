@@ -77,7 +77,7 @@ class PlayerApp(App[None]):
             for binding in screen.BINDINGS:
                 if isinstance(binding, Binding) and binding.show:
                     keys = " ".join(map(key_label, binding.key.split(",")))
-                    action = binding.action if "." in binding.action else f"screen.{binding.action}"
+                    action = binding.action if binding.action.startswith("app.") else f"screen.{binding.action}"
                     yield SystemCommand(binding.description, f"key {keys}", lambda a=action: self.run_action(a))
         yield SystemCommand("theme", "colours of the player", self.action_change_theme)
         yield SystemCommand("screenshot", "save the screen as SVG", self.deliver_screenshot)

@@ -229,8 +229,8 @@ class Conductor:
         if not self._loading:
             await engine.reanchor()
         assert self._wanted is not None
-        number, self._wanted = self._wanted, None
-        async with aclosing(self._chunks(number)) as chunks, aclosing(engine.play(chunks, self._due)) as events:
+        self._next, self._wanted = self._wanted, None
+        async with aclosing(self._chunks()) as chunks, aclosing(engine.play(chunks, self._due)) as events:
             try:
                 async for event in events:
                     # What is still said of a second that was left is nobody's.
@@ -239,9 +239,9 @@ class Conductor:
             except Exception as error:  # noqa: BLE001 - whatever befalls the model, the clip goes on
                 self._fail(f"the model stopped: {type(error).__name__}: {error}")
 
-    async def _chunks(self, number: int) -> "AsyncGenerator[Chunk]":
-        """Yield seconds from `number` on as they are asked for; in a hurry, only those that still have a chance."""
-        number = max(number, math.floor(self.playhead.position))
+    async def _chunks(self) -> "AsyncGenerator[Chunk]":
+        """Yield seconds as they are asked for; in a hurry, only those that still have a chance."""
+        number = self._next
         while not self._left:
             chunk = await self._read(self.pacer.following(number))
             if chunk is None or self._left:
@@ -271,7 +271,7 @@ class Conductor:
     async def _due(self, start: float, end: float) -> bool:
         """Wait for the turn of the second from `start` to `end`; tell whether it is to be spoken."""
         while not self._left:
-            verdict = self.pacer.judge(start, end)
+            verdict = self.pacer.judge(start)
             if verdict == "speak":
                 self.lag.begin(start)
                 return True
@@ -286,6 +286,9 @@ class Conductor:
             self._fail(event.message)
             return
         if isinstance(event, Ready):
+            if self._silent:
+                # The viewer did not wait.
+                self._next = math.floor(self.playhead.position)
             self._loading = self._silent = False
         elif isinstance(event, SecondDone):
             self.lag.finish(self.playhead.position)

@@ -117,19 +117,21 @@ class Pacer:
         self.pace: Pace = pace
         self.patience = patience
 
-    def judge(self, start: float, end: float) -> Verdict:
-        """Say whether the second from `start` to `end` waits for its turn, is spoken now, or is passed over."""
+    def judge(self, start: float) -> Verdict:
+        """Say whether the second that begins at `start` waits for its turn, is spoken now, or is passed over."""
         head = self._playhead
-        if self.pace == "live" and head.position >= end + self.patience:
+        if math.floor(start) < self.following(math.floor(start)):
             return "pass"
         # Standing still at its very beginning, after a seek or a step, the second is not seen yet.
         return "speak" if head.position > start or (head.position == start and head.playing) else "wait"
 
     def following(self, number: int) -> int:
-        """Return the second to read when `number` would be next: a later one if that is over already."""
+        """Return the second to speak when `number` would be next: a later one if that is over already."""
         if self.pace == "every":
             return number
-        return max(number, math.floor(self._playhead.position - self.patience))
+        seen = self._playhead.position - self.patience
+        # Standing still, there is time for the second that was seen last.
+        return max(number, math.floor(seen) if self._playhead.playing else math.ceil(seen) - 1)
 
 
 class Lag:

@@ -34,6 +34,7 @@ class SessionLog:
         Args:
             record: the session, empty.
             stems: where its files may lie, without their endings, the best place first; the last holds the journal.
+                None for a session that is not kept.
             warn: told of what can not be written, once.
             endings: of the files to write.
         """
@@ -42,7 +43,7 @@ class SessionLog:
         self._warn = warn
         self._paths: tuple[Path, ...] = ()
         self._journal: Journal | None = None
-        self._journaled = True
+        self._journaled = bool(self._stems)
 
     def add(self, done: SecondDone) -> None:
         """Enter a second that was spoken."""
@@ -72,7 +73,7 @@ class SessionLog:
         Raises:
             SvmError: no place can be written; the journal is left.
         """
-        if not self.record.seconds:
+        if not (self.record.seconds and self._stems):
             return ()
         failure: SvmError | None = None
         for paths in [self._paths] if self._paths else (free_names(stem, self._endings) for stem in self._stems):

@@ -9,8 +9,11 @@ from collections.abc import Mapping
 # Name, which is its module's name too, to the line in `svm-tui --help`, which must not import the module.
 COMMANDS: Mapping[str, str] = {
     "play": "watch a clip with a model's commentary in the terminal",
+    "replay": "play a session again, without a model",
+    "export": "write a session as subtitles, as text, or into its clip",
     "infer": "write a model's commentary on a clip, without a screen",
     "convert": "make records for training, of datasets or of clips with a transcript",
+    "train": "train a model on records, from nothing or from a checkpoint",
     "matches": "film simulated matches with commentary, to train and test on",
     "bench": "measure what a second of the stream costs on this machine",
     "doctor": "say what this machine computes with, and what would make it faster",

@@ -26,8 +26,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument("clip", metavar="CLIP", nargs="?", help="a video file, URL or camera (/dev/video0)")
     add_model_arguments(parser)
-    parser.add_argument("--truth", type=Path, metavar="F", help="true transcript: .vtt, .srt, .json (default: beside)")
     parser.add_argument("--out", type=Path, metavar="F", help="where to save the session (default: beside the clip)")
+    add_view_arguments(parser)
+
+
+def add_view_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of how a clip is shown."""
+    parser.add_argument("--truth", type=Path, metavar="F", help="true transcript: .vtt, .srt, .json (default: beside)")
     parser.add_argument("--pace", choices=PACES, default="live", help="keep to the clock, or wait for the model")
     parser.add_argument("--start", type=float, default=0.0, metavar="S", help="second to begin at (default 0)")
     parser.add_argument("--loop", action="store_true", help="begin again at the clip's end")
@@ -90,7 +95,7 @@ def _program(args: argparse.Namespace, config: "StreamConfig", folder: Path | No
         open_stills=None if source.duration is None else partial(Stills, args.clip),
         make=partial(_make, folder, config),
         config=config,
-        read_truth=partial(_read_truth, args.truth, args.clip, source.duration),
+        read_truth=partial(read_clip_truth, args.truth, args.clip, source.duration),
         record=record,
         stems=stems(args.out, args.clip, record.created),
         endings=tuple(dict.fromkeys((*([args.out.suffix] if args.out and args.out.suffix else []), *ENDINGS))),
@@ -105,7 +110,12 @@ def _make(folder: Path | None, config: "StreamConfig", note: "Note") -> "Comment
     return make_engine(folder, config, note)[0]
 
 
-def _read_truth(named: Path | None, clip: str, duration: float | None, note: "Note") -> "tuple[Timed, ...]":
+def read_clip_truth(named: Path | None, clip: str, duration: float | None, note: "Note") -> "tuple[Timed, ...]":
+    """Return the words of the transcript that is `named`, else of the one beside `clip`; none where there is none.
+
+    Raises:
+        SvmError: it can not be read.
+    """
     from tui.truth import complain, find_truth, read_truth
 
     path = named or find_truth(clip)

@@ -48,6 +48,7 @@ class TranscriptView(ScrollView, can_focus=False):
         self._rows: list[Row] = []
         self._blocks: list[list[Strip]] = []
         self._ends: list[int] = []
+        self._following = True
 
     @property
     def rows(self) -> Sequence[Row]:
@@ -56,18 +57,19 @@ class TranscriptView(ScrollView, can_focus=False):
 
     def set_rows(self, rows: Sequence[Row], mode: TruthMode) -> None:
         """Show `rows`, in order of their numbers, and nothing else."""
-        following, rows = self.is_vertical_scroll_end, list(rows)[-LIMIT:]
+        rows = list(rows)[-LIMIT:]
         same = 0
         if mode == self._mode:
             same = next((i for i, (a, b) in enumerate(zip(self._rows, rows, strict=False)) if a != b), len(rows))
             same = min(same, len(self._rows))
         self._mode, self._rows = mode, rows
         self._lay_from(same)
-        self._follow(following)
 
     def follow(self) -> None:
         """Go to the newest row, and stay with it."""
-        self._follow(True)
+        self._following = True
+        # Textual knows the new height only then.
+        self.call_after_refresh(self.scroll_end, animate=False, immediate=True, x_axis=False)
 
     def put(self, row: Row) -> None:
         """Show `row`, in place of the one with its number; an empty one goes."""
@@ -75,13 +77,11 @@ class TranscriptView(ScrollView, can_focus=False):
         there = at < len(self._rows) and self._rows[at].number == row.number
         if (there and self._rows[at] == row) or (not there and row.empty):
             return
-        following = self.is_vertical_scroll_end
         self._rows[at : at + there] = [] if row.empty else [row]
         if len(self._rows) > LIMIT:
             del self._rows[:-LIMIT]
             at = 0
         self._lay_from(at)
-        self._follow(following)
 
     def render_line(self, y: int) -> Strip:
         """Return line `y` of the window that is scrolled to."""
@@ -95,16 +95,16 @@ class TranscriptView(ScrollView, can_focus=False):
     def on_resize(self, _: events.Resize) -> None:
         """Wrap the text anew."""
         self._lay_from(0)
-        self._follow(True)
 
     def notify_style_update(self) -> None:
         """Draw in the colours of a new theme."""
         super().notify_style_update()
         self._lay_from(0)
 
-    def _follow(self, following: bool) -> None:
-        if following:
-            self.scroll_end(animate=False, immediate=True, x_axis=False)
+    def watch_scroll_y(self, old_value: float, new_value: float) -> None:
+        """Stay with the newest row from where it can be seen."""
+        super().watch_scroll_y(old_value, new_value)
+        self._following = new_value >= self.max_scroll_y
 
     def _lay_from(self, at: int) -> None:
         """Lay out the rows from place `at` on."""
@@ -117,6 +117,8 @@ class TranscriptView(ScrollView, can_focus=False):
             self._ends.append((self._ends[-1] if self._ends else 0) + len(block))
         self.virtual_size = Size(width, self._ends[-1] if self._ends else 0)
         self.refresh()
+        if self._following:
+            self.follow()
 
     def _lay(self, row: Row, width: int) -> list[Content]:
         """Return the lines of one row, `width` cells wide at most."""

@@ -1,0 +1,209 @@
+"""What the player needs, without a model, a video or a clock of its own."""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from streaming_vlm_mlx.config import StreamConfig
+from streaming_vlm_mlx.errors import SvmError
+from streaming_vlm_mlx.export.session import SessionRecord
+from streaming_vlm_mlx.stream.events import (
+    Event,
+    Failed,
+    Loading,
+    Memory,
+    Ready,
+    SecondDone,
+    SecondStarted,
+    SpanMap,
+    SpanView,
+    TextPiece,
+    Timings,
+)
+from streaming_vlm_mlx.video.chunk import Chunk
+from tui.conductor import Commentator
+from tui.program import Note, Program
+
+RECORD = SessionRecord(created="2026-01-02T03:04:05+00:00", clip="match.mp4", model="run1", settings={})
+MB = 1_000_000
+
+
+class Clock:
+    """A clock that moves when it is told to."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Blank:
+    """Seconds of a clip without pictures; `vanishes` is the second from which it can not be read any more."""
+
+    def __init__(self, duration: float | None = 60.0, vanishes: float = float("inf")) -> None:
+        self.duration, self.vanishes = duration, vanishes
+        self.read_numbers: list[int] = []
+        self.closed = False
+
+    def read(self, number: int) -> Chunk | None:
+        assert self.duration is not None
+        self.read_numbers.append(number)
+        if number >= self.vanishes:
+            raise SvmError("match.mp4 is gone; copy it back.")
+        if number >= self.duration:
+            return None
+        return Chunk(number, float(number), min(number + 1.0, self.duration), np.zeros((2, 4, 4, 3), np.uint8), ())
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class Scripted:
+    """A commentator that says what is written for each second, a word a piece, and can be held up.
+
+    Attributes:
+        free: while it is not set, a second that has begun does not go on.
+        questions: what was asked, each with the second that it went into.
+        anchors: how often it was re-anchored.
+    """
+
+    def __init__(self, lines: Mapping[int, str] | None = None, failure: str = "", loading: int = 0) -> None:
+        self.config = StreamConfig()
+        self.lines = {} if lines is None else lines
+        self.failure, self.loading = failure, loading
+        self.free, self.loaded = asyncio.Event(), asyncio.Event()
+        self.free.set()
+        self.loaded.set()
+        self.questions: list[tuple[int, str]] = []
+        self.anchors = 0
+        self.closed = False
+        self._ready = False
+        self._question = ""
+        self._cancelled = False
+        self._news = asyncio.Event()
+        self.begun: list[int] = []
+        self.spoken: list[int] = []
+        self.played: list[int] = []
+
+    async def play(
+        self, chunks: AsyncIterable[Chunk], due: Callable[[float, float], Awaitable[bool]]
+    ) -> AsyncGenerator[Event]:
+        self._cancelled = False
+        if not self._ready:
+            for step in range(self.loading):
+                yield Loading("weights", step, self.loading)
+            await self.loaded.wait()
+            if self.failure:
+                yield Failed(self.failure)
+                return
+            self._ready = True
+            yield Ready("run1", 12)
+        try:
+            async for chunk in chunks:
+                wanted = await due(chunk.start, chunk.end)
+                if self._cancelled:
+                    return
+                if wanted:
+                    async for event in self._speak(chunk):
+                        yield event
+                        if self._cancelled:
+                            return
+        except SvmError as error:
+            yield Failed(str(error))
+
+    async def _speak(self, chunk: Chunk) -> AsyncGenerator[Event]:
+        question, self._question = self._question, ""
+        number = chunk.index
+        if question:
+            self.questions.append((number, question))
+        self._tell(self.begun, number)
+        yield SecondStarted(number, chunk.start, chunk.end)
+        yield span_map(number)
+        text = self.lines.get(number, f"second {number}")
+        for word in text.split(" "):
+            await self.free.wait()
+            yield TextPiece(number, f"{word} ")
+        yield second_done(number, text, question)
+        self._tell(self.spoken, number)
+
+    def _tell(self, numbers: list[int], number: int) -> None:
+        numbers.append(number)
+        self._news.set()
+        self._news.clear()
+
+    async def until_begun(self, number: int, times: int = 1) -> None:
+        """Wait until second `number` was begun."""
+        while self.begun.count(number) < times:
+            await self._news.wait()
+
+    async def until_spoken(self, number: int, times: int = 1) -> None:
+        """Wait until second `number` was spoken, and its end taken note of."""
+        while self.spoken.count(number) < times:
+            await self._news.wait()
+
+    def ask(self, question: str) -> None:
+        self._question = question
+
+    def configure(self, config: StreamConfig) -> None:
+        self.config = config
+
+    def cancel(self) -> None:
+        self._cancelled = True
+
+    async def reanchor(self) -> None:
+        self.cancel()
+        self.anchors += 1
+
+    def close(self, timeout: float) -> None:
+        self.cancel()
+        self.closed = True
+
+
+def second_done(number: int, text: str = "he scores", question: str = "", milliseconds: float = 250.0) -> SecondDone:
+    """Return the end of a second that cost `milliseconds`."""
+    return SecondDone(
+        index=number,
+        start=float(number),
+        end=number + 1.0,
+        text=text,
+        tokens=len(text.split()),
+        video_tokens=299,
+        cache_tokens=400 + 40 * number,
+        cache_bytes=34 * MB,
+        query=question,
+        timings=Timings(100.0, 50.0, milliseconds - 150.0, 160.0, milliseconds),
+        memory=Memory(active=1200 * MB, cache=300 * MB, peak=2000 * MB, process=4100 * MB, machine=16000 * MB),
+    )
+
+
+def span_map(number: int) -> SpanMap:
+    """Return what a model of a window of four seconds remembers in second `number`."""
+    kept = range(max(number - 3, 0), number + 1)
+    spans = [SpanView("system", -1, 40), SpanView("previous", -1, 60 * max(number - 3, 0))]
+    spans += [SpanView(kind, n, tokens) for n in kept for kind, tokens in (("user", 12), ("video", 299), ("text", 20))]
+    dropped = (SpanView("video", number - 4, 299),) if number >= 4 else ()
+    return SpanMap(number, tuple(span for span in spans if span.tokens), dropped)
+
+
+def program(
+    engine: Callable[[Note], Commentator], folder: Path, seconds: Blank | None = None, **changes: object
+) -> Program:
+    """Return a program without a picture on `engine`, its sessions kept in `folder`."""
+    made = Program(
+        clip="match.mp4",
+        model="run1",
+        size=(640, 360),
+        seconds=seconds or Blank(),
+        open_stills=None,
+        make=engine,
+        config=StreamConfig(),
+        read_truth=None,
+        record=RECORD,
+        stems=(folder / "match.session",),
+        endings=(".vtt", ".json"),
+    )
+    return replace(made, **changes)  # type: ignore[arg-type]

@@ -1,0 +1,45 @@
+"""``svm-tui export``: a session as subtitles, as text, or in the clip itself."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from streaming_vlm_mlx.errors import SvmError
+
+HELP = "Write a session as subtitles (.vtt, .srt), text (.txt), JSON, or into its clip as a track (.mp4)."
+MP4 = ".mp4"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument("session", metavar="SESSION", type=Path, help="a session: .json, or a journal: .jsonl")
+    parser.add_argument("--out", metavar="F", type=Path, required=True, help=".vtt, .srt, .txt, .json or .mp4")
+    parser.add_argument("--clip", metavar="F", help="the clip for .mp4, where it is no longer where it was")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Write the file."""
+    from streaming_vlm_mlx.export.journal import load_session
+    from streaming_vlm_mlx.export.writing import find_format, write
+
+    if args.out.suffix.lower() == MP4:
+        _write_clip(args)
+    else:
+        find_format(args.out)
+        write(args.out, load_session(args.session))
+    print(f"svm-tui: {args.out} written.", file=sys.stderr)
+    return 0
+
+
+def _write_clip(args: argparse.Namespace) -> None:
+    from streaming_vlm_mlx.export.journal import load_session
+    from streaming_vlm_mlx.export.mp4 import write_mp4
+    from tui.commands.replay import find_clip
+
+    record = load_session(args.session)
+    clip = find_clip(record, args.session, args.clip)
+    if clip is None:
+        raise SvmError(f"{args.clip or record.clip} is not there; name the session's clip with --clip.")
+    if args.out.exists() and args.out.samefile(clip):
+        raise SvmError(f"{args.out} is the clip itself; choose another name for the copy with subtitles.")
+    write_mp4(args.out, clip, record.seconds)

@@ -1,0 +1,73 @@
+"""``svm-tui replay``: a session played again, without a model."""
+
+import argparse
+import math
+import os
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from streaming_vlm_mlx.errors import SvmError
+from tui.commands.play import add_view_arguments, check_terminal, read_clip_truth, watch
+
+if TYPE_CHECKING:
+    from streaming_vlm_mlx.export.session import SessionRecord
+    from tui.program import Program
+
+HELP = "Play a session again (a .json that was saved, or the .jsonl journal of one that was killed), without a model."
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument("session", metavar="SESSION", type=Path, help="a session: .json, or a journal: .jsonl")
+    parser.add_argument("--clip", metavar="F", help="the clip, where it is no longer where it was")
+    add_view_arguments(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Play the session."""
+    from streaming_vlm_mlx.export.journal import load_session
+
+    record = load_session(args.session)
+    if not record.seconds:
+        raise SvmError(f"{args.session} holds nothing that was said; choose another session.")
+    check_terminal(os.environ, f"svm-tui export {args.session} --out session.txt")
+    watch(_program(args, record), args.theme)
+
+
+def find_clip(record: "SessionRecord", session: Path, named: str | None) -> str | None:
+    """Return the clip of `record`: the one that is `named`, else where it was, else beside the session's file."""
+    beside = session.parent / Path(record.clip).name
+    places = [named] if named else [record.clip, str(beside)]
+    return next((place for place in places if place and Path(place).is_file()), None)
+
+
+def _program(args: argparse.Namespace, record: "SessionRecord") -> "Program":
+    from streaming_vlm_mlx.video.source import probe
+    from tui.clip import BlankSeconds, Stills
+    from tui.program import Program
+    from tui.replayer import Replayer, recorded_name
+
+    clip = find_clip(record, args.session, args.clip)
+    if args.clip and clip is None:
+        raise SvmError(f"{args.clip} does not exist; check the path.")
+    info = probe(clip) if clip else None
+    last = math.ceil(max(second.end for second in record.seconds))
+    duration = info.duration if info and info.duration else float(last)
+    return Program(
+        clip=Path(record.clip).name or "session",
+        model=recorded_name(record),
+        size=(info.width, info.height) if info else (16, 9),
+        seconds=BlankSeconds(duration),
+        open_stills=partial(Stills, clip) if clip else None,
+        make=lambda _: Replayer(record),
+        config=None,
+        read_truth=partial(read_clip_truth, args.truth, clip or record.clip, duration),
+        record=record,
+        stems=(),
+        endings=(),
+        start=min(args.start, duration),
+        pace=args.pace,
+        with_picture=not args.no_picture,
+        loop=args.loop,
+    )

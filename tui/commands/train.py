@@ -1,0 +1,147 @@
+"""``svm-tui train``: records in, a checkpoint out."""
+
+import argparse
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from streaming_vlm_mlx.errors import SvmError
+
+if TYPE_CHECKING:
+    from streaming_vlm_mlx.backend import Backend
+    from streaming_vlm_mlx.train.config import TrainConfig
+    from streaming_vlm_mlx.train.state import Progress
+
+HELP = (
+    "Train a model on records, from nothing or from a checkpoint: "
+    "'svm-tui train --config configs/train/clip.yaml --records clip.jsonl --out run1', then 'svm-tui play clip.mp4 "
+    "--ckpt run1'."
+)
+
+INTERRUPTED = 130
+BENCHMARK_ROUNDS = 10
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument("--config", type=Path, metavar="F", help="YAML, as in configs/train")
+    parser.add_argument("--out", type=Path, metavar="D", help="folder of the run, which --ckpt plays afterwards")
+    parser.add_argument("--resume", action="store_true", help="go on where the run in --out was saved last")
+    parser.add_argument("--records", nargs="+", metavar="F", help="files to learn from, in place of data.records")
+    parser.add_argument("--ckpt", metavar="C", help="begin with this checkpoint, in place of start.checkpoint")
+    parser.add_argument("--steps", type=int, metavar="N", help="updates in all, in place of schedule.steps")
+    parser.add_argument(
+        "--benchmark", action="store_true", help="measure how fast this machine trains, and train nothing"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Train until the last step or Ctrl-C; say where the checkpoint is, or how to go on."""
+    machine = _prepare()
+    if args.benchmark:
+        return _benchmark(args, machine)
+    if args.out is None:
+        raise SvmError("say where the run shall go: --out runs/first.")
+    config = _config(args)
+    from streaming_vlm_mlx.train.run import train
+    from streaming_vlm_mlx.train.trainer import Watch
+    from tui.training import watching
+
+    with _stopping() as stopped, watching() as watcher:
+        watch = Watch(watcher, time.perf_counter, stopped.is_set)
+        progress = train(config, args.out, args.resume, machine.dtype, _cores(machine), watch)
+    if stopped.is_set():
+        print(_how_to_go_on(args.out, progress), file=sys.stderr)
+        return INTERRUPTED
+    print(f"{args.out} is trained for {progress.step} steps; hear it with: svm-tui infer CLIP --ckpt {args.out}")
+    return 0
+
+
+def _prepare() -> "Backend":
+    """Return what computes; each core works on a shard of its own, so BLAS has no use for threads."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    from streaming_vlm_mlx import backend
+
+    machine = backend.prepare()
+    if machine.advice:
+        print(f"svm-tui: {machine.advice}", file=sys.stderr)
+    return machine
+
+
+def _cores(machine: "Backend") -> int:
+    """Return how many shards are worked on side by side."""
+    if machine.device == "gpu":
+        return 1
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _config(args: argparse.Namespace) -> "TrainConfig":
+    """Return the settings of --config, or of the run to go on with, under the other options."""
+    from streaming_vlm_mlx.train.config import read_train_config
+    from streaming_vlm_mlx.train.state import RunFolder
+
+    path = args.config
+    if path is None and args.resume:
+        path = RunFolder(args.out).settings
+    if path is None:
+        raise SvmError("say how to train with --config; configs/train holds examples.")
+    named: dict[str, Any] = {}
+    if args.records:
+        named["data"] = {"records": args.records}
+    if args.ckpt:
+        named["start"] = {"checkpoint": args.ckpt}
+    if args.steps is not None:
+        named["schedule"] = {"steps": args.steps}
+    return read_train_config(path).merged(named)
+
+
+@contextmanager
+def _stopping() -> Iterator[threading.Event]:
+    """Yield an event that the first Ctrl-C (or SIGTERM) sets; a second one breaks off at once."""
+    stopped = threading.Event()
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def stop(*_: object) -> None:
+        if stopped.is_set():
+            raise KeyboardInterrupt
+        stopped.set()
+        print("svm-tui: stopping after this update; once more breaks off without saving.", file=sys.stderr)
+
+    try:
+        for number in before:
+            signal.signal(number, stop)
+        yield stopped
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _how_to_go_on(out: Path, progress: "Progress") -> str:
+    return f"svm-tui: stopped and saved at step {progress.step}; go on with: svm-tui train --out {out} --resume"
+
+
+def _benchmark(args: argparse.Namespace, machine: "Backend") -> int:
+    from statistics import median
+
+    from streaming_vlm_mlx.train.benchmark import default_config, measure
+    from streaming_vlm_mlx.train.config import read_train_config
+    from streaming_vlm_mlx.train.gradients import Work, open_streams
+
+    config = read_train_config(args.config) if args.config else default_config()
+    work = Work(open_streams(_cores(machine)), machine.dtype)
+    speeds = list(measure(config, work, BENCHMARK_ROUNDS, time.perf_counter))
+    where = f"{machine.kind}, {len(work.streams)} side by side" if machine.device == "cpu" else machine.kind
+    print(
+        f"{median(speeds):.1f} s of video a second (best {max(speeds):.1f}): "
+        f"{config.data.batches.batch_size} windows of {config.data.seconds} s an update, {where}"
+        f"{f', {machine.blas.name}' if machine.blas else ''}"
+    )
+    return 0
