@@ -248,6 +248,68 @@ async def test_one_play_goes_on_where_another_ended(engine: Engine) -> None:
     assert done_texts(first + second) == [TEXT] * 4
 
 
+async def test_a_pace_is_asked_for_every_second_and_may_pass_it_over(engine: Engine) -> None:
+    asked: list[tuple[float, float]] = []
+
+    async def due(start: float, end: float) -> bool:
+        asked.append((start, end))
+        return start != 1
+
+    events = [e async for e in engine.play(make_chunks(4), due)]
+    assert asked == [(0, 1), (1, 2), (2, 3), (3, 4)]
+    assert [e.index for e in events if isinstance(e, SecondStarted)] == [0, 2, 3]
+    assert done_texts(events) == [TEXT] * 3
+
+
+async def test_a_question_waits_for_a_second_that_is_spoken(engine: Engine) -> None:
+    async def due(start: float, end: float) -> bool:
+        return start > 0
+
+    engine.ask("Who has the ball?")
+    events = [e async for e in engine.play(make_chunks(3), due)]
+    assert [e.query for e in events if isinstance(e, SecondDone)] == ["Who has the ball?", ""]
+
+
+async def test_the_vision_tower_runs_while_a_second_waits_for_its_turn(engine: Engine) -> None:
+    """The parts' clock moves on by a second at each reading; a look ahead reads it twice."""
+    asked, turn = asyncio.Event(), asyncio.Event()
+
+    async def due(start: float, end: float) -> bool:
+        asked.set()
+        return await turn.wait()
+
+    events = engine.play(make_chunks(1), due)
+    await next_of(events, Ready)
+    done = asyncio.ensure_future(next_of(events, SecondDone))
+    await asked.wait()
+    await settle(engine)
+    turn.set()
+    second = await done
+    assert isinstance(second, SecondDone)
+    assert second.timings.vision_ms == 2e3
+    assert await gather_rest(events) == []
+
+
+async def test_leaving_ends_the_wait_for_a_turn(engine: Engine) -> None:
+    asked, ended = asyncio.Event(), asyncio.Event()
+
+    async def due(start: float, end: float) -> bool:
+        asked.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+        raise AssertionError("it never comes")
+
+    play = asyncio.ensure_future(gather_rest(engine.play(make_chunks(1), due)))
+    await asked.wait()
+    play.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await play
+    await ended.wait()
+    assert done_texts(await gather(engine, make_chunks(1))) == [TEXT]
+
+
 async def test_a_live_feed_is_played(engine: Engine) -> None:
     assert done_texts(await gather(engine, as_they_come(make_chunks(3)))) == [TEXT] * 3
 

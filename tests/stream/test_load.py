@@ -9,13 +9,13 @@ import pytest
 
 from streaming_vlm_mlx.config import PixelConfig, SamplingConfig, StreamConfig
 from streaming_vlm_mlx.errors import SvmError
-from streaming_vlm_mlx.model.checkpoint import Checkpoint, save_checkpoint
+from streaming_vlm_mlx.model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from streaming_vlm_mlx.model.tiny import TinyStreamingDecoder
 from streaming_vlm_mlx.stream.engine import Engine
 from streaming_vlm_mlx.stream.events import Failed, Loading, Ready
 from streaming_vlm_mlx.stream.load import from_folder, from_preset, lay_out_for_decode, random_parts
 from streaming_vlm_mlx.stream.session import Parts, Session
-from streaming_vlm_mlx.text.vocabulary import FullVocabulary
+from streaming_vlm_mlx.text.vocabulary import CompactVocabulary, FullVocabulary
 from tests.small import small_config
 from tests.stream.engines import done_texts, gather, make_chunks
 from tests.stream.streams import make_second, speak
@@ -26,7 +26,6 @@ CONFIG = StreamConfig(pixels=PixelConfig(min_pixels=784), sampling=SamplingConfi
 @pytest.fixture
 def folder(parts: Parts, tmp_path: Path) -> Path:
     """The small model's checkpoint, run1."""
-    assert parts.vocabulary
     checkpoint = Checkpoint(parts.model, parts.tokenizer, parts.vocabulary, CONFIG)
     save_checkpoint(tmp_path / "run1", checkpoint)
     return tmp_path / "run1"
@@ -52,6 +51,16 @@ def test_weights_tokenizer_and_layout_are_the_folders(folder: Path, parts: Parts
     assert loaded.tokenizer.name.startswith(str(folder))
     said = [speak(Session(p, CONFIG), make_second(0)).text for p in (parts, replace(loaded, layout=parts.layout))]
     assert said[0] == said[1]
+
+
+def test_a_loaded_model_is_saved_as_it_was_read(folder: Path, tmp_path: Path) -> None:
+    """Its weights may lie in memory in another order than their shapes tell."""
+    _, loaded = from_folder(folder, mx.float32, CONFIG)(lambda _: None)
+    assert isinstance(loaded.vocabulary, CompactVocabulary)
+    save_checkpoint(tmp_path / "run2", Checkpoint(loaded.model, loaded.tokenizer, loaded.vocabulary, CONFIG))
+    one, two = (load_checkpoint(path, mx.float32) for path in (folder, tmp_path / "run2"))
+    for (name, array), (_, again) in zip(one.model.named_arrays(), two.model.named_arrays(), strict=True):
+        assert mx.array_equal(array, again), name
 
 
 async def test_a_folder_that_is_none_is_told(tmp_path: Path) -> None:

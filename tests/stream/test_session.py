@@ -327,6 +327,29 @@ def test_milliseconds_are_the_clocks(tokenizer: Tokenizer, vocabulary: CompactVo
     assert silent.first_text_ms == silent.total_ms
 
 
+def test_a_second_that_was_looked_at_ahead_is_the_same(parts: Parts) -> None:
+    """Whatever else was looked at in between; its vision tower does not run again."""
+    ahead, plain = Session(parts, SMALL), Session(parts, SMALL)
+    for index in range(3):
+        second = make_second(index)
+        ahead.look(make_second(7))
+        ahead.look(second)
+        ours, theirs = (force(s, parts, second, [ONE, TWO, IM_END]) for s in (ahead, plain))
+        assert np.array_equal(ours.logits, theirs.logits)
+    ahead.look(make_second(8))
+    ours, theirs = (force(s, parts, make_second(9), [ONE, IM_END]) for s in (ahead, plain))
+    assert np.array_equal(ours.logits, theirs.logits)
+
+
+def test_looking_ahead_counts_as_work_of_its_second(tokenizer: Tokenizer, vocabulary: CompactVocabulary) -> None:
+    parts = make_parts(tokenizer, vocabulary)
+    session = Session(parts, SMALL)
+    second = make_second(0)
+    session.look(second)
+    said = speak(session, second, Forced(parts.vocabulary, [ONE, SILENCE, IM_END])).sum
+    assert (said.vision_ms, said.prefill_ms, said.first_text_ms, said.total_ms) == (2e3, 1e3, 3e3, 5e3)
+
+
 def test_pieces_come_as_they_are_spoken(parts: Parts) -> None:
     session = Session(parts, SMALL)
     chooser = Forced(parts.vocabulary, [ONE, TWO, THREE, SILENCE, IM_END])
