@@ -294,15 +294,16 @@ def test_full_attention_drops_nothing(parts: Parts) -> None:
 
 
 def test_the_cache_does_not_grow_once_it_is_made(parts: Parts) -> None:
-    config = replace(SMALL, window=3, text_round=2)
-    session = Session(parts, config)
+    """Windows and long memory are each longer than what the blocks are rounded up by."""
+    session = Session(parts, replace(SMALL, window=3, text_round=2, sink=200, slide=200))
     sizes, tokens = set(), []
-    for index in range(40):
-        force(session, parts, make_second(index), [ONE] * (1 + index % 5))
+    for index in range(16):
+        force(session, parts, make_second(index, grid=(1, 24, 24)), [ONE] * (40 - index % 2))
         sizes.add(session.cache_bytes)
         tokens.append(session.cached)
     assert len(sizes) == 1
-    assert max(tokens[20:]) <= max(tokens[:20])
+    assert tokens[-1] > tokens[0] + 3 * 144 + 300
+    assert tokens[-1] == tokens[-3]
 
 
 def test_recomputing_holds_no_picture_that_was_dropped(parts: Parts) -> None:
