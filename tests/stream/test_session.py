@@ -295,14 +295,14 @@ def test_full_attention_drops_nothing(parts: Parts) -> None:
 
 def test_the_cache_does_not_grow_once_it_is_made(parts: Parts) -> None:
     """Windows and long memory are each longer than what the blocks are rounded up by."""
-    session = Session(parts, replace(SMALL, window=3, text_round=2, sink=200, slide=200))
+    session = Session(parts, replace(SMALL, window=5, text_round=2, sink=200, slide=500))
     sizes, tokens = set(), []
-    for index in range(16):
-        force(session, parts, make_second(index, grid=(1, 24, 24)), [ONE] * (40 - index % 2))
+    for index in range(18):
+        force(session, parts, make_second(index, grid=(1, 24, 24)), [ONE] * (60 - index % 2))
         sizes.add(session.cache_bytes)
         tokens.append(session.cached)
     assert len(sizes) == 1
-    assert tokens[-1] > tokens[0] + 3 * 144 + 300
+    assert tokens[-1] > tokens[0] + 4 * 144 + 600
     assert tokens[-1] == tokens[-3]
 
 
