@@ -17,7 +17,7 @@ from streaming_vlm_mlx.config import SamplingConfig, StreamConfig
 from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from streaming_vlm_mlx.text.tokenizer import Tokenizer
-from streaming_vlm_mlx.text.vocabulary import CompactVocabulary
+from streaming_vlm_mlx.text.vocabulary import CompactVocabulary, FullVocabulary
 from streaming_vlm_mlx.text.vocabulary_build import preset
 from tests.small import small_config, small_model
 
@@ -111,6 +111,15 @@ def test_a_tied_checkpoint_holds_no_head(
     names = [n for n, _ in loaded.model.named_arrays()]
     assert "lm_head.weight" not in names
     assert any(n.startswith("visual.") for n in names) is vision
+
+
+def test_without_a_vocabulary_file_every_id_is_a_row(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    model = small_model(replace(small_config(151_936, layers=1, vision=False), vocabulary=None))
+    save_checkpoint(tmp_path / "run", Checkpoint(model, tokenizer, FullVocabulary(151_936), STREAM))
+    loaded = load_checkpoint(tmp_path / "run", mx.float32)
+    assert loaded.vocabulary == FullVocabulary(151_936)
+    assert loaded.vocabulary.to_rows([151_656, 0]).tolist() == [151_656, 0]
+    assert not (tmp_path / "run" / "vocabulary.json").exists()
 
 
 def test_shards_are_read_and_told_one_by_one(folder: Path, saved: tuple[Path, Checkpoint]) -> None:
