@@ -28,6 +28,7 @@ NIGHT = Theme(
     surface="#131a22",
     panel="#1c2530",
     dark=True,
+    variables={"muted": "#8b949e"},
 )
 DAY = Theme(
     name="daylight",
@@ -42,6 +43,7 @@ DAY = Theme(
     surface="#f2f0ea",
     panel="#e4e1d8",
     dark=False,
+    variables={"muted": "#5f6b7a"},
 )
 
 
@@ -70,6 +72,10 @@ class PlayerApp(App[None]):
     def get_default_screen(self) -> Screen[None]:
         """Return the player's screen."""
         return PlayerScreen(self._program, self.session, self._clock)
+
+    def get_theme_variable_defaults(self) -> dict[str, str]:
+        """Return the colours that Textual's own themes lack."""
+        return {"muted": "#7d8590"}
 
     def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
         """Yield what the command palette offers: all that has a key, themes, a screenshot."""

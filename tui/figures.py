@@ -51,17 +51,18 @@ class Figures:
         if self.comparison is None:
             return []
         found = self.comparison
-        delay = "" if found.delay is None else f"{found.delay:+.1f} s late"
+        delay = "–" if found.delay is None else f"{found.delay:+.1f} s"
         return [
-            Meter("word errors", f"{found.errors.rate:.0%}", note=f"of {found.errors.words}"),
-            Meter("ROUGE-L", f"{found.rouge_l:.2f}", share=found.rouge_l, note=delay),
+            Meter("errors", f"{found.errors.rate:.0%}", note=f"of {found.errors.words} words"),
+            Meter("ROUGE-L", f"{found.rouge_l:.2f}", share=found.rouge_l),
+            Meter("delay", delay),
         ]
 
     def _speed(self, lag: float) -> list[Meter]:
         speeds = [_per_second(done.tokens, done.timings.decode_ms) for done in self._seconds]
         factors = [_per_second(done.end - done.start, done.timings.total_ms) for done in self._seconds]
         first = [done.timings.first_text_ms for done in self._seconds]
-        passed = f"{self.passed} s passed over" if self.passed else ""
+        passed = f"{self.passed} passed" if self.passed else ""
         return [
             Meter("tokens/s", _latest(speeds, "{:.1f}"), tuple(speeds)),
             Meter("real time", _latest(factors, "×{:.1f}"), tuple(factors)),
@@ -77,7 +78,7 @@ class Figures:
         share = m.process / m.machine if m.machine else None
         return [
             Meter("memory", _size(m.process), share=share, note=f"of {_size(m.machine)}"),
-            Meter("MLX", f"{_size(m.active)} + {_size(m.cache)}", note=f"peak {_size(m.peak)}"),
+            Meter("MLX", _sizes(m.active, m.cache), note=f"peak {_size(m.peak)}"),
             Meter("cache", f"{done.cache_tokens:,} tokens", note=_size(done.cache_bytes)),
         ]
 
@@ -106,4 +107,18 @@ def _latest(values: list[float], form: str) -> str:
 
 
 def _size(amount: int) -> str:
-    return f"{amount / 1e6:.0f} MB" if amount < 1e9 else f"{amount / 1e9:.1f} GB"
+    unit, name = _unit(amount)
+    return f"{_digits(amount / unit)} {name}"
+
+
+def _sizes(amount: int, more: int) -> str:
+    unit, name = _unit(max(amount, more))
+    return f"{_digits(amount / unit)} + {_digits(more / unit)} {name}"
+
+
+def _unit(amount: int) -> tuple[float, str]:
+    return (1e9, "GB") if amount >= 1e9 else (1e6, "MB")
+
+
+def _digits(amount: float) -> str:
+    return f"{amount:.1f}" if amount < 10 else f"{amount:.0f}"

@@ -231,7 +231,7 @@ async def test_g_cycles_the_truth(play: Play) -> None:
         await p.press("g")
         assert p.screen.stage.mode == "differences"
         assert (p.rows[0].said_off, p.rows[0].truth_off) == ({1}, {1})
-        assert [meter.name for meter in p.screen.stage.figures.meters(0.0)][:2] == ["word errors", "ROUGE-L"]
+        assert [meter.name for meter in p.screen.stage.figures.meters(0.0)][:3] == ["errors", "ROUGE-L", "delay"]
         await p.press("g")
         assert (p.rows[0].truth, p.rows[0].said_off) == ((), frozenset())
         await p.press("g")

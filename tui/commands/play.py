@@ -3,7 +3,6 @@
 import argparse
 import os
 import sys
-from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -44,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
     """Play the clip; the session is saved however the player ends."""
     if args.clip is None:
         raise SvmError("no clip named: svm-tui play CLIP, a video file, a URL or a camera.")
-    check_terminal(os.environ, f"svm-tui infer {args.clip}")
+    check_terminal(interactive(), os.environ.get("TERM", ""), f"svm-tui infer {args.clip}")
     config, folder = settle(args)
     watch(_program(args, config, folder), args.theme)
 
@@ -64,17 +63,26 @@ def watch(program: "Program", theme: str) -> NoReturn:
     leave(app.return_code or 0)
 
 
-def check_terminal(environ: Mapping[str, str], instead: str) -> None:
+def interactive() -> bool:
+    """Tell whether there is a terminal: Textual reads keys from stdin and draws on stderr; stdout may go elsewhere."""
+    return sys.stdin.isatty() and sys.stderr.isatty()
+
+
+def check_terminal(there: bool, term: str, instead: str) -> None:
     """Refuse to open a screen where there is none.
 
+    Args:
+        there: whether there is a terminal at all.
+        term: what the variable TERM says of it.
+        instead: what to run instead.
+
     Raises:
-        SvmError: says what to run instead.
+        SvmError: says so.
     """
-    # Textual reads keys from stdin and draws on stderr; stdout may go elsewhere.
-    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+    if not there:
         raise SvmError(f"the player needs a terminal to draw on; without one, run '{instead}'.")
-    if environ.get("TERM", "") in ("", "dumb", "unknown"):
-        raise SvmError(f"this terminal can not be drawn on (TERM is {environ.get('TERM')!r}); run '{instead}'.")
+    if term in ("", "dumb", "unknown"):
+        raise SvmError(f"this terminal can not be drawn on (TERM is '{term}'); run '{instead}'.")
 
 
 def _program(args: argparse.Namespace, config: "StreamConfig", folder: Path | None) -> "Program":

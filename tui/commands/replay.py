@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from streaming_vlm_mlx.errors import SvmError
-from tui.commands.play import add_view_arguments, check_terminal, read_clip_truth, watch
+from tui.commands.play import add_view_arguments, check_terminal, interactive, read_clip_truth, watch
 
 if TYPE_CHECKING:
     from streaming_vlm_mlx.export.session import SessionRecord
@@ -31,7 +31,7 @@ def run(args: argparse.Namespace) -> int:
     record = load_session(args.session)
     if not record.seconds:
         raise SvmError(f"{args.session} holds nothing that was said; choose another session.")
-    check_terminal(os.environ, f"svm-tui export {args.session} --out session.txt")
+    check_terminal(interactive(), os.environ.get("TERM", ""), f"svm-tui export {args.session} --out session.txt")
     watch(_program(args, record), args.theme)
 
 

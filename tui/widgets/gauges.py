@@ -10,7 +10,7 @@ from textual.widget import Widget
 from tui.figures import Meter, bar, sparkline
 
 # Cells of a gauge's name and value, of a bar, and of a column of gauges.
-NAME, VALUE, BAR, COLUMN = 11, 13, 10, 46
+NAME, VALUE, BAR, COLUMN = 11, 12, 10, 46
 
 
 class Gauges(Widget):
@@ -50,10 +50,12 @@ class Gauges(Widget):
     def _meter(self, meter: Meter, width: int) -> Content:
         name = Content(meter.name.ljust(NAME)).stylize(self.get_visual_style("gauges--name", partial=True))
         value = Content(meter.value.rjust(VALUE)).stylize(self.get_visual_style("gauges--value", partial=True))
-        room = max(width - NAME - VALUE - 2 - len(meter.note) - bool(meter.note), 0)
+        room = max(width - NAME - VALUE - 2, 0)
+        note = meter.note if len(meter.note) <= room else ""
+        room = max(room - len(note) - bool(note), 0)
         # A shorter bar tells nothing.
         graph = sparkline(meter.history, room) if meter.share is None else bar(meter.share, min(room, BAR) // 4 * 4)
         drawn = Content(graph).stylize(self.get_visual_style("gauges--graph", partial=True))
-        note = Content(meter.note).stylize(self.get_visual_style("gauges--note", partial=True))
-        whole = name + value + "  " + drawn + (" " if graph and meter.note else "") + note
+        remark = Content(note).stylize(self.get_visual_style("gauges--note", partial=True))
+        whole = name + value + "  " + drawn + (" " if graph and note else "") + remark
         return whole.truncate(width, ellipsis=True, pad=True)
