@@ -148,6 +148,23 @@ async def test_cancel_ends_the_second_at_its_next_word(engine: Engine, script: S
     assert not [e for e in rest if isinstance(e, SecondStarted)]
 
 
+async def test_a_second_cancelled_before_the_thread_is_free_is_not_begun(engine: Engine) -> None:
+    asked, free = asyncio.Event(), threading.Event()
+
+    async def due(start: float, end: float) -> bool:
+        asked.set()
+        return True
+
+    events = engine.play(make_chunks(1), due)
+    await next_of(events, Ready)
+    engine._submit(lambda: None if free.wait(PATIENCE) else pytest.fail("nobody set it free"))
+    rest = asyncio.ensure_future(gather_rest(events))
+    await asked.wait()
+    engine.cancel()
+    free.set()
+    assert await rest == []
+
+
 async def test_pause_takes_no_further_second_until_resume(engine: Engine, script: Script) -> None:
     asked: list[int] = []
     third = threading.Event()
