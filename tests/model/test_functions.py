@@ -4,7 +4,7 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from streaming_vlm_mlx.model.functions import attend, exp, silu
@@ -50,6 +50,9 @@ def test_silu_has_the_gradient_of_mlx() -> None:
 
 
 @settings(max_examples=40, deadline=None)
+@example(1, 2, 300, 0, "causal", 0)
+@example(2, 1, 257, 40, "causal", 1)
+@example(1, 1, 300, 7, "added", 2)
 @given(counts, counts, counts, st.integers(0, 6), st.sampled_from([None, "causal", "added"]), st.integers(0, 99))
 def test_attention(batch: int, kv_heads: int, n: int, cached: int, mask: str | None, seed: int) -> None:
     draw = np.random.default_rng(seed)
