@@ -13,6 +13,7 @@ from streaming_vlm_mlx.data.record import StreamingRecord, Turn
 from streaming_vlm_mlx.stream.spans import new_span, positions
 from streaming_vlm_mlx.text.layout import Layout
 from streaming_vlm_mlx.text.tokenizer import Tokenizer
+from streaming_vlm_mlx.text.vocabulary import Vocabulary
 from streaming_vlm_mlx.video.source import probe
 
 IGNORED = -100
@@ -72,10 +73,10 @@ class _Piece:
 class SampleBuilder:
     """Turns records into samples; decodes no frame."""
 
-    def __init__(self, tokenizer: Tokenizer, config: SampleConfig) -> None:
-        """Write in the ids of `tokenizer`."""
+    def __init__(self, tokenizer: Tokenizer, config: SampleConfig, vocabulary: Vocabulary | None = None) -> None:
+        """Write in the ids of `tokenizer`, those alone that have a row in `vocabulary`, if one is given."""
         self.config = config
-        self._tokenizer = tokenizer
+        self._tokenizer, self._vocabulary = tokenizer, vocabulary
         self._layout = Layout.of(tokenizer, "training")
 
     @property
@@ -109,7 +110,7 @@ class SampleBuilder:
         special = self._layout.special
         opening = (special.im_start, *special.previous, special.newline)
         system = self._layout.head_open[: -len(opening)]
-        turn = (*opening, *self._tokenizer.encode(previous), *self._layout.head_close)
+        turn = (*opening, *self._encode(previous), *self._layout.head_close)
         sink, tail = self.config.text_sink, self.config.text_sliding_window
         if (sink or tail) and sink + tail < len(turn):
             turn = turn[:sink] + turn[len(turn) - tail :]
@@ -119,12 +120,19 @@ class SampleBuilder:
         special, merge = self._layout.special, self.config.pixels.merge_size
         merged = grid[0], grid[1] // merge, grid[2] // merge
         # The line feed behind the role merges with one that opens the commentary, so both are encoded as one text.
-        said = self._tokenizer.encode("\n" + turn.assistant_text)
-        yield _Piece((*self._layout.user_open, *self._tokenizer.encode(turn.user_text)))
+        said = self._encode("\n" + turn.assistant_text)
+        yield _Piece((*self._layout.user_open, *self._encode(turn.user_text)))
         yield _Piece(self._layout.video(merged[0] * merged[1] * merged[2]), grid=merged)
         yield _Piece((*self._layout.turn_close, special.im_start, special.assistant, said[0]))
         yield _Piece((*said[1:], special.im_end), learnt=True)
         yield _Piece((special.newline,))
+
+    def _encode(self, text: str) -> list[int]:
+        ids = self._tokenizer.encode(text)
+        if self._vocabulary is None:
+            return ids
+        split: list[int] = self._vocabulary.to_ids(self._vocabulary.to_rows(ids)).tolist()
+        return split
 
     def _joined(self, pieces: list[_Piece], video_grid_thw: Ids, fps: float) -> Sample:
         input_ids = np.concatenate([piece.ids for piece in pieces], dtype=np.int32)

@@ -1,6 +1,7 @@
 """The decoder of Qwen2.5-VL: grouped queries, M-RoPE, gated feed-forward; at any size, the laptop's preset too."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import mlx.core as mx
@@ -9,6 +10,26 @@ import mlx.nn as nn
 from streaming_vlm_mlx.config import TextConfig
 from streaming_vlm_mlx.model.functions import attend, silu
 from streaming_vlm_mlx.model.rope import MRope, rotate
+from streaming_vlm_mlx.model.wrapping import Wrap, as_it_is
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The places whose hidden states are wanted, k a row; of all others the last layer makes keys and values only.
+
+    Attributes:
+        places: int [batch, k], each counted through all rows, row × n + place.
+        angles: cosines and sines of their positions, [batch, 1, k, head_dim // 2].
+        mask: added to their scores, [batch, 1, k, n].
+    """
+
+    places: mx.array
+    angles: tuple[mx.array, mx.array]
+    mask: mx.array
+
+    def of(self, x: mx.array) -> mx.array:
+        """Return [batch, k, width], those places of `x` [batch, n, width]."""
+        return x.reshape(-1, x.shape[-1])[self.places]
 
 
 class LayerCache(Protocol):
@@ -37,17 +58,21 @@ class Attention(nn.Module):
         angles: tuple[mx.array, mx.array],
         cache: LayerCache | None,
         mask: mx.array | str | None,
+        asked: Asked | None = None,
     ) -> mx.array:
-        """Map [batch, n, hidden_size] to itself; `angles` are the new tokens' cosines and sines."""
+        """Map [batch, n, hidden_size] to itself, or to `asked`'s places; `angles` are the new tokens'."""
         batch, n, _ = x.shape
-        q = self.q_proj(x).reshape(batch, n, self.num_heads, self.head_dim).transpose(0, 2, 1, 3)
+        q = self.q_proj(asked.of(x) if asked else x)
+        q = q.reshape(batch, -1, self.num_heads, self.head_dim).transpose(0, 2, 1, 3)
         keys = self.k_proj(x).reshape(batch, n, self.num_kv_heads, self.head_dim).transpose(0, 2, 1, 3)
         values = self.v_proj(x).reshape(batch, n, self.num_kv_heads, self.head_dim).transpose(0, 2, 1, 3)
         rotated = rotate(keys, *angles)
         if cache is not None:
             rotated, values = cache.update(keys, rotated, values)
+        if asked:
+            angles, mask = asked.angles, asked.mask
         out = attend(rotate(q, *angles), rotated, values, scale=self.head_dim**-0.5, mask=mask)
-        return self.o_proj(out.transpose(0, 2, 1, 3).reshape(batch, n, -1))
+        return self.o_proj(out.transpose(0, 2, 1, 3).reshape(batch, q.shape[2], -1))
 
 
 class MLP(nn.Module):
@@ -80,9 +105,11 @@ class DecoderLayer(nn.Module):
         angles: tuple[mx.array, mx.array],
         cache: LayerCache | None,
         mask: mx.array | str | None,
+        asked: Asked | None = None,
     ) -> mx.array:
-        """Map [batch, n, hidden_size] to itself."""
-        x = x + self.self_attn(self.input_layernorm(x), angles, cache, mask)
+        """Map [batch, n, hidden_size] to itself, or to `asked`'s places."""
+        attended = self.self_attn(self.input_layernorm(x), angles, cache, mask, asked)
+        x = (asked.of(x) if asked else x) + attended
         return x + self.mlp(self.post_attention_layernorm(x))
 
 
@@ -107,17 +134,22 @@ class StreamingDecoder(nn.Module):
         angles: tuple[mx.array, mx.array],
         caches: Sequence[LayerCache] | None = None,
         mask: mx.array | str | None = "causal",
+        asked: Asked | None = None,
+        wrap: Wrap = as_it_is,
     ) -> mx.array:
-        """Return the normed hidden states [batch, n, hidden_size] of `embeddings`, of the same shape.
+        """Return the normed hidden states [batch, n, hidden_size] of `embeddings`, or of `asked`'s places alone.
 
         Args:
             embeddings: the new tokens, video features in their places.
             angles: cosines and sines of the new tokens' positions, [n, head_dim // 2] or [batch, 1, n, head_dim // 2].
             caches: one a layer, or None to attend among the new tokens alone.
             mask: as in `functions.attend`; "causal" lines the new tokens up with the cache's end.
+            asked: the places that are wanted; None for all.
+            wrap: is given each layer, and returns what is called in its place.
         """
-        x = embeddings
+        x, last = embeddings, len(self.layers) - 1
         for number, layer in enumerate(self.layers):
-            x = layer(x, angles, caches[number] if caches else None, mask)
+            cache = caches[number] if caches else None
+            x = wrap(layer)(x, angles, cache, mask, asked if number == last else None)
         normed: mx.array = self.norm(x)
         return normed

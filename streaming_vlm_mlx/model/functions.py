@@ -18,6 +18,8 @@ _LOWEST, _HIGHEST = -126.0, 126.0
 # 2^f for f in [-0.5, 0.5], from the constant up, fitted at Chebyshev nodes: off by 2e-8 of it at most.
 _POWER_OF_TWO = (1.0, 0.6931472067, 0.2402265121, 0.0555032721, 0.0096180256, 0.0013400432, 0.0001546973)
 _HIDDEN = -1e9
+# Queries that are taken at a time where keys lie ahead of some of them: the products with those keys are not computed.
+_STRETCH = 128
 
 
 def uses_products(x: mx.array) -> bool:
@@ -68,7 +70,17 @@ def attend(q: mx.array, k: mx.array, v: mx.array, scale: float, mask: mx.array |
     """
     # A single query's softmax is short; there the one call of MLX's own beats many small ones.
     if not uses_products(q) or q.shape[2] == 1:
+        mask = mask.astype(q.dtype) if isinstance(mask, mx.array) else mask
         return mx.fast.scaled_dot_product_attention(q, k, v, scale=scale, mask=mask)
+    if not isinstance(mask, str) or q.shape[2] <= _STRETCH:
+        return _attend(q, k, v, scale, mask)
+    n, past = q.shape[2], k.shape[2] - q.shape[2]
+    stretches = ((start, min(start + _STRETCH, n)) for start in range(0, n, _STRETCH))
+    parts = [_attend(q[:, :, a:b], k[:, :, : past + b], v[:, :, : past + b], scale, mask) for a, b in stretches]
+    return mx.concatenate(parts, axis=2)
+
+
+def _attend(q: mx.array, k: mx.array, v: mx.array, scale: float, mask: mx.array | str | None) -> mx.array:
     batch, heads, n, width = q.shape
     kv_heads, m = k.shape[1], k.shape[2]
     # The queries that share a key lie side by side: one product a key head, and no key is repeated.

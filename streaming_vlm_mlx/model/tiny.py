@@ -1,8 +1,11 @@
 """The small preset: the same model at sizes that train on a laptop."""
 
 from dataclasses import replace
+from typing import cast
 
 import mlx.core as mx
+import mlx.nn as nn
+from mlx.utils import tree_flatten
 
 from streaming_vlm_mlx.config import ModelConfig, TextConfig, VisionConfig
 from streaming_vlm_mlx.model.vlm import VisionLanguageModel
@@ -45,11 +48,11 @@ def tiny_config(vocab_size: int, vision: bool = True) -> ModelConfig:
     )
 
 
-def seed_weights(model: VisionLanguageModel, seed: int) -> None:
+def seed_weights(model: nn.Module, seed: int) -> None:
     """Fill `model` with normal weights of deviation 1/√fan-in, drawn from `seed` alone; norms are 1 and biases 0."""
     key = mx.random.key(seed)
     filled = []
-    for name, array in model.named_arrays():
+    for name, array in cast(list[tuple[str, mx.array]], tree_flatten(model.parameters())):
         key, use = mx.random.split(key)
         if array.ndim == 1:
             value = mx.ones_like(array) if "norm" in name or "ln_q" in name else mx.zeros_like(array)

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from streaming_vlm_mlx.config import VisionConfig
 from streaming_vlm_mlx.model.functions import attend, silu
 from streaming_vlm_mlx.model.rope import rotate, vision_angles
+from streaming_vlm_mlx.model.wrapping import Wrap, as_it_is
 
 NORM_EPS = 1e-6
 
@@ -160,18 +161,22 @@ class VisionTower(nn.Module):
         self.merger = PatchMerger(config)
         self._plan = lru_cache(maxsize=8)(self._make_plan)
 
-    def __call__(self, pixel_values: mx.array, grid_thw: tuple[int, int, int]) -> mx.array:
+    def __call__(self, pixel_values: mx.array, grid_thw: tuple[int, int, int], wrap: Wrap = as_it_is) -> mx.array:
         """Return the features of one video (or image): [t × h × w / merge², out_hidden_size].
 
         Args:
             pixel_values: [t × h × w, channels × frames × patch × patch], in the processor's order.
-            grid_thw: temporal steps, rows and columns, in patches.
+            grid_thw: temporal steps, rows and columns, in patches; steps do not see one another, so videos of one size
+                can go in as one.
+            wrap: is given each block, and returns what is called in its place.
         """
-        x, _ = self.hidden(pixel_values, grid_thw)
+        x, _ = self.hidden(pixel_values, grid_thw, wrap)
         plan, _ = self._plan(*grid_thw[1:])
         return self.merger(x)[:, mx.array(np.argsort(plan.order))].reshape(-1, self.config.out_hidden_size)
 
-    def hidden(self, pixel_values: mx.array, grid_thw: tuple[int, int, int]) -> tuple[mx.array, WindowPlan]:
+    def hidden(
+        self, pixel_values: mx.array, grid_thw: tuple[int, int, int], wrap: Wrap = as_it_is
+    ) -> tuple[mx.array, WindowPlan]:
         """Return the last block's output [t, h × w, hidden_size], in window order, and that order."""
         steps, height, width = grid_thw
         plan, angles = self._plan(height, width)
@@ -180,7 +185,7 @@ class VisionTower(nn.Module):
         x = self.patch_embed(patches.reshape(steps, height * width, -1))
         whole = ((1, height * width),)
         for number, block in enumerate(self.blocks):
-            x = block(x, angles, whole if number in self.config.fullatt_block_indexes else plan.runs)
+            x = wrap(block)(x, angles, whole if number in self.config.fullatt_block_indexes else plan.runs)
         return x, plan
 
     def _make_plan(self, height: int, width: int) -> tuple[WindowPlan, tuple[mx.array, mx.array]]:

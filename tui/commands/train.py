@@ -133,12 +133,11 @@ def _benchmark(args: argparse.Namespace, machine: "Backend") -> int:
 
     from streaming_vlm_mlx.train.benchmark import default_config, measure
     from streaming_vlm_mlx.train.config import read_train_config
-    from streaming_vlm_mlx.train.gradients import Work, open_streams
 
     config = read_train_config(args.config) if args.config else default_config()
-    work = Work(open_streams(_cores(machine)), machine.dtype)
-    speeds = list(measure(config, work, BENCHMARK_ROUNDS, time.perf_counter))
-    where = f"{machine.kind}, {len(work.streams)} side by side" if machine.device == "cpu" else machine.kind
+    cores = _cores(machine)
+    speeds = list(measure(config, machine.dtype, cores, BENCHMARK_ROUNDS, time.perf_counter))
+    where = f"{machine.kind}, {cores} side by side" if machine.device == "cpu" else machine.kind
     print(
         f"{median(speeds):.1f} s of video a second (best {max(speeds):.1f}): "
         f"{config.data.batches.batch_size} windows of {config.data.seconds} s an update, {where}"

@@ -1,0 +1,100 @@
+"""What a run begins with: its model, its words, its windows."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import mlx.core as mx
+
+from streaming_vlm_mlx.config import StreamConfig
+from streaming_vlm_mlx.data.record_file import RecordFile
+from streaming_vlm_mlx.data.samples import SampleBuilder, SampleConfig
+from streaming_vlm_mlx.data.windows import Windows
+from streaming_vlm_mlx.errors import SvmError
+from streaming_vlm_mlx.locate import locate
+from streaming_vlm_mlx.model.checkpoint import Checkpoint, load_checkpoint
+from streaming_vlm_mlx.model.tiny import seed_weights, tiny_config
+from streaming_vlm_mlx.model.vlm import VisionLanguageModel
+from streaming_vlm_mlx.text.tokenizer import Tokenizer
+from streaming_vlm_mlx.text.vocabulary_build import build, count_ids
+from streaming_vlm_mlx.train.config import TrainConfig
+
+# Enough to know what is said; a vocabulary needs no more.
+_COUNTED_RECORDS = 20_000
+
+Report = Callable[[str], None]
+
+
+def open_records(paths: Sequence[str], report: Report) -> list[RecordFile]:
+    """Open files of records, and tell `report` of lines that are left out.
+
+    Raises:
+        SvmError: there are no files, or one can not be used.
+    """
+    if not paths:
+        raise SvmError("there is nothing to learn from: name a file of records in data.records, or with --records.")
+    files = [RecordFile.open(Path(path)) for path in paths]
+    for file in files:
+        if file.skipped_count:
+            report(f"{file.skipped_count} records of {file.path} are left out, the first: {file.skipped[0]}")
+    return files
+
+
+def make_windows(files: Sequence[RecordFile], config: TrainConfig) -> Windows:
+    """Cut records into the windows that `config` asks for.
+
+    Raises:
+        SvmError: windows of that length and stride make no sense.
+    """
+    return Windows(files, config.data.seconds, config.data.stride)
+
+
+def make_builder(checkpoint: Checkpoint, config: TrainConfig) -> SampleBuilder:
+    """Return what writes windows in the model's ids."""
+    vision = checkpoint.model.config.vision_config
+    data = config.data
+    sample = SampleConfig(
+        text_sink=data.text_sink,
+        text_sliding_window=data.text_sliding_window,
+        tokens_per_second=vision.tokens_per_second if vision else 0.0,
+        all_text=data.all_text,
+        pixels=data.pixels,
+    )
+    return SampleBuilder(checkpoint.tokenizer, sample, checkpoint.vocabulary)
+
+
+def begin(config: TrainConfig, files: Sequence[RecordFile]) -> Checkpoint:
+    """Return the model that the run begins with, in float32.
+
+    Raises:
+        SvmError: the checkpoint can not be read, or the sizes do not fit one another.
+    """
+    stream = make_stream(config, files)
+    if config.start.checkpoint is not None:
+        return replace(load_checkpoint(locate(config.start.checkpoint), mx.float32), stream=stream)
+    tokenizer = Tokenizer.load()
+    vocabulary = build(tokenizer, count_ids(tokenizer, _texts(files)), config.start.vocabulary)
+    sizes = tiny_config(len(vocabulary)).merged(config.start.sizes)
+    if sizes.text_config.vocab_size != len(vocabulary):
+        raise SvmError("start.sizes: vocab_size follows from start.vocabulary; leave it out.")
+    model = VisionLanguageModel(sizes)
+    seed_weights(model, config.start.seed)
+    return Checkpoint(model, tokenizer, vocabulary, stream)
+
+
+def make_stream(config: TrainConfig, files: Sequence[RecordFile]) -> StreamConfig:
+    """Return the settings that the model will stream under: those that it learns in, `config.stream` laid over them."""
+    fps = files[0][0].fps if files else StreamConfig().fps
+    return replace(config.learnt_stream(), fps=fps).merged(config.stream)
+
+
+def _texts(files: Sequence[RecordFile]) -> Iterator[str]:
+    """Yield what the records say, of many records a sample that is spread evenly."""
+    every = max(1, sum(len(file) for file in files) // _COUNTED_RECORDS)
+    for file in files:
+        for number in range(0, len(file), every):
+            record = file[number]
+            yield record.previous
+            for turn in record.turns:
+                yield turn.user_text
+                yield turn.assistant_text

@@ -1,0 +1,282 @@
+"""A training run's settings. A wrong key costs hours when it is ignored, so here none is."""
+
+import dataclasses
+import difflib
+import typing
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from streaming_vlm_mlx.config import FromDict, ModelConfig, PixelConfig, StreamConfig, read_yaml
+from streaming_vlm_mlx.data.batches import BatchConfig
+from streaming_vlm_mlx.errors import SvmError
+from streaming_vlm_mlx.train.schedule import ScheduleConfig
+
+HeadKind = Literal["picture", "patch", "place"]
+
+
+@dataclass(frozen=True)
+class StartConfig(FromDict):
+    """The model that a run begins with.
+
+    Attributes:
+        checkpoint: a folder, a name below ``checkpoints/`` or a hub id to go on from; null begins with random weights.
+        sizes: settings of ``config.json`` laid over the laptop's preset, for random weights.
+        vocabulary: rows of the embedding, for random weights; what the records say most has one.
+        seed: of the random weights.
+    """
+
+    checkpoint: str | None = None
+    sizes: dict[str, Any] = field(default_factory=dict)
+    vocabulary: int = 4096
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class DataConfig(FromDict):
+    """What is learnt from.
+
+    Attributes:
+        records: files of records, as ``svm-tui convert`` writes them.
+        seconds: of a window; all attend to all before them in it.
+        stride: seconds from one window's start to the next's.
+        text_sink: tokens kept at the head of the previous text's turn, its opening markup counted.
+        text_sliding_window: tokens kept at its tail, its end mark and line feed counted; 0 for both keeps all.
+        all_text: positions count up on one axis, video too.
+        pixels: how frames become patches.
+        batches: how windows become batches.
+    """
+
+    records: tuple[str, ...] = ()
+    seconds: int = 24
+    stride: int = 12
+    text_sink: int = 512
+    text_sliding_window: int = 512
+    all_text: bool = False
+    pixels: PixelConfig = field(default_factory=PixelConfig)
+    batches: BatchConfig = field(default_factory=BatchConfig)
+
+
+@dataclass(frozen=True)
+class OptimizerConfig(FromDict):
+    """AdamW (arXiv 1711.05101).
+
+    Attributes:
+        learning_rate: the highest of the schedule.
+        betas: how slowly the two running means move.
+        eps: keeps the division finite.
+        weight_decay: of matrices; norms and biases have none.
+        max_grad_norm: a longer gradient is cut to this length.
+        accumulate: batches that make one update.
+    """
+
+    learning_rate: float = 1e-3
+    betas: tuple[float, ...] = (0.9, 0.95)
+    eps: float = 1e-8
+    weight_decay: float = 0.1
+    max_grad_norm: float = 1.0
+    accumulate: int = 1
+
+    def check(self) -> None:
+        """Refuse values that can not train.
+
+        Raises:
+            SvmError: names the setting.
+        """
+        for name in ("learning_rate", "eps", "max_grad_norm", "accumulate"):
+            if getattr(self, name) <= 0:
+                raise SvmError(f"optimizer.{name} is {getattr(self, name)}; it must be above 0.")
+        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
+            raise SvmError(f"optimizer.betas is {list(self.betas)}; it must be two numbers from 0 to below 1.")
+
+
+@dataclass(frozen=True)
+class HeadConfig(FromDict):
+    """One thing to tell.
+
+    Attributes:
+        name: of the array in a clip's sidecar.
+        kind: ``picture`` sorts a whole picture into classes; ``patch`` each merged patch; ``place`` says in which
+            merged patch a thing is.
+        classes: how many there are; a place has none.
+        weight: of this head's loss among the others'.
+    """
+
+    name: str = ""
+    kind: HeadKind = "picture"
+    classes: int = 2
+    weight: float = 1.0
+
+    def check(self) -> None:
+        """Refuse a head without a name, or with nothing to choose from.
+
+        Raises:
+            SvmError: names the setting.
+        """
+        if not self.name or self.name == "text":
+            raise SvmError(f"auxiliary.heads: {self.name!r} can not be a head's name.")
+        if self.classes < 2:
+            raise SvmError(f"auxiliary.heads: {self.name} has {self.classes} classes; there must be 2 or more.")
+
+
+@dataclass(frozen=True)
+class AuxiliaryConfig(FromDict):
+    """What the vision tower is taught beside the words.
+
+    Attributes:
+        heads: what is to be told of each picture.
+        weight: of the heads' loss beside that of the words.
+        first_steps: updates at the beginning that are made for the heads alone.
+    """
+
+    heads: tuple[HeadConfig, ...] = ()
+    weight: float = 0.1
+    first_steps: int = 0
+
+    def check(self) -> None:
+        """Refuse two heads of one name, and steps for heads that are not there.
+
+        Raises:
+            SvmError: names the setting.
+        """
+        names = [head.name for head in self.heads]
+        if len(set(names)) < len(names):
+            raise SvmError("auxiliary.heads: two heads have one name.")
+        if self.first_steps and not self.heads:
+            raise SvmError(f"auxiliary.first_steps is {self.first_steps}, but there are no heads to learn.")
+
+
+@dataclass(frozen=True)
+class EvaluationConfig(FromDict):
+    """How a run is watched; it happens whenever the run is saved.
+
+    Attributes:
+        records: files of records that are not learnt from.
+        batches: read at most; null reads all.
+        patience: evaluations without a new best before the run ends early; null never does.
+    """
+
+    records: tuple[str, ...] = ()
+    batches: int | None = None
+    patience: int | None = None
+
+
+@dataclass(frozen=True)
+class SavingConfig(FromDict):
+    """When a run is saved.
+
+    Attributes:
+        every: updates between two savings.
+        keep: savings that are kept.
+    """
+
+    every: int = 200
+    keep: int = 3
+
+    def check(self) -> None:
+        """Refuse to save never or nothing.
+
+        Raises:
+            SvmError: names the setting.
+        """
+        for name in ("every", "keep"):
+            if getattr(self, name) < 1:
+                raise SvmError(f"saving.{name} is {getattr(self, name)}; it must be 1 or more.")
+
+
+@dataclass(frozen=True)
+class TrainConfig(FromDict):
+    """A training run.
+
+    Attributes:
+        start: the model that it begins with.
+        data: what is learnt from.
+        optimizer: how the weights move.
+        schedule: how long, and how fast over time.
+        auxiliary: heads on the vision tower.
+        evaluation: how the run is watched.
+        saving: when it is saved.
+        freeze: patterns (``visual.*``) of parameters that do not move.
+        recompute: forget what layers held and compute it again for the gradient; slower, with far less memory.
+        stream: settings of ``stream.yaml`` laid over those that follow from `data`.
+        seed: of the order of the windows, and of the heads' first weights.
+    """
+
+    start: StartConfig = field(default_factory=StartConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    auxiliary: AuxiliaryConfig = field(default_factory=AuxiliaryConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    saving: SavingConfig = field(default_factory=SavingConfig)
+    freeze: tuple[str, ...] = ()
+    recompute: bool = False
+    stream: dict[str, Any] = field(default_factory=dict)
+    seed: int = 0
+
+    def learnt_stream(self) -> StreamConfig:
+        """Return the windows that the model learns in, and their wording, as a stream's settings."""
+        data, opening, closing = self.data, 4, 1
+        keeps_all = not (data.text_sink or data.text_sliding_window)
+        return StreamConfig(
+            window=data.seconds,
+            text_round=data.seconds,
+            sink=None if keeps_all else max(data.text_sink - opening, 0),
+            slide=None if keeps_all else max(data.text_sliding_window - closing, 0),
+            all_text=data.all_text,
+            style="training",
+            pixels=data.pixels,
+        )
+
+    def check(self) -> None:
+        """Refuse settings of the stream that none can run under.
+
+        Raises:
+            SvmError: names the setting.
+        """
+        self.learnt_stream().merged(self.stream)
+
+
+def read_train_config(path: Path) -> TrainConfig:
+    """Read a run's YAML.
+
+    Raises:
+        SvmError: the file is absent or damaged, has a key that is no setting, or a value that does not fit one.
+    """
+    values = read_yaml(path)
+    for key, near in _unknown(TrainConfig, values, ""):
+        hint = f"; did you mean {near!r}?" if near else "."
+        raise SvmError(f"{path}: there is no setting {key!r}{hint}")
+    try:
+        return TrainConfig.from_dict(values)
+    except SvmError as error:
+        raise SvmError(f"{path}: {error}") from error
+
+
+def _unknown(part: type, values: object, above: str) -> Iterator[tuple[str, str]]:
+    """Yield the dotted keys in `values` that `part` has no field for, each with a field of nearly that name or ""."""
+    if not isinstance(values, Mapping):
+        return
+    hints = typing.get_type_hints(part) | _OPEN.get(part, {})
+    for key, value in values.items():
+        if key not in hints:
+            near = difflib.get_close_matches(str(key), hints, 1)
+            yield f"{above}{key}", near[0] if near else ""
+            continue
+        inner = _part_of(hints[key])
+        items = value if isinstance(value, list) else [value]
+        for item in items if inner else ():
+            yield from _unknown(typing.cast(type, inner), item, f"{above}{key}.")
+
+
+# Settings that are laid over those of another part, and so have its keys.
+_OPEN: dict[type, dict[str, Any]] = {StartConfig: {"sizes": ModelConfig}, TrainConfig: {"stream": StreamConfig}}
+
+
+def _part_of(hint: Any) -> type | None:
+    """Return the dataclass in `hint`, which may be optional or a tuple of many."""
+    for candidate in (hint, *typing.get_args(hint)):
+        if isinstance(candidate, type) and dataclasses.is_dataclass(candidate):
+            return candidate
+    return None

@@ -1,0 +1,146 @@
+"""A run as a whole: from settings and a folder to a trained checkpoint."""
+
+import importlib.util
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import mlx.core as mx
+import yaml
+from mlx.utils import tree_reduce
+
+from streaming_vlm_mlx.atomic import write_text
+from streaming_vlm_mlx.data.batches import Batches
+from streaming_vlm_mlx.data.record_file import RecordFile
+from streaming_vlm_mlx.data.samples import SampleBuilder
+from streaming_vlm_mlx.data.workers import FramePool
+from streaming_vlm_mlx.errors import SvmError
+from streaming_vlm_mlx.model.checkpoint import Checkpoint, load_checkpoint
+from streaming_vlm_mlx.model.tiny import seed_weights
+from streaming_vlm_mlx.train.beginning import begin, make_builder, make_stream, make_windows, open_records
+from streaming_vlm_mlx.train.config import TrainConfig
+from streaming_vlm_mlx.train.crew import hired
+from streaming_vlm_mlx.train.events import Began, Event, Note, Saved
+from streaming_vlm_mlx.train.feeding import Dataset, Feeder
+from streaming_vlm_mlx.train.jobs import Blueprint, make_learner
+from streaming_vlm_mlx.train.loss import Learner
+from streaming_vlm_mlx.train.metrics import MetricsFile, plot_losses
+from streaming_vlm_mlx.train.optimizer import make_optimizer
+from streaming_vlm_mlx.train.state import Progress, RunFolder, load_training, read_progress
+from streaming_vlm_mlx.train.targets import TargetReader
+from streaming_vlm_mlx.train.trainer import Trained, Trainer, Watch
+
+Say = Callable[[str], None]
+
+
+def train(config: TrainConfig, out: Path, resume: bool, dtype: mx.Dtype, cores: int, watch: Watch) -> Progress:
+    """Train under `config` into the folder `out`; return where the run stands when it ends.
+
+    Args:
+        config: the run's settings.
+        out: see `state` for what lies in it afterwards.
+        resume: go on from the newest saving in `out`, to the same losses as without the break.
+        dtype: what to compute in; weights are float32.
+        cores: shards that are worked on side by side: a CPU's cores; 1 on a GPU.
+        watch: the world around the run.
+
+    Raises:
+        SvmError: settings, records, checkpoint or folder can not be used.
+    """
+    folder = RunFolder(out)
+    if not resume:
+        folder.check_new()
+    saving = folder.newest() if resume else None
+    report = _kept(folder, read_progress(saving).step if saving else 0, watch.report)
+
+    def say(text: str) -> None:
+        report(Note(text))
+
+    files = open_records(config.data.records, say)
+    windows = make_windows(files, config)
+    progress = read_progress(saving) if saving else Progress(seed=config.seed, windows=len(windows))
+    _check_same(progress, config, len(windows), out)
+    checkpoint = begin(config, files) if saving is None else _saved(saving, config, files)
+    blueprint = Blueprint(checkpoint.model.config, config.auxiliary.heads, config.freeze, config.recompute)
+    trained = _make_trained(config, checkpoint, blueprint, saving, cores, say)
+    write_text(folder.settings, yaml.safe_dump(config.to_dict(), sort_keys=False))
+    builder = make_builder(trained.checkpoint, config)
+    learnt = Dataset(windows, Batches(windows, builder, config.data.batches, config.seed, report=say))
+    watched = _watched(config, builder, say)
+    report(Began(progress.step, config.schedule.steps, len(windows), _count(trained.learner)))
+    watch = replace(watch, report=report)
+    batches = config.data.batches
+    with (
+        FramePool(batches.workers, int(batches.cache_mb * 1e6)) as frames,
+        hired(trained.learner, blueprint, dtype, cores) as crew,
+    ):
+        trainer = Trainer(config, folder, trained, crew, learnt, watched, progress, watch)
+        trainer.run(frames)
+    return trainer.progress
+
+
+def _make_trained(
+    config: TrainConfig, checkpoint: Checkpoint, blueprint: Blueprint, saving: Path | None, parts: int, say: Say
+) -> Trained:
+    """Return the model with its heads and its optimizer, fresh or as `saving` has them."""
+    if blueprint.heads and blueprint.model.vision_config is None:
+        raise SvmError("auxiliary.heads: this model has no vision tower to teach.")
+    learner = make_learner(checkpoint.model, blueprint)
+    if not _count(learner)[0]:
+        raise SvmError("freeze: nothing is left that could move.")
+    if learner.vision_heads is not None:
+        seed_weights(learner.vision_heads, config.seed)
+    optimizer = make_optimizer(config.optimizer)
+    optimizer.init(learner.trainable_parameters())
+    if saving is not None:
+        load_training(saving, optimizer, learner.vision_heads)
+    mx.eval(learner.parameters(), optimizer.state)
+    pixels = config.data.pixels
+    targets = TargetReader(blueprint.heads, pixels.temporal_patch_size, pixels.merge_size)
+    return Trained(checkpoint, learner, optimizer, Feeder(checkpoint, targets, parts, say))
+
+
+def _saved(saving: Path, config: TrainConfig, files: Sequence[RecordFile]) -> Checkpoint:
+    found = load_checkpoint(saving, mx.float32)
+    return replace(found, stream=make_stream(config, files))
+
+
+def _watched(config: TrainConfig, builder: SampleBuilder, say: Say) -> Dataset | None:
+    if not config.evaluation.records:
+        return None
+    windows = make_windows(open_records(config.evaluation.records, say), config)
+    return Dataset(windows, Batches(windows, builder, config.data.batches, config.seed, report=say))
+
+
+def _kept(folder: RunFolder, step: int, report: Callable[[Event], None]) -> Callable[[Event], None]:
+    """Return `report` with every figure written down first, and drawn whenever the run is saved."""
+    metrics = MetricsFile(folder.metrics, step)
+    can_draw = importlib.util.find_spec("matplotlib") is not None
+
+    def both(event: Event) -> None:
+        metrics.add(event)
+        report(event)
+        if isinstance(event, Saved) and can_draw:
+            plot_losses(folder.metrics, folder.plot)
+        elif isinstance(event, Began) and not can_draw:
+            report(Note("the losses are not drawn: pip install 'svm-tui[plot]' for that."))
+
+    return both
+
+
+def _check_same(progress: Progress, config: TrainConfig, windows: int, out: Path) -> None:
+    """Refuse to go on in data that lie otherwise than when the run was saved."""
+    if progress.windows != windows:
+        raise SvmError(
+            f"{out} was trained on {progress.windows} windows, now there are {windows}; go on with the same records, "
+            "or start a new run from it with start.checkpoint."
+        )
+    if progress.seed != config.seed:
+        raise SvmError(f"{out} was trained with seed {progress.seed}, not {config.seed}; go on with that one.")
+
+
+def _count(learner: Learner) -> tuple[int, int]:
+    """Return how many numbers move, and how many there are."""
+    trees = learner.trainable_parameters(), learner.parameters()
+    moving, every = (tree_reduce(lambda count, array: count + array.size, tree, 0) for tree in trees)
+    return moving, every

@@ -1,0 +1,187 @@
+"""The loop of a run: batches in, updates, savings, and events to whoever watches."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from itertools import islice
+
+import mlx.optimizers as optim
+
+from streaming_vlm_mlx.data.batches import Batch
+from streaming_vlm_mlx.data.workers import FramePool
+from streaming_vlm_mlx.errors import SvmError
+from streaming_vlm_mlx.model.checkpoint import Checkpoint
+from streaming_vlm_mlx.train.config import TrainConfig
+from streaming_vlm_mlx.train.crew import Crew
+from streaming_vlm_mlx.train.evaluation import evaluate
+from streaming_vlm_mlx.train.events import Evaluated, Event, Note, Saved, Stepped
+from streaming_vlm_mlx.train.feeding import Dataset, Feeder
+from streaming_vlm_mlx.train.loss import TEXT, Learner, Weights, count_targets
+from streaming_vlm_mlx.train.schedule import rate_fraction
+from streaming_vlm_mlx.train.shards import Shard
+from streaming_vlm_mlx.train.state import Progress, RunFolder
+from streaming_vlm_mlx.train.update import Updated, update
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a run moves, and how.
+
+    Attributes:
+        checkpoint: the model with all that belongs to it.
+        learner: the model and its vision heads.
+        optimizer: of both.
+        feeder: makes shards for the model.
+    """
+
+    checkpoint: Checkpoint
+    learner: Learner
+    optimizer: optim.MultiOptimizer
+    feeder: Feeder
+
+
+@dataclass(frozen=True)
+class Watch:
+    """The world around a run.
+
+    Attributes:
+        report: is told of what happens, in the run's own thread.
+        clock: reads seconds.
+        stopped: asked before each update; once true, the run is saved and ends.
+    """
+
+    report: Callable[[Event], None]
+    clock: Callable[[], float]
+    stopped: Callable[[], bool]
+
+
+class Trainer:
+    """A run, from where it stands to its end or until it is stopped."""
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        folder: RunFolder,
+        trained: Trained,
+        crew: Crew,
+        learnt: Dataset,
+        watched: Dataset | None,
+        progress: Progress,
+        watch: Watch,
+    ) -> None:
+        """Prepare; nothing is computed yet.
+
+        Args:
+            config: the run's settings.
+            folder: where it is saved.
+            trained: what moves.
+            crew: who computes.
+            learnt: what it learns from.
+            watched: what it is evaluated on, or None.
+            progress: where it stands.
+            watch: the world around it.
+        """
+        self._config, self._folder, self._trained, self._crew = config, folder, trained, crew
+        self._learnt, self._watched, self._watch = learnt, watched, watch
+        self.progress = progress
+
+    def run(self, frames: FramePool) -> None:
+        """Go on until the last update, an early end or a stop.
+
+        Raises:
+            SvmError: nothing can be learnt from, or the folder can not be written.
+        """
+        batches = self._learnt.batches.read(frames, self.progress.position)
+        saved = self.progress.step
+        while self.progress.step < self._config.schedule.steps and not self._is_over():
+            group, shards = self._next(batches)
+            if self._watch.stopped():
+                break
+            self._step(group, shards)
+            if self.progress.step % self._config.saving.every == 0:
+                self._look_and_save(frames)
+                saved = self.progress.step
+        if self.progress.step > saved:
+            self._look_and_save(frames)
+
+    def _next(self, batches: Iterator[Batch]) -> tuple[list[Batch], list[Shard]]:
+        """Return the batches of the next update; those with nothing to learn in them are passed over."""
+        last = None
+        while True:
+            group = list(islice(batches, self._config.optimizer.accumulate))
+            shards = [shard for batch in group for shard in self._trained.feeder.shards(batch, self._learnt.windows)]
+            if self._counts(shards) or self._watch.stopped():
+                return group, shards
+            last = last or group[0].epoch + 1
+            if group[-1].epoch > last:
+                raise SvmError(
+                    "A whole epoch held nothing to learn; see the reasons above, and convert the data again."
+                )
+
+    def _counts(self, shards: list[Shard]) -> bool:
+        """Whether something in `shards` has a weight in the update that comes."""
+        learner, weights = self._trained.learner, self._weights()
+        return any(count and learner.weight(part, weights) for part, count in count_targets(shards).items())
+
+    def _step(self, group: list[Batch], shards: list[Shard]) -> None:
+        number = self.progress.step
+        fraction = rate_fraction(number, self._config.schedule)
+        trained, optimizer = self._trained, self._config.optimizer
+        weights, begun = self._weights(), self._watch.clock()
+        done = update(trained.learner, trained.optimizer, self._crew, shards, weights, optimizer, fraction)
+        self.progress = replace(self.progress, step=number + 1, position=group[-1].following)
+        self._watch.report(self._stepped(done, group, fraction, begun))
+
+    def _stepped(self, done: Updated, group: list[Batch], fraction: float, begun: float) -> Stepped:
+        return Stepped(
+            step=self.progress.step,
+            losses=done.losses,
+            learning_rate=self._config.optimizer.learning_rate * fraction,
+            grad_norm=done.grad_norm,
+            video_seconds=sum(batch.seconds for batch in group),
+            tokens=sum(batch.tokens.input_ids.size for batch in group),
+            epoch=group[-1].epoch,
+            begun=begun,
+            ended=self._watch.clock(),
+        )
+
+    def _weights(self) -> Weights:
+        """Return what counts in the update that comes."""
+        auxiliary = self._config.auxiliary
+        if self.progress.step < auxiliary.first_steps:
+            return Weights(text=0.0, heads=1.0)
+        return Weights(text=1.0, heads=auxiliary.weight if auxiliary.heads else 0.0)
+
+    def _look_and_save(self, frames: FramePool) -> None:
+        """Evaluate, if there is something to evaluate on, save, and let the run's folder play the best so far."""
+        is_best = self._watched is None
+        if self._watched is not None:
+            feeder, limit = self._trained.feeder, self._config.evaluation.batches
+            weights, stopped = replace(self._weights(), text=1.0), self._watch.stopped
+            losses = evaluate(self._crew, feeder, self._watched, frames, weights, limit, stopped)
+            is_best = self._note(losses) if TEXT in losses else self.progress.best is None
+        self._save(is_best)
+
+    def _note(self, losses: dict[str, float]) -> bool:
+        """Enter an evaluation; return whether the words' loss was never lower."""
+        loss, best = losses[TEXT], self.progress.best
+        is_best = best is None or loss < best
+        since = 0 if is_best else self.progress.since_best + 1
+        self.progress = replace(self.progress, best=loss if is_best else best, since_best=since)
+        self._watch.report(Evaluated(self.progress.step, losses, is_best))
+        return is_best
+
+    def _is_over(self) -> bool:
+        """Whether the run was stopped, or has not become better for too long."""
+        patience = self._config.evaluation.patience
+        if patience is not None and self.progress.since_best >= patience:
+            self._watch.report(Note(f"{patience} evaluations brought nothing better; the run ends here."))
+            return True
+        return self._watch.stopped()
+
+    def _save(self, is_best: bool) -> None:
+        trained = self._trained
+        heads, keep = trained.learner.vision_heads, self._config.saving.keep
+        saving = self._folder.save(self.progress, trained.checkpoint, trained.optimizer, heads, keep)
+        if is_best:
+            self._folder.publish(saving)
+        self._watch.report(Saved(self.progress.step, saving))

@@ -1,0 +1,112 @@
+from pathlib import Path
+
+import pytest
+import yaml
+
+from streaming_vlm_mlx.config import PixelConfig
+from streaming_vlm_mlx.errors import SvmError
+from streaming_vlm_mlx.train.config import HeadConfig, TrainConfig, read_train_config
+
+CONFIGS = sorted((Path(__file__).parents[2] / "configs" / "train").glob("*.yaml"))
+
+
+def read(tmp_path: Path, text: str) -> TrainConfig:
+    path = tmp_path / "run.yaml"
+    path.write_text(text, encoding="utf-8")
+    return read_train_config(path)
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
+def test_the_examples_are_read(path: Path) -> None:
+    config = read_train_config(path)
+    assert config != TrainConfig()
+    assert path.read_text(encoding="utf-8").startswith("# Use ")
+    assert TrainConfig.from_dict(yaml.safe_load(yaml.safe_dump(config.to_dict()))) == config
+
+
+def test_parts_are_read(tmp_path: Path) -> None:
+    text = """
+        data: {records: [a.jsonl, b.jsonl], pixels: {min_pixels: 784}, batches: {batch_size: 3}}
+        optimizer: {learning_rate: 1, betas: [0.8, 0.9]}
+        auxiliary: {heads: [{name: ball, kind: place}, {name: kit, classes: 10, weight: 0.5}]}
+    """
+    config = read(tmp_path, text)
+    assert config.data.records == ("a.jsonl", "b.jsonl")
+    assert config.data.pixels == PixelConfig(min_pixels=784)
+    assert config.data.batches.batch_size == 3
+    assert config.optimizer.learning_rate == 1.0
+    assert config.auxiliary.heads == (HeadConfig("ball", "place"), HeadConfig("kit", classes=10, weight=0.5))
+
+
+def test_an_empty_file_is_all_defaults(tmp_path: Path) -> None:
+    assert read(tmp_path, "") == TrainConfig()
+
+
+UNKNOWN = {
+    "optimiser: {}": ("optimiser", "optimizer"),
+    "optimizer: {lerning_rate: 1}": ("optimizer.lerning_rate", "learning_rate"),
+    "data: {pixels: {max_pixel: 5}}": ("data.pixels.max_pixel", "max_pixels"),
+    "data: {batches: {size: 5}}": ("data.batches.size", ""),
+    "auxiliary: {heads: [{name: ball}, {name: a, clases: 3}]}": ("auxiliary.heads.clases", "classes"),
+    "start: {sizes: {text_config: {hidden: 5}}}": ("start.sizes.text_config.hidden", "hidden_size"),
+    "stream: {sampling: {temprature: 1}}": ("stream.sampling.temprature", "temperature"),
+    "1: 2": ("1", ""),
+}
+
+
+@pytest.mark.parametrize("text", UNKNOWN)
+def test_a_key_that_is_no_setting_is_named(text: str, tmp_path: Path) -> None:
+    key, near = UNKNOWN[text]
+    with pytest.raises(SvmError) as caught:
+        read(tmp_path, text)
+    message = str(caught.value)
+    assert message.startswith(f"{tmp_path / 'run.yaml'}: there is no setting '{key}'")
+    assert near in message
+    assert ("did you mean" in message) == bool(near)
+
+
+WRONG = {
+    "data: 5": "TrainConfig.data is 5",
+    "optimizer: {learning_rate: fast}": "OptimizerConfig.learning_rate is 'fast'",
+    "optimizer: {learning_rate: true}": "OptimizerConfig.learning_rate is True",
+    "optimizer: {betas: [0.9]}": "optimizer.betas is [0.9]",
+    "optimizer: {betas: [0.9, 1.0]}": "optimizer.betas is [0.9, 1.0]",
+    "optimizer: {accumulate: 0}": "optimizer.accumulate is 0",
+    "schedule: {steps: 2.5}": "ScheduleConfig.steps is 2.5",
+    "data: {records: train.jsonl}": "DataConfig.records is 'train.jsonl'",
+    "freeze: [1]": "TrainConfig.freeze is 1",
+    "recompute: sometimes": "TrainConfig.recompute is 'sometimes'",
+    "saving: {every: 0}": "saving.every is 0",
+    "auxiliary: {heads: [{kind: place}]}": "'' can not be a head's name",
+    "auxiliary: {heads: [{name: text}]}": "'text' can not be a head's name",
+    "auxiliary: {heads: [{name: a, classes: 1}]}": "a has 1 classes",
+    "auxiliary: {heads: [{name: a}, {name: a}]}": "two heads have one name",
+    "auxiliary: {heads: [{name: a, kind: pixel}]}": "HeadConfig.kind is 'pixel'",
+    "auxiliary: {first_steps: 5}": "auxiliary.first_steps is 5",
+    "stream: {window: 0}": "window is 0",
+    "- a": "holds a list",
+    "a: [": "is not YAML",
+}
+
+
+@pytest.mark.parametrize("text", WRONG)
+def test_a_value_that_does_not_fit_is_named(text: str, tmp_path: Path) -> None:
+    with pytest.raises(SvmError) as caught:
+        read(tmp_path, text)
+    assert str(tmp_path / "run.yaml") in str(caught.value)
+    assert WRONG[text] in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_absent_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SvmError, match=r"absent\.yaml can not be read"):
+        read_train_config(tmp_path / "absent.yaml")
+
+
+def test_the_stream_keeps_what_was_learnt_in() -> None:
+    values = {"data": {"seconds": 7, "text_sink": 12, "text_sliding_window": 31, "all_text": True}}
+    learnt = TrainConfig.from_dict(values).learnt_stream()
+    assert (learnt.window, learnt.text_round, learnt.style, learnt.all_text) == (7, 7, "training", True)
+    assert (learnt.sink, learnt.slide) == (8, 30)
+    everything = TrainConfig.from_dict({"data": {"text_sink": 0, "text_sliding_window": 0}}).learnt_stream()
+    assert (everything.sink, everything.slide) == (None, None)

@@ -1,0 +1,227 @@
+"""Whole runs: they learn, they stop and go on, they leave what can be played."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+import pytest
+
+from streaming_vlm_mlx.config import StreamConfig
+from streaming_vlm_mlx.errors import SvmError
+from streaming_vlm_mlx.locate import read_stream_config
+from streaming_vlm_mlx.model.checkpoint import load_checkpoint
+from streaming_vlm_mlx.train.events import Began, Evaluated, Note, Saved
+from streaming_vlm_mlx.train.metrics import read_metrics
+from tests.train.running import BASE, run, write_records
+
+HEADS = {"heads": [{"name": "grey", "kind": "picture", "classes": 3}]}
+
+
+@pytest.fixture(scope="module")
+def records(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("records")
+    path = write_records(folder)
+    times = np.arange(60) / 10
+    for clip in folder.glob("*.mp4"):
+        np.savez(clip.with_suffix(".targets.npz"), times=times, grey=(times // 2).astype(int))
+    write_records(folder, "valid", clips=1, seconds=3)
+    return path
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_words_and_heads_are_learnt(records: Path, tmp_path: Path) -> None:
+    heard, _ = run(records, tmp_path / "a", schedule={"steps": 30}, saving={"every": 30}, auxiliary=HEADS)
+    first, last = heard.steps[0].losses, heard.steps[-1].losses
+    assert last["text"] < first["text"] / 4
+    assert last["grey"] < first["grey"] * 0.8
+
+
+@pytest.mark.parametrize("stop", [1, 4])
+def test_a_run_that_was_stopped_goes_on_to_the_same_losses(records: Path, tmp_path: Path, stop: int) -> None:
+    over: dict[str, Any] = {"optimizer": {"accumulate": 2}, "auxiliary": HEADS}
+    whole, _ = run(records, tmp_path / "whole", **over)
+    first, progress = run(records, tmp_path / "parts", stop=stop, **over)
+    assert progress.step == stop == len(first.steps)
+    rest, progress = run(records, tmp_path / "parts", resume=True, **over)
+    assert progress.step == len(whole.steps) == 6
+    for key in ("text", "grey"):
+        found = [step.losses[key] for step in [*first.steps, *rest.steps]]
+        assert found == pytest.approx([step.losses[key] for step in whole.steps], abs=1e-5)
+    assert len({round(loss, 4) for loss in whole.losses}) == 6
+    assert rest.of(Began)[0].step == stop
+    lines = [read_metrics(tmp_path / name / "metrics.jsonl") for name in ("whole", "parts")]
+    assert [line["step"] for line in lines[0]] == [line["step"] for line in lines[1]] == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_run_that_crashed_goes_on_from_its_last_saving(records: Path, tmp_path: Path) -> None:
+    whole, _ = run(records, tmp_path / "a")
+    shutil.rmtree(tmp_path / "a" / "steps" / "00000006")
+    rest, _ = run(records, tmp_path / "a", resume=True)
+    assert [step.step for step in rest.steps] == [4, 5, 6]
+    assert rest.losses == pytest.approx(whole.losses[3:], abs=1e-5)
+    assert [line["step"] for line in read_metrics(tmp_path / "a" / "metrics.jsonl")] == [1, 2, 3, 4, 5, 6]
+
+
+def test_what_a_run_leaves(records: Path, tmp_path: Path) -> None:
+    out = tmp_path / "a"
+    heard, _ = run(records, out, saving={"every": 2, "keep": 2}, auxiliary=HEADS)
+    playable = ["config.json", "model.safetensors", "stream.yaml", "tokenizer.json", "vocabulary.json"]
+    assert names(out) == sorted([*playable, "loss.png", "metrics.jsonl", "steps", "train.yaml"])
+    assert names(out / "steps") == ["00000004", "00000006"]
+    assert names(out / "steps" / "00000006") == sorted([*playable, "training"])
+    assert [saved.step for saved in heard.of(Saved)] == [2, 4, 6]
+    newest, own = (load_checkpoint(folder, mx.float32) for folder in (out / "steps" / "00000006", out))
+    for (name, array), (_, same) in zip(newest.model.named_arrays(), own.model.named_arrays(), strict=True):
+        assert mx.array_equal(array, same), name
+        assert not name.startswith("heads")
+    assert own.stream == BASE.learnt_stream() != StreamConfig()
+    assert (out / "loss.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_stream_is_told_what_the_settings_say(records: Path, tmp_path: Path) -> None:
+    run(records, tmp_path / "a", schedule={"steps": 2}, stream={"window": 2, "sampling": {"repetition_penalty": 1.0}})
+    stream = read_stream_config(tmp_path / "a")
+    assert (stream.window, stream.text_round, stream.sampling.repetition_penalty) == (2, 3, 1.0)
+
+
+def test_a_run_begins_with_a_checkpoint(records: Path, tmp_path: Path) -> None:
+    before, _ = run(records, tmp_path / "a", schedule={"steps": 15})
+    after, _ = run(records, tmp_path / "b", start={"checkpoint": str(tmp_path / "a")}, freeze=["visual.*"])
+    assert max(after.losses) < before.losses[0] / 2
+    old, new = (dict(load_checkpoint(tmp_path / name, mx.float32).model.named_arrays()) for name in ("a", "b"))
+    still = {name for name, array in new.items() if mx.array_equal(array, old[name])}
+    assert still == {name for name in new if name.startswith("visual.")}
+
+
+class TestEvaluation:
+    """At this rate what is not learnt from gets worse from the fourth update to the eighth."""
+
+    def over(self, records: Path, **evaluation: Any) -> dict[str, Any]:
+        return {
+            "evaluation": {"records": [str(records.with_name("valid.jsonl"))], **evaluation},
+            "optimizer": {"learning_rate": 0.05},
+            "schedule": {"steps": 8, "warmup_steps": 0, "final_fraction": 1.0},
+            "saving": {"every": 2, "keep": 4},
+        }
+
+    def test_the_best_is_played(self, records: Path, tmp_path: Path) -> None:
+        heard, progress = run(records, tmp_path / "a", **self.over(records))
+        seen = heard.of(Evaluated)
+        losses = [event.losses["text"] for event in seen]
+        best = losses.index(min(losses))
+        assert [event.step for event in seen] == [2, 4, 6, 8]
+        assert [event.is_best for event in seen] == [loss == min(losses[: n + 1]) for n, loss in enumerate(losses)]
+        assert progress.best == losses[best]
+        assert 0 < best < 3, "it was meant to get better, then worse"
+        saving = tmp_path / "a" / "steps" / f"{seen[best].step:08d}"
+        files = (saving / "model.safetensors", tmp_path / "a" / "model.safetensors")
+        assert files[0].read_bytes() == files[1].read_bytes()
+
+    def test_a_run_ends_when_it_gets_no_better(self, records: Path, tmp_path: Path) -> None:
+        heard, progress = run(records, tmp_path / "a", **self.over(records, patience=1))
+        assert [event.is_best for event in heard.of(Evaluated)] == [True, True, False]
+        assert progress.step == 6
+        assert "1 evaluations brought nothing better" in heard.of(Note)[-1].text
+
+    def test_patience_outlives_a_break(self, records: Path, tmp_path: Path) -> None:
+        over = self.over(records, patience=2)
+        run(records, tmp_path / "a", stop=7, **over)
+        _, progress = run(records, tmp_path / "a", resume=True, **over)
+        assert (progress.step, progress.since_best) == (8, 2)
+
+    def test_a_part_may_do(self, records: Path, tmp_path: Path) -> None:
+        losses = []
+        for limit in (None, 1, 9):
+            over = self.over(records, batches=limit)
+            over["evaluation"]["records"] = [str(records)]
+            over["schedule"]["steps"] = 1
+            heard, _ = run(records, tmp_path / str(limit), **over)
+            losses.append(heard.of(Evaluated)[0].losses["text"])
+        assert losses[0] == losses[2] != pytest.approx(losses[1], abs=1e-3)
+
+
+class TestRefusals:
+    def refused(self, records: Path, out: Path, **over: Any) -> str:
+        with pytest.raises(SvmError) as caught:
+            run(records, out, **over)
+        assert "\n" not in str(caught.value)
+        return str(caught.value)
+
+    def test_nothing_is_overwritten(self, records: Path, tmp_path: Path) -> None:
+        run(records, tmp_path / "a", schedule={"steps": 2})
+        assert "holds a run at step 2: go on with --resume" in self.refused(records, tmp_path / "a")
+        shutil.rmtree(tmp_path / "a" / "steps")
+        assert "holds a checkpoint" in self.refused(records, tmp_path / "a")
+        (tmp_path / "file").write_text("")
+        assert "is a file" in self.refused(records, tmp_path / "file")
+
+    def test_there_must_be_something_to_go_on_with(self, records: Path, tmp_path: Path) -> None:
+        assert "holds no run to go on with" in self.refused(records, tmp_path / "a", resume=True)
+
+    def test_other_data_can_not_be_gone_on_with(self, records: Path, tmp_path: Path) -> None:
+        run(records, tmp_path / "a", stop=1)
+        other = {"data": {"stride": 1}}
+        assert "was trained on 6 windows, now there are 8" in self.refused(
+            records, tmp_path / "a", resume=True, **other
+        )
+        assert "with seed 0, not 1" in self.refused(records, tmp_path / "a", resume=True, seed=1)
+
+    def test_other_heads_can_not_be_gone_on_with(self, records: Path, tmp_path: Path) -> None:
+        run(records, tmp_path / "a", stop=1, auxiliary=HEADS)
+        other = {"heads": [{"name": "grey", "kind": "picture", "classes": 5}]}
+        assert "of other vision heads" in self.refused(records, tmp_path / "a", resume=True, auxiliary=other)
+
+    def test_damaged_savings_are_named(self, records: Path, tmp_path: Path) -> None:
+        run(records, tmp_path / "a", stop=1)
+        training = tmp_path / "a" / "steps" / "00000001" / "training"
+        optimizer = (training / "optimizer.safetensors").read_bytes()
+        (training / "optimizer.safetensors").write_bytes(optimizer[:50])
+        assert "optimizer.safetensors is damaged; remove" in self.refused(records, tmp_path / "a", resume=True)
+        state = json.loads((training / "state.json").read_text())
+        (training / "state.json").write_text(json.dumps(state | {"version": 2}))
+        assert "has version 2" in self.refused(records, tmp_path / "a", resume=True)
+        (training / "state.json").write_text('{"version"')
+        assert "state.json is damaged; remove" in self.refused(records, tmp_path / "a", resume=True)
+
+    def test_no_records(self, tmp_path: Path) -> None:
+        assert "absent.jsonl" in self.refused(tmp_path / "absent.jsonl", tmp_path / "a")
+        assert "nothing to learn from" in self.refused(tmp_path, tmp_path / "a", data={"records": []})
+
+    def test_sizes_that_do_not_fit(self, records: Path, tmp_path: Path) -> None:
+        start: dict[str, Any] = {"sizes": {"text_config": {"hidden_size": 64, "mrope_section": [2, 2, 4]}}}
+        assert "out_hidden_size 32" in self.refused(records, tmp_path / "a", start=start)
+        start = {"sizes": {"text_config": {"vocab_size": 64}}}
+        assert "follows from start.vocabulary" in self.refused(records, tmp_path / "a", start=start)
+        assert "nothing is left" in self.refused(records, tmp_path / "a", freeze=["*"])
+        blind = {"sizes": {**BASE.start.sizes, "vision_config": None}}
+        assert "no vision tower" in self.refused(records, tmp_path / "a", start=blind, auxiliary=HEADS)
+
+
+def test_videos_that_are_gone_are_passed_over_and_told_of(tmp_path: Path) -> None:
+    path = write_records(tmp_path)
+    (tmp_path / "train0.mp4").write_bytes(b"")
+    heard, progress = run(path, tmp_path / "a", data={"batches": {"batch_size": 1}})
+    assert progress.step == 6
+    assert any("train0.mp4" in note.text for note in heard.of(Note))
+    (tmp_path / "train1.mp4").unlink()
+    with pytest.raises(SvmError, match="A whole epoch held nothing to learn"):
+        run(path, tmp_path / "b")
+
+
+def test_a_damaged_sidecar_teaches_no_head(tmp_path: Path) -> None:
+    path = write_records(tmp_path, clips=1)
+    (tmp_path / "train0.targets.npz").write_bytes(b"")
+    heard, _ = run(path, tmp_path / "a", auxiliary=HEADS, schedule={"steps": 2})
+    assert all(step.losses.keys() == {"text"} for step in heard.steps)
+    assert any("teaches no head" in note.text for note in heard.of(Note))
+
+
+def test_heads_can_come_first(records: Path, tmp_path: Path) -> None:
+    heard, _ = run(records, tmp_path / "a", auxiliary=HEADS | {"first_steps": 2}, schedule={"steps": 4})
+    assert [set(step.losses) for step in heard.steps] == [{"grey"}, {"grey"}, {"text", "grey"}, {"text", "grey"}]
