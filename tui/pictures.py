@@ -66,15 +66,15 @@ class Projector:
 
 
 class Shutter:
-    """Decides when the next picture is due, by a clock that is handed in."""
+    """Opens so many times a second and no more, by a clock that is handed in."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock, self._last = clock, float("-inf")
 
-    def opens(self, behind: bool) -> bool:
-        """Tell whether it is time for a picture; less often when the model is `behind`."""
+    def opens(self, rate: float) -> bool:
+        """Tell whether it opens now, when it may `rate` times a second."""
         now = self._clock()
-        if now - self._last < 1.0 / (RATE_BEHIND if behind else RATE) and now >= self._last:
+        if now - self._last < 1.0 / rate and now >= self._last:
             return False
         self._last = now
         return True

@@ -145,18 +145,18 @@ async def test_a_clip_without_pictures_is_told_and_left_alone() -> None:
     projector.close()
 
 
-def test_the_shutter_opens_eight_times_a_second_and_twice_when_the_model_is_behind() -> None:
+def test_a_shutter_opens_at_its_rate_and_whatever_the_clock_does() -> None:
     clock = Clock()
     shutter = Shutter(clock)
 
-    def opened(behind: bool) -> int:
+    def opened(rate: float) -> int:
         count = 0
         for _ in range(160):
             clock.now += 1 / 16
-            count += shutter.opens(behind)
+            count += shutter.opens(rate)
         return count
 
-    assert opened(False) == 80
-    assert opened(True) == pytest.approx(20, abs=1)
+    assert opened(8.0) == 80
+    assert opened(2.0) == pytest.approx(20, abs=1)
     clock.now -= 1000
-    assert shutter.opens(False)
+    assert shutter.opens(2.0)

@@ -68,7 +68,7 @@ async def watch(pilot: Pilot[None], engine: Scripted, clock: Clock) -> PlayerScr
     await engine.until_spoken(7)
     await tick(screen, clock, 0.25)
     screen.conductor.playhead.pause()
-    screen.tick()
+    screen.stage.tick()
     screen.query_one("#cache").settle()
     await pilot.pause()
     return screen

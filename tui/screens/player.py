@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable, Sequence
+from contextvars import copy_context
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar
@@ -17,7 +18,7 @@ from textual.widgets import Static
 from streaming_vlm_mlx.errors import SvmError
 from tui.clip import Shot, scale
 from tui.conductor import Arrived, Conductor, Sought, Told
-from tui.pictures import Projector, Shutter
+from tui.pictures import RATE, RATE_BEHIND, Projector, Shutter
 from tui.player import PACES, Pacer, Playhead
 from tui.program import Note, Program
 from tui.screens.help import HelpScreen
@@ -36,7 +37,9 @@ from tui.widgets.transcript_view import TRUTH_MODES, TranscriptView
 if TYPE_CHECKING:
     from streaming_vlm_mlx.config import StreamConfig
 
+# Times a second that time goes on, and that lines and gauges are drawn; each drawing costs as much as a picture.
 TICKS = 20
+DRAWN = 5
 # Seconds of lag from which pictures come less often, as they do behind another screen.
 BEHIND = 1.0
 
@@ -119,7 +122,7 @@ class PlayerScreen(Screen[None]):
         make = partial(program.make, self._remarks_from_thread())
         self.conductor = Conductor(make, program.seconds, playhead, pacer, self._session, self._told, program.loop)
         self.stage = Stage(self, program, self.conductor)
-        self._shutter = Shutter(self._clock)
+        self._shutter, self._drawing = Shutter(self._clock), Shutter(self._clock)
         self._projector = Projector(program.open_stills, self._picture.show) if program.open_stills else None
         self._set_picture()
         self.run_worker(self.conductor.run(), name="conductor")
@@ -143,12 +146,11 @@ class PlayerScreen(Screen[None]):
     def tick(self) -> None:
         """Let time go on, and show it."""
         position = self.conductor.tick()
-        open_, behind = self.is_current, self.conductor.lag.at(position) > BEHIND
-        shown = self._shutter.opens(behind or not open_)
+        behind = self.conductor.lag.at(position) > BEHIND or not self.is_current
         # Behind another screen every change draws all anew.
-        if open_ or shown:
+        if self._drawing.opens(RATE_BEHIND if not self.is_current else DRAWN):
             self.stage.tick()
-        if shown:
+        if self._shutter.opens(RATE_BEHIND if behind else RATE):
             self._wish(position)
 
     # Keys.
@@ -300,9 +302,10 @@ class PlayerScreen(Screen[None]):
         self.notify(text, markup=False)
 
     def _remarks_from_thread(self) -> Note:
-        loop = asyncio.get_running_loop()
+        loop, context = asyncio.get_running_loop(), copy_context()
 
         def remark(text: str) -> None:
-            loop.call_soon_threadsafe(self.stage.remark, text)
+            # In a thread's own context Textual would not know its app.
+            loop.call_soon_threadsafe(self.stage.remark, text, context=context)
 
         return remark

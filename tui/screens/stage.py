@@ -99,6 +99,7 @@ class Stage:
         self.mode = mode
         self._compare()
         self._show_rows()
+        self.tick()
 
     def say(self, text: str, failure: bool = False) -> None:
         """Show a line above the commentary, how the model is; or none."""

@@ -48,16 +48,14 @@ class Timeline(Widget):
 
     def render_line(self, y: int) -> Strip:  # noqa: ARG002 - one line
         """Return the bar."""
-        width = self.size.width
         left, right = self._times()
-        cells = [self._mark(cell) for cell in range(self._room)]
-        segments = [Segment(left, self.get_component_rich_style("timeline--time"))] if left else []
-        for mark, group in groupby(cells):
+        time, room = self.get_component_rich_style("timeline--time"), self._room
+        segments = [Segment(left, time)]
+        for mark, group in groupby(self._mark(cell, room) for cell in range(room)):
             style = self.get_component_rich_style(f"timeline--{mark}")
             segments.append(Segment(MARKS[mark] * len(list(group)), style))
-        if right:
-            segments.append(Segment(right, self.get_component_rich_style("timeline--time")))
-        return Strip(segments).adjust_cell_length(width, self.rich_style)
+        segments.append(Segment(right, time))
+        return Strip(segments).adjust_cell_length(self.size.width, self.rich_style)
 
     def on_mouse_down(self, event: events.MouseDown) -> None:
         """Seek, and go on seeking while the button is held."""
@@ -92,12 +90,14 @@ class Timeline(Widget):
         cells = 0 if self._duration is None else int(position * self._room / max(self._duration, 1e-9))
         return int(position), cells
 
-    def _mark(self, cell: int) -> str:
+    def _mark(self, cell: int, room: int) -> str:
+        """Return what one of `room` cells shows."""
         if self._duration is None:
             return "spoken"
-        start, end = (c * self._duration / self._room for c in (cell, cell + 1))
-        if start <= self._position < end or (cell == self._room - 1 and self._position >= end):
+        start, end = cell * self._duration / room, (cell + 1) * self._duration / room
+        if start <= self._position < end or (cell == room - 1 and self._position >= end):
             return "head"
-        if any(number in self._passed for number in range(int(start), max(int(end), int(start) + 1))):
+        seconds = range(int(start), max(int(end), int(start) + 1))
+        if any(number in self._passed for number in seconds):
             return "passed"
-        return "spoken" if any(n in self._spoken for n in range(int(start), max(int(end), int(start) + 1))) else "rest"
+        return "spoken" if any(number in self._spoken for number in seconds) else "rest"

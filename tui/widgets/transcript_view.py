@@ -110,13 +110,16 @@ class TranscriptView(ScrollView, can_focus=False):
         """Lay out the rows from place `at` on."""
         # A cell of air before the scrollbar.
         width = self.scrollable_content_region.width - 1
+        before = self._ends[-1] if self._ends else 0
         del self._blocks[at:], self._ends[at:]
+        top = self._ends[-1] if self._ends else 0
         for row in self._rows[at:]:
             block = [Strip(line.render_segments(self.visual_style), line.cell_length) for line in self._lay(row, width)]
             self._blocks.append(block)
             self._ends.append((self._ends[-1] if self._ends else 0) + len(block))
-        self.virtual_size = Size(width, self._ends[-1] if self._ends else 0)
-        self.refresh()
+        after = self._ends[-1] if self._ends else 0
+        self.virtual_size = Size(width, after)
+        self.refresh_lines(top, max(before, after) - top)
         if self._following:
             self.follow()
 
