@@ -29,6 +29,8 @@ from tui.program import Note, Program
 
 RECORD = SessionRecord(created="2026-01-02T03:04:05+00:00", clip="match.mp4", model="run1", settings={})
 MB = 1_000_000
+# Seconds after which what a test waits for will not come.
+PATIENCE = 20.0
 
 
 class Clock:
@@ -137,13 +139,16 @@ class Scripted:
 
     async def until_begun(self, number: int, times: int = 1) -> None:
         """Wait until second `number` was begun."""
-        while self.begun.count(number) < times:
-            await self._news.wait()
+        await self._until(lambda: self.begun.count(number) >= times)
 
     async def until_spoken(self, number: int, times: int = 1) -> None:
         """Wait until second `number` was spoken, and its end taken note of."""
-        while self.spoken.count(number) < times:
-            await self._news.wait()
+        await self._until(lambda: self.spoken.count(number) >= times)
+
+    async def _until(self, condition: Callable[[], bool]) -> None:
+        async with asyncio.timeout(PATIENCE):
+            while not condition():
+                await self._news.wait()
 
     def ask(self, question: str) -> None:
         self._question = question

@@ -13,7 +13,7 @@ from streaming_vlm_mlx.config import SamplingConfig, StreamConfig
 from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.stream.events import Failed, Loading, Ready, SecondDone
 from streaming_vlm_mlx.video.chunk import Chunk
-from tests.tui.stand_ins import RECORD, Blank, Clock, Scripted
+from tests.tui.stand_ins import PATIENCE, RECORD, Blank, Clock, Scripted
 from tui.conductor import Arrived, Commentator, Conductor, Passed, Sought, Told
 from tui.player import Pace, Pacer, Playhead
 from tui.session_log import SessionLog
@@ -35,8 +35,9 @@ class Watching:
 
     async def until(self, kind: type[T], count: int = 1) -> T:
         """Wait until something of `kind` was told `count` times, and return the last."""
-        while len(found := [event for event in self.told if isinstance(event, kind)]) < count:
-            await asyncio.sleep(0)
+        async with asyncio.timeout(PATIENCE):
+            while len(found := [event for event in self.told if isinstance(event, kind)]) < count:
+                await asyncio.sleep(0)
         return found[count - 1]
 
     def done(self) -> list[int]:

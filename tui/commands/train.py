@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import shlex
 import signal
 import sys
 import threading
@@ -125,7 +126,8 @@ def _stopping() -> Iterator[threading.Event]:
 
 
 def _how_to_go_on(out: Path, progress: "Progress") -> str:
-    return f"svm-tui: stopped and saved at step {progress.step}; go on with: svm-tui train --out {out} --resume"
+    where = shlex.quote(str(out))
+    return f"svm-tui: stopped and saved at step {progress.step}; go on with: svm-tui train --out {where} --resume"
 
 
 def _benchmark(args: argparse.Namespace, machine: "Backend") -> int:

@@ -1,0 +1,220 @@
+#!/usr/bin/env python
+"""What the player costs its viewer: to start, a key, to quit, the model's speed, memory; in a terminal of its own."""
+
+import argparse
+import codecs
+import contextlib
+import fcntl
+import json
+import os
+import pty
+import re
+import select
+import signal
+import statistics
+import struct
+import subprocess
+import sys
+import tempfile
+import termios
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+SIZE = (40, 120)
+# Seconds after which what is waited for will not come.
+PATIENCE = 60.0
+ESCAPES = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b.")
+PICTURE, WORDS, PAUSED, PLAYING = "▀", re.compile(r"0\d:\d\d  [^\s▌›·]"), "‖ paused", "▶"
+# Presses from normal speed to the highest.
+FASTER = 5
+# Keys, and what the screen shows for each.
+KEYS = ((b" ", PAUSED), (b" ", PLAYING), (b"]", "1.25×"), (b"[", "1×"), (b"l", "every second"), (b"l", "live"))
+
+
+@dataclass
+class Figures:
+    """What was measured: seconds, milliseconds where a name says so, megabytes."""
+
+    first_picture_s: float = 0.0
+    first_words_s: float = 0.0
+    key_ms: list[float] = field(default_factory=list)
+    quit_s: list[float] = field(default_factory=list)
+    model_ms_infer: float = 0.0
+    model_ms_play: float = 0.0
+    memory_mb: list[float] = field(default_factory=list)
+
+    def lines(self) -> Iterator[str]:
+        """Yield the table that is printed."""
+        yield f"first picture   {self.first_picture_s:6.2f} s"
+        yield f"first words     {self.first_words_s:6.2f} s"
+        median, p95 = statistics.median(self.key_ms), statistics.quantiles(self.key_ms, n=20)[-1]
+        yield f"key to effect   {median:6.1f} ms median, {p95:.1f} p95, {max(self.key_ms):.1f} max"
+        yield f"quit            {max(self.quit_s):6.2f} s at most, of {len(self.quit_s)}"
+        play, infer = self.model_ms_play, self.model_ms_infer
+        yield f"model           {play:6.0f} ms a second, without a screen {infer:.0f}: {play / infer - 1:+.1%}"
+        if self.memory_mb:
+            first, *_, last = self.memory_mb
+            yield f"memory          {last:6.0f} MB after {len(self.memory_mb)} minutes, {first:.0f} after the first"
+
+
+class Player:
+    """The player in a terminal of its own, and all that it drew."""
+
+    def __init__(self, words: Sequence[str], state: str) -> None:
+        self.begun = time.perf_counter()
+        command = [sys.executable, "-m", "tui", *words]
+        environ = {**os.environ, "TERM": "xterm-256color", "COLORTERM": "truecolor", "XDG_STATE_HOME": state}
+        self.terminal, inner = pty.openpty()
+        fcntl.ioctl(inner, termios.TIOCSWINSZ, struct.pack("HHHH", *SIZE, 0, 0))
+        self.modes = termios.tcgetattr(inner)
+        self.inner = inner
+        self.process = subprocess.Popen(
+            command, stdin=inner, stdout=inner, stderr=inner, env=environ, start_new_session=True
+        )
+        self._shown, self._news = "", threading.Condition()
+        self._decode = codecs.getincrementaldecoder("utf-8")("replace").decode
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def _read(self) -> None:
+        while True:
+            select.select([self.terminal], [], [])
+            try:
+                drawn = os.read(self.terminal, 1 << 16)
+            except OSError:
+                return
+            with self._news:
+                self._shown += ESCAPES.sub("", self._decode(drawn))
+                self._news.notify_all()
+
+    def press(self, key: bytes) -> float:
+        """Forget what was drawn so far, press `key`, and return when."""
+        with self._news:
+            self._shown = ""
+        pressed = time.perf_counter()
+        os.write(self.terminal, key)
+        return pressed
+
+    def wait(self, sought: str | re.Pattern[str]) -> float:
+        """Wait until `sought` is drawn, and return when."""
+        found: Callable[[], object] = (
+            (lambda: sought in self._shown) if isinstance(sought, str) else (lambda: sought.search(self._shown))
+        )
+        with self._news:
+            if not self._news.wait_for(found, PATIENCE):
+                sys.exit(f"bench_tui: {sought!r} was not drawn within {PATIENCE:.0f} s")
+        return time.perf_counter()
+
+    def quit(self) -> float:
+        """Press q and return the seconds until the process is gone; its terminal must be as it was."""
+        pressed = self.press(b"q")
+        status = self.process.wait(PATIENCE)
+        seconds = time.perf_counter() - pressed
+        modes = termios.tcgetattr(self.inner)
+        if status or modes != self.modes:
+            sys.exit(f"bench_tui: the player ended with status {status} and terminal modes {modes}, not {self.modes}")
+        return seconds
+
+    def resident_mb(self) -> float:
+        """Return the megabytes that the process occupies, as ps counts them."""
+        size = subprocess.run(["ps", "-o", "rss=", "-p", str(self.process.pid)], capture_output=True, check=True)
+        return int(size.stdout) / 1024
+
+    def close(self) -> None:
+        """Let nothing run on."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGKILL)
+            self.process.wait()
+        os.close(self.inner)
+
+
+@contextlib.contextmanager
+def playing(*words: str) -> Iterator[Player]:
+    """Run ``svm-tui play`` with `words`, its sessions kept out of the way."""
+    with tempfile.TemporaryDirectory() as state:
+        player = Player(["play", *words], state)
+        try:
+            yield player
+        finally:
+            player.close()
+
+
+def measure_start_and_keys(words: Sequence[str], presses: int, figures: Figures) -> None:
+    """Start, press keys while the model speaks, quit."""
+    with playing(*words, "--loop") as player:
+        figures.first_picture_s = player.wait(PICTURE) - player.begun
+        figures.first_words_s = player.wait(WORDS) - player.begun
+        for number in range(presses):
+            key, effect = KEYS[number % len(KEYS)]
+            figures.key_ms.append(1e3 * (-player.press(key) + player.wait(effect)))
+            # So that keys fall anywhere in a second of the model's.
+            time.sleep(0.137)
+        figures.quit_s.append(player.quit())
+
+
+def measure_quits(words: Sequence[str], figures: Figures) -> None:
+    """Quit at several moments: as soon as anything is drawn, with the first picture, with the first words."""
+    for moment in (re.compile(r"\S"), PICTURE, WORDS):
+        with playing(*words) as player:
+            player.wait(moment)
+            figures.quit_s.append(player.quit())
+
+
+def measure_model(words: Sequence[str], figures: Figures) -> None:
+    """Compare what a second costs the model with and without a screen, both as fast as it can."""
+    with tempfile.TemporaryDirectory() as folder:
+        alone, shown = Path(folder) / "infer.json", Path(folder) / "play.json"
+        infer = [sys.executable, "-m", "tui", "infer", *words, "--out", str(alone)]
+        subprocess.run(infer, capture_output=True, check=True)
+        with playing(*words, "--pace", "every", "--out", str(shown)) as player:
+            player.wait(WORDS)
+            for _ in range(FASTER):
+                player.press(b"]")
+            player.wait("■ end")
+            player.quit()
+        figures.model_ms_infer, figures.model_ms_play = (median_ms(path) for path in (alone, shown))
+
+
+def median_ms(session: Path) -> float:
+    """Return the milliseconds of work a second, the first two left out: they warm up."""
+    seconds = json.loads(session.read_text())["seconds"][2:]
+    return float(statistics.median(second["timings"]["total_ms"] for second in seconds))
+
+
+def measure_memory(words: Sequence[str], minutes: float, figures: Figures) -> None:
+    """Play a looped clip and note the memory once a minute."""
+    with playing(*words, "--loop") as player:
+        player.wait(WORDS)
+        for _ in range(round(minutes)):
+            time.sleep(60)
+            figures.memory_mb.append(player.resident_mb())
+        figures.quit_s.append(player.quit())
+
+
+def main() -> int:
+    """Measure, print a table, and write JSON where that is asked for."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("clip", help="a clip of ten seconds or more, to be played")
+    parser.add_argument("--ckpt", help="a checkpoint, as for svm-tui play")
+    parser.add_argument("--presses", type=int, default=60, help="keys to press (default 60)")
+    parser.add_argument("--minutes", type=float, default=0.0, help="minutes of a looped clip, for memory (default 0)")
+    parser.add_argument("--json", type=Path, metavar="F", help="write the figures")
+    args = parser.parse_args()
+    words = [args.clip, *(["--ckpt", args.ckpt] if args.ckpt else [])]
+    figures = Figures()
+    measure_start_and_keys(words, args.presses, figures)
+    measure_quits(words, figures)
+    measure_model(words, figures)
+    measure_memory(words, args.minutes, figures)
+    print("\n".join(figures.lines()))
+    if args.json:
+        content: dict[str, Any] = asdict(figures)
+        args.json.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
