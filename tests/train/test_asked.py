@@ -1,0 +1,45 @@
+"""The decoder asked for some places alone, and long sequences taken in stretches: both change nothing."""
+
+import mlx.core as mx
+import numpy as np
+import pytest
+
+from streaming_vlm_mlx.model.decoder import Asked, StreamingDecoder
+from streaming_vlm_mlx.model.functions import attend
+from streaming_vlm_mlx.model.tiny import seed_weights
+from tests.small import small_config
+
+N = 20
+
+
+@pytest.fixture(scope="module")
+def decoder() -> StreamingDecoder:
+    made = StreamingDecoder(small_config(300).text_config)
+    seed_weights(made, 1)
+    return made
+
+
+def test_asked_places_are_those_of_all(decoder: StreamingDecoder) -> None:
+    draw = np.random.default_rng(0)
+    x = mx.array(draw.standard_normal((2, N, 32), np.float32))
+    positions = np.sort(draw.integers(0, 30, (3, N)), axis=1)
+    cos, sin = decoder.rope(positions)
+    whole = np.array(decoder(x, (cos, sin)))
+    places = np.array([[0, 4, 19], [7, 8, 2]])
+    mask = np.where(np.arange(N) <= places[:, :, None], 0.0, -1e9).astype(np.float32)[:, None]
+    turned = [mx.array(np.array(a)[places][:, None]) for a in (cos, sin)]
+    asked = Asked(mx.array(places + np.array([[0], [N]])), (turned[0], turned[1]), mx.array(mask))
+    some = np.array(decoder(x, (cos, sin), asked=asked))
+    assert some.shape == (2, 3, 32)
+    assert np.abs(some - np.take_along_axis(whole, places[:, :, None], axis=1)).max() < 1e-5
+
+
+@pytest.mark.parametrize("n", [128, 129, 300])
+@pytest.mark.parametrize("cached", [0, 50])
+def test_stretches_are_the_whole(n: int, cached: int) -> None:
+    draw = np.random.default_rng(n + cached)
+    q = mx.array(draw.standard_normal((2, 4, n, 8), np.float32))
+    k, v = mx.array(draw.standard_normal((2, 2, 2, n + cached, 8), np.float32))
+    ours = attend(q, k, v, scale=0.4, mask="causal")
+    theirs = mx.fast.scaled_dot_product_attention(q, k, v, scale=0.4, mask="causal")
+    assert mx.abs(ours - theirs).max().item() < 1e-5

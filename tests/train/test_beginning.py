@@ -1,0 +1,65 @@
+"""What a run begins with."""
+
+from pathlib import Path
+
+import mlx.core as mx
+import numpy as np
+import pytest
+
+from streaming_vlm_mlx.data.record_file import RecordFile
+from streaming_vlm_mlx.data.samples import SampleBuilder
+from streaming_vlm_mlx.train.beginning import begin, make_builder, make_stream, make_windows, open_records
+from tests.train.running import BASE, write_records
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> list[RecordFile]:
+    return open_records([str(write_records(tmp_path_factory.mktemp("records")))], print)
+
+
+def test_what_is_said_has_rows(files: list[RecordFile]) -> None:
+    checkpoint = begin(BASE.merged({"start": {"vocabulary": 400}}), files)
+    assert len(checkpoint.vocabulary) == 400 == checkpoint.model.config.text_config.vocab_size
+    said = {turn.assistant_text for turn in (*files[0][0].turns, *files[0][1].turns)}
+    assert len(said) > 8
+    for text in said:
+        ids = checkpoint.tokenizer.encode(text)
+        assert len(checkpoint.vocabulary.to_rows(ids)) == len(ids), text
+
+
+def test_a_sample_has_a_row_for_every_id_and_says_the_same(files: list[RecordFile]) -> None:
+    """Words without a row of their own are written in pieces, labels with them."""
+    checkpoint = begin(BASE, [])
+    window = make_windows(files, BASE)[1]
+    whole = SampleBuilder(checkpoint.tokenizer, make_builder(checkpoint, BASE).config).build(window)
+    split = make_builder(checkpoint, BASE).build(window)
+    assert len(split) > len(whole)
+    assert np.array_equal(checkpoint.vocabulary.to_ids(checkpoint.vocabulary.to_rows(split.input_ids)), split.input_ids)
+    for a, b in ((split.input_ids, whole.input_ids), (split.labels, whole.labels)):
+        said = [checkpoint.tokenizer.decode(ids[ids >= 0], markup=True) for ids in (a, b)]
+        assert said[0] == said[1]
+
+
+def test_the_same_seed_is_the_same_model(files: list[RecordFile]) -> None:
+    first, same, other = (begin(BASE.merged({"start": {"seed": seed}}), files).model for seed in (1, 1, 2))
+    for (name, a), (_, b), (_, c) in zip(*(m.named_arrays() for m in (first, same, other)), strict=True):
+        assert mx.array_equal(a, b), name
+        assert a.ndim == 1 or not mx.array_equal(a, c), name
+
+
+def test_the_stream_has_the_records_rate(tmp_path: Path, files: list[RecordFile]) -> None:
+    path = tmp_path / "fast.jsonl"
+    path.write_bytes(files[0].path.read_bytes().replace(b'"fps":2.0', b'"fps":4.0'))
+    fast = open_records([str(path)], print)
+    assert (make_stream(BASE, files).fps, make_stream(BASE, fast).fps) == (2.0, 4.0)
+    assert make_stream(BASE.merged({"stream": {"fps": 1.0}}), fast).fps == 1.0
+
+
+def test_bad_lines_are_told_of(tmp_path: Path, files: list[RecordFile]) -> None:
+    path = tmp_path / "some.jsonl"
+    path.write_bytes(b"{}\n" + files[0].path.read_bytes())
+    told: list[str] = []
+    assert len(open_records([str(path)], told.append)[0]) == 2
+    assert len(told) == 1
+    assert "1 records of" in told[0]
+    assert "some.jsonl:1" in told[0]

@@ -1,0 +1,74 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from streaming_vlm_mlx.errors import SvmError
+from streaming_vlm_mlx.train.events import Evaluated, Note, Stepped
+from streaming_vlm_mlx.train.metrics import MetricsFile, plot_losses, read_metrics
+
+
+def step(number: int, **losses: float) -> Stepped:
+    return Stepped(number, losses, 0.1, 1.0, 8, 100, 0, 1.0, 2.0)
+
+
+def test_lines_hold_the_figures(tmp_path: Path) -> None:
+    file = MetricsFile(tmp_path / "m.jsonl", 0)
+    for event in (step(1, text=2.0, ball=0.5), Note("unheard"), Evaluated(1, {"text": 3.0}, True)):
+        file.add(event)
+    first, second = (json.loads(line) for line in (tmp_path / "m.jsonl").read_text().splitlines())
+    assert first == {
+        "step": 1,
+        "losses": {"text": 2.0, "ball": 0.5},
+        "learning_rate": 0.1,
+        "grad_norm": 1.0,
+        "video_seconds": 8,
+        "tokens": 100,
+        "epoch": 0,
+        "begun": 1.0,
+        "ended": 2.0,
+    }
+    assert second == {"step": 1, "evaluation": {"text": 3.0}, "is_best": True}
+
+
+def test_going_on_drops_what_will_be_done_again(tmp_path: Path) -> None:
+    path = tmp_path / "m.jsonl"
+    file = MetricsFile(path, 0)
+    for number in range(1, 6):
+        file.add(step(number, text=1.0))
+    with path.open("a") as torn:
+        torn.write('{"step": 6, "lo')
+    MetricsFile(path, 3).add(step(4, text=9.0))
+    assert [(line["step"], line["losses"]["text"]) for line in read_metrics(path)] == [(1, 1), (2, 1), (3, 1), (4, 9)]
+    MetricsFile(path, 0)
+    assert path.read_text() == ""
+
+
+def test_a_picture_is_drawn(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    file = MetricsFile(tmp_path / "m.jsonl", 0)
+    plot_losses(tmp_path / "m.jsonl", tmp_path / "empty.png")
+    for number in range(1, 9):
+        file.add(step(number, text=8.0 / number, ball=1.0 / number))
+    file.add(Evaluated(8, {"text": 3.0}, True))
+    plot_losses(tmp_path / "m.jsonl", tmp_path / "full.png")
+    empty, full = ((tmp_path / name).read_bytes() for name in ("empty.png", "full.png"))
+    assert empty.startswith(b"\x89PNG")
+    assert len(full) > len(empty)
+
+
+def test_without_matplotlib_the_way_out_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hidden: Any = None
+    monkeypatch.setitem(__import__("sys").modules, "matplotlib.figure", hidden)
+    with pytest.raises(SvmError, match=r"pip install 'svm-tui\[plot\]'"):
+        plot_losses(tmp_path / "m.jsonl", tmp_path / "a.png")
+
+
+def test_a_folder_that_is_gone_is_named(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    file = MetricsFile(tmp_path / "run" / "m.jsonl", 0)
+    (tmp_path / "run" / "m.jsonl").unlink()
+    (tmp_path / "run").rmdir()
+    with pytest.raises(SvmError, match=r"m\.jsonl can not be written"):
+        file.add(step(1, text=1.0))
