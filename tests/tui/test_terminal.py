@@ -18,7 +18,7 @@ from tests.video.clips import make_clip
 
 ROOT = Path(__file__).parents[2]
 # Seconds after which what was waited for will not come.
-PATIENCE = 40.0
+PATIENCE = 120.0
 
 pytestmark = pytest.mark.skipif(shutil.which("tmux") is None, reason="tmux is not installed")
 
