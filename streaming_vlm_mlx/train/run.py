@@ -51,10 +51,9 @@ def train(config: TrainConfig, out: Path, resume: bool, dtype: mx.Dtype, cores: 
     if not resume:
         folder.check_new()
     saving = folder.newest() if resume else None
-    report = _kept(folder, read_progress(saving).step if saving else 0, watch.report)
 
     def say(text: str) -> None:
-        report(Note(text))
+        watch.report(Note(text))
 
     files = open_records(config.data.records, say)
     windows = make_windows(files, config)
@@ -63,18 +62,18 @@ def train(config: TrainConfig, out: Path, resume: bool, dtype: mx.Dtype, cores: 
     checkpoint = begin(config, files) if saving is None else _saved(saving, config, files)
     blueprint = Blueprint(checkpoint.model.config, config.auxiliary.heads, config.freeze, config.recompute)
     trained = _make_trained(config, checkpoint, blueprint, saving, cores, say)
-    write_text(folder.settings, yaml.safe_dump(config.to_dict(), sort_keys=False))
     builder = make_builder(trained.checkpoint, config)
     learnt = Dataset(windows, Batches(windows, builder, config.data.batches, config.seed, report=say))
     watched = _watched(config, builder, say)
-    report(Began(progress.step, config.schedule.steps, len(windows), _count(trained.learner)))
-    watch = replace(watch, report=report)
+    write_text(folder.settings, yaml.safe_dump(config.to_dict(), sort_keys=False))
+    kept = replace(watch, report=_kept(folder, progress.step, watch.report))
+    kept.report(Began(progress.step, config.schedule.steps, len(windows), _count(trained.learner)))
     batches = config.data.batches
     with (
         FramePool(batches.workers, int(batches.cache_mb * 1e6)) as frames,
         hired(trained.learner, blueprint, dtype, cores) as crew,
     ):
-        trainer = Trainer(config, folder, trained, crew, learnt, watched, progress, watch)
+        trainer = Trainer(config, folder, trained, crew, learnt, watched, progress, kept)
         trainer.run(frames)
     return trainer.progress
 

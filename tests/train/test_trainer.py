@@ -192,6 +192,7 @@ class TestRefusals:
     def test_no_records(self, tmp_path: Path) -> None:
         assert "absent.jsonl" in self.refused(tmp_path / "absent.jsonl", tmp_path / "a")
         assert "nothing to learn from" in self.refused(tmp_path, tmp_path / "a", data={"records": []})
+        assert not (tmp_path / "a").exists()
 
     def test_sizes_that_do_not_fit(self, records: Path, tmp_path: Path) -> None:
         start: dict[str, Any] = {"sizes": {"text_config": {"hidden_size": 64, "mrope_section": [2, 2, 4]}}}

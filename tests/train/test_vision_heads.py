@@ -26,6 +26,7 @@ from tests.train.batching import ROWS, VIDEO, make_batch, make_sample
 HEADS = (HeadConfig("event", "picture", 4), HeadConfig("court", "patch", 3), HeadConfig("ball", "place"))
 GRID = 1, 4, 8  # 2 × 4 cells
 FPS = 2
+BOTH = Weights(1.0, 0.5)
 
 
 def record(video: Path, start: float = 0.0, seconds: int = 3) -> StreamingRecord:
@@ -120,14 +121,14 @@ def test_a_damaged_sidecar_is_named(tmp_path: Path) -> None:
         read(tmp_path / "other.mp4")
 
 
-def losses(parts: int, known: dict[str, list[np.ndarray]]) -> tuple[dict[str, float], Any]:
+def losses(parts: int, known: dict[str, list[np.ndarray]], weights: Weights = BOTH) -> tuple[dict[str, float], Any]:
     model = small_model(small_config(ROWS))
     batch = make_batch([[make_sample(2, GRID, 1)], [make_sample(1, (1, 4, 4), 2)]])
     heads = VisionHeads(HEADS, 32)
     seed_weights(heads, 3)
     learner = Learner(model, heads)
     shards = list(make_shards(batch, known, FullVocabulary(ROWS), VIDEO, parts))
-    return Crew(learner, Work(), []).gradient(shards, Weights(1.0, 0.5))
+    return Crew(learner, Work(), []).gradient(shards, weights)
 
 
 def targets(*event: int) -> dict[str, list[np.ndarray]]:
@@ -150,6 +151,16 @@ def test_videos_of_two_sizes_are_learnt_together_or_apart() -> None:
 def test_a_head_of_which_nothing_is_known_has_no_loss() -> None:
     found, _ = losses(2, targets(-1, -1, -1))
     assert found.keys() == {"text", "court", "ball"}
+
+
+def test_a_shard_of_which_nothing_is_known_adds_nothing_to_heads_alone() -> None:
+    known = {"event": targets(1, 2, -1)["event"], "court": [np.full(n, -1) for n in (8, 8, 4)]}
+    known["ball"] = [np.array([-1])] * 3
+    whole, slopes = losses(1, known, Weights(0.0, 1.0))
+    apart, same = losses(2, known, Weights(0.0, 1.0))
+    assert whole.keys() == apart.keys() == {"event"}
+    weights = (tree["heads"]["out"]["event"]["weight"] for tree in (slopes, same))
+    assert mx.allclose(*weights, atol=1e-6)
 
 
 def test_the_mean_is_over_what_is_known() -> None:
