@@ -88,7 +88,7 @@ def force_watched(session: Session, parts: Parts, second: Second, told: Sequence
     return watch, speak(session, second, watch).spans
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(config=configs, said=commentaries, grid=grids)
 def test_streaming_says_what_recomputing_says(
     shallow: Parts, config: StreamConfig, said: list[tuple[int, ...]], grid: Grid
@@ -105,7 +105,7 @@ def test_streaming_says_what_recomputing_says(
         assert np.abs(np.array(ours.logits) - np.array(theirs.logits)).max() < LIMIT
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(
     config=configs,
     said=commentaries,
