@@ -41,7 +41,7 @@ def train(config: TrainConfig, out: Path, resume: bool, dtype: mx.Dtype, cores: 
         out: see `state` for what lies in it afterwards.
         resume: go on from the newest saving in `out`, to the same losses as without the break.
         dtype: what to compute in; weights are float32.
-        cores: shards that are worked on side by side: a CPU's cores; 1 on a GPU.
+        cores: shards that can be worked on side by side: a CPU's cores; 1 on a GPU.
         watch: the world around the run.
 
     Raises:
@@ -59,6 +59,8 @@ def train(config: TrainConfig, out: Path, resume: bool, dtype: mx.Dtype, cores: 
     windows = make_windows(files, config)
     progress = read_progress(saving) if saving else Progress(seed=config.seed, windows=len(windows))
     _check_same(progress, config, len(windows), out)
+    # No more than there are rows in an update.
+    cores = min(cores, config.data.batches.batch_size * config.optimizer.accumulate)
     checkpoint = begin(config, files) if saving is None else _saved(saving, config, files)
     blueprint = Blueprint(checkpoint.model.config, config.auxiliary.heads, config.freeze, config.recompute)
     trained = _make_trained(config, checkpoint, blueprint, saving, cores, say)

@@ -34,15 +34,17 @@ def test_it_says_how_to_hear_what_was_trained(
     records: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     options = ["--config", str(write_config(tmp_path)), "--records", str(records), "--out", str(tmp_path / "a")]
-    assert main(["train", *options, "--steps", "3"]) == 0
+    assert main(["train", *options, "--steps", "3", "--evaluation", str(records)]) == 0
     out, err = capsys.readouterr()
     assert out == (
         f"{tmp_path / 'a'} is trained for 3 steps; hear it with: svm-tui infer CLIP --ckpt {tmp_path / 'a'}\n"
     )
     assert re.search(r"58,\d+ parameters; 6 windows; steps 1 to 3\n", err)
+    assert "step 3: not learnt from: text" in err
     assert main(["train", "--out", str(tmp_path / "a"), "--resume", "--steps", "4"]) == 0
     assert "steps 4 to 4" in capsys.readouterr().err
-    assert [line["step"] for line in read_metrics(tmp_path / "a" / "metrics.jsonl")] == [1, 2, 3, 4]
+    lines = read_metrics(tmp_path / "a" / "metrics.jsonl")
+    assert [line["step"] for line in lines if "losses" in line] == [1, 2, 3, 4]
     assert main(["train", *options]) == 2
     assert "holds a run at step 4" in capsys.readouterr().err
 

@@ -34,9 +34,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", type=Path, metavar="F", help="YAML, as in configs/train")
     parser.add_argument("--out", type=Path, metavar="D", help="folder of the run, which --ckpt plays afterwards")
     parser.add_argument("--resume", action="store_true", help="go on where the run in --out was saved last")
-    parser.add_argument("--records", nargs="+", metavar="F", help="files to learn from, in place of data.records")
-    parser.add_argument("--ckpt", metavar="C", help="begin with this checkpoint, in place of start.checkpoint")
-    parser.add_argument("--steps", type=int, metavar="N", help="updates in all, in place of schedule.steps")
+    parser.add_argument("--records", nargs="+", metavar="F", help="files to learn from, for data.records")
+    parser.add_argument("--evaluation", nargs="+", metavar="F", help="files to watch it on, for evaluation.records")
+    parser.add_argument("--ckpt", metavar="C", help="begin with this checkpoint, for start.checkpoint")
+    parser.add_argument("--steps", type=int, metavar="N", help="updates in all, for schedule.steps")
     parser.add_argument(
         "--benchmark", action="store_true", help="measure how fast this machine trains, and train nothing"
     )
@@ -97,6 +98,8 @@ def _config(args: argparse.Namespace) -> "TrainConfig":
     named: dict[str, Any] = {}
     if args.records:
         named["data"] = {"records": args.records}
+    if args.evaluation:
+        named["evaluation"] = {"records": args.evaluation}
     if args.ckpt:
         named["start"] = {"checkpoint": args.ckpt}
     if args.steps is not None:
