@@ -6,6 +6,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
 import pytest
+from textual import events
 from textual.pilot import Pilot
 from textual.widgets import Input, Static
 
@@ -274,6 +275,21 @@ async def test_slash_asks(play: Play) -> None:
         assert [s.query for s in p.app.session.record.seconds] == ["", "who leads?"]
 
 
+async def test_keys_in_a_burst_are_taken_in_order(play: Play) -> None:
+    async with play() as p:
+        await p.engine.until_spoken(0)
+        await p.press("slash")
+        for key, character in [("l", "l"), ("space", " "), ("q", "q"), ("enter", "\r"), ("space", " ")]:
+            p.app.post_message(events.Key(key, character))
+        await p.pilot.pause()
+        assert "paused" in p.title
+        assert "live" in p.title
+        await p.press("space")
+        await p.pass_time(1)
+        await p.engine.until_spoken(1)
+        assert p.engine.questions == [(1, "l q")]
+
+
 async def test_escape_leaves_the_question(play: Play) -> None:
     async with play() as p:
         await p.engine.until_spoken(0)
@@ -289,8 +305,6 @@ async def test_a_pasted_novel_is_cut_to_a_line(play: Play) -> None:
     async with play() as p:
         await p.engine.until_spoken(0)
         await p.press("slash")
-        from textual import events
-
         field = p.screen.query_one(Prompt).query_one(Input)
         field.post_message(events.Paste("It was\n\x1b[31mthe best\x07 of times. " * 10_000))
         await p.pilot.pause()

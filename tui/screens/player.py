@@ -207,23 +207,23 @@ class PlayerScreen(Screen[None]):
         """Show the keys."""
         self.app.push_screen(HelpScreen(self.BINDINGS))
 
-    async def action_ask(self) -> None:
+    def action_ask(self) -> None:
         """Ask the model about the next second."""
         if self._config:
-            await self.query_one(Prompt).ask([Field("ask about what comes next")], self._ask)
+            self.query_one(Prompt).ask([Field("ask about what comes next")], self._ask)
 
-    async def action_query(self) -> None:
+    def action_query(self) -> None:
         """Change what the model is asked to do all along."""
         if self._config:
-            await self.query_one(Prompt).ask([Field("standing request", self._config.query)], self._request)
+            self.query_one(Prompt).ask([Field("standing request", self._config.query)], self._request)
 
-    async def action_sampling(self) -> None:
+    def action_sampling(self) -> None:
         """Change how words are chosen."""
         if self._config:
             sampling = self._config.sampling
             temperature = Field("temperature", f"{sampling.temperature:g}", "number", (Number(0.0, 5.0),))
             tokens = Field("tokens a second", str(sampling.max_new_tokens), "integer", (Integer(1, 1000),))
-            await self.query_one(Prompt).ask([temperature, tokens], self._sample)
+            self.query_one(Prompt).ask([temperature, tokens], self._sample)
 
     def action_save(self) -> None:
         """Save the session as it stands."""
