@@ -1,9 +1,13 @@
+from collections.abc import Iterator
+
 import pytest
 
+from streaming_vlm_mlx.stream.engine import Engine
 from streaming_vlm_mlx.stream.session import Parts
 from streaming_vlm_mlx.text.tokenizer import Tokenizer
 from streaming_vlm_mlx.text.vocabulary import CompactVocabulary
 from streaming_vlm_mlx.text.vocabulary_build import build, count_ids
+from tests.stream.engines import CONFIG, Script, engine_threads, make_loader
 from tests.stream.streams import make_parts
 
 SPOKEN = [" one two three goal shot saved ...", "The reds lead", " Who has the ball?", "Commentate on this match"]
@@ -19,3 +23,19 @@ def vocabulary(tokenizer: Tokenizer) -> CompactVocabulary:
 def parts(tokenizer: Tokenizer, vocabulary: CompactVocabulary) -> Parts:
     """A small model with vision."""
     return make_parts(tokenizer, vocabulary)
+
+
+@pytest.fixture
+def script(vocabulary: CompactVocabulary) -> Script:
+    """What the engine says."""
+    return Script(vocabulary)
+
+
+@pytest.fixture
+def engine(tokenizer: Tokenizer, script: Script) -> Iterator[Engine]:
+    """An engine that says the script; its thread is let go and ended at the test's end."""
+    engine = Engine(make_loader(tokenizer, script), CONFIG)
+    yield engine
+    script.go()
+    engine.close()
+    assert not engine_threads()

@@ -10,7 +10,7 @@ import numpy as np
 
 from streaming_vlm_mlx.config import PixelConfig, SamplingConfig, StreamConfig
 from streaming_vlm_mlx.stream.engine import Engine, Loader
-from streaming_vlm_mlx.stream.events import Event, Loading, SecondDone
+from streaming_vlm_mlx.stream.events import Event, Loading, SecondDone, SpanMap, SpanView
 from streaming_vlm_mlx.stream.session import Parts
 from streaming_vlm_mlx.text.tokenizer import Tokenizer
 from streaming_vlm_mlx.text.vocabulary import CompactVocabulary, Ids
@@ -18,6 +18,7 @@ from streaming_vlm_mlx.video.chunk import Chunk
 from tests.stream.streams import make_parts
 
 PATIENCE = 30.0
+TEXT = "one two three"
 ONE, TWO, THREE, SILENCE, IM_END = 825, 1378, 2326, 2503, 151645
 SCRIPT = (ONE, TWO, THREE, SILENCE, IM_END)
 CONFIG = StreamConfig(
@@ -123,9 +124,30 @@ async def next_of(events: AsyncIterator[Event], kind: type) -> Event:
     raise AssertionError(f"no {kind.__name__} came")
 
 
+async def gather_rest(events: AsyncIterator[Event]) -> list[Event]:
+    """Play on to the end."""
+    return [event async for event in events]
+
+
+async def settle(engine: Engine) -> None:
+    """Return when the thread has done all that was submitted."""
+    await asyncio.wrap_future(engine._submit(lambda: None))
+
+
 def done_texts(events: Iterable[Event]) -> list[str]:
     """Return the commentary of every second that was spoken."""
     return [event.text for event in events if isinstance(event, SecondDone)]
+
+
+def views(event: Event) -> tuple[SpanView, ...]:
+    """Return what a span map shows."""
+    assert isinstance(event, SpanMap)
+    return event.spans
+
+
+def rounds(event: Event, kind: str) -> list[int]:
+    """Return the rounds of its stretches of that kind."""
+    return [view.round for view in views(event) if view.kind == kind]
 
 
 def plain(value: object) -> bool:
