@@ -135,6 +135,19 @@ class TestEvaluation:
         _, progress = run(records, tmp_path / "a", resume=True, **over)
         assert (progress.step, progress.since_best) == (8, 2)
 
+    def test_it_is_the_loss_that_training_would_see(self, records: Path, tmp_path: Path) -> None:
+        over: dict[str, Any] = {
+            "evaluation": {"records": [str(records)]},
+            "data": {"batches": {"batch_size": 9, "pool": 9}},
+            "optimizer": {"learning_rate": 1e-12},
+            "saving": {"every": 1},
+            "auxiliary": HEADS,
+        }
+        heard, _ = run(records, tmp_path / "a", schedule={"steps": 1, "warmup_steps": 0}, **over)
+        (seen,) = heard.of(Evaluated)
+        assert seen.losses == pytest.approx(heard.steps[0].losses, abs=1e-5)
+        assert seen.losses.keys() == {"text", "grey"}
+
     def test_a_part_may_do(self, records: Path, tmp_path: Path) -> None:
         losses = []
         for limit in (None, 1, 9):
