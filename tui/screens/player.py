@@ -146,6 +146,7 @@ class PlayerScreen(Screen[None]):
     def tick(self) -> None:
         """Let time go on, and show it."""
         position = self.conductor.tick()
+        self.stage.flush()
         behind = self.conductor.lag.at(position) > BEHIND or not self.is_current
         # Behind another screen every change draws all anew.
         if self._drawing.opens(RATE_BEHIND if not self.is_current else DRAWN):

@@ -43,6 +43,7 @@ class Stage:
         self._spoken: set[int] = set()
         self._passed: set[int] = set()
         self._number = 0
+        self._grown: int | None = None
         self._remarks: list[str] = []
         self.say("◌ loading the model")
 
@@ -76,8 +77,7 @@ class Stage:
                 self.transcript.begin(index)
                 self._put(index)
             case TextPiece(index, text):
-                self.transcript.add(index, text, self._position)
-                self._put(index)
+                self._grow(index, text)
             case SpanMap():
                 self._cache.show(event)
             case SecondDone():
@@ -117,8 +117,24 @@ class Stage:
         self._remarks.pop(0)
         self._show_notice()
 
+    def flush(self) -> None:
+        """Show the words that came since the last time; drawing each at once would take the model's time."""
+        if self._grown is not None:
+            self._put(self._grown)
+            self._grown = None
+
+    def _grow(self, number: int, piece: str) -> None:
+        entry = self.transcript.entries.get(number)
+        first = entry is None or not entry.text
+        self.transcript.add(number, piece, self._position)
+        if first:
+            self._put(number)
+        else:
+            self._grown = number
+
     def _finish(self, done: SecondDone) -> None:
         self.transcript.finish(done.index, done.text, done.query)
+        self._grown = None
         self._spoken.add(done.index)
         self._passed.discard(done.index)
         self._timeline.mark(self._spoken, self._passed)
