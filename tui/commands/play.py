@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from streaming_vlm_mlx.errors import SvmError
+from tui.folders import state_folder
 from tui.keeping import new_record, stems
 from tui.player import PACES
+from tui.settings import FILE, fill_in
 from tui.setup import UNTRAINED, add_model_arguments, make_engine, settle
 
 if TYPE_CHECKING:
@@ -18,25 +20,39 @@ if TYPE_CHECKING:
     from tui.program import Note, Program
     from tui.transcript import Timed
 
+# How a clip is shown when nobody says otherwise.
+VIEW = {"pace": "live", "start": 0.0, "loop": False, "picture": True, "theme": "floodlight"}
 HELP = "Watch a clip in the terminal, a model's commentary as it is spoken, and the true transcript beside it."
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument("clip", metavar="CLIP", nargs="?", help="a video file, URL or camera (/dev/video0)")
-    add_model_arguments(parser)
-    parser.add_argument("--out", type=Path, metavar="F", help="where to save the session (default: beside the clip)")
-    add_view_arguments(parser)
-
-
-def add_view_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options of how a clip is shown."""
     parser.add_argument("--truth", type=Path, metavar="F", help="true transcript: .vtt, .srt, .json (default: beside)")
-    parser.add_argument("--pace", choices=PACES, default="live", help="keep to the clock, or wait for the model")
-    parser.add_argument("--start", type=float, default=0.0, metavar="S", help="second to begin at (default 0)")
-    parser.add_argument("--loop", action="store_true", help="begin again at the clip's end")
-    parser.add_argument("--no-picture", action="store_true", help="begin without the picture")
-    parser.add_argument("--theme", default="floodlight", help="colours: floodlight, daylight, or one of Textual's")
+    parser.add_argument("--out", type=Path, metavar="F", help="where to save the session (default: beside the clip)")
+    add_options(parser)
+    parser.epilog = f"Options may stand in {settings_file()} too, as 'pace: every'."
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Declare what may stand in the settings file."""
+    add_model_arguments(parser)
+    add_view_options(parser)
+
+
+def add_view_options(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of how a clip is shown."""
+    flag = argparse.BooleanOptionalAction
+    parser.add_argument("--pace", choices=PACES, help="keep to the clock, or wait for the model (default live)")
+    parser.add_argument("--start", type=float, metavar="S", help="second to begin at (default 0)")
+    parser.add_argument("--loop", action=flag, help="begin again at the clip's end")
+    parser.add_argument("--picture", action=flag, help="begin with the picture shown, or hidden")
+    parser.add_argument("--theme", metavar="T", help="colours: floodlight (default), daylight, or one of Textual's")
+
+
+def settings_file() -> Path:
+    """Return where the player's settings lie, if there are any."""
+    return state_folder(os.environ, Path.home()) / FILE
 
 
 def run(args: argparse.Namespace) -> int:
@@ -44,6 +60,7 @@ def run(args: argparse.Namespace) -> int:
     if args.clip is None:
         raise SvmError("no clip named: svm-tui play CLIP, a video file, a URL or a camera.")
     check_terminal(interactive(), os.environ.get("TERM", ""), f"svm-tui infer {args.clip}")
+    fill_in(args, add_options, settings_file(), VIEW)
     config, folder = settle(args)
     watch(_program(args, config, folder), args.theme)
 
@@ -109,7 +126,7 @@ def _program(args: argparse.Namespace, config: "StreamConfig", folder: Path | No
         endings=tuple(dict.fromkeys((*([args.out.suffix] if args.out and args.out.suffix else []), *ENDINGS))),
         pace=args.pace,
         start=args.start,
-        with_picture=not args.no_picture,
+        with_picture=args.picture,
         loop=args.loop,
     )
 

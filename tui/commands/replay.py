@@ -8,7 +8,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from streaming_vlm_mlx.errors import SvmError
-from tui.commands.play import add_view_arguments, check_terminal, interactive, read_clip_truth, watch
+from tui.commands.play import (
+    VIEW,
+    add_options,
+    add_view_options,
+    check_terminal,
+    interactive,
+    read_clip_truth,
+    settings_file,
+    watch,
+)
+from tui.settings import fill_in
 
 if TYPE_CHECKING:
     from streaming_vlm_mlx.export.session import SessionRecord
@@ -21,7 +31,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument("session", metavar="SESSION", type=Path, help="a session: .json, or a journal: .jsonl")
     parser.add_argument("--clip", metavar="F", help="the clip, where it is no longer where it was")
-    add_view_arguments(parser)
+    parser.add_argument("--truth", type=Path, metavar="F", help="true transcript: .vtt, .srt, .json (default: beside)")
+    add_view_options(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -32,6 +43,7 @@ def run(args: argparse.Namespace) -> int:
     if not record.seconds:
         raise SvmError(f"{args.session} holds nothing that was said; choose another session.")
     check_terminal(interactive(), os.environ.get("TERM", ""), f"svm-tui export {args.session} --out session.txt")
+    fill_in(args, add_options, settings_file(), VIEW)
     watch(_program(args, record), args.theme)
 
 
@@ -68,6 +80,6 @@ def _program(args: argparse.Namespace, record: "SessionRecord") -> "Program":
         endings=(),
         start=min(args.start, duration),
         pace=args.pace,
-        with_picture=not args.no_picture,
+        with_picture=args.picture,
         loop=args.loop,
     )
