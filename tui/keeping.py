@@ -3,6 +3,7 @@
 import contextlib
 import datetime
 import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -53,5 +54,5 @@ def stems(out: Path | None, clip: str, created: str) -> tuple[Path, ...]:
     stamp = created.split("+")[0].replace(":", "").replace("-", "").replace("T", "-")
     beside = [] if "://" in clip or not Path(clip).is_file() else [Path(clip).with_suffix(f".{stamp}")]
     named = [out.with_suffix("")] if out else beside
-    name = Path(clip).stem or "feed"
+    name = re.sub(r"[^\w.-]+", "-", Path(clip).stem).strip("-") or "feed"
     return (*named, state_folder(os.environ, Path.home()) / "sessions" / f"{name}.{stamp}")

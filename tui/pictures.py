@@ -33,6 +33,11 @@ class Projector:
         """Whether a picture is being made."""
         return self._task is not None and not self._task.done()
 
+    async def settle(self, seconds: float) -> None:
+        """Wait for the picture that is being made, at most `seconds`."""
+        if self._task:
+            await asyncio.wait([self._task], timeout=seconds)
+
     def wish(self, time: float, size: tuple[int, int]) -> None:
         """Ask for the picture at `time` seconds, `size` (width, height) pixels."""
         self._wish = time, size

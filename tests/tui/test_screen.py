@@ -251,6 +251,18 @@ async def test_truth_is_shown_as_it_is_heard_and_before_the_model_is_there(play:
         assert "loading" in p.notice
 
 
+async def test_without_truth_the_commentary_has_the_whole_width(play: Play) -> None:
+    long = " ".join(["word"] * 20)
+    async with play(Scripted({0: long}), read_truth=lambda note: ()) as p:
+        await p.engine.until_spoken(0)
+        await p.pilot.pause()
+        assert p.screen.stage.mode == "off"
+        view = p.screen.query_one(TranscriptView)
+        assert (
+            max(len(strip.text.rstrip()) for strip in view.render_lines(view.size.region)) > view.size.width // 2 + 10
+        )
+
+
 async def test_a_broken_truth_is_told_and_the_clip_plays(play: Play) -> None:
     def broken(note: Note) -> tuple[Timed, ...]:
         raise SvmError("match.vtt holds no timed words.")

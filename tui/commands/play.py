@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 # How a clip is shown when nobody says otherwise.
 VIEW = {"pace": "live", "start": 0.0, "loop": False, "picture": True, "theme": "floodlight"}
+# Seconds after which a thread that computes lets another one have the interpreter.
+SWITCH = 0.0005
 HELP = "Watch a clip in the terminal, a model's commentary as it is spoken, and the true transcript beside it."
 
 
@@ -70,6 +72,8 @@ def watch(program: "Program", theme: str) -> NoReturn:
     from tui.app import PlayerApp
     from tui.threads import leave
 
+    # The model's thread needs the interpreter at each token; by default the screen may keep it for ten times as long.
+    sys.setswitchinterval(SWITCH)
     app = PlayerApp(program, theme)
     try:
         app.run()

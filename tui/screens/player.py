@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 # Times a second that time goes on, and that lines and gauges are drawn; each drawing costs as much as a picture.
 TICKS = 20
 DRAWN = 5
+# Seconds that the model waits for the first picture at most.
+FIRST_PICTURE = 0.5
 # Seconds of lag from which pictures come less often, as they do behind another screen.
 BEHIND = 1.0
 
@@ -125,9 +127,20 @@ class PlayerScreen(Screen[None]):
         self._shutter, self._drawing = Shutter(self._clock), Shutter(self._clock)
         self._projector = Projector(program.open_stills, self._picture.show) if program.open_stills else None
         self._set_picture()
-        self.run_worker(self.conductor.run(), name="conductor")
+        self.call_after_refresh(self._begin)
+
+    def _begin(self) -> None:
+        """Wish for the first picture, now that there is a place for it, and let the rest follow."""
+        self._wish(self.program.start)
+        self.run_worker(self._watch(), name="conductor")
         self.run_worker(self._read_truth(), name="truth")
         self.set_interval(1 / TICKS, self.tick)
+
+    async def _watch(self) -> None:
+        """Have the model speak, from when there is something to see: its libraries take their time to load."""
+        if self._projector:
+            await self._projector.settle(FIRST_PICTURE)
+        await self.conductor.run()
 
     def on_unmount(self) -> None:
         """Leave no thread behind."""
@@ -293,7 +306,8 @@ class PlayerScreen(Screen[None]):
             return
         worker = Worker("svm-truth")
         try:
-            self.stage.set_truth(await worker.run(partial(read, self._remarks_from_thread())))
+            if words := await worker.run(partial(read, self._remarks_from_thread())):
+                self.stage.set_truth(words)
         except SvmError as error:
             self.notify(f"no truth: {error}", severity="warning", markup=False)
         finally:
