@@ -5,7 +5,6 @@ from dataclasses import replace
 
 import numpy as np
 
-from streaming_vlm_mlx.data.lmm import user_text
 from streaming_vlm_mlx.data.record import StreamingRecord
 from streaming_vlm_mlx.data.record_file import RecordFile
 from streaming_vlm_mlx.errors import SvmError
@@ -48,16 +47,18 @@ class Windows:
 
 
 def cut(record: StreamingRecord, first: int, behind: int) -> StreamingRecord:
-    """Return the seconds from `first` to before `behind` as a record; what was said before is its previous text."""
+    """Return the seconds from `first` to before `behind` as a record; what was said before is its previous text.
+
+    It reads as a stream does that has let go of the seconds before: each commentary that moved has a space in front.
+    """
     turns = record.turns[first:behind]
     if not first:
         return record if len(turns) == len(record.turns) else replace(record, turns=turns, video_end=turns[-1].end)
-    opening = user_text(turns[0].start, turns[0].end, turns[0].question, first=True)
-    said = [record.previous, *(turn.commentary for turn in record.turns[:first])]
+    said = (turn.commentary for turn in record.turns[:first])
     return replace(
         record,
-        turns=(replace(turns[0], user_text=opening), *turns[1:]),
+        turns=turns,
         video_start=turns[0].start,
         video_end=min(turns[-1].end, max(record.video_end, turns[0].end)),
-        previous=" ".join(text for text in said if text),
+        previous=record.previous + "".join(f" {text}" for text in said if text),
     )

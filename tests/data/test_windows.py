@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -55,17 +56,18 @@ def test_every_second_is_in_a_window(
     assert all(1 <= len(window.turns) <= seconds for window in windows)
 
 
-def test_a_window_begins_as_a_record_does() -> None:
+def test_a_window_reads_as_the_stream_does() -> None:
     window = cut(record(8, start=10.0), 2, 5)
-    assert [turn.user_text for turn in window.turns] == ["Time=12.0-13.0s", "Time=13.0-14.0s ", "Time=14.0-15.0s "]
+    assert [turn.user_text for turn in window.turns] == ["Time=12.0-13.0s ", "Time=13.0-14.0s ", "Time=14.0-15.0s "]
     assert window.previous == "Before. w0 w1"
     assert (window.video_start, window.video_end) == (12.0, 15.0)
+    assert cut(replace(record(8), previous=""), 2, 5).previous == " w0 w1"
 
 
 def test_a_question_stays_with_its_second() -> None:
     turns = (Turn(0, 1, "Time=0.0-1.0s", "\n ..."), Turn(1, 2, "Time=1.0-2.0s Who?", "He.\n ...", "Who?", "He."))
     window = cut(StreamingRecord("a", 0, 2, turns), 1, 3)
-    assert window.turns[0].user_text == "Time=1.0-2.0sWho?"
+    assert window.turns[0].user_text == "Time=1.0-2.0s Who?"
     assert window.turns[0].assistant_text == "He.\n ..."
 
 

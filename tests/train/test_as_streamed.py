@@ -1,0 +1,113 @@
+"""What a model learns is what it meets when it streams: tokens, positions, pixels, and so what it would say."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+import pytest
+
+from streaming_vlm_mlx.data.loading import FrameJob, FrameLoader
+from streaming_vlm_mlx.data.record import StreamingRecord
+from streaming_vlm_mlx.data.samples import Sample
+from streaming_vlm_mlx.model.checkpoint import Checkpoint
+from streaming_vlm_mlx.stream.session import Parts, Second, Session
+from streaming_vlm_mlx.text.layout import Layout
+from streaming_vlm_mlx.train.beginning import begin, make_builder, make_windows, open_records
+from streaming_vlm_mlx.train.crew import Crew
+from streaming_vlm_mlx.train.feeding import Feeder
+from streaming_vlm_mlx.train.gradients import Work
+from streaming_vlm_mlx.train.loss import TEXT, Learner, Weights
+from streaming_vlm_mlx.train.targets import TargetReader
+from streaming_vlm_mlx.video.pixels import patchify
+from streaming_vlm_mlx.video.source import open_video
+from tests.train.batching import make_batch
+from tests.train.running import BASE, write_records
+
+SECONDS, WINDOW = 9, 3
+CONFIG = BASE.merged({"data": {"seconds": WINDOW, "stride": 1}})
+
+
+@dataclass
+class Forced:
+    """Says the record's words; keeps what the model was asked with, and what it found likely."""
+
+    session: Session
+    checkpoint: Checkpoint
+    said: list[int]
+    ids: Any = None
+    positions: Any = None
+    losses: list[float] = field(default_factory=list)
+
+    def choose(self, logits: np.ndarray, seen: np.ndarray, step: int) -> int:
+        if step == 0:
+            self.ids, self.positions = self.session.ids, self.session.positions
+        row = int(self.checkpoint.vocabulary.to_rows([self.said[step]])[0])
+        self.losses.append(float(mx.logsumexp(mx.array(logits)).item()) - float(logits[row]))
+        return row
+
+
+@pytest.fixture(scope="module", params=["", "Before the match."], ids=["at once", "after a text"])
+def stream(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """The model with random weights, the windows of a record, and what it met second by second."""
+    path = write_records(tmp_path_factory.mktemp("records"), clips=1, seconds=SECONDS)
+    record = StreamingRecord.from_line(path.read_bytes())
+    silent = replace(record.turns[4], assistant_text="\n ...")
+    turns = (*record.turns[:4], silent, *record.turns[5:])
+    path.write_bytes(replace(record, turns=turns, previous=request.param).to_line())
+    files = open_records([str(path)], print)
+    checkpoint = begin(CONFIG, files)
+    return checkpoint, make_windows(files, CONFIG), list(speak(checkpoint, files[0][0]))
+
+
+def speak(checkpoint: Checkpoint, record: StreamingRecord) -> Iterator[tuple[Forced, np.ndarray]]:
+    builder = make_builder(checkpoint, CONFIG)
+    layout = Layout.of(checkpoint.tokenizer, "training")
+    parts = Parts(checkpoint.model, checkpoint.tokenizer, checkpoint.vocabulary, layout, lambda: 0.0)
+    session = Session(parts, replace(checkpoint.stream, previous=record.previous))
+    with open_video(record.video, 2) as source:
+        for turn, chunk in zip(record.turns, source.chunks(0, None), strict=True):
+            one = builder.build(replace(record, turns=(turn,)))
+            forced = Forced(session, checkpoint, one.labels[one.labels >= 0].tolist())
+            patches = patchify(chunk.frames, checkpoint.stream.pixels)
+            for _ in session.speak(Second(chunk.index, chunk.start, chunk.end, patches), forced):
+                pass
+            yield forced, patches.pixel_values
+
+
+def label_runs(sample: Sample) -> np.ndarray:
+    """Return where each second's words begin."""
+    learnt = sample.labels >= 0
+    return np.flatnonzero(learnt & ~np.concatenate([[False], learnt[:-1]]))
+
+
+@pytest.mark.parametrize("second", range(SECONDS))
+def test_a_window_is_what_the_stream_holds(stream: Any, second: int) -> None:
+    checkpoint, windows, met = stream
+    start = max(0, second - WINDOW + 1)
+    window, builder = windows[min(start, len(windows) - 1)], make_builder(checkpoint, CONFIG)
+    sample, forced = builder.build(window), met[second][0]
+    end = label_runs(sample)[second - start]
+    said = checkpoint.tokenizer.decode(forced.ids, markup=True)
+    assert said == checkpoint.tokenizer.decode(sample.input_ids[:end], markup=True)
+    assert np.array_equal(forced.ids, sample.input_ids[:end])
+    assert np.array_equal(forced.positions[:, :end], sample.position_ids[:, :end])
+    count = len(window.turns) * 2
+    job = FrameJob(window.video, window.video_start, window.video_end, count, 2, CONFIG.data.pixels)
+    shown = np.split(FrameLoader(0).load(job), len(window.turns))
+    assert np.array_equal(shown[second - start], met[second][1])
+
+
+def test_the_loss_is_that_of_what_was_said(stream: Any) -> None:
+    """While nothing was let go of, the stream's own losses are those of the first window."""
+    checkpoint, windows, met = stream
+    builder, window = make_builder(checkpoint, CONFIG), windows[0]
+    sample = builder.build(window)
+    pixels = np.concatenate([values for _, values in met[:WINDOW]])
+    batch = replace(make_batch([[sample]]), pixel_values=pixels)
+    shards = Feeder(checkpoint, TargetReader((), 2, 2), 1, print).shards(batch, windows)
+    found = Crew(Learner(checkpoint.model), Work(), []).losses(shards, Weights())[TEXT]
+    streamed = [loss for forced, _ in met[:WINDOW] for loss in forced.losses]
+    assert len(streamed) == np.count_nonzero(sample.labels >= 0)
+    assert found == pytest.approx(sum(streamed), abs=1e-3)
