@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
+import mlx.nn as nn
 import numpy as np
 import pytest
 from mlx.utils import tree_flatten, tree_map
@@ -141,6 +142,13 @@ def test_recomputing_layers_gives_the_same_gradient(model: VisionLanguageModel) 
     same_loss, recomputed = gradient(batch, model, recompute=True)
     assert same_loss == pytest.approx(loss, abs=1e-6)
     assert_close(recomputed, plain, 1e-5)
+
+
+def test_every_layer_can_be_recomputed(model: VisionLanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    wrapped = []
+    monkeypatch.setattr(nn.utils, "checkpoint", lambda module: wrapped.append(module) or module)
+    gradient(make_batch([[SAMPLES[0]]]), model, recompute=True)
+    assert [id(module) for module in wrapped] == [id(m) for m in (*model.visual.blocks, *model.model.layers)]
 
 
 def test_half_precision_computes_and_leaves_float32(model: VisionLanguageModel) -> None:

@@ -1,6 +1,8 @@
 """The sidecar's targets, and the heads that are taught with them."""
 
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import mlx.core as mx
@@ -15,6 +17,7 @@ from streaming_vlm_mlx.model.tiny import seed_weights
 from streaming_vlm_mlx.text.vocabulary import FullVocabulary
 from streaming_vlm_mlx.train.config import HeadConfig
 from streaming_vlm_mlx.train.crew import Crew
+from streaming_vlm_mlx.train.feeding import Feeder
 from streaming_vlm_mlx.train.gradients import Work
 from streaming_vlm_mlx.train.heads import VisionHeads
 from streaming_vlm_mlx.train.loss import Learner, Weights
@@ -151,6 +154,24 @@ def test_videos_of_two_sizes_are_learnt_together_or_apart() -> None:
 def test_a_head_of_which_nothing_is_known_has_no_loss() -> None:
     found, _ = losses(2, targets(-1, -1, -1))
     assert found.keys() == {"text", "court", "ball"}
+
+
+def test_what_has_no_weight_is_left_out() -> None:
+    assert losses(1, targets(1, 0, 3), Weights(1.0, 0.0))[0].keys() == {"text"}
+    assert losses(1, targets(1, 0, 3), Weights(0.0, 1.0))[0].keys() == {"event", "court", "ball"}
+
+
+def test_a_batch_of_clips_of_two_sizes(tmp_path: Path) -> None:
+    """Each window is asked about the cells of its own clip."""
+    small, large = make_sample(2, (1, 4, 4), 1), make_sample(3, (1, 4, 8), 2)
+    windows: Any = [record(tmp_path / "absent.mp4", seconds=2), record(sidecar(tmp_path), seconds=3)]
+    checkpoint: Any = SimpleNamespace(model=small_model(small_config(ROWS)), vocabulary=FullVocabulary(ROWS))
+    checkpoint.model._config = replace(checkpoint.model.config, video_token_id=VIDEO)
+    feeder = Feeder(checkpoint, TargetReader(HEADS, 2, 2), 2, print)
+    first, second = feeder.shards(make_batch([[small], [large]]), windows)
+    assert first.known["court"].tolist() == [-1] * 2 * 4
+    assert second.known["court"].tolist() == [12 % 3] * 8 + [37 % 3] * 8 + [62 % 3] * 8
+    assert (first.known["ball"].tolist(), second.known["ball"].tolist()) == ([-1, -1], [4, 5, 6])
 
 
 def test_a_shard_of_which_nothing_is_known_adds_nothing_to_heads_alone() -> None:
