@@ -95,7 +95,8 @@ class KVCache:
             return
         index = mx.array(np.pad(slots, (0, self._capacity - len(slots))))
         for layer in self.layers:
-            layer.map(lambda a: mx.take(a, index, axis=2))
+            # What `take` gives lies with the tokens first in memory; products over the blocks would copy it each time.
+            layer.map(lambda a: mx.contiguous(mx.take(a, index, axis=2)))
             layer.offset = len(slots)
 
     def rotate(self, cos: mx.array, sin: mx.array) -> None:
