@@ -1,6 +1,5 @@
 """Every key and mode of the player's screen, on a scripted commentator and a clock that the test moves."""
 
-import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
@@ -12,11 +11,12 @@ from textual.widgets import Input, Static
 
 from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.export.journal import load_session
-from tests.tui.stand_ins import PATIENCE, Blank, Clock, Scripted, program
+from tests.tui.stand_ins import Blank, Clock, Scripted, program
 from tui.app import PlayerApp
 from tui.program import Note
 from tui.screens.help import HelpScreen
 from tui.screens.player import PlayerScreen
+from tui.screens.stage import REMARK
 from tui.transcript import Row, Timed
 from tui.widgets.cache_strip import CacheStrip
 from tui.widgets.key_bar import KeyBar
@@ -472,22 +472,22 @@ async def test_loading_shows_a_line_and_goes(play: Play) -> None:
         assert not p.screen.query_one("#notice").display
 
 
-async def test_a_remark_is_shown_for_a_while(play: Play, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tui.screens.stage.REMARK", 0.01)
-    engine, clock, shown = Scripted(), Clock(), list[str]()
+async def test_a_remark_is_shown_for_a_while(tmp_path: Path) -> None:
+    engine, clock = Scripted(), Clock()
 
     def make(note: Note) -> Scripted:
         note("nobody trained \x1b[31mthis one.")
         return engine
 
     app = PlayerApp(program(make, tmp_path), clock=clock)
-    async with app.run_test() as pilot, asyncio.timeout(PATIENCE):
-        notice = app.screen.query_one("#notice", Static)
-        while not shown or notice.display:
-            if notice.display and "trained" in str(notice.content):
-                shown.append(str(notice.content).splitlines()[-1])
-            await pilot.pause()
-    assert set(shown) == {"nobody trained [31mthis one."}
+    async with app.run_test() as pilot:
+        p = Player(app, pilot, clock, engine)
+        await engine.until_spoken(0)
+        await pilot.pause()
+        await p.pass_time(REMARK - 1)
+        assert p.notice.splitlines()[-1] == "nobody trained [31mthis one."
+        await p.pass_time(1)
+        assert not p.screen.query_one("#notice").display
 
 
 async def test_control_characters_and_markup_are_shown_harmless(play: Play) -> None:

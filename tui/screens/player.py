@@ -123,7 +123,7 @@ class PlayerScreen(Screen[None]):
         pacer = Pacer(playhead, program.pace, patience=0.0 if program.seconds.duration else 1.0)
         make = partial(program.make, self._remarks_from_thread())
         self.conductor = Conductor(make, program.seconds, playhead, pacer, self._session, self._told, program.loop)
-        self.stage = Stage(self, program, self.conductor)
+        self.stage = Stage(self, program, self.conductor, self._clock)
         self._shutter, self._drawing = Shutter(self._clock), Shutter(self._clock)
         self._projector = Projector(program.open_stills, self._picture.show) if program.open_stills else None
         self._set_picture()

@@ -1,6 +1,7 @@
 """What a session looks like: events of the conductor become words, gauges and marks on the screen."""
 
 import math
+from collections.abc import Callable
 
 from textual.content import Content
 from textual.screen import Screen
@@ -33,7 +34,11 @@ class Stage:
         mode: how the truth is shown.
     """
 
-    def __init__(self, screen: Screen[None], program: Program, conductor: Conductor) -> None:
+    def __init__(
+        self, screen: Screen[None], program: Program, conductor: Conductor, clock: Callable[[], float]
+    ) -> None:
+        """Show on `screen`'s widgets; `clock` returns seconds, and tells when a remark has stayed long enough."""
+        self._clock = clock
         self.transcript, self.figures = Transcript(), Figures()
         self.mode: TruthMode = "off"
         self._clip, self._model, self._conductor = program.clip, program.model, conductor
@@ -44,7 +49,7 @@ class Stage:
         self._passed: set[int] = set()
         self._number = 0
         self._grown: int | None = None
-        self._remarks: list[str] = []
+        self._remarks: list[tuple[float, str]] = []
         self.say("◌ loading the model")
 
     @property
@@ -53,6 +58,9 @@ class Stage:
 
     def tick(self) -> None:
         """Show that time went on."""
+        if self._remarks and self._remarks[0][0] <= self._clock():
+            self._remarks.pop(0)
+            self._show_notice()
         head, lag = self._conductor.playhead, self._conductor.lag.at(self._position)
         pace, passed = self._conductor.pacer.pace, self.figures.passed
         self._title.show(Standing(self._clip, self._model, head.state, head.speed, pace, lag, passed))
@@ -109,12 +117,7 @@ class Stage:
 
     def remark(self, text: str) -> None:
         """Show a line above the commentary for a while."""
-        self._remarks.append(text)
-        self._show_notice()
-        self._notice.set_timer(REMARK, self._forget_remark)
-
-    def _forget_remark(self) -> None:
-        self._remarks.pop(0)
+        self._remarks.append((self._clock() + REMARK, text))
         self._show_notice()
 
     def flush(self) -> None:
@@ -169,7 +172,7 @@ class Stage:
         self.say(f"◌ loading {stage}{progress}")
 
     def _show_notice(self) -> None:
-        lines = [line for line in (self._line, *self._remarks) if line]
+        lines = [line for line in (self._line, *(text for _, text in self._remarks)) if line]
         self._notice.update(Content("\n".join(map(harmless, lines))))
         self._notice.display = bool(lines)
 
