@@ -1,7 +1,9 @@
 """What a sport must give to be filmed."""
 
-from collections.abc import Iterator
-from typing import Protocol
+from collections.abc import Iterator, Mapping
+from typing import Any, Protocol
+
+import numpy.typing as npt
 
 from streaming_vlm_mlx.matches.film import Pixels
 from streaming_vlm_mlx.matches.truth import Truth
@@ -38,3 +40,6 @@ class Sport(Protocol):
 
     def match(self, seed: int, seconds: float) -> Match:
         """Return `seconds` of the match that belongs to `seed`; the same arguments give the same match."""
+
+    def targets(self, truth: Truth) -> Mapping[str, npt.NDArray[Any]]:
+        """Return what each picture of a match shows: the arrays of its ``.targets.npz``."""

@@ -1,7 +1,8 @@
 """Matches on disk: clips, sidecars and one annotation file in StreamingVLM's format.
 
-In the folder: ``match_000007.mp4``, ``match_000007.truth.json`` (see `truth`), ``matches_with_seeks.jsonl`` with a
-conversation a line and ``matches_seeks.jsonl`` with the byte offset of each line, as one JSON list.
+In the folder: ``match_000007.mp4``, ``match_000007.truth.json`` (see `truth`), ``match_000007.targets.npz`` (what the
+vision heads are taught, see `train.targets`), ``matches_with_seeks.jsonl`` with a conversation a line and
+``matches_seeks.jsonl`` with the byte offset of each line, as one JSON list.
 """
 
 import json
@@ -14,7 +15,9 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from streaming_vlm_mlx.atomic import write_text
+import numpy as np
+
+from streaming_vlm_mlx.atomic import replacing, write_text
 from streaming_vlm_mlx.config import StreamConfig
 from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.matches.clip import write_clip
@@ -106,6 +109,9 @@ def make_match(folder: Path, sport: Sport, seed: int, seconds: float) -> Made:
         # The sidecar comes last: where it stands, the clip beside it is whole.
         sidecar.unlink(missing_ok=True)
         write_clip(clip, match.frames(), match.size, match.fps, match.crf)
+    with replacing(clip.with_suffix(".targets.npz")) as part, part.open("wb") as file:
+        np.savez_compressed(file, allow_pickle=False, **sport.targets(truth))
+    if new:
         write_truth(sidecar, truth)
     return Made(clip, json.dumps(conversation(truth)), len(truth.events), len(truth.words), new)
 

@@ -16,6 +16,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--count", type=int, default=1, metavar="N", help="how many matches (default 1)")
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="seed of the first; others follow (default 0)")
     parser.add_argument("--seconds", type=float, default=60.0, metavar="T", help="length of each (default 60)")
+    parser.add_argument(
+        "--fps", type=int, default=25, metavar="F", help="frames a second (default 25; 4 are enough to train on)"
+    )
     parser.add_argument("--workers", type=int, default=1, metavar="W", help="processes that film (default 1)")
 
 
@@ -28,7 +31,7 @@ def run(args: argparse.Namespace) -> int:
     from streaming_vlm_mlx.matches.writer import make_matches
 
     seeds = range(args.seed, args.seed + args.count)
-    work = make_matches(args.out, Tennis(), seeds, args.seconds, args.workers)
+    work = make_matches(args.out, Tennis(args.fps), seeds, args.seconds, args.workers)
     console = Console(stderr=True)
     filmed = 0
     for made in track(work, "matches", total=len(seeds), console=console, disable=not sys.stderr.isatty()):

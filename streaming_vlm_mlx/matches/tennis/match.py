@@ -1,11 +1,12 @@
 """A simulated tennis match: everything about it drawn from one seed."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 
 import numpy as np
 from PIL import Image
 
+from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.matches.camera import HEIGHT, WIDTH
 from streaming_vlm_mlx.matches.film import Grade, Grain, Pixels, random_grade, vignetted
 from streaming_vlm_mlx.matches.seeds import stream
@@ -21,9 +22,11 @@ from streaming_vlm_mlx.matches.tennis.script import Script
 from streaming_vlm_mlx.matches.tennis.stage import Stage, random_camera, staged
 from streaming_vlm_mlx.matches.tennis.start import random_score
 from streaming_vlm_mlx.matches.tennis.surfaces import SURFACES
+from streaming_vlm_mlx.matches.tennis.targets import Values, vision_targets
 from streaming_vlm_mlx.matches.truth import BoardState, Truth
 
 FPS = 25
+LEAST_FPS, MOST_FPS = 2, 60
 
 
 class Tennis:
@@ -31,9 +34,23 @@ class Tennis:
 
     name = "tennis"
 
+    def __init__(self, fps: int = FPS) -> None:
+        """Film at `fps` frames a second.
+
+        Raises:
+            SvmError: that few or many can not be filmed.
+        """
+        if not LEAST_FPS <= fps <= MOST_FPS:
+            raise SvmError(f"--fps is {fps}; a match is filmed at {LEAST_FPS} to {MOST_FPS} frames a second.")
+        self._fps = fps
+
     def match(self, seed: int, seconds: float) -> "TennisMatch":
         """Return `seconds` of the match that belongs to `seed`."""
-        return TennisMatch(seed, seconds)
+        return TennisMatch(seed, seconds, self._fps)
+
+    def targets(self, truth: Truth) -> Mapping[str, Values]:
+        """Return what each picture shows, see `tennis.targets`."""
+        return vision_targets(truth)
 
 
 class TennisMatch:
@@ -42,14 +59,15 @@ class TennisMatch:
     Attributes:
         seed: decides all of it.
         seconds: the clip's length.
+        fps: frames a second; what happens does not depend on it.
     """
 
-    fps = FPS
     size = (WIDTH, HEIGHT)
 
-    def __init__(self, seed: int, seconds: float) -> None:
+    def __init__(self, seed: int, seconds: float, fps: int = FPS) -> None:
         self.seed = seed
         self.seconds = seconds
+        self.fps = fps
         self.surface = SURFACES[stream(seed, "surface").integers(len(SURFACES))]
 
     @cached_property

@@ -1,0 +1,127 @@
+"""The classes that vision heads are taught, held against the sidecar's own words and the pictures themselves."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from streaming_vlm_mlx.data.record import StreamingRecord, Turn
+from streaming_vlm_mlx.errors import SvmError
+from streaming_vlm_mlx.matches.kits import KITS
+from streaming_vlm_mlx.matches.tennis.match import Tennis, TennisMatch
+from streaming_vlm_mlx.matches.tennis.targets import CLASSES, COLUMNS, MOMENTS, ROWS, STROKES, vision_targets
+from streaming_vlm_mlx.matches.truth import Truth
+from streaming_vlm_mlx.matches.writer import make_matches
+from streaming_vlm_mlx.train.config import HeadConfig
+from streaming_vlm_mlx.train.targets import TargetReader
+
+SEEDS = (11, 12, 13)
+SECONDS = 40.0
+
+
+@pytest.fixture(scope="module")
+def truths() -> list[Truth]:
+    return [TennisMatch(seed, SECONDS, fps=4).truth(f"match_{seed:06d}.mp4") for seed in SEEDS]
+
+
+def test_every_class_is_one_of_its_head_s(truths: list[Truth]) -> None:
+    for truth in truths:
+        arrays = vision_targets(truth)
+        assert set(arrays) == {"times", "ball", *CLASSES}
+        for name, count in CLASSES.items():
+            assert len(arrays[name]) == len(truth.frames.times)
+            assert -1 <= arrays[name].min() <= arrays[name].max() < count
+
+
+def test_kits_stand_at_the_ends_where_the_events_say(truths: list[Truth]) -> None:
+    for truth in truths:
+        arrays = vision_targets(truth)
+        for event in truth.events:
+            if event.kind in ("serve", "shot") and event.time < truth.seconds:
+                assert KITS[arrays[event.end][truth.frame_at(event.time)]].name == event.player
+
+
+def test_the_scoreboard_s_classes_change_with_it(truths: list[Truth]) -> None:
+    texts = {"0": 0, "15": 1, "30": 2, "40": 3, "AD": 4}
+    for truth in truths:
+        arrays = vision_targets(truth)
+        for state in truth.states:
+            frame = truth.frame_at(state.time + 0.25)
+            for row in (0, 1):
+                assert arrays[f"points_{row}"][frame] == texts.get(state.fields["points"][row], -1)
+                assert arrays[f"games_{row}"][frame] == int(state.fields["games"][row])
+            assert KITS[arrays["server"][frame]].name == state.server
+
+
+def test_a_moment_is_known_for_a_second_and_a_stroke_for_half_of_one(truths: list[Truth]) -> None:
+    for truth in truths:
+        arrays, times = vision_targets(truth), np.array(truth.frames.times)
+        told = {"double_fault": "fault", "ace": "winner"}
+        events = [e for e in truth.events if told.get(e.kind, e.kind) in MOMENTS]
+        for i, event in enumerate(events):
+            until = events[i + 1].time if i + 1 < len(events) else np.inf
+            here = (times >= event.time) & (times < until)
+            number = 1 + 2 * MOMENTS.index(told.get(event.kind, event.kind)) + (event.end == "far")
+            assert np.all(arrays["moment"][here & (times <= event.time + 1.0)] == number)
+            assert not np.any(arrays["moment"][here & (times > event.time + 1.0)])
+        serve = next(e for e in truth.events if e.kind == "serve")
+        assert arrays["stroke"][truth.frame_at(serve.time + 0.26)] == 1 + STROKES.index("serve")
+
+
+def test_a_patch_with_a_kit_shows_its_colour() -> None:
+    # Brown, white and black are near the colours of skin, lines and shade; this match has neither.
+    match = TennisMatch(next(s for s in range(50) if _is_plain(s)), 6.0, fps=2)
+    truth = match.truth("a.mp4")
+    patches, hits = vision_targets(truth)["kit"], []
+    for picture, shown in zip(match.frames(), patches, strict=True):
+        height, width = picture.shape[0] // ROWS, picture.shape[1] / COLUMNS
+        for row, column in np.argwhere(shown):
+            patch = picture[row * height : (row + 1) * height, round(column * width) : round((column + 1) * width)]
+            away = np.abs(patch.astype(int) - KITS[shown[row, column] - 1].rgb).max(axis=2)
+            hits.append(away.min() < 60)
+    assert len(hits) > 20
+    assert np.mean(hits) > 0.8
+
+
+def _is_plain(seed: int) -> bool:
+    return set(TennisMatch(seed, 6.0, fps=2).truth("a.mp4").kits) <= {"red", "blue", "pink", "purple", "cyan", "orange"}
+
+
+def test_the_ball_is_where_the_picture_has_its_colour() -> None:
+    match = TennisMatch(SEEDS[0], 20.0, fps=2)
+    truth = match.truth("a.mp4")
+    found = []
+    for picture, (x, y) in zip(match.frames(), vision_targets(truth)["ball"], strict=True):
+        if x >= 0:
+            u, v = round(float(x) * 640), round(float(y) * 360)
+            around = picture[max(0, v - 3) : v + 4, max(0, u - 3) : u + 4].astype(int)
+            found.append((around[..., 1] - around[..., 2]).max() > 60)
+    assert len(found) > 10
+    assert np.mean(found) > 0.9
+
+
+def test_the_trainer_reads_what_is_written_beside_a_clip(tmp_path: Path) -> None:
+    (made,) = make_matches(tmp_path, Tennis(fps=4), [5], 4.0)
+    heads = [HeadConfig(name, "patch" if name == "kit" else "picture", count) for name, count in CLASSES.items()]
+    reader = TargetReader([*heads, HeadConfig("ball", "place")], 2, 2)
+    turns = tuple(Turn(float(s), s + 1.0, "", "") for s in range(4))
+    read = reader.read(StreamingRecord(str(made.clip), 0.0, 4.0, turns, fps=2), [(1, 12, 22)] * 4)
+    truth = TennisMatch(5, 4.0, fps=4).truth(made.clip.name)
+    assert [KITS[int(second[0])].name for second in read["near"]] == [
+        truth.kits[0 if truth.frames.ends[0][truth.frame_at(s + 0.5)] else 1] for s in range(4)
+    ]
+    assert read["kit"][0].shape == (ROWS * COLUMNS,)
+
+
+def test_an_unknown_text_of_the_scoreboard_is_no_class(truths: list[Truth]) -> None:
+    first = truths[0].states[0]
+    tie = replace(first, fields={**first.fields, "points": ("6", "15")})
+    arrays = vision_targets(replace(truths[0], states=(tie,)))
+    assert set(arrays["points_0"].tolist()) == {-1}
+
+
+@pytest.mark.parametrize("fps", [0, 1, 61, 10_000])
+def test_frame_rates_that_can_not_be_filmed_are_refused(fps: int) -> None:
+    with pytest.raises(SvmError, match=f"--fps is {fps}; a match is filmed at 2 to 60"):
+        Tennis(fps)
