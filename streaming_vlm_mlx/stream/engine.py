@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaita
 from concurrent.futures import Future
 from dataclasses import replace
 from functools import partial
+from typing import TypeVar
 
 import mlx.core as mx
 
@@ -31,10 +32,40 @@ Emit = Callable[[Event], None]
 # Given a second's start and end, returns when it is its turn: whether it shall be spoken, or is passed over.
 Due = Callable[[float, float], Awaitable[bool]]
 Loader = Callable[[Callable[[Loading], None]], tuple[str, Parts]]
+T = TypeVar("T")
 
 
 async def _at_once(*_: float) -> bool:
     return True
+
+
+class _Stop:
+    """Says to the thread and to the event loop that a play is to end."""
+
+    def __init__(self) -> None:
+        """Belong to the event loop that runs."""
+        self._loop = asyncio.get_running_loop()
+        self._flag, self._seen = threading.Event(), asyncio.Event()
+
+    def is_set(self) -> bool:
+        return self._flag.is_set()
+
+    def set(self) -> None:
+        """End the play; from any thread."""
+        self._flag.set()
+        # Whoever left early may have closed the loop meanwhile.
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._seen.set)
+
+    async def unless(self, waiting: Awaitable[T]) -> T | None:
+        """Return what `waiting` does, or None as soon as the play is to end."""
+        waited, stopped = asyncio.ensure_future(waiting), asyncio.ensure_future(self._seen.wait())
+        try:
+            await asyncio.wait((waited, stopped), return_when=asyncio.FIRST_COMPLETED)
+            return waited.result() if waited.done() and not self.is_set() else None
+        finally:
+            waited.cancel()
+            stopped.cancel()
 
 
 class Engine:
@@ -49,7 +80,7 @@ class Engine:
         self._session: Session | None = None
         self._question = ""
         self._closed = False
-        self._stop = threading.Event()
+        self._stop: _Stop | None = None
         self._running = asyncio.Event()
         self._running.set()
         self._inbox: queue.SimpleQueue[tuple[Callable[[], None], Future[None]] | None] = queue.SimpleQueue()
@@ -79,14 +110,14 @@ class Engine:
             with contextlib.suppress(RuntimeError):
                 loop.call_soon_threadsafe(outbox.put_nowait, event)
 
-        stop = self._stop = threading.Event()
+        stop = self._stop = _Stop()
         seconds = self._prepare(chunks)
         try:
             async for event in self._follow(partial(self._ready, emit), outbox, emit):
                 yield event
             async for second in seconds:
-                await self._running.wait()
-                wanted = await self._turn_of(second, due)
+                await stop.unless(self._running.wait())
+                wanted = await stop.unless(self._turn_of(second, due))
                 if stop.is_set():
                     return
                 if not wanted:
@@ -117,9 +148,9 @@ class Engine:
         self._running.set()
 
     def cancel(self) -> None:
-        """End the play under way at the next token."""
-        self._stop.set()
-        self._running.set()
+        """End the play under way at the next token; a pause goes on for the next one."""
+        if self._stop:
+            self._stop.set()
 
     async def reanchor(self) -> None:
         """End the play under way; empty the windows and keep the previous text, for a seek."""

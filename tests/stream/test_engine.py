@@ -161,6 +161,28 @@ async def test_cancel_frees_a_paused_play(engine: Engine) -> None:
     await settle(engine)
     engine.cancel()
     assert await following == []
+    paused = asyncio.ensure_future(anext(engine.play(make_chunks(1))))
+    await settle(engine)
+    assert not paused.done()
+    engine.resume()
+    assert await paused == SecondStarted(0, 0.0, 1.0)
+
+
+async def test_cancel_frees_a_play_that_waits_for_its_turn(engine: Engine) -> None:
+    asked = asyncio.Event()
+
+    async def due(start: float, end: float) -> bool:
+        asked.set()
+        await asyncio.Event().wait()
+        return True
+
+    events = engine.play(make_chunks(3), due)
+    await next_of(events, Ready)
+    rest = asyncio.ensure_future(gather_rest(events))
+    await asked.wait()
+    engine.cancel()
+    async with asyncio.timeout(PATIENCE):
+        assert await rest == []
 
 
 async def test_reanchor_during_play_keeps_words_and_drops_video(engine: Engine, script: Script) -> None:
