@@ -1,9 +1,15 @@
 """What each picture of a match shows, as classes for a vision tower to name: see `train.targets` for the file.
 
-Of the picture: ``near`` and ``far``, which kit plays at that end; ``server``, the kit that serves; ``points_0``,
-``games_0``, ``sets_0`` and the same with 1, what the scoreboard's rows show; ``moment``, what happened in the last
-second and at which end; ``stroke``, the last half second's; ``signal``, whether an official shows a ball out. Of each
-patch: ``kit``, 0 or one more than the kit that is in it. As a place: ``ball``.
+A small tower learns a thing quickly where it is asked for it at the very place. Of each merged patch of a picture of
+168×308 pixels, -1 where a question makes no sense:
+
+- ``who``: whether the near player (1), the far one (2) or nobody (0) is in it.
+- Where a player is: ``kit``, and ``stroke``, what that player did in the last half second.
+- Where the scoreboard has the field: ``kit_0, points_0, games_0, sets_0`` and the same with 1 for its rows, and
+  ``server``, the row that has the mark.
+
+Of the whole picture: ``moment``, what happened in the last second and at which end; ``signal``, whether an official
+shows a ball out. As a place: ``ball``.
 """
 
 from bisect import bisect_right
@@ -15,59 +21,101 @@ import numpy.typing as npt
 
 from streaming_vlm_mlx.matches.kits import KITS
 from streaming_vlm_mlx.matches.tennis.rules import POINT_TEXTS
-from streaming_vlm_mlx.matches.truth import Event, Truth
+from streaming_vlm_mlx.matches.truth import BoardState, Box, Event, Truth
 
 Values = npt.NDArray[Any]
 
 UNKNOWN = -1
-# The merged patches of a picture of 168×308 pixels.
 ROWS, COLUMNS = 6, 11
+NEAR, FAR = 1, 2
 POINTS = (*POINT_TEXTS, "AD")
 STROKES = ("serve", "forehand", "backhand", "volley", "smash", "lob")
-# An ending is told apart by what is seen of it; a fault into the net and one that is long look different enough.
+# An ending is told apart by what is seen of it; a second fault looks like a first one, an ace like a winner.
 MOMENTS = ("serve", "shot", "fault", "net", "out", "winner")
 _SEEN_AS = {"double_fault": "fault", "ace": "winner"}
 MOMENT_SECONDS, STROKE_SECONDS = 1.0, 0.5
 
-CLASSES = {
-    **{name: len(KITS) for name in ("near", "far", "server")},
-    **{f"{name}_{row}": count for name, count in (("points", 5), ("games", 8), ("sets", 3)) for row in (0, 1)},
-    "moment": 1 + 2 * len(MOMENTS),
+BOARD = {"kit": len(KITS), "points": len(POINTS), "games": 8, "sets": 3}
+PICTURE = {"moment": 1 + 2 * len(MOMENTS), "signal": 2}
+PATCH = {
+    "who": 3,
+    "kit": len(KITS),
     "stroke": 1 + len(STROKES),
-    "signal": 2,
-    "kit": 1 + len(KITS),
+    "server": 2,
+    **{f"{field}_{row}": count for field, count in BOARD.items() for row in (0, 1)},
 }
 
 
 def vision_targets(truth: Truth) -> Mapping[str, Values]:
-    """Return the arrays of ``CLIP.targets.npz``, an entry a frame each; what nobody can tell is -1."""
-    times, kits = np.array(truth.frames.times), np.array([_kit(name) for name in truth.kits])
-    near_row = np.where(np.array(truth.frames.ends[0]) == 1, 0, 1)
-    states = [truth.board_at(t) for t in truth.frames.times]
-    arrays: dict[str, Values] = {
-        "times": times,
-        "near": kits[near_row],
-        "far": kits[1 - near_row],
-        "server": np.array([_kit(state.server) for state in states]),
-        "moment": _latest(truth, MOMENT_SECONDS, _moment),
-        "stroke": _latest(truth, STROKE_SECONDS, _stroke),
+    """Return the arrays of ``CLIP.targets.npz``, an entry a frame each."""
+    arrays = {
+        "moment": _latest(truth, MOMENT_SECONDS, [(e.time, _moment(e)) for e in truth.events]),
         "signal": np.array(truth.frames.signal),
+        **_players(truth),
+        **_board(truth),
     }
-    for row in (0, 1):
-        arrays[f"points_{row}"] = np.array([_index(POINTS, s.fields["points"][row]) for s in states])
-        arrays[f"games_{row}"] = np.array([int(s.fields["games"][row]) for s in states])
-        arrays[f"sets_{row}"] = np.array([int(s.fields["sets"][row]) for s in states])
-    arrays |= {"kit": _kits_in_patches(truth, kits)}
-    arrays = {name: a if name == "times" else a.astype(np.int8) for name, a in arrays.items()}
-    return arrays | {"ball": _ball(truth)}
+    small = {name: values.astype(np.int8) for name, values in arrays.items()}
+    return {"times": np.array(truth.frames.times), **small, "ball": _ball(truth)}
+
+
+def _players(truth: Truth) -> dict[str, Values]:
+    """Return ``who``, ``kit`` and ``stroke``; the nearer player is drawn over the other one, and so written later."""
+    shape = len(truth.frames.times), ROWS, COLUMNS
+    who, kit, stroke = np.zeros(shape), np.full(shape, UNKNOWN), np.full(shape, UNKNOWN)
+    for player in sorted((0, 1), key=lambda p: sum(truth.frames.ends[p])):
+        name = truth.kits[player]
+        strokes = [(e.time, _stroke(e)) for e in truth.events if e.player == name]
+        latest = _latest(truth, STROKE_SECONDS, strokes)
+        ends = np.where(np.array(truth.frames.ends[player]) == 1, NEAR, FAR)
+        inside = np.stack([_cells(box, truth.size) for box in truth.frames.players[player]])
+        for values, classes in ((who, ends), (kit, np.full(shape[0], _kit(name))), (stroke, latest)):
+            values[inside] = np.broadcast_to(classes[:, None, None], shape)[inside]
+    return {"who": who, "kit": kit, "stroke": stroke}
+
+
+def _board(truth: Truth) -> dict[str, Values]:
+    """Return what the scoreboard's fields show, each where it is."""
+    states = [truth.board_at(time) for time in truth.frames.times]
+    arrays = {}
+    for field in BOARD:
+        for row in (0, 1):
+            classes = np.array([_read(truth, state, field, row) for state in states])
+            arrays[f"{field}_{row}"] = _at(truth.layout[field][row], truth.size, classes)
+    rows = np.array([truth.kits.index(state.server) for state in states])
+    above, below = (_at(truth.layout["server"][row], truth.size, rows) for row in (0, 1))
+    return {**arrays, "server": np.where(above == UNKNOWN, below, above)}
+
+
+def _read(truth: Truth, state: BoardState, field: str, row: int) -> int:
+    if field == "kit":
+        return _kit(truth.kits[row])
+    text = state.fields[field][row]
+    if field == "points":
+        return POINTS.index(text) if text in POINTS else UNKNOWN
+    return int(text)
+
+
+def _at(box: Box, size: tuple[int, int], classes: Values) -> Values:
+    """Return [frames, rows, columns], `classes` [frames] where `box` has its middle."""
+    left, top, right, bottom = box
+    middle = ((left + right) // 2, (top + bottom) // 2)
+    values = np.full((len(classes), ROWS, COLUMNS), UNKNOWN)
+    values[:, middle[1] * ROWS // size[1], middle[0] * COLUMNS // size[0]] = classes
+    return values
+
+
+def _cells(box: Box, size: tuple[int, int]) -> Values:
+    """Return bool [rows, columns]: cells whose middle `box` covers, and the one of its own middle."""
+    left, top, right, bottom = box
+    x, y = (np.arange(COLUMNS) + 0.5) * size[0] / COLUMNS, (np.arange(ROWS) + 0.5) * size[1] / ROWS
+    inside = ((y >= top) & (y < bottom))[:, None] & ((x >= left) & (x < right))
+    if right > left:
+        inside[(top + bottom) * ROWS // (2 * size[1]), (left + right) * COLUMNS // (2 * size[0])] = True
+    return inside
 
 
 def _kit(name: str) -> int:
     return next(i for i, kit in enumerate(KITS) if kit.name == name)
-
-
-def _index(names: Sequence[str], name: str) -> int:
-    return names.index(name) if name in names else UNKNOWN
 
 
 def _moment(event: Event) -> int:
@@ -79,32 +127,14 @@ def _stroke(event: Event) -> int:
     return 1 + STROKES.index(event.stroke) if event.kind in ("serve", "shot") and event.stroke in STROKES else UNKNOWN
 
 
-def _latest(truth: Truth, seconds: float, classify: Any) -> Values:
-    """Return for each frame the class of what happened last, 0 where that is more than `seconds` ago."""
-    found = [(event.time, classify(event)) for event in truth.events]
-    found = [pair for pair in found if pair[1] != UNKNOWN]
-    starts = [time for time, _ in found]
-    classes = []
+def _latest(truth: Truth, seconds: float, found: Sequence[tuple[float, int]]) -> Values:
+    """Return for each frame the class of what is `found` last, 0 where that is more than `seconds` ago."""
+    known = [pair for pair in found if pair[1] != UNKNOWN]
+    starts, classes = [time for time, _ in known], []
     for time in truth.frames.times:
         last = bisect_right(starts, time) - 1
-        classes.append(found[last][1] if last >= 0 and time - starts[last] <= seconds else 0)
+        classes.append(known[last][1] if last >= 0 and time - starts[last] <= seconds else 0)
     return np.array(classes)
-
-
-def _kits_in_patches(truth: Truth, kits: Values) -> Values:
-    """Return [frames, rows, columns]: the patches whose middle a player covers, and the one of the player's middle."""
-    width, height = truth.size
-    x, y = (np.arange(COLUMNS) + 0.5) * width / COLUMNS, (np.arange(ROWS) + 0.5) * height / ROWS
-    patches = np.zeros((len(truth.frames.times), ROWS, COLUMNS), np.int8)
-    # The nearer player is drawn over the other one.
-    for player in sorted((0, 1), key=lambda p: sum(truth.frames.ends[p])):
-        left, top, right, bottom = np.array(truth.frames.players[player]).T[..., None]
-        inside = ((y >= top) & (y < bottom))[:, :, None] & ((x >= left) & (x < right))[:, None, :]
-        row = np.clip((top + bottom) * ROWS // (2 * height), 0, ROWS - 1)[:, 0]
-        column = np.clip((left + right) * COLUMNS // (2 * width), 0, COLUMNS - 1)[:, 0]
-        inside[np.arange(len(inside)), row, column] |= (right > left)[:, 0]
-        patches[inside] = 1 + kits[player]
-    return patches
 
 
 def _ball(truth: Truth) -> Values:
