@@ -102,4 +102,6 @@ class PlayerApp(App[None]):
                 picture.refresh()
 
     def _warn(self, text: str) -> None:
-        self.notify(text, severity="warning", markup=False, timeout=10.0)
+        screen = self.screen_stack[0]
+        assert isinstance(screen, PlayerScreen)
+        screen.remark(text)

@@ -6,6 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from textual import events
+from textual.pilot import Pilot
 
 from streaming_vlm_mlx.config import StreamConfig
 from streaming_vlm_mlx.errors import SvmError
@@ -30,7 +32,11 @@ from tui.program import Note, Program
 RECORD = SessionRecord(created="2026-01-02T03:04:05+00:00", clip="match.mp4", model="run1", settings={})
 MB = 1_000_000
 # Seconds after which what a test waits for will not come.
-PATIENCE = 20.0
+PATIENCE = 60.0
+# Hands that a message goes through at most: from the app down to a widget, up again, and on to what it led to.
+HANDS = 10
+# What keys write, where that is not their name.
+CHARACTERS = {"space": " ", "question_mark": "?"}
 
 
 class Clock:
@@ -166,6 +172,30 @@ class Scripted:
     def close(self, timeout: float) -> None:
         self.cancel()
         self.closed = True
+
+
+async def settle(pilot: Pilot[None]) -> None:
+    """Wait until every message that was posted, and what it led to, is handled and drawn.
+
+    Pilot's own way is to wait until the process does little, which a busy machine can make it seem to do.
+    """
+    for _ in range(HANDS):
+        await pilot.pause(0)
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Wait for what another thread or task will do."""
+    async with asyncio.timeout(PATIENCE):
+        while not condition():
+            await asyncio.sleep(0)
+
+
+async def press(pilot: Pilot[None], *keys: str) -> None:
+    """Press `keys`, each when the one before has had its effect."""
+    for key in keys:
+        name = "space" if key == " " else key
+        pilot.app.post_message(events.Key(name, CHARACTERS.get(name, name if len(name) == 1 else None)))
+        await settle(pilot)
 
 
 def second_done(number: int, text: str = "he scores", question: str = "", milliseconds: float = 250.0) -> SecondDone:

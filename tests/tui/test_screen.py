@@ -11,14 +11,14 @@ from textual.widgets import Input, Static
 
 from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.export.journal import load_session
-from tests.tui.stand_ins import Blank, Clock, Scripted, program
+from tests.tui.stand_ins import Blank, Clock, Scripted, press, program, settle, until
 from tui.app import PlayerApp
 from tui.program import Note
 from tui.screens.help import HelpScreen
 from tui.screens.player import PlayerScreen
 from tui.screens.stage import REMARK
 from tui.transcript import Row, Timed
-from tui.widgets.cache_strip import CacheStrip
+from tui.widgets.cache_strip import FLASH, CacheStrip
 from tui.widgets.key_bar import KeyBar
 from tui.widgets.prompt import LONGEST, Prompt
 from tui.widgets.timeline import Timeline
@@ -61,11 +61,14 @@ class Player:
         for _ in range(round(4 * seconds)):
             self.clock.now += 0.25
             self.screen.tick()
-        await self.pilot.pause()
+        await settle(self.pilot)
 
     async def press(self, *keys: str) -> None:
-        await self.pilot.press(*keys)
-        await self.pilot.pause()
+        await press(self.pilot, *keys)
+
+    async def read_truth(self) -> None:
+        """Wait until the true transcript is read, which is done on a thread."""
+        await until(lambda: self.screen.stage.transcript.truth)
 
     async def speak(self, count: int) -> None:
         """Play the first `count` seconds, each spoken."""
@@ -73,7 +76,7 @@ class Player:
             await self.engine.until_spoken(number)
             if number + 1 < count:
                 await self.pass_time(1)
-        await self.pilot.pause()
+        await settle(self.pilot)
 
 
 Play = Callable[..., AbstractAsyncContextManager[Player]]
@@ -103,7 +106,7 @@ async def test_commentary_grows_word_by_word(play: Play) -> None:
         p.engine.free.clear()
         await p.pass_time(1)
         await p.engine.until_begun(1)
-        await p.pilot.pause()
+        await settle(p.pilot)
         assert p.rows[-1] == Row(1, growing=True)
         p.engine.free.set()
         await p.engine.until_spoken(1)
@@ -152,9 +155,11 @@ async def test_a_click_on_the_bar_seeks_and_a_drag_goes_on(play: Play) -> None:
         await p.press("space")
         bar = p.screen.query_one(Timeline)
         await p.pilot.click(bar, offset=(bar.size.width // 2, 0))
+        await settle(p.pilot)
         assert 28 <= p.position <= 31
         await p.pilot.mouse_down(bar, offset=(20, 0))
         await p.pilot.hover(bar, offset=(bar.size.width - 7, 0))
+        await settle(p.pilot)
         assert p.position >= 55
         await p.pilot.mouse_up(bar, offset=(bar.size.width - 7, 0))
         await p.pilot.hover(bar, offset=(20, 0))
@@ -228,6 +233,7 @@ async def test_l_takes_the_other_pace(play: Play) -> None:
 async def test_g_cycles_the_truth(play: Play) -> None:
     async with play(read_truth=truth) as p:
         await p.engine.until_spoken(0)
+        await p.read_truth()
         await p.pass_time(0.75)
         assert p.rows[0].truth == ("second", "nil")
         await p.press("g")
@@ -244,7 +250,7 @@ async def test_truth_is_shown_as_it_is_heard_and_before_the_model_is_there(play:
     engine = Scripted()
     engine.loaded.clear()
     async with play(engine, read_truth=truth) as p:
-        await p.pilot.pause()
+        await p.read_truth()
         await p.press("space")
         await p.pass_time(1.25)
         assert [row.truth for row in p.rows] == [("second", "nil"), ("second",)]
@@ -255,7 +261,7 @@ async def test_without_truth_the_commentary_has_the_whole_width(play: Play) -> N
     long = " ".join(["word"] * 20)
     async with play(Scripted({0: long}), read_truth=lambda note: ()) as p:
         await p.engine.until_spoken(0)
-        await p.pilot.pause()
+        await settle(p.pilot)
         assert p.screen.stage.mode == "off"
         view = p.screen.query_one(TranscriptView)
         assert (
@@ -269,8 +275,8 @@ async def test_a_broken_truth_is_told_and_the_clip_plays(play: Play) -> None:
 
     async with play(read_truth=broken) as p:
         await p.engine.until_spoken(0)
-        await p.pilot.pause()
-        assert [n.message for n in p.app._notifications] == ["no truth: match.vtt holds no timed words."]
+        await until(lambda: p.notice)
+        assert p.notice == "no truth: match.vtt holds no timed words."
         await p.press("g")
         assert p.screen.stage.mode == "off"
 
@@ -293,7 +299,7 @@ async def test_keys_in_a_burst_are_taken_in_order(play: Play) -> None:
         await p.press("slash")
         for key, character in [("l", "l"), ("space", " "), ("q", "q"), ("enter", "\r"), ("space", " ")]:
             p.app.post_message(events.Key(key, character))
-        await p.pilot.pause()
+        await settle(p.pilot)
         assert "paused" in p.title
         assert "live" in p.title
         await p.press("space")
@@ -319,7 +325,7 @@ async def test_a_pasted_novel_is_cut_to_a_line(play: Play) -> None:
         await p.press("slash")
         field = p.screen.query_one(Prompt).query_one(Input)
         field.post_message(events.Paste("It was\n\x1b[31mthe best\x07 of times. " * 10_000))
-        await p.pilot.pause()
+        await settle(p.pilot)
         assert len(field.value) <= LONGEST
         assert field.value.startswith("It was [31mthe best of times. It was")
 
@@ -406,7 +412,7 @@ async def test_themes_redraw_what_is_shown(play: Play) -> None:
         await p.speak(2)
         before = p.app.export_screenshot()
         p.app.theme = "daylight"
-        await p.pilot.pause()
+        await settle(p.pilot)
         after = p.app.export_screenshot()
         assert before != after
         assert "second" in after
@@ -434,7 +440,7 @@ async def test_it_follows_the_newest_row_unless_the_viewer_scrolled_away(play: P
         assert not view.is_vertical_scroll_end
         await p.pass_time(1)
         await p.engine.until_spoken(30)
-        await p.pilot.pause()
+        await settle(p.pilot)
         assert view.scroll_offset.y == at
         await p.press("pagedown", "pagedown", "down")
         assert view.is_vertical_scroll_end
@@ -447,13 +453,17 @@ async def test_the_cache_strip_flashes_what_was_dropped(play: Play) -> None:
         lit = strip.render_line(0).text
         assert "×" in lit
         assert "video 4 s" in lit
-        strip.settle()
+        # Or the next second would let go of more.
+        await p.press("space")
+        await p.pass_time(FLASH / 2)
+        assert "×" in strip.render_line(0).text
+        await p.pass_time(1)
         assert "×" not in strip.render_line(0).text
 
 
 async def test_an_error_of_the_model_is_told_and_the_clip_plays_on(play: Play) -> None:
     async with play(Scripted(failure="model.safetensors is cut short.")) as p:
-        await p.pilot.pause()
+        await until(lambda: "✗" in p.notice)
         assert p.notice == "✗ model.safetensors is cut short. The clip plays on without commentary."
         await p.pass_time(5)
         assert p.position == 5
@@ -465,7 +475,7 @@ async def test_loading_shows_a_line_and_goes(play: Play) -> None:
     engine = Scripted(loading=4)
     engine.loaded.clear()
     async with play(engine) as p:
-        await p.pilot.pause()
+        await until(lambda: "━" in p.notice)
         assert p.notice == "◌ loading weights  ━━━━━━━━━━━━━━━─────"
         engine.loaded.set()
         await p.engine.until_spoken(0)
@@ -483,7 +493,7 @@ async def test_a_remark_is_shown_for_a_while(tmp_path: Path) -> None:
     async with app.run_test() as pilot:
         p = Player(app, pilot, clock, engine)
         await engine.until_spoken(0)
-        await pilot.pause()
+        await settle(pilot)
         await p.pass_time(REMARK - 1)
         assert p.notice.splitlines()[-1] == "nobody trained [31mthis one."
         await p.pass_time(1)
@@ -495,6 +505,7 @@ async def test_control_characters_and_markup_are_shown_harmless(play: Play) -> N
     words = ((0.0, 0.5, "\x1b]0;title\x07[/]"), (0.5, 0.9, "[link"))
     async with play(Scripted({0: line}), read_truth=lambda note: words) as p:
         await p.engine.until_spoken(0)
+        await p.read_truth()
         await p.pass_time(0.75)
         shown = "\n".join(strip.text for strip in p.screen.query_one(TranscriptView).render_lines(p.screen.region))
         assert "[bold red]he[/]" in shown
@@ -515,9 +526,11 @@ async def test_every_size_shows_the_commentary_or_nothing_at_all(play: Play, siz
 
 async def test_a_storm_of_resizes_loses_nothing(play: Play) -> None:
     async with play(read_truth=truth) as p:
+        await p.read_truth()
         await p.speak(2)
         for size in [(200, 60), (20, 5), (81, 23), (3, 3), (120, 40), (79, 24), (40, 9), (100, 30)]:
             await p.pilot.resize_terminal(*size)
+            await settle(p.pilot)
             await p.pass_time(0.25)
         assert [row.said for row in p.rows[:2]] == [("second", "0"), ("second", "1")]
         view = p.screen.query_one(TranscriptView)
@@ -537,8 +550,10 @@ async def test_a_click_on_a_hint_does_what_it_says(play: Play) -> None:
     async with play() as p:
         await p.engine.until_spoken(0)
         await p.pilot.click("#keys", offset=(3, 0))
+        await settle(p.pilot)
         assert "paused" in p.title
         await p.pilot.click("#keys", offset=(15, 0))
+        await settle(p.pilot)
         assert p.position == 5
 
 

@@ -4,6 +4,7 @@ After a change that is meant, ``SVM_TUI_SNAPSHOTS=write python -m pytest tests/t
 look at them before they are committed.
 """
 
+import math
 import os
 import re
 from pathlib import Path
@@ -11,10 +12,11 @@ from pathlib import Path
 import pytest
 from textual.pilot import Pilot
 
-from tests.tui.stand_ins import Blank, Clock, Scripted, program
+from tests.tui.stand_ins import Blank, Clock, Scripted, press, program, settle, until
 from tui.app import PlayerApp
 from tui.screens.player import PlayerScreen
 from tui.transcript import Timed
+from tui.widgets.cache_strip import CacheStrip
 
 FOLDER = Path(__file__).parents[1] / "snapshots"
 SIZES = [(80, 24), (120, 40), (200, 60)]
@@ -56,6 +58,7 @@ async def watch(pilot: Pilot[None], engine: Scripted, clock: Clock) -> PlayerScr
     """Play six seconds, the model too slow for one of them, and stop within the next."""
     screen = pilot.app.screen
     assert isinstance(screen, PlayerScreen)
+    await until(lambda: screen.stage.transcript.truth)
     for number in (0, 1, 2, 3):
         await engine.until_spoken(number)
         await tick(screen, clock, 1.0)
@@ -69,8 +72,8 @@ async def watch(pilot: Pilot[None], engine: Scripted, clock: Clock) -> PlayerScr
     await tick(screen, clock, 0.25)
     screen.conductor.playhead.pause()
     screen.stage.tick()
-    screen.query_one("#cache").settle()
-    await pilot.pause()
+    screen.query_one(CacheStrip).tick(math.inf)
+    await settle(pilot)
     return screen
 
 
@@ -92,12 +95,11 @@ async def test_screens_look_as_they_did(name: str, keys: list[str], size: tuple[
     app = PlayerApp(shown, clock=clock)
     async with app.run_test(size=size) as pilot:
         await watch(pilot, engine, clock)
-        await pilot.press(*keys)
-        await pilot.pause()
+        await press(pilot, *keys)
         if name == "ask":
             # A cursor that blinks is no matter of looks.
             app.screen.query_one("Line").cursor_blink = False
-            await pilot.pause()
+            await settle(pilot)
         check(f"{name}-{size[0]}x{size[1]}", app.export_screenshot(), tmp_path)
 
 
@@ -105,7 +107,9 @@ async def test_a_failure_looks_as_it_did(tmp_path: Path) -> None:
     engine, clock = Scripted(failure="checkpoints/run1/model.safetensors is cut short; copy it again."), Clock()
     app = PlayerApp(program(lambda note: engine, tmp_path, Blank(40.0)), clock=clock)
     async with app.run_test(size=(80, 24)) as pilot:
-        await pilot.pause()
+        notice = app.screen.query_one("#notice")
+        await until(lambda: notice.has_class("-failure"))
+        await settle(pilot)
         check("failure-80x24", app.export_screenshot(), tmp_path)
 
 

@@ -203,7 +203,7 @@ class PlayerScreen(Screen[None]):
     def action_truth(self) -> None:
         """Show the truth in the next way."""
         if not self.stage.transcript.truth:
-            self._note("no true transcript: put one beside the clip under its name, or name it with --truth.")
+            self.remark("no true transcript: put one beside the clip under its name, or name it with --truth.")
             return
         at = TRUTH_MODES.index(self.stage.mode)
         self.stage.show_truth(TRUTH_MODES[(at + 1) % len(TRUTH_MODES)])
@@ -244,9 +244,9 @@ class PlayerScreen(Screen[None]):
         try:
             paths = self._session.save()
         except SvmError as error:
-            self.notify(str(error), severity="error", markup=False)
+            self.remark(str(error))
         else:
-            self._note("saved as " + " and ".join(map(str, paths)) if paths else "nothing was said yet.")
+            self.remark("saved as " + " and ".join(map(str, paths)) if paths else "nothing was said yet.")
 
     # What comes back from the prompt.
 
@@ -254,7 +254,7 @@ class PlayerScreen(Screen[None]):
         (question,) = lines
         if question:
             self.conductor.ask(question)
-            self._note(f"asked: {question}")
+            self.remark(f"asked: {question}")
 
     def _request(self, lines: Sequence[str]) -> None:
         (query,) = lines
@@ -271,7 +271,11 @@ class PlayerScreen(Screen[None]):
         self._config = config
         self.conductor.configure(config)
 
-    # Pictures, truth, notes.
+    # Pictures, truth, remarks.
+
+    def remark(self, text: str) -> None:
+        """Tell the viewer something, for a while."""
+        self.stage.remark(text)
 
     def _told(self, event: Told) -> None:
         if isinstance(event, Arrived):
@@ -309,12 +313,9 @@ class PlayerScreen(Screen[None]):
             if words := await worker.run(partial(read, self._remarks_from_thread())):
                 self.stage.set_truth(words)
         except SvmError as error:
-            self.notify(f"no truth: {error}", severity="warning", markup=False)
+            self.remark(f"no truth: {error}")
         finally:
             worker.close()
-
-    def _note(self, text: str) -> None:
-        self.notify(text, markup=False)
 
     def _remarks_from_thread(self) -> Note:
         loop, context = asyncio.get_running_loop(), copy_context()

@@ -66,6 +66,7 @@ class Stage:
         self._title.show(Standing(self._clip, self._model, head.state, head.speed, pace, lag, passed))
         self._timeline.show(head.position, head.duration)
         self._gauges.show(self.figures.meters(lag))
+        self._cache.tick(self._clock())
         number = math.floor(head.position)
         if self._with_truth:
             # Word by word, as it is heard.
@@ -87,7 +88,7 @@ class Stage:
             case TextPiece(index, text):
                 self._grow(index, text)
             case SpanMap():
-                self._cache.show(event)
+                self._cache.show(event, self._clock())
             case SecondDone():
                 self._finish(event)
             case Passed(index):
@@ -172,7 +173,8 @@ class Stage:
         self.say(f"◌ loading {stage}{progress}")
 
     def _show_notice(self) -> None:
-        lines = [line for line in (self._line, *(text for _, text in self._remarks)) if line]
+        # The newest first: there may be room for one line only.
+        lines = [line for line in (self._line, *(text for _, text in reversed(self._remarks))) if line]
         self._notice.update(Content("\n".join(map(harmless, lines))))
         self._notice.display = bool(lines)
 

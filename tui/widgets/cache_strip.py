@@ -8,7 +8,6 @@ from typing import ClassVar, Literal
 from rich.segment import Segment
 from rich.style import Style
 from textual.strip import Strip
-from textual.timer import Timer
 from textual.widget import Widget
 
 from streaming_vlm_mlx.stream.events import SpanKind, SpanMap, SpanView
@@ -86,20 +85,18 @@ class CacheStrip(Widget):
         super().__init__(id=id)
         self._map: SpanMap | None = None
         self._lit = False
-        self._timer: Timer | None = None
+        self._shown = 0.0
 
-    def show(self, spans: SpanMap) -> None:
-        """Show `spans`; what was dropped is lit for a moment."""
-        self._map, self._lit = spans, bool(spans.dropped)
-        if self._timer:
-            self._timer.stop()
-        self._timer = self.set_timer(FLASH, self.settle) if self._lit else None
+    def show(self, spans: SpanMap, now: float) -> None:
+        """Show `spans`; what was dropped is lit for a moment from `now` on, in seconds of any clock."""
+        self._map, self._lit, self._shown = spans, bool(spans.dropped), now
         self.refresh()
 
-    def settle(self) -> None:
-        """Let what was dropped go."""
-        self._lit = False
-        self.refresh()
+    def tick(self, now: float) -> None:
+        """Let what was dropped go, once it was lit for long enough."""
+        if self._lit and not self._shown <= now < self._shown + FLASH:
+            self._lit = False
+            self.refresh()
 
     def render_line(self, y: int) -> Strip:
         """Return the strip, in every line."""
