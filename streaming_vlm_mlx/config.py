@@ -20,6 +20,7 @@ T = TypeVar("T")
 Positions = Literal["shrink", "append"]
 Mode = Literal["streaming", "recompute", "window", "full"]
 Style = Literal["inference", "training"]
+Family = Literal["qwen2_5_vl", "qwen2_vl"]
 
 
 class FromDict:
@@ -119,7 +120,13 @@ def _fit(hint: Any, value: Any, name: str) -> Any:
 
 @dataclass(frozen=True)
 class VisionConfig(FromDict):
-    """The vision tower of Qwen2.5-VL, under Hugging Face's names."""
+    """The vision tower of Qwen2.5-VL, under Hugging Face's names; Qwen2-VL's other names are read as these.
+
+    Attributes:
+        architecture: Qwen2.5-VL's blocks (RMSNorm, gated feed-forward, windows) or Qwen2-VL's (LayerNorm, plain
+            feed-forward, every block sees the whole picture).
+        tokens_per_second: temporal positions a second of video takes; null for one a temporal step (Qwen2-VL).
+    """
 
     depth: int = 32
     hidden_size: int = 1280
@@ -129,11 +136,16 @@ class VisionConfig(FromDict):
     patch_size: int = 14
     spatial_merge_size: int = 2
     temporal_patch_size: int = 2
-    tokens_per_second: float = 2.0
+    tokens_per_second: float | None = 2.0
     window_size: int = 112
     fullatt_block_indexes: tuple[int, ...] = (7, 15, 23, 31)
     out_hidden_size: int = 3584
     hidden_act: str = "silu"
+    architecture: Family = "qwen2_5_vl"
+
+    def time_step(self, seconds: float) -> float:
+        """Return the positions from one temporal step of a video to the next, which is `seconds` later."""
+        return 1.0 if self.tokens_per_second is None else self.tokens_per_second * seconds
 
 
 @dataclass(frozen=True)
@@ -168,7 +180,7 @@ class ModelConfig(FromDict):
 
     text_config: TextConfig = field(default_factory=TextConfig)
     vision_config: VisionConfig | None = None
-    model_type: str = "qwen2_5_vl"
+    model_type: Family = "qwen2_5_vl"
     image_token_id: int = 151655
     video_token_id: int = 151656
     vision_start_token_id: int = 151652
@@ -184,9 +196,13 @@ class ModelConfig(FromDict):
         """
         text = {**values, **_part(values, "text_config")}
         rope = _part(text, "rope_scaling") or _part(text, "rope_parameters")
+        kind = rope.get("rope_type") or rope.get("type") or "default"
+        _demand(kind in ("default", "mrope"), "config: rope_type", kind, "'default' or 'mrope'")
         text.setdefault("mrope_section", rope.get("mrope_section"))
         text["rope_theta"] = rope.get("rope_theta", text.get("rope_theta"))
-        return super().from_dict({**values, "text_config": text})
+        # Hub folders say that weights are tied at the root, in text_config, or in both.
+        text["tie_word_embeddings"] = text.get("tie_word_embeddings") or values.get("tie_word_embeddings")
+        return super().from_dict({**values, "text_config": text, "vision_config": _vision(values)})
 
     def check(self) -> None:
         """Refuse sizes that do not fit one another.
@@ -212,6 +228,8 @@ class ModelConfig(FromDict):
 
     def _check_vision(self, v: VisionConfig) -> None:
         _demand_sizes(v, "vision_config")
+        act = _ACTIVATIONS[v.architecture]
+        _demand(v.hidden_act == act, "config: vision hidden_act", v.hidden_act, f"{act!r}")
         if v.out_hidden_size != self.text_config.hidden_size:
             raise SvmError(
                 f"config: vision out_hidden_size {v.out_hidden_size} is not hidden_size {self.text_config.hidden_size}."
@@ -297,6 +315,7 @@ class StreamConfig(FromDict):
         slide: tokens kept at its tail, its end mark counted; null keeps all.
         pos_mode: ``shrink`` counts the kept sequence anew each second, ``append`` goes on from the last position.
         all_text: positions count up on one axis, video too (LiveCC-trained weights).
+        kv_bits: of a number in the cache, 8 or 4; null keeps what the model computes in.
         fps: frames sampled a second.
         style: how turns are written, as the published inference program does or as its training data are.
         query: what the viewer asks for, in the first second.
@@ -310,6 +329,7 @@ class StreamConfig(FromDict):
     slide: int | None = 512
     pos_mode: Positions = "shrink"
     all_text: bool = False
+    kv_bits: Literal[4, 8] | None = None
     fps: float = 2.0
     style: Style = "inference"
     query: str = "Commentate on this match"
@@ -328,6 +348,31 @@ class StreamConfig(FromDict):
         for name in ("sink", "slide"):
             _demand((getattr(self, name) or 0) >= 0, name, getattr(self, name), "0 or more, or null to keep all")
         _demand(self.fps > 0, "fps", self.fps, "above 0")
+
+
+# Qwen2-VL's names for what Qwen2.5-VL calls otherwise.
+_QWEN2_NAMES = {"embed_dim": "hidden_size", "hidden_size": "out_hidden_size"}
+_ACTIVATIONS = {"qwen2_5_vl": "silu", "qwen2_vl": "quick_gelu"}
+
+
+def _vision(values: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """Return the vision tower's settings in `values` under Qwen2.5-VL's names."""
+    part = _part(values, "vision_config")
+    if not part or values.get("model_type") != "qwen2_vl" or "architecture" in part:
+        return part or None
+    embed_dim, ratio = part.get("embed_dim", 1280), part.get("mlp_ratio", 4)
+    for name, value in (("embed_dim", embed_dim), ("mlp_ratio", ratio)):
+        _demand(type(value) in (int, float), f"vision_config.{name}", value, "a number")
+    renamed = {_QWEN2_NAMES.get(name, name): value for name, value in part.items()}
+    return {
+        "hidden_act": _ACTIVATIONS["qwen2_vl"],
+        **renamed,
+        "hidden_size": embed_dim,
+        "intermediate_size": int(embed_dim * ratio),
+        "tokens_per_second": None,
+        "fullatt_block_indexes": (),
+        "architecture": "qwen2_vl",
+    }
 
 
 def _part(values: Mapping[str, Any], name: str) -> Mapping[str, Any]:

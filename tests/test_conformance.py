@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -97,6 +98,14 @@ def test_full_mode_is_full_attention(
     assert conformance.main(["--dir", str(cases), "full_attention"]) == 0
     assert "8 chunks" in capsys.readouterr().out
     assert modes == ["full"]
+
+
+def test_a_rounded_cache_is_told_of(conformance: ModuleType, cases: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert conformance.main(["--dir", str(cases), "--kv-bits", "8", "recompute"]) == 0
+    found = re.search(r"0 cache lengths.* within ([\d.e-]+), (\d+) of (\d+) tokens as", capsys.readouterr().out)
+    assert found
+    assert conformance.LOGIT_LIMIT < float(found[1]) < 0.1
+    assert int(found[2]) >= 0.95 * int(found[3])
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--previous", help="what was said before the clip")
     parser.add_argument("--fps", type=int, help="frames taken from a second (default: the checkpoint's, else 2)")
     parser.add_argument("--config", type=Path, metavar="F", help="YAML of stream settings, laid over the checkpoint's")
+    parser.add_argument("--kv-bits", type=int, choices=(8, 4), help="hold the cache in so many bits a number")
     parser.add_argument("--seed", type=int, help="where random draws begin (default 0)")
 
 
@@ -35,7 +36,7 @@ def settle(args: argparse.Namespace) -> "tuple[StreamConfig, Path | None]":
     config = read_stream_config(folder) if folder else StreamConfig()
     if args.config:
         config = config.merged(read_yaml(args.config))
-    named = {k: getattr(args, k) for k in ("query", "previous", "fps") if getattr(args, k) is not None}
+    named = {k: getattr(args, k) for k in ("query", "previous", "fps", "kv_bits") if getattr(args, k) is not None}
     sampling = {} if args.seed is None else {"sampling": {"seed": args.seed}}
     return config.merged({**named, **sampling}), folder
 

@@ -1,6 +1,7 @@
 """The KV cache of one stream: preallocated blocks, pruned with one gather, rotated once a second."""
 
 from collections.abc import Callable
+from typing import Protocol
 
 import mlx.core as mx
 import numpy as np
@@ -8,8 +9,29 @@ import numpy.typing as npt
 
 from streaming_vlm_mlx.config import TextConfig
 from streaming_vlm_mlx.model.rope import rotate
+from streaming_vlm_mlx.stream.quantized import QuantizedBlocks, group_size_for
 
 STEP = 256
+
+
+class Blocks(Protocol):
+    """Keys and values of one layer, the tokens along axis 2 of every array, `offset` of them in use."""
+
+    offset: int
+
+    def update(self, keys: mx.array, rotated: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
+        """Write the new tokens' [1, heads, n, head_dim] and return all rotated keys and values, the new ones last."""
+        ...
+
+    def arrays(self) -> list[mx.array]:
+        """Return what the layer is kept in."""
+        ...
+
+    def map(self, change: Callable[[mx.array], mx.array]) -> None:
+        """Replace every array by `change` of it."""
+
+    def turn(self, cos: mx.array, sin: mx.array) -> None:
+        """Build the rotated keys anew from angles [offset, head_dim // 2]; unrotated keys must be kept."""
 
 
 class LayerBlocks:
@@ -42,23 +64,42 @@ class LayerBlocks:
         self.rotated, self.values = change(self.rotated), change(self.values)
         mx.eval(self.arrays())
 
+    def turn(self, cos: mx.array, sin: mx.array) -> None:
+        """Build the rotated keys anew from angles [offset, head_dim // 2]; unrotated keys must be kept."""
+        assert self.keys is not None
+        self.rotated[:, :, : self.offset] = rotate(self.keys[:, :, : self.offset], cos, sin)
+        mx.eval(self.rotated)
+
 
 class KVCache:
-    """The cache of one stream, a `LayerBlocks` a layer.
+    """The cache of one stream, `Blocks` a layer.
 
     Unrotated keys are kept beside the rotated ones where positions are counted anew: a pruned span then moves by
     building the rotated keys once, and a generated token costs one token.
     """
 
-    def __init__(self, config: TextConfig, dtype: mx.Dtype, capacity: int = STEP, keep_unrotated: bool = True) -> None:
-        """Reserve `capacity` tokens, rounded up to a multiple of 256."""
-        self._config, self._dtype, self._keep_unrotated = config, dtype, keep_unrotated
-        self._capacity = _round_up(capacity)
-        self.layers = [self._blocks() for _ in range(config.num_hidden_layers)]
+    def __init__(
+        self,
+        config: TextConfig,
+        dtype: mx.Dtype,
+        capacity: int = STEP,
+        keep_unrotated: bool = True,
+        bits: int | None = None,
+    ) -> None:
+        """Reserve `capacity` tokens, rounded up to a multiple of 256, as `dtype` or in `bits` a number.
 
-    def _blocks(self) -> LayerBlocks:
-        shape = (1, self._config.num_key_value_heads, self._capacity, self._config.head_dim)
-        return LayerBlocks(shape, self._dtype, self._keep_unrotated)
+        Raises:
+            SvmError: the model's keys do not divide into groups of `bits`.
+        """
+        self._capacity = _round_up(capacity)
+        shape = (1, config.num_key_value_heads, self._capacity, config.head_dim)
+        group_size = group_size_for(config, bits) if bits else 0
+        self.layers: list[Blocks] = [
+            QuantizedBlocks(shape, dtype, keep_unrotated, bits, group_size)
+            if bits
+            else LayerBlocks(shape, dtype, keep_unrotated)
+            for _ in range(config.num_hidden_layers)
+        ]
 
     @property
     def length(self) -> int:
@@ -102,10 +143,7 @@ class KVCache:
     def rotate(self, cos: mx.array, sin: mx.array) -> None:
         """Build the rotated keys anew from angles [length, head_dim // 2]; the cache must keep unrotated keys."""
         for layer in self.layers:
-            assert layer.keys is not None
-            end = layer.offset
-            layer.rotated[:, :, :end] = rotate(layer.keys[:, :, :end], cos, sin)
-            mx.eval(layer.rotated)
+            layer.turn(cos, sin)
 
     def clear(self) -> None:
         """Forget every token; the blocks stay."""

@@ -7,11 +7,12 @@ from pathlib import Path
 import mlx.core as mx
 
 from streaming_vlm_mlx.config import ModelConfig, StreamConfig
-from streaming_vlm_mlx.model.checkpoint import load_checkpoint
+from streaming_vlm_mlx.model.checkpoint import load_checkpoint, read_model_config
 from streaming_vlm_mlx.model.tiny import TinyStreamingDecoder, seed_weights
 from streaming_vlm_mlx.model.vlm import VisionLanguageModel
 from streaming_vlm_mlx.stream.engine import Loader
 from streaming_vlm_mlx.stream.events import Loading
+from streaming_vlm_mlx.stream.quantized import group_size_for
 from streaming_vlm_mlx.stream.session import Parts
 from streaming_vlm_mlx.text.layout import Layout
 from streaming_vlm_mlx.text.tokenizer import Tokenizer
@@ -23,6 +24,8 @@ def from_folder(folder: Path, dtype: mx.Dtype, config: StreamConfig) -> Loader:
     """Return a loader of the checkpoint in `folder`, its turns laid out in `config.style`."""
 
     def load(report: Callable[[Loading], None]) -> tuple[str, Parts]:
+        if config.kv_bits:
+            group_size_for(read_model_config(folder).text_config, config.kv_bits)
         checkpoint = load_checkpoint(folder, dtype, lambda stage, done, total: report(Loading(stage, done, total)))
         lay_out_for_decode(checkpoint.model)
         layout = Layout.of(checkpoint.tokenizer, config.style)

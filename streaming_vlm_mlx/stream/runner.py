@@ -15,10 +15,16 @@ Logits = npt.NDArray[np.float32]
 class Runner:
     """Keeps the cache, and the positions that its keys are rotated to; `can_move` tells whether those can change."""
 
-    def __init__(self, model: VisionLanguageModel, capacity: int, keep_unrotated: bool) -> None:
-        """Reserve a cache of `capacity` tokens; unrotated keys are needed where positions are counted anew."""
+    def __init__(
+        self, model: VisionLanguageModel, capacity: int, keep_unrotated: bool, kv_bits: int | None = None
+    ) -> None:
+        """Reserve a cache of `capacity` tokens; unrotated keys are needed where positions are counted anew.
+
+        Raises:
+            SvmError: the model's keys do not divide into groups of `kv_bits`.
+        """
         self._model = model
-        self.cache = KVCache(model.config.text_config, model.dtype, capacity, keep_unrotated)
+        self.cache = KVCache(model.config.text_config, model.dtype, capacity, keep_unrotated, kv_bits)
         self.positions: Positions = np.zeros((3, 0), np.int64)
         self.can_move = keep_unrotated
 

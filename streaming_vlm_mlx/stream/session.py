@@ -104,7 +104,7 @@ class Session:
     def configure(self, config: StreamConfig) -> None:
         """Change query, sampling and windows from the next second on; what is kept stays, new sampling draws anew.
 
-        A changed `mode`, `pos_mode` or `previous` wants a `reset` behind it.
+        A changed `mode`, `pos_mode`, `kv_bits` or `previous` wants a `reset` behind it.
         """
         if config.sampling != self._config.sampling:
             self._sampler = self._make_sampler(config)
@@ -256,7 +256,7 @@ class Session:
     def _count_positions(self, cached: int) -> npt.NDArray[np.int64]:
         """Return positions [3, n] of the whole sequence: counted anew, or going on behind what is cached."""
         vision, pixels = self._parts.model.config.vision_config, self._config.pixels
-        steps = vision.tokens_per_second * pixels.temporal_patch_size / self._config.fps if vision else 0.0
+        steps = vision.time_step(pixels.temporal_patch_size / self._config.fps) if vision else 0.0
         if self._config.pos_mode == "shrink" or not cached:
             return sp.positions(self._spans, 0, self._config, steps)
         assert self._runner is not None
@@ -306,7 +306,7 @@ class Session:
         spoken = c.sampling.max_new_tokens + len(self._parts.layout.turn_close)
         longest_time = 16
         capacity = self.ids.size + previous + rounds * (turn + spoken + longest_time)
-        return Runner(self._parts.model, capacity, c.mode == "streaming" and c.pos_mode == "shrink")
+        return Runner(self._parts.model, capacity, c.mode == "streaming" and c.pos_mode == "shrink", c.kv_bits)
 
 
 class _Pieces:

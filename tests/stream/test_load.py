@@ -106,3 +106,9 @@ def test_how_weights_lie_in_memory_changes_no_value() -> None:
     assert memoryview(weight).strides == (weight.itemsize, weight.shape[0] * weight.itemsize)
     for name, array in model.named_arrays():
         np.testing.assert_array_equal(np.array(array), before[name], err_msg=name)
+
+
+def test_bits_that_the_keys_do_not_divide_into_are_told_before_a_weight_is_read(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(SvmError, match=r"kv_bits is 8, .*16 numbers a token"):
+        from_folder(folder, mx.float32, replace(CONFIG, kv_bits=8))(lambda _: None)
