@@ -67,6 +67,53 @@ def test_flat_and_nested_config_of_the_hub_mean_the_same() -> None:
     assert config.vision_config.tokens_per_second == 2.0
 
 
+# The vision part of Qwen/Qwen2-VL-7B-Instruct's config.json, and what its decoder has otherwise.
+HUB_QWEN2: dict[str, Any] = {
+    **HUB_3B,
+    "model_type": "qwen2_vl",
+    "vision_config": {
+        "depth": 32,
+        "embed_dim": 1280,
+        "mlp_ratio": 4,
+        "num_heads": 16,
+        "in_chans": 3,
+        "hidden_size": 2048,
+        "patch_size": 14,
+        "spatial_merge_size": 2,
+        "spatial_patch_size": 14,
+        "temporal_patch_size": 2,
+    },
+}
+
+
+def test_qwen2_vls_names_mean_the_newer_ones() -> None:
+    config = ModelConfig.from_dict(HUB_QWEN2)
+    assert config.vision_config == VisionConfig(
+        hidden_size=1280,
+        intermediate_size=5120,
+        out_hidden_size=2048,
+        tokens_per_second=None,
+        fullatt_block_indexes=(),
+        hidden_act="quick_gelu",
+        architecture="qwen2_vl",
+    )
+    assert ModelConfig.from_dict(config.to_dict()) == config
+
+
+@pytest.mark.parametrize(("model", "step"), [(HUB_3B, 3.0), (HUB_QWEN2, 1.0)], ids=["qwen2_5_vl", "qwen2_vl"])
+def test_a_step_of_a_second_and_a_half_in_positions(model: dict[str, Any], step: float) -> None:
+    vision = ModelConfig.from_dict(model).vision_config
+    assert vision is not None
+    assert vision.time_step(1.5) == step
+
+
+@pytest.mark.parametrize("where", ["root", "text_config", "both"])
+def test_tied_weights_are_told_at_either_place(where: str) -> None:
+    root = {"tie_word_embeddings": where != "text_config"}
+    text = SMALL_TEXT | {"tie_word_embeddings": where != "root"}
+    assert ModelConfig.from_dict(root | {"text_config": text}).text_config.tie_word_embeddings
+
+
 def test_rope_parameters_name_the_theta() -> None:
     text = SMALL_TEXT | {"rope_parameters": {"rope_theta": 5e5, "mrope_section": [2, 1, 1]}, "rope_theta": 1.0}
     del text["mrope_section"]
@@ -148,12 +195,21 @@ def test_stream_settings_that_are_refused(values: dict[str, Any], named: str) ->
         ({}, {"num_heads": 3}, "4 × 3 heads"),
         ({}, {"window_size": 14}, "window_size 14"),
         ({}, {"patch_size": 0}, "vision_config.patch_size is 0"),
+        ({}, {"hidden_act": "gelu"}, "vision hidden_act is 'gelu'; it must be 'silu'"),
+        ({"rope_scaling": {"type": "yarn"}}, {}, "rope_type is 'yarn'; it must be 'default' or 'mrope'"),
+        ({"tie_word_embeddings": "yes"}, {}, "tie_word_embeddings is 'yes'"),
     ],
 )
 def test_model_sizes_that_do_not_fit(text: dict[str, Any], vision: dict[str, Any], named: str) -> None:
     with pytest.raises(SvmError) as caught:
         ModelConfig.from_dict({"text_config": SMALL_TEXT | text, "vision_config": SMALL_VISION | vision})
     assert named in str(caught.value)
+
+
+@pytest.mark.parametrize("vision", [{"embed_dim": "wide"}, {"mlp_ratio": [4]}], ids=str)
+def test_sizes_of_qwen2_vl_that_are_no_numbers(vision: dict[str, Any]) -> None:
+    with pytest.raises(SvmError, match=r"vision_config\.\w+ is .*; it must be a number"):
+        ModelConfig.from_dict(HUB_QWEN2 | {"vision_config": vision})
 
 
 def test_the_sizes_that_those_cases_spoil_fit() -> None:

@@ -29,14 +29,15 @@ class SampleConfig(FromDict):
     Attributes:
         text_sink: tokens kept at the head of the previous text's turn, its opening markup counted.
         text_sliding_window: tokens kept at its tail, its end mark and line feed counted; 0 for both keeps all.
-        tokens_per_second: temporal positions a second of video takes, of the model's vision tower.
+        tokens_per_second: temporal positions a second of video takes, of the model's vision tower; None for one a
+            temporal step.
         all_text: positions count up on one axis, video too.
         pixels: how frames become patches.
     """
 
     text_sink: int = 512
     text_sliding_window: int = 512
-    tokens_per_second: float = 2.0
+    tokens_per_second: float | None = 2.0
     all_text: bool = False
     pixels: PixelConfig = field(default_factory=PixelConfig)
 
@@ -138,7 +139,8 @@ class SampleBuilder:
         input_ids = np.concatenate([piece.ids for piece in pieces], dtype=np.int32)
         learnt = np.repeat([piece.learnt for piece in pieces], [len(piece.ids) for piece in pieces])
         spans = [new_span("video" if piece.grid else "text", 0, piece.ids, piece.grid) for piece in pieces]
-        steps = self.config.tokens_per_second * self.config.pixels.temporal_patch_size / fps
+        speed, seconds = self.config.tokens_per_second, self.config.pixels.temporal_patch_size / fps
+        steps = 1.0 if speed is None else speed * seconds
         position_ids = positions(spans, 0, StreamConfig(all_text=self.config.all_text), steps)
         labels = np.where(learnt, input_ids, IGNORED).astype(np.int32)
         return Sample(input_ids, labels, position_ids.astype(np.int32), video_grid_thw)

@@ -4,13 +4,13 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import mlx.core as mx
 import yaml
 
 from streaming_vlm_mlx.atomic import replacing_folder, write_text
-from streaming_vlm_mlx.config import ModelConfig, StreamConfig
+from streaming_vlm_mlx.config import Family, ModelConfig, StreamConfig
 from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.locate import STREAM, read_stream_config
 from streaming_vlm_mlx.model.vlm import VisionLanguageModel
@@ -40,8 +40,9 @@ def read_model_config(folder: Path) -> ModelConfig:
     """
     values = _read_json(folder / CONFIG)
     family = values.get("model_type")
-    if family != "qwen2_5_vl":
-        raise SvmError(f"{folder} holds a model of type {family!r}; this program runs 'qwen2_5_vl'.")
+    if family not in get_args(Family):
+        families = " and ".join(map(repr, get_args(Family)))
+        raise SvmError(f"{folder} holds a model of type {family!r}; this program runs {families}.")
     return ModelConfig.from_dict(values)
 
 

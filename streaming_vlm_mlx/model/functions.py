@@ -1,4 +1,4 @@
-"""Softmax attention and SiLU, the same on every device, quick on a CPU too.
+"""Softmax attention, SiLU and its kin, the same on every device, quick on a CPU too.
 
 MLX's CPU kernels call the C library for every exponential, which takes 10 to 14 ns; additions and products take 0.1 to
 0.3 ns. On a CPU the exponential of float32 is therefore made of products; a GPU, and any other dtype, takes MLX's own
@@ -56,6 +56,13 @@ def silu(x: mx.array) -> mx.array:
         y: mx.array = nn.silu(x)
         return y
     return x / (1.0 + exp(-x))
+
+
+def quick_gelu(x: mx.array) -> mx.array:
+    """Return x · sigmoid(1.702 x), elementwise: CLIP's stand-in for GELU."""
+    if not uses_products(x):
+        return x * mx.sigmoid(1.702 * x)
+    return x / (1.0 + exp(-1.702 * x))
 
 
 def attend(q: mx.array, k: mx.array, v: mx.array, scale: float, mask: mx.array | str | None = None) -> mx.array:

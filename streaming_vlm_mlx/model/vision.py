@@ -1,4 +1,8 @@
-"""The vision tower of Qwen2.5-VL (arXiv 2502.13923): patches in, one vector a merged patch out."""
+"""The vision towers of Qwen2.5-VL (arXiv 2502.13923) and Qwen2-VL (arXiv 2409.12191).
+
+Patches in, one vector a merged patch out. The older tower has LayerNorm for RMSNorm, a plain feed-forward part for the
+gated one, and no windows; all else is the same.
+"""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -9,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from streaming_vlm_mlx.config import VisionConfig
-from streaming_vlm_mlx.model.functions import attend, silu
+from streaming_vlm_mlx.model.functions import attend, quick_gelu, silu
 from streaming_vlm_mlx.model.rope import rotate, vision_angles
 from streaming_vlm_mlx.model.wrapping import Wrap, as_it_is
 
@@ -116,15 +120,33 @@ class VisionMLP(nn.Module):
         return self.down_proj(silu(self.gate_proj(x)) * self.up_proj(x))
 
 
+class PlainVisionMLP(nn.Module):
+    """The feed-forward part of a block of Qwen2-VL's tower."""
+
+    def __init__(self, config: VisionConfig) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(config.hidden_size, config.intermediate_size)
+        self.fc2 = nn.Linear(config.intermediate_size, config.hidden_size)
+
+    def __call__(self, x: mx.array) -> mx.array:
+        """Map [..., hidden_size] to itself."""
+        return self.fc2(quick_gelu(self.fc1(x)))
+
+
+def make_norm(config: VisionConfig) -> nn.Module:
+    """Return the tower's norm over `hidden_size`."""
+    kind = nn.LayerNorm if config.architecture == "qwen2_vl" else nn.RMSNorm
+    return kind(config.hidden_size, eps=NORM_EPS)
+
+
 class VisionBlock(nn.Module):
     """Attention and feed-forward, each behind a norm and beside a residual."""
 
     def __init__(self, config: VisionConfig) -> None:
         super().__init__()
-        self.norm1 = nn.RMSNorm(config.hidden_size, eps=NORM_EPS)
-        self.norm2 = nn.RMSNorm(config.hidden_size, eps=NORM_EPS)
+        self.norm1, self.norm2 = make_norm(config), make_norm(config)
         self.attn = VisionAttention(config)
-        self.mlp = VisionMLP(config)
+        self.mlp = PlainVisionMLP(config) if config.architecture == "qwen2_vl" else VisionMLP(config)
 
     def __call__(self, x: mx.array, angles: tuple[mx.array, mx.array], runs: tuple[tuple[int, int], ...]) -> mx.array:
         """Map [steps, patches, hidden_size] to itself."""
@@ -138,7 +160,7 @@ class PatchMerger(nn.Module):
     def __init__(self, config: VisionConfig) -> None:
         super().__init__()
         joined = config.hidden_size * config.spatial_merge_size**2
-        self.ln_q = nn.RMSNorm(config.hidden_size, eps=NORM_EPS)
+        self.ln_q = make_norm(config)
         self.mlp = [nn.Linear(joined, joined), nn.GELU(), nn.Linear(joined, config.out_hidden_size)]
         self._joined = joined
 
@@ -151,7 +173,7 @@ class PatchMerger(nn.Module):
 
 
 class VisionTower(nn.Module):
-    """Patch embedding, blocks with window or full attention, merger."""
+    """Patch embedding, blocks with window or full attention, merger; of either family."""
 
     def __init__(self, config: VisionConfig) -> None:
         super().__init__()
@@ -185,12 +207,19 @@ class VisionTower(nn.Module):
         x = self.patch_embed(patches.reshape(steps, height * width, -1))
         whole = ((1, height * width),)
         for number, block in enumerate(self.blocks):
-            x = wrap(block)(x, angles, whole if number in self.config.fullatt_block_indexes else plan.runs)
+            x = wrap(block)(x, angles, whole if self._sees_all(number) else plan.runs)
         return x, plan
+
+    def _sees_all(self, number: int) -> bool:
+        """Return whether block `number` attends over the whole picture."""
+        return self.config.architecture == "qwen2_vl" or number in self.config.fullatt_block_indexes
 
     def _make_plan(self, height: int, width: int) -> tuple[WindowPlan, tuple[mx.array, mx.array]]:
         c = self.config
-        plan = plan_windows(height, width, c.spatial_merge_size, c.window_size // c.patch_size // c.spatial_merge_size)
+        window = c.window_size // c.patch_size // c.spatial_merge_size
+        if c.architecture == "qwen2_vl":
+            window = max(height, width)
+        plan = plan_windows(height, width, c.spatial_merge_size, window)
         angles = vision_angles(plan.rows, plan.columns, c.hidden_size // c.num_heads)
         mx.eval(*angles)
         return plan, angles

@@ -219,7 +219,7 @@ def test_an_index_that_is_none(folder: Path, content: str) -> None:
 
 def test_a_model_of_another_family(folder: Path) -> None:
     edit_json(folder / "config.json", model_type="llama")
-    assert "holds a model of type 'llama'; this program runs 'qwen2_5_vl'" in refused(folder)
+    assert "holds a model of type 'llama'; this program runs 'qwen2_5_vl' and 'qwen2_vl'" in refused(folder)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """The quick formulas against NumPy's in double precision and MLX's own."""
 
+from collections.abc import Callable
+
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
@@ -7,7 +9,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from streaming_vlm_mlx.model.functions import attend, exp, silu
+from streaming_vlm_mlx.model.functions import attend, exp, quick_gelu, silu
 
 counts = st.integers(1, 5)
 
@@ -33,11 +35,12 @@ def test_exp_is_its_own_gradient() -> None:
 
 
 @pytest.mark.parametrize("dtype", [mx.float32, mx.bfloat16, mx.float16], ids=str)
-def test_silu(dtype: mx.Dtype) -> None:
+@pytest.mark.parametrize(("function", "slope"), [(silu, 1.0), (quick_gelu, 1.702)], ids=["silu", "quick_gelu"])
+def test_what_a_sigmoid_gates(function: Callable[[mx.array], mx.array], slope: float, dtype: mx.Dtype) -> None:
     x = mx.concatenate([mx.linspace(-30, 30, 601), mx.array([-1e4, 1e4])]).astype(dtype)
-    y = silu(x)
+    y = function(x)
     exact = np.array(x.astype(mx.float32), np.float64)
-    exact = exact / (1 + np.exp(np.minimum(-exact, 700)))
+    exact = exact / (1 + np.exp(np.minimum(-slope * exact, 700)))
     assert y.dtype == dtype
     tolerance = 1e-5 if dtype == mx.float32 else 1e-2
     assert np.allclose(np.array(y.astype(mx.float32)), exact, rtol=tolerance, atol=tolerance)

@@ -20,8 +20,7 @@ torch = pytest.importorskip("torch")
 hf = pytest.importorskip("tests.model.hugging_face")
 
 FEATURE_LIMIT, LOGIT_LIMIT = 1e-3, 2e-3
-GRIDS = [(1, 14, 10), (2, 4, 6), (3, 8, 12), (1, 2, 2), (1, 10, 4)]
-STEPS_PER_GRID = 2.0
+GRIDS = [(1, 14, 10), (2, 4, 6), (3, 8, 12), (1, 2, 2), (1, 10, 4), (2, 22, 26)]
 
 Grid = tuple[int, int, int]
 Pair = tuple[Any, Checkpoint]
@@ -38,24 +37,29 @@ def make_pixels(grid: Grid, seed: int) -> np.ndarray:
     return np.random.default_rng(seed).standard_normal((int(np.prod(grid)), 3 * 2 * 14 * 14), dtype=np.float32)
 
 
-def lay_out(pieces: list[int | Grid]) -> list[Span]:
-    """Text of so many tokens, or a video of so many patches between its marks."""
+def lay_out(pieces: list[int | Grid], rows: dict[int, int] | None = None) -> list[Span]:
+    """Text of so many tokens, or a video of so many patches between its marks; `rows` are of pieces that are none."""
     spans = []
     for number, piece in enumerate(pieces):
         if isinstance(piece, int):
             spans.append(new_span("text", number, range(piece)))
         else:
             time, height, width = piece
-            grid = (time, height // 2, width // 2)
-            spans.append(new_span("video", number, [1, *[hf.VIDEO_ROW] * int(np.prod(grid)), 2], grid))
+            grid, row = (time, height // 2, width // 2), (rows or {}).get(number, hf.VIDEO_ROW)
+            spans.append(new_span("video", number, [1, *[row] * int(np.prod(grid)), 2], grid))
     return spans
+
+
+def kinds(ids: np.ndarray) -> np.ndarray:
+    """Text 0, images 1, videos 2, as the reference wants to be told."""
+    return (ids == hf.IMAGE_ROW) + 2 * (ids == hf.VIDEO_ROW)
 
 
 def reference_positions(reference: Any, spans: list[Span], grids: list[Grid], seconds_per_grid: float) -> np.ndarray:
     ids = np.concatenate([s.ids for s in spans])
     found, _ = reference.model.get_rope_index(
         torch.tensor(ids[None].astype(np.int64)),
-        mm_token_type_ids=torch.tensor(2 * (ids == hf.VIDEO_ROW)[None].astype(np.int64)),
+        mm_token_type_ids=torch.tensor(kinds(ids)[None]),
         video_grid_thw=torch.tensor(grids),
         second_per_grid_ts=torch.tensor([seconds_per_grid] * len(grids)),
     )
@@ -74,25 +78,43 @@ def test_features(pair: Pair, grid: Grid) -> None:
     assert np.abs(ours - found).max() < FEATURE_LIMIT
 
 
-@pytest.mark.parametrize("grids", [[(1, 14, 10)], [(2, 4, 6), (1, 6, 4), (3, 8, 12)]], ids=str)
-def test_logits(pair: Pair, grids: list[Grid]) -> None:
+PROMPTS: dict[str, tuple[list[Grid], list[Grid]]] = {
+    "one video": ([(1, 14, 10)], []),
+    "three videos": ([(2, 4, 6), (1, 6, 4), (3, 8, 12)], []),
+    "videos and images": ([(2, 6, 10), (1, 4, 2)], [(1, 10, 6), (1, 2, 14), (1, 22, 18)]),
+}
+
+
+@pytest.mark.parametrize("prompt", PROMPTS.values(), ids=PROMPTS.keys())
+def test_logits(pair: Pair, prompt: tuple[list[Grid], list[Grid]]) -> None:
     reference, checkpoint = pair
-    model = checkpoint.model
-    spans = lay_out([7, *(piece for grid in grids for piece in (grid, 5))])
+    model, (videos, images) = checkpoint.model, prompt
+    # Images and videos by turns, text between them, a second of two steps a grid.
+    pictures = [*zip(videos, images, strict=False)] or [(v,) for v in videos]
+    shown = [grid for pair_ in pictures for grid in pair_] + images[len(videos) :]
+    pieces = [7, *(piece for grid in shown for piece in (grid, 5))]
+    is_image = [grid in images for grid in shown]
+    spans = lay_out(pieces, {1 + 2 * k: hf.IMAGE_ROW for k, image in enumerate(is_image) if image})
     ids = np.concatenate([s.ids for s in spans])
-    is_video = ids == hf.VIDEO_ROW
-    pixels = [make_pixels(grid, seed=sum(grid)) for grid in grids]
+    pixels = {grid: make_pixels(grid, seed=sum(grid)) for grid in shown}
+
+    def seen(grids: list[Grid], values: str, places: str) -> dict[str, Any]:
+        joined = [pixels[grid] for grid in grids]
+        return {values: torch.tensor(np.concatenate(joined)), places: torch.tensor(grids)} if grids else {}
+
+    more = {} if checkpoint.model.config.model_type == "qwen2_vl" else {"second_per_grid_ts": [1.0] * len(videos)}
     with torch.no_grad():
         found = reference(
             input_ids=torch.tensor(ids[None].astype(np.int64)),
-            mm_token_type_ids=torch.tensor(2 * is_video[None].astype(np.int64)),
-            pixel_values_videos=torch.tensor(np.concatenate(pixels)),
-            video_grid_thw=torch.tensor(grids),
-            second_per_grid_ts=torch.tensor([1.0] * len(grids)),
+            mm_token_type_ids=torch.tensor(kinds(ids)[None]),
+            **seen(videos, "pixel_values_videos", "video_grid_thw"),
+            **seen(images, "pixel_values", "image_grid_thw"),
+            **{name: torch.tensor(value) for name, value in more.items()},
         ).logits[0]
-    features = mx.concatenate([model.visual(mx.array(p), g) for p, g in zip(pixels, grids, strict=True)])
-    angles = model.model.rope(positions(spans, 0, StreamConfig(), STEPS_PER_GRID))
-    ours = np.array(model.head(model.model(model.embed(ids, features, is_video), angles))[0])
+    features = mx.concatenate([model.visual(mx.array(pixels[grid]), grid) for grid in shown])
+    assert model.config.vision_config is not None
+    angles = model.model.rope(positions(spans, 0, StreamConfig(), model.config.vision_config.time_step(1.0)))
+    ours = np.array(model.head(model.model(model.embed(ids, features, kinds(ids) > 0), angles))[0])
     assert found.std() > 0.1
     assert np.abs(ours - found.numpy()).max() < LOGIT_LIMIT
 
