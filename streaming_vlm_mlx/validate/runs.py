@@ -1,0 +1,105 @@
+"""A model over a stretch of video as a viewer would hear it: every second, from its own words, nothing forced."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import numpy as np
+
+from streaming_vlm_mlx.config import StreamConfig
+from streaming_vlm_mlx.errors import SvmError
+from streaming_vlm_mlx.matches.seeds import stream
+from streaming_vlm_mlx.stream.events import Event, Failed, SecondDone
+from streaming_vlm_mlx.validate.cases import Case
+from streaming_vlm_mlx.validate.measures import Measured, measure
+from streaming_vlm_mlx.validate.reference import Reference, SaidSecond, said_words
+from streaming_vlm_mlx.video.chunk import Chunk
+from streaming_vlm_mlx.video.source import open_video
+
+GREY = 128
+
+Show = Callable[[Event], None]
+
+
+class Speaker(Protocol):
+    """What is needed of `stream.engine.Engine`."""
+
+    def play(self, chunks: Iterable[Chunk]) -> AsyncGenerator[Event]:
+        """Speak about `chunks` and yield what happens."""
+
+    def configure(self, config: StreamConfig) -> None:
+        """Change settings from the next second on."""
+
+    async def reset(self) -> None:
+        """Forget all that was seen and said."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """What came of a case.
+
+    Attributes:
+        seconds: what was said.
+        measured: how good it was.
+    """
+
+    seconds: tuple[SaidSecond, ...]
+    measured: Measured
+
+
+def load(speaker: Speaker, show: Show) -> None:
+    """Let the model load, so that a checkpoint which can not be read shows before any match is filmed.
+
+    Raises:
+        SvmError: it can not be read.
+    """
+    asyncio.run(_listen(speaker, (), show))
+
+
+def run_case(speaker: Speaker, config: StreamConfig, case: Case, show: Show, blank: bool = False) -> Run:
+    """Let the model speak about a case from a fresh start, and measure what it says.
+
+    Args:
+        speaker: has the model.
+        config: the stream's settings; the case's own are laid over them.
+        case: what to speak about.
+        show: is told of every event.
+        blank: put a grey picture in the place of every frame.
+
+    Raises:
+        SvmError: the clip can not be read, or the model can not speak about it.
+    """
+    config = config.merged(case.settings)
+    speaker.configure(config)
+    start, duration = case.reference.start, case.reference.end - case.reference.start
+    with open_video(case.clip, config.fps) as source:
+        chunks = source.chunks(start, duration)
+        seconds = asyncio.run(_listen(speaker, blanked(chunks) if blank else chunks, show))
+    if not seconds:
+        raise SvmError(f"{case.clip}: the model came to no second of it.")
+    return Run(seconds, measure_seconds(case.reference, seconds, case.number))
+
+
+def measure_seconds(reference: Reference, seconds: Iterable[SaidSecond], number: int) -> Measured:
+    """Measure what was said; random draws begin from `number`."""
+    return measure(reference, said_words(seconds), stream(number, "shuffled"))
+
+
+def blanked(chunks: Iterable[Chunk]) -> Iterator[Chunk]:
+    """Yield `chunks` with uniform grey pictures of the same size, times and number."""
+    return (replace(chunk, frames=np.full_like(chunk.frames, GREY)) for chunk in chunks)
+
+
+async def _listen(speaker: Speaker, chunks: Iterable[Chunk], show: Show) -> tuple[SaidSecond, ...]:
+    await speaker.reset()
+    seconds: list[SaidSecond] = []
+    async with contextlib.aclosing(speaker.play(chunks)) as events:
+        async for event in events:
+            show(event)
+            if isinstance(event, Failed):
+                raise SvmError(event.message)
+            if isinstance(event, SecondDone):
+                seconds.append(SaidSecond(event.start, event.end, event.text, event.timings.total_ms / 1e3))
+    return tuple(seconds)
