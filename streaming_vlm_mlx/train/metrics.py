@@ -1,12 +1,15 @@
 """A run's figures: one JSON object a line, and a picture of its losses."""
 
 import json
+from array import array
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from streaming_vlm_mlx.atomic import replacing, write_text
+from streaming_vlm_mlx.atomic import replacing
 from streaming_vlm_mlx.errors import SvmError
+from streaming_vlm_mlx.measure.drawing import drawing
 from streaming_vlm_mlx.train.events import Evaluated, Event, Stepped
 
 LOSSES = "losses"
@@ -23,8 +26,10 @@ class MetricsFile:
             SvmError: the file can not be written.
         """
         self._path = path
-        kept = [line for line in read_metrics(path) if line["step"] <= step]
-        write_text(path, "".join(json.dumps(line) + "\n" for line in kept))
+        with replacing(path) as part, part.open("w", encoding="utf-8") as file:
+            for line in read_metrics(path):
+                if line["step"] <= step:
+                    file.write(json.dumps(line) + "\n")
 
     def add(self, event: Event) -> None:
         """Write what `event` says, if it holds figures.
@@ -51,21 +56,18 @@ def _line(event: Event) -> dict[str, Any] | None:
     return None
 
 
-def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Return the lines of a run's figures; none when there is no file, and no line that was cut short."""
+def read_metrics(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the lines of a run's figures; none when there is no file, and no line that was cut short."""
     if not path.is_file():
-        return []
-    return list(_whole_lines(path))
-
-
-def _whole_lines(path: Path) -> Iterator[dict[str, Any]]:
-    for text in path.read_text(encoding="utf-8").splitlines():
-        try:
-            line = json.loads(text)
-        except ValueError:
-            continue
-        if isinstance(line, dict) and isinstance(line.get("step"), int):
-            yield line
+        return
+    with path.open(encoding="utf-8", errors="replace") as file:
+        for text in file:
+            try:
+                line = json.loads(text)
+            except ValueError:
+                continue
+            if isinstance(line, dict) and isinstance(line.get("step"), int):
+                yield line
 
 
 def plot_losses(metrics: Path, picture: Path) -> None:
@@ -74,24 +76,24 @@ def plot_losses(metrics: Path, picture: Path) -> None:
     Raises:
         SvmError: matplotlib is not installed, or the file can not be written.
     """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise SvmError("plots need matplotlib: pip install 'svm-tui[plot]'.") from error
-    figure = Figure(figsize=(9, 5), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots()
-    lines = read_metrics(metrics)
-    for kind, style in ((LOSSES, "-"), (EVALUATION, "o--")):
-        for name in sorted({name for line in lines for name in line.get(kind, {})}):
-            steps = [line["step"] for line in lines if name in line.get(kind, {})]
-            values = [line[kind][name] for line in lines if name in line.get(kind, {})]
-            label = name if kind == LOSSES else f"{name}, not learnt from"
+    with drawing(picture, 9, 5) as figure:
+        axes = figure.subplots()
+        for (kind, name), (steps, values) in sorted(_courses(metrics).items(), reverse=True):
+            label, style = (name, "-") if kind == LOSSES else (f"{name}, not learnt from", "o--")
             axes.plot(steps, values, style, label=label, linewidth=1, markersize=3)
-    axes.set_xlabel("updates")
-    axes.set_ylabel("cross entropy")
-    if axes.has_data():
-        axes.legend()
-    with replacing(picture) as part:
-        figure.savefig(part, format="png", dpi=120)
+        axes.set_xlabel("updates")
+        axes.set_ylabel("cross entropy")
+        if axes.has_data():
+            axes.legend()
+
+
+def _courses(metrics: Path) -> dict[tuple[str, str], tuple["array[int]", "array[float]"]]:
+    """Return the updates and values of each kind of loss and part of it, sixteen bytes each: runs are long."""
+    courses: dict[tuple[str, str], tuple[array[int], array[float]]] = defaultdict(lambda: (array("q"), array("d")))
+    for line in read_metrics(metrics):
+        for kind in (LOSSES, EVALUATION):
+            for name, value in line.get(kind, {}).items():
+                steps, values = courses[kind, name]
+                steps.append(line["step"])
+                values.append(value)
+    return courses
