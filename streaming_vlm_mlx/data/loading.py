@@ -1,6 +1,5 @@
 """Pixels of training windows: decoded once, kept as bytes within a bound, normalised at each use."""
 
-from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,13 +26,16 @@ class FrameJob:
 
 
 class FrameLoader:
-    """Decodes in this process; the frames used last stay, as bytes at the model's size."""
+    """Decodes in this process, and keeps what came first, as bytes at the model's size, until there is no more room.
+
+    Nothing that is kept makes way: an epoch asks for every window once, so what was used last is what is wanted last.
+    """
 
     def __init__(self, cache_bytes: int) -> None:
         """Keep at most `cache_bytes` of frames."""
         self._limit = cache_bytes
         self._size = 0
-        self._kept: OrderedDict[FrameJob, npt.NDArray[np.uint8]] = OrderedDict()
+        self._kept: dict[FrameJob, npt.NDArray[np.uint8]] = {}
 
     @property
     def cached_bytes(self) -> int:
@@ -46,12 +48,10 @@ class FrameLoader:
         Raises:
             SvmError: the video can not be read, or has no frame there.
         """
-        frames = self._kept.pop(job, None)
+        frames = self._kept.get(job)
         if frames is None:
             frames, _ = read_frames(Path(job.video), job.start, job.end, job.count, job.fps, job.pixels)
-            self._size += frames.nbytes
-        self._kept[job] = frames
-        while self._size > self._limit:
-            _, oldest = self._kept.popitem(last=False)
-            self._size -= oldest.nbytes
+            if self._size + frames.nbytes <= self._limit:
+                self._kept[job] = frames
+                self._size += frames.nbytes
         return to_patches(frames, job.pixels).pixel_values

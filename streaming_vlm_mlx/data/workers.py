@@ -52,13 +52,18 @@ class FramePool:
 
 
 class FrameWorker:
-    """A process with a `FrameLoader` in it."""
+    """A process with a `FrameLoader` in it; where it dies, another takes its place for the next job."""
 
     def __init__(self, cache_bytes: int) -> None:
-        """Start it. It is spawned, because a fork of a process that computes on a GPU does not live long."""
+        """Start it."""
+        self._cache_bytes = cache_bytes
+        self._start()
+
+    def _start(self) -> None:
+        """Spawn a process, because a fork of one that computes on a GPU does not live long."""
         context = multiprocessing.get_context("spawn")
         self._connection, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs, cache_bytes), daemon=True)
+        self._process = context.Process(target=_serve, args=(theirs, self._cache_bytes), daemon=True)
         self._process.start()
         theirs.close()
 
@@ -68,6 +73,9 @@ class FrameWorker:
         Raises:
             SvmError: as there; or the process died.
         """
+        if not self._process.is_alive():
+            self.close()
+            self._start()
         try:
             self._connection.send(job)
             reply: PixelValues | SvmError = self._connection.recv()
