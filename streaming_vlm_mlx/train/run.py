@@ -11,10 +11,12 @@ from mlx.utils import tree_reduce
 
 from streaming_vlm_mlx.atomic import write_text
 from streaming_vlm_mlx.data.batches import Batches
+from streaming_vlm_mlx.data.complaints import limited
 from streaming_vlm_mlx.data.record_file import RecordFile
 from streaming_vlm_mlx.data.samples import SampleBuilder
 from streaming_vlm_mlx.data.workers import FramePool
 from streaming_vlm_mlx.errors import SvmError
+from streaming_vlm_mlx.locate import locate
 from streaming_vlm_mlx.model.checkpoint import Checkpoint, load_checkpoint
 from streaming_vlm_mlx.model.tiny import seed_weights
 from streaming_vlm_mlx.train.beginning import begin, make_builder, make_stream, make_windows, open_records
@@ -22,11 +24,12 @@ from streaming_vlm_mlx.train.config import TrainConfig
 from streaming_vlm_mlx.train.crew import hired
 from streaming_vlm_mlx.train.events import Began, Event, Note, Saved
 from streaming_vlm_mlx.train.feeding import Dataset, Feeder
+from streaming_vlm_mlx.train.heads import VisionHeads
 from streaming_vlm_mlx.train.jobs import Blueprint, make_learner
 from streaming_vlm_mlx.train.loss import Learner
 from streaming_vlm_mlx.train.metrics import MetricsFile, plot_losses
 from streaming_vlm_mlx.train.optimizer import make_optimizer
-from streaming_vlm_mlx.train.state import Progress, RunFolder, load_training, read_progress
+from streaming_vlm_mlx.train.state import Progress, RunFolder, load_training, read_progress, take_heads
 from streaming_vlm_mlx.train.targets import TargetReader
 from streaming_vlm_mlx.train.trainer import Trained, Trainer, Watch
 
@@ -51,14 +54,14 @@ def train(config: TrainConfig, out: Path, resume: bool, dtype: mx.Dtype, cores: 
     if not resume:
         folder.check_new()
     saving = folder.newest() if resume else None
-
-    def say(text: str) -> None:
-        watch.report(Note(text))
-
+    say = limited(lambda text: watch.report(Note(text)))
     files = open_records(config.data.records, say)
     windows = make_windows(files, config)
     progress = read_progress(saving) if saving else Progress(seed=config.seed, windows=len(windows))
     _check_same(progress, config, len(windows), out)
+    folder.mend(progress)
+    if resume and saving is None:
+        say(f"{out} was never saved; the run begins anew.")
     # No more than there are rows in an update.
     cores = min(cores, config.data.batches.batch_size * config.optimizer.accumulate)
     checkpoint = begin(config, files) if saving is None else _saved(saving, config, files)
@@ -90,7 +93,7 @@ def _make_trained(
     if not _count(learner)[0]:
         raise SvmError("freeze: nothing is left that could move.")
     if learner.vision_heads is not None:
-        seed_weights(learner.vision_heads, config.seed)
+        _begin_heads(learner.vision_heads, config, say)
     optimizer = make_optimizer(config.optimizer)
     optimizer.init(learner.trainable_parameters())
     if saving is not None:
@@ -99,6 +102,17 @@ def _make_trained(
     pixels = config.data.pixels
     targets = TargetReader(blueprint.heads, pixels.temporal_patch_size, pixels.merge_size)
     return Trained(checkpoint, learner, optimizer, Feeder(checkpoint, targets, parts, say))
+
+
+def _begin_heads(heads: VisionHeads, config: TrainConfig, say: Say) -> None:
+    """Give `heads` their first weights: those beside the checkpoint that the run begins with, else random ones."""
+    seed_weights(heads, config.seed)
+    if config.start.checkpoint is None:
+        return
+    missing = take_heads(locate(config.start.checkpoint), heads)
+    names = sorted({name.split(".")[1] for name in missing})
+    if names:
+        say(f"vision heads that begin at random, since {config.start.checkpoint} has none that fit: {', '.join(names)}")
 
 
 def _saved(saving: Path, config: TrainConfig, files: Sequence[RecordFile]) -> Checkpoint:

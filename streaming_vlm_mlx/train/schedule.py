@@ -21,6 +21,10 @@ class ScheduleConfig(FromDict):
     warmup_steps: int = 50
     final_fraction: float = 0.1
 
+    def of_length(self, steps: int) -> dict[str, int]:
+        """Return the settings of a run of `steps`; a shorter one warms up in proportion."""
+        return {"steps": steps, "warmup_steps": min(self.warmup_steps, self.warmup_steps * steps // self.steps)}
+
     def check(self) -> None:
         """Refuse a run of no steps, and fractions that are none.
 

@@ -3,9 +3,12 @@
 ::
 
     run1/config.json, model.safetensors, ...   what --ckpt run1 plays: the best, or without an evaluation the newest
+    run1/training/heads.safetensors            its vision heads, for a run that begins with it
     run1/steps/00000200/config.json, ...       a saving, which can be played as well
     run1/steps/00000200/training/              optimizer.safetensors, heads.safetensors, state.json
     run1/train.yaml, metrics.jsonl, loss.png
+
+A name in ``steps`` that begins with a dot was being written or removed when a run was killed.
 """
 
 import json
@@ -43,6 +46,7 @@ class Progress(FromDict):
         windows: to learn from; a run can only go on with as many.
         best: the words' lowest loss on what is not learnt from.
         since_best: evaluations behind that one.
+        played: updates behind the saving that the run's own folder plays.
     """
 
     version: int = VERSION
@@ -52,6 +56,7 @@ class Progress(FromDict):
     windows: int = 0
     best: float | None = None
     since_best: int = 0
+    played: int = 0
 
 
 class RunFolder:
@@ -81,16 +86,16 @@ class RunFolder:
         found = (path for path in (self.path / STEPS).glob("*") if path.name.isdigit())
         return sorted((path for path in found if (path / TRAINING / STATE).is_file()), key=lambda path: int(path.name))
 
-    def newest(self) -> Path:
-        """Return the saving to go on from.
+    def newest(self) -> Path | None:
+        """Return the saving to go on from, or None when the run ended before it was first saved.
 
         Raises:
-            SvmError: there is none.
+            SvmError: no run ever began here.
         """
         savings = self.savings()
-        if not savings:
+        if not savings and (self._holds_checkpoint() or not self.settings.is_file()):
             raise SvmError(f"{self.path} holds no run to go on with; start one without --resume.")
-        return savings[-1]
+        return savings[-1] if savings else None
 
     def check_new(self) -> None:
         """Refuse a folder that something stands in.
@@ -103,7 +108,7 @@ class RunFolder:
         if self.savings():
             step = int(self.savings()[-1].name)
             raise SvmError(f"{self.path} holds a run at step {step}: go on with --resume, or choose another --out.")
-        if (self.path / "config.json").exists():
+        if self._holds_checkpoint():
             raise SvmError(f"{self.path} holds a checkpoint, which a run would replace; choose another --out.")
 
     def save(
@@ -127,11 +132,25 @@ class RunFolder:
                 _save_arrays(part / TRAINING / HEADS, heads.parameters())
             write_text(part / TRAINING / STATE, json.dumps(progress.to_dict(), indent=1) + "\n")
 
-        folder = self.path / STEPS / f"{progress.step:08d}"
+        folder = self._saving(progress.step)
         save_checkpoint(folder, checkpoint, add)
         for old in self.savings()[:-keep]:
-            shutil.rmtree(old, ignore_errors=True)
+            shutil.rmtree(_aside(old), ignore_errors=True)
         return folder
+
+    def mend(self, progress: Progress) -> None:
+        """Finish what was cut off when the run was killed at `progress` or behind it.
+
+        Raises:
+            SvmError: the folder can not be written.
+        """
+        for stray in (self.path / STEPS).glob(".*"):
+            shutil.rmtree(stray, ignore_errors=True)
+        for file in (self.metrics, self.plot, self.settings):
+            for stray in self.path.glob(f".{file.name}.*"):
+                stray.unlink(missing_ok=True)
+        if self._saving(progress.played).is_dir():
+            self.publish(self._saving(progress.played))
 
     def publish(self, saving: Path) -> None:
         """Make `saving` what the run's own folder plays, a file at a time, each whole; no bytes are copied.
@@ -139,14 +158,23 @@ class RunFolder:
         Raises:
             SvmError: the folder can not be written.
         """
+        heads = saving / TRAINING / HEADS
         try:
-            for file in sorted(path for path in saving.iterdir() if path.is_file()):
-                part = self.path / f".{file.name}.part"
+            for file in sorted(path for path in (*saving.iterdir(), heads) if path.is_file()):
+                place = self.path / file.relative_to(saving)
+                place.parent.mkdir(exist_ok=True)
+                part = place.with_name(f".{file.name}.part")
                 part.unlink(missing_ok=True)
                 _link(file, part)
-                part.replace(self.path / file.name)
+                part.replace(place)
         except OSError as error:
             raise SvmError(f"{self.path} can not be written: {error.strerror}.") from error
+
+    def _holds_checkpoint(self) -> bool:
+        return (self.path / "config.json").exists()
+
+    def _saving(self, step: int) -> Path:
+        return self.path / STEPS / f"{step:08d}"
 
 
 def read_progress(saving: Path) -> Progress:
@@ -172,14 +200,41 @@ def load_training(saving: Path, optimizer: optim.Optimizer, heads: nn.Module | N
     Raises:
         SvmError: a file is damaged, or the heads are others than the run began with.
     """
-    optimizer.state = tree_unflatten(list(_read_arrays(saving / TRAINING / OPTIMIZER).items()))
+    way_out = f"remove {saving} to go on from the saving before it"
+    optimizer.state = tree_unflatten(list(_read_arrays(saving / TRAINING / OPTIMIZER, way_out).items()))
     if heads is None:
         return
     path = saving / TRAINING / HEADS
     try:
-        heads.load_weights(list(_read_arrays(path).items()))
+        heads.load_weights(list(_read_arrays(path, way_out).items()))
     except ValueError as error:
         raise SvmError(f"{path} is of other vision heads; go on with the settings that the run began with.") from error
+
+
+def take_heads(folder: Path, heads: nn.Module) -> set[str]:
+    """Give `heads` what fits them of the vision heads beside the checkpoint in `folder`.
+
+    Returns:
+        names of the arrays that nothing was found for.
+
+    Raises:
+        SvmError: the file is damaged.
+    """
+    wanted = dict(tree_flatten(heads.parameters()))
+    path = folder / TRAINING / HEADS
+    found = _read_arrays(path, "remove it to begin with random heads") if path.is_file() else {}
+    fitting = {n: array for n, array in found.items() if n in wanted and array.shape == wanted[n].shape}
+    heads.load_weights(list(fitting.items()), strict=False)
+    return wanted.keys() - fitting.keys()
+
+
+def _aside(folder: Path) -> Path:
+    """Rename `folder` to what `mend` removes, so that no half of it is taken for a whole; return the new name."""
+    aside = folder.with_name(f".{folder.name}.old")
+    try:
+        return folder.rename(aside)
+    except OSError:
+        return folder  # it is only disk that is not freed
 
 
 def _save_arrays(path: Path, tree: Any) -> None:
@@ -189,11 +244,11 @@ def _save_arrays(path: Path, tree: Any) -> None:
         raise SvmError(f"{path} can not be written: {error}") from error
 
 
-def _read_arrays(path: Path) -> dict[str, mx.array]:
+def _read_arrays(path: Path, way_out: str) -> dict[str, mx.array]:
     try:
         loaded = mx.load(str(path))
     except (RuntimeError, OSError) as error:
-        raise SvmError(f"{path} is damaged; remove {path.parents[1]} to go on from the saving before it.") from error
+        raise SvmError(f"{path} is damaged; {way_out}.") from error
     assert isinstance(loaded, dict)
     return loaded
 

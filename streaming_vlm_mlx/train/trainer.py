@@ -180,6 +180,8 @@ class Trainer:
 
     def _save(self, is_best: bool) -> None:
         trained = self._trained
+        if is_best:
+            self.progress = replace(self.progress, played=self.progress.step)
         heads, keep = trained.learner.vision_heads, self._config.saving.keep
         saving = self._folder.save(self.progress, trained.checkpoint, trained.optimizer, heads, keep)
         if is_best:

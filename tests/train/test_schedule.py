@@ -34,6 +34,12 @@ def test_half_way_down_is_half_way_between() -> None:
     assert rate_fraction(35, config) == pytest.approx(0.2 + 0.8 * (1 + math.cos(math.pi / 4)) / 2)
 
 
+@pytest.mark.parametrize(("steps", "warmup"), [(50, 5), (100, 10), (1, 0), (10_000, 10)])
+def test_a_shorter_run_warms_up_in_proportion(steps: int, warmup: int) -> None:
+    config = ScheduleConfig(steps=100, warmup_steps=10, final_fraction=0.2)
+    assert config.of_length(steps) == {"steps": steps, "warmup_steps": warmup}
+
+
 @pytest.mark.parametrize("values", [{"steps": 0}, {"steps": 5, "warmup_steps": 6}, {"final_fraction": 1.5}], ids=str)
 def test_bad_schedules_are_refused(values: dict[str, float]) -> None:
     with pytest.raises(SvmError, match=f"schedule.{list(values)[-1]} is"):

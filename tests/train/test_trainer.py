@@ -72,7 +72,8 @@ def test_what_a_run_leaves(records: Path, tmp_path: Path) -> None:
     out = tmp_path / "a"
     heard, _ = run(records, out, saving={"every": 2, "keep": 2}, auxiliary=HEADS)
     playable = ["config.json", "model.safetensors", "stream.yaml", "tokenizer.json", "vocabulary.json"]
-    assert names(out) == sorted([*playable, "loss.png", "metrics.jsonl", "steps", "train.yaml"])
+    assert names(out) == sorted([*playable, "loss.png", "metrics.jsonl", "steps", "train.yaml", "training"])
+    assert names(out / "training") == ["heads.safetensors"]
     assert names(out / "steps") == ["00000004", "00000006"]
     assert names(out / "steps" / "00000006") == sorted([*playable, "training"])
     assert [saved.step for saved in heard.of(Saved)] == [2, 4, 6]
@@ -97,6 +98,31 @@ def test_a_run_begins_with_a_checkpoint(records: Path, tmp_path: Path) -> None:
     old, new = (dict(load_checkpoint(tmp_path / name, mx.float32).model.named_arrays()) for name in ("a", "b"))
     still = {name for name, array in new.items() if mx.array_equal(array, old[name])}
     assert still == {name for name in new if name.startswith("visual.")}
+
+
+@pytest.mark.parametrize(
+    ("place", "more", "random"), [("a", [{"name": "dark", "kind": "place"}], ["dark"]), ("a/steps/00000002", [], [])]
+)
+def test_heads_go_on_with_the_checkpoint_that_they_fit(
+    records: Path, tmp_path: Path, place: str, more: list[dict[str, str]], random: list[str]
+) -> None:
+    still: dict[str, Any] = {"schedule": {"steps": 2, "warmup_steps": 0}, "optimizer": {"learning_rate": 1e-12}}
+    run(records, tmp_path / "a", auxiliary=HEADS, seed=1, **still)
+    heads, start = {"heads": [*HEADS["heads"], *more]}, {"checkpoint": str(tmp_path / place)}
+    heard, _ = run(records, tmp_path / "b", start=start, auxiliary=heads, **still)
+    old, new = (mx.load(str(tmp_path / name / "training" / "heads.safetensors")) for name in ("a", "b"))
+    assert isinstance(old, dict)
+    assert isinstance(new, dict)
+    assert all(mx.allclose(new[name], array, atol=1e-7) for name, array in old.items())
+    told = [note.text.rpartition(": ")[2] for note in heard.of(Note) if "begin at random" in note.text]
+    assert told == random
+
+
+def test_damaged_heads_are_named(records: Path, tmp_path: Path) -> None:
+    run(records, tmp_path / "a", schedule={"steps": 2}, auxiliary=HEADS)
+    (tmp_path / "a" / "training" / "heads.safetensors").write_bytes(b"")
+    with pytest.raises(SvmError, match="is damaged; remove it to begin with random heads"):
+        run(records, tmp_path / "b", start={"checkpoint": str(tmp_path / "a")}, auxiliary=HEADS)
 
 
 class TestEvaluation:

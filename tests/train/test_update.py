@@ -4,6 +4,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
+from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.text.vocabulary import FullVocabulary
 from streaming_vlm_mlx.train.config import OptimizerConfig
 from streaming_vlm_mlx.train.crew import Crew
@@ -32,6 +33,17 @@ def test_the_rate_is_the_schedules_share() -> None:
     for name, step in whole.items():
         assert mx.allclose(part[name], step * 0.25, atol=1e-6), name
     assert max(mx.abs(step).max().item() for step in whole.values()) == pytest.approx(0.01, rel=1e-2)
+
+
+def test_a_gradient_that_is_no_number_moves_nothing() -> None:
+    learner = Learner(small_model(small_config(ROWS)))
+    learner.model.model.norm.weight = mx.full(learner.model.model.norm.weight.shape, mx.inf)
+    before = dict(learner.model.named_arrays())
+    shards = list(make_shards(make_batch([[make_sample(2, (1, 4, 6), 1)]]), {}, FullVocabulary(ROWS), VIDEO, 1))
+    config = OptimizerConfig()
+    with pytest.raises(SvmError, match="no number any more: go on from the last saving with --resume"):
+        update(learner, make_optimizer(config), Crew(learner, Work(), []), shards, Weights(), config, 1.0)
+    assert all(mx.array_equal(array, before[name]) for name, array in learner.model.named_arrays())
 
 
 def test_a_long_gradient_is_cut() -> None:

@@ -100,6 +100,24 @@ def test_ctrl_c_saves_and_says_how_to_go_on(records: Path, tmp_path: Path) -> No
     assert main([*said[2].split(), "--steps", str(int(said[1]) + 1)]) == 0
 
 
+def test_a_kill_takes_the_helpers_along_and_the_run_goes_on(records: Path, tmp_path: Path) -> None:
+    over: dict[str, Any] = {"data": {"batches": {"workers": 1}}, "saving": {"every": 4}}
+    config = write_config(tmp_path, schedule={"steps": 100_000}, **over)
+    options = ["--config", str(config), "--records", str(records), "--out", str(tmp_path / "a")]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tui.cli", "train", *options], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.startswith("step 10:"):
+            process.kill()
+            break
+    process.communicate(timeout=120)  # which waits until nobody holds the other end of stderr
+    steps = sorted(int(path.name) for path in (tmp_path / "a" / "steps").iterdir() if path.name.isdigit())
+    assert steps[-1] >= 8
+    assert main(["train", "--out", str(tmp_path / "a"), "--resume", "--steps", str(steps[-1] + 1)]) == 0
+
+
 def test_the_benchmark_says_what_it_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", "--benchmark", "--config", str(write_config(tmp_path))]) == 0
     out = capsys.readouterr().out

@@ -12,16 +12,13 @@ from typing import TYPE_CHECKING, Any
 from streaming_vlm_mlx.errors import SvmError
 
 if TYPE_CHECKING:
-    from streaming_vlm_mlx.data.convert import ConvertJob, Progress, Report
+    from streaming_vlm_mlx.data.convert import ConvertJob, Progress
     from streaming_vlm_mlx.data.selection import Selection
 
 HELP = (
     "Make records (one JSON line each) of StreamingVLM's or LiveCC's annotation files, or of clips with a transcript: "
     "'svm-tui convert games_with_seeks.jsonl --out train.jsonl', 'svm-tui convert clip.mp4 clip.srt --out clip.jsonl'."
 )
-
-# Complaints that are shown; what follows is only counted.
-SHOWN = 100
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -80,12 +77,13 @@ def _shard(text: str) -> tuple[int, int]:
 
 def run(args: argparse.Namespace) -> int:
     """Convert; print what was made."""
+    from streaming_vlm_mlx.data.complaints import limited
     from streaming_vlm_mlx.data.convert import convert
 
     job = _job(args)
     with _shown_progress() as (progress, say):
         try:
-            summary = convert(job, args.resume, _limited(say), progress)
+            summary = convert(job, args.resume, limited(say), progress)
         except KeyboardInterrupt:
             say("Stopped; the same command with --resume goes on from here.")
             raise
@@ -119,21 +117,6 @@ def _selection(args: argparse.Namespace) -> "Selection":
 
     names = ("games", "max_samples", "every", "min_words", "split", "held_out")
     return Selection(shard=args.shard[0], shards=args.shard[1], **{name: getattr(args, name) for name in names})
-
-
-def _limited(say: "Report") -> "Report":
-    """Return `say` for the first complaints only: millions of videos may be absent."""
-    told = 0
-
-    def report(text: str) -> None:
-        nonlocal told
-        told += 1
-        if told <= SHOWN:
-            say(text)
-        elif told == SHOWN + 1:
-            say("Further complaints are only counted.")
-
-    return report
 
 
 @contextmanager

@@ -37,7 +37,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--records", nargs="+", metavar="F", help="files to learn from, for data.records")
     parser.add_argument("--evaluation", nargs="+", metavar="F", help="files to watch it on, for evaluation.records")
     parser.add_argument("--ckpt", metavar="C", help="begin with this checkpoint, for start.checkpoint")
-    parser.add_argument("--steps", type=int, metavar="N", help="updates in all, for schedule.steps")
+    parser.add_argument(
+        "--steps", type=int, metavar="N", help="updates in all, for schedule.steps; a shorter warm-up goes with fewer"
+    )
     parser.add_argument(
         "--benchmark", action="store_true", help="measure how fast this machine trains, and train nothing"
     )
@@ -102,9 +104,10 @@ def _config(args: argparse.Namespace) -> "TrainConfig":
         named["evaluation"] = {"records": args.evaluation}
     if args.ckpt:
         named["start"] = {"checkpoint": args.ckpt}
+    config = read_train_config(path)
     if args.steps is not None:
-        named["schedule"] = {"steps": args.steps}
-    return read_train_config(path).merged(named)
+        named["schedule"] = config.schedule.of_length(args.steps)
+    return config.merged(named)
 
 
 @contextmanager

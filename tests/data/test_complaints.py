@@ -1,0 +1,9 @@
+from streaming_vlm_mlx.data.complaints import limited
+
+
+def test_each_is_made_once_and_only_so_many() -> None:
+    heard = list[str]()
+    say = limited(heard.append, 2)
+    for text in ("a", "a", "b", "a", "c", "d", "b"):
+        say(text)
+    assert heard == ["a", "b", "Further complaints are not shown."]

@@ -1,0 +1,80 @@
+"""What a run's folder holds when the run is killed at any moment."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from streaming_vlm_mlx.errors import SvmError
+from streaming_vlm_mlx.train.events import Began, Note
+from streaming_vlm_mlx.train.state import RunFolder, read_progress
+from tests.train.running import run, write_records
+
+CHANGES = ("rename", "replace", "link", "unlink", "rmdir", "mkdir")
+WEIGHED = ("model.safetensors", "training/optimizer.safetensors", "training/state.json")
+
+
+@pytest.fixture(scope="module")
+def records(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_records(tmp_path_factory.mktemp("records"))
+
+
+@pytest.fixture
+def moments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Path]]:
+    """Copies of the folder ``run``, each as it was before one change of a name below it."""
+    found = list[Path]()
+    busy = False
+
+    def watched(change: Any) -> Any:
+        def first_copy(*args: Any, **rest: Any) -> Any:
+            nonlocal busy
+            if not busy and (tmp_path / "run").is_dir():
+                busy = True
+                found.append(tmp_path / f"moment{len(found)}")
+                shutil.copytree(tmp_path / "run", found[-1], copy_function=os.link)
+                busy = False
+            return change(*args, **rest)
+
+        return first_copy
+
+    with monkeypatch.context() as patch:
+        for name in CHANGES:
+            patch.setattr(os, name, watched(getattr(os, name)))
+        yield found
+
+
+def test_a_kill_at_any_moment_leaves_a_whole_saving(records: Path, tmp_path: Path, moments: list[Path]) -> None:
+    often: dict[str, Any] = {"schedule": {"steps": 3, "warmup_steps": 0}}
+    run(records, tmp_path / "run", saving={"every": 1, "keep": 1}, **often)
+    killed = list(moments)
+    run(records, tmp_path / "kept", saving={"every": 1, "keep": 3}, **often)
+    whole = {int(folder.name): folder for folder in RunFolder(tmp_path / "kept").savings()}
+    seen = set()
+    for folder in (RunFolder(path) for path in killed):
+        if not folder.settings.is_file() or (saving := folder.newest()) is None:
+            seen.add(0)
+            continue
+        step = int(saving.name)
+        seen.add(step)
+        assert all((saving / name).read_bytes() == (whole[step] / name).read_bytes() for name in WEIGHED)
+        folder.mend(read_progress(saving))
+        assert not any(path.name.startswith(".") for path in (folder.path / "steps").iterdir())
+        played, saved = (folder.path / "model.safetensors", saving / "model.safetensors")
+        assert played.read_bytes() == saved.read_bytes()
+    assert seen == {0, 1, 2, 3}
+    assert len(killed) > 40
+
+
+def test_a_run_that_was_killed_before_it_was_saved_begins_anew(records: Path, tmp_path: Path) -> None:
+    whole, _ = run(records, tmp_path / "a", schedule={"steps": 3})
+    shutil.rmtree(tmp_path / "a" / "steps")
+    with pytest.raises(SvmError, match="holds no run to go on with"):
+        run(records, tmp_path / "a", resume=True)
+    (tmp_path / "a" / "config.json").unlink()
+    again, _ = run(records, tmp_path / "a", resume=True, schedule={"steps": 3})
+    assert again.of(Began)[0].step == 0
+    assert again.losses == pytest.approx(whole.losses, abs=1e-5)
+    assert "begins anew" in again.of(Note)[0].text
