@@ -14,6 +14,7 @@ COMMANDS: Mapping[str, str] = {
     "infer": "write a model's commentary on a clip, without a screen",
     "convert": "make records for training, of datasets or of clips with a transcript",
     "train": "train a model on records, from nothing or from a checkpoint",
+    "validate": "measure how good a model's commentary is, on matches it has never seen",
     "matches": "film simulated matches with commentary, to train and test on",
     "bench": "measure what a second of the stream costs on this machine",
     "doctor": "say what this machine computes with, and what would make it faster",
