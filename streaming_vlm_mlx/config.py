@@ -171,10 +171,62 @@ class TextConfig(FromDict):
 
 
 @dataclass(frozen=True)
+class QuantizationConfig(FromDict):
+    """Which layers hold their weights in few bits, as the ``quantization`` block of MLX's own folders says.
+
+    Attributes:
+        group_size: weights in a row that share a scale and a bias.
+        bits: of each weight.
+        mode: MLX's name for the way.
+        layers: settings of single layers by their hub names, where they differ; False for a layer that is plain.
+    """
+
+    group_size: int = 64
+    bits: int = 4
+    mode: Literal["affine"] = "affine"
+    layers: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Read a block; what is said of single layers may lie beside the rest, as MLX writes it.
+
+        Raises:
+            SvmError: a value is of another type than its field, or MLX does not know such bits or groups.
+        """
+        own = {f.name for f in dataclasses.fields(cls)}
+        beside = {k: v for k, v in values.items() if k not in own and isinstance(v, Mapping | bool)}
+        return super().from_dict({**values, "layers": {**beside, **_part(values, "layers")}})
+
+    def check(self) -> None:
+        """Refuse bits and groups that MLX does not have.
+
+        Raises:
+            SvmError: names the setting and what it can be.
+        """
+        parts = [("quantization", {"bits": self.bits, "group_size": self.group_size})]
+        parts += [(f"quantization of {name}", part) for name, part in self.layers.items() if isinstance(part, Mapping)]
+        for name, part in parts:
+            _demand(part.get("bits", 4) in _BITS, f"{name}: bits", part.get("bits"), "one of 2, 3, 4, 5, 6, 8")
+            _demand(
+                part.get("group_size", 64) in _GROUPS, f"{name}: group_size", part.get("group_size"), "32, 64 or 128"
+            )
+            _demand(part.get("mode", "affine") == "affine", f"{name}: mode", part.get("mode"), "'affine'")
+
+    def of(self, layer: str) -> tuple[int, int] | None:
+        """Return bits and group size of `layer`; None where it is plain."""
+        own = self.layers.get(layer, True)
+        if own is False:
+            return None
+        part = own if isinstance(own, Mapping) else {}
+        return part.get("bits", self.bits), part.get("group_size", self.group_size)
+
+
+@dataclass(frozen=True)
 class ModelConfig(FromDict):
     """A whole model: decoder, optional vision tower, special ids.
 
     Attributes:
+        quantization: None where all weights are plain.
         vocabulary: for a compact vocabulary, the file beside ``config.json`` that lists the outside id of each row.
     """
 
@@ -186,6 +238,7 @@ class ModelConfig(FromDict):
     vision_start_token_id: int = 151652
     vision_end_token_id: int = 151653
     vocabulary: str | None = None
+    quantization: QuantizationConfig | None = None
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
@@ -350,6 +403,7 @@ class StreamConfig(FromDict):
         _demand(self.fps > 0, "fps", self.fps, "above 0")
 
 
+_BITS, _GROUPS = (2, 3, 4, 5, 6, 8), (32, 64, 128)
 # Qwen2-VL's names for what Qwen2.5-VL calls otherwise.
 _QWEN2_NAMES = {"embed_dim": "hidden_size", "hidden_size": "out_hidden_size"}
 _ACTIVATIONS = {"qwen2_5_vl": "silu", "qwen2_vl": "quick_gelu"}

@@ -1,10 +1,10 @@
 """Checkpoint folders: ``config.json``, safetensors, the tokenizer's files and ``stream.yaml``."""
 
 import json
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 import mlx.core as mx
 import yaml
@@ -13,12 +13,15 @@ from streaming_vlm_mlx.atomic import replacing_folder, write_text
 from streaming_vlm_mlx.config import Family, ModelConfig, StreamConfig
 from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.locate import STREAM, read_stream_config
+from streaming_vlm_mlx.model.hub import hub_values
+from streaming_vlm_mlx.model.quantization import settle
+from streaming_vlm_mlx.model.reading import Fit, ShardReader, check_names
+from streaming_vlm_mlx.model.shards import WEIGHTS, Stored, list_tensors, read_json
 from streaming_vlm_mlx.model.vlm import VisionLanguageModel
 from streaming_vlm_mlx.text.tokenizer import Tokenizer
 from streaming_vlm_mlx.text.vocabulary import CompactVocabulary, FullVocabulary, Vocabulary
 
-WEIGHTS, INDEX, CONFIG = "model.safetensors", "model.safetensors.index.json", "config.json"
-PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
+CONFIG = "config.json"
 Progress = Callable[[str, int, int], None]
 
 
@@ -32,44 +35,104 @@ class Checkpoint:
     stream: StreamConfig
 
 
+@dataclass(frozen=True)
+class Opened:
+    """A folder that was looked at and found whole; no weight is read yet.
+
+    Attributes:
+        config: of the model that it makes.
+        tensors: those that the model takes, by name.
+        fit: how they become the model's.
+        tokenizer: the folder's.
+        vocabulary: the folder's.
+    """
+
+    config: ModelConfig
+    tensors: dict[str, Stored]
+    fit: Fit
+    tokenizer: Tokenizer
+    vocabulary: Vocabulary
+
+
 def read_model_config(folder: Path) -> ModelConfig:
     """Return the settings in `folder`'s ``config.json``.
 
     Raises:
         SvmError: the file is absent, is not JSON, or is of a model that we do not take.
     """
-    values = _read_json(folder / CONFIG)
+    values = read_json(folder / CONFIG)
     family = values.get("model_type")
     if family not in get_args(Family):
         families = " and ".join(map(repr, get_args(Family)))
         raise SvmError(f"{folder} holds a model of type {family!r}; this program runs {families}.")
+    foreign = values.get("quantization_config")
+    if values.get("quantization") is None and isinstance(foreign, dict):
+        raise SvmError(
+            f"{folder} is quantised by {foreign.get('quant_method', 'a program')!r}, which MLX can not read; "
+            "take the plain model and quantise it with 'svm-tui convert-ckpt --bits'."
+        )
     return ModelConfig.from_dict(values)
 
 
+def open_checkpoint(folder: Path) -> Opened:
+    """Look at all but the weights of `folder`.
+
+    Raises:
+        SvmError: a file is absent, damaged or a pickle, or its names and shapes do not fit ``config.json``.
+    """
+    config = read_model_config(folder)
+    tensors = list_tensors(folder)
+    if config.text_config.tie_word_embeddings:
+        # Some folders hold a head all the same; it is the embedding once more.
+        tensors = {name: stored for name, stored in tensors.items() if not name.startswith("lm_head.")}
+    tokenizer = Tokenizer.load(folder)
+    vocabulary = _read_vocabulary(folder, config, tokenizer)
+    rows = config.text_config.vocab_size
+    spread = isinstance(vocabulary, CompactVocabulary) and len(vocabulary) < rows
+    fit = Fit(rows, vocabulary.ids if spread and isinstance(vocabulary, CompactVocabulary) else None)
+    config = replace(config, text_config=replace(config.text_config, vocab_size=len(vocabulary)))
+    if config.quantization is not None:
+        plain = VisionLanguageModel(replace(config, quantization=None))
+        config = replace(config, quantization=settle(config.quantization, plain, tensors))
+    check_names(VisionLanguageModel(config), tensors, fit, folder)
+    return Opened(config, tensors, fit, tokenizer, vocabulary)
+
+
 def load_checkpoint(folder: Path, dtype: mx.Dtype, progress: Progress = lambda *_: None) -> Checkpoint:
-    """Read the checkpoint in `folder`, its weights as `dtype`.
+    """Read the checkpoint in `folder`, its weights as `dtype`, one by one, so that none is held twice.
 
     Args:
         folder: where the files are.
-        dtype: what the model computes in.
+        dtype: what the model computes in; packed weights stay as they are.
         progress: told a stage, and how many of how many steps of it are done.
 
     Raises:
         SvmError: a file is absent, damaged or a pickle, or its names and shapes do not fit ``config.json``; all found
             out before a weight is read.
     """
-    config = read_model_config(folder)
-    shards = find_shards(folder)
-    model = VisionLanguageModel(config)
-    check_names(model, shards, folder)
-    tokenizer = Tokenizer.load(folder)
-    vocabulary = _read_vocabulary(folder, config, tokenizer)
-    for number, shard in enumerate(shards):
+    return fill(open_checkpoint(folder), folder, dtype, progress)
+
+
+def fill(opened: Opened, folder: Path, dtype: mx.Dtype, progress: Progress = lambda *_: None) -> Checkpoint:
+    """Read the weights of the checkpoint in `folder` that was `opened`; as `load_checkpoint`.
+
+    Raises:
+        SvmError: a weight can not be read.
+    """
+    model, reader = VisionLanguageModel(opened.config), ShardReader(opened.fit)
+    wanted = dict(model.named_arrays())
+    shards: dict[Path, list[str]] = {}
+    for name, stored in opened.tensors.items():
+        shards.setdefault(stored.shard, []).append(name)
+    for number, (shard, names) in enumerate(shards.items()):
         progress(shard.name, number, len(shards))
-        model.load_weights([(hub_name(n), a.astype(dtype)) for n, a in _read_shard(shard).items()], strict=False)
-        mx.eval(model.parameters())
+        for name in names:
+            array = reader.take(name, opened.tensors[name], wanted.pop(name).shape, dtype)
+            model.load_weights([(name, array)], strict=False)
+            mx.eval(array)
+    mx.clear_cache()
     progress("weights", len(shards), len(shards))
-    return Checkpoint(model, tokenizer, vocabulary, read_stream_config(folder))
+    return Checkpoint(model, opened.tokenizer, opened.vocabulary, read_stream_config(folder))
 
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint, extra: Callable[[Path], None] = lambda _: None) -> None:
@@ -84,8 +147,8 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, extra: Callable[[Path]
         SvmError: the place can not be written.
     """
     with replacing_folder(folder) as part:
-        config = checkpoint.model.config
-        write_text(part / CONFIG, json.dumps(config.to_dict(), indent=1) + "\n")
+        config, dtype = checkpoint.model.config, str(checkpoint.model.dtype).rpartition(".")[2]
+        write_text(part / CONFIG, json.dumps(hub_values(config, dtype), indent=1) + "\n")
         write_text(part / STREAM, yaml.safe_dump(checkpoint.stream.to_dict(), sort_keys=False))
         write_text(part / "tokenizer.json", checkpoint.tokenizer.backend.to_str())
         if isinstance(checkpoint.vocabulary, CompactVocabulary) and config.vocabulary:
@@ -97,75 +160,6 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, extra: Callable[[Path]
         extra(part)
 
 
-def hub_name(name: str) -> str:
-    """Return the name of a parameter in the first hub folders: ``visual.…``, ``model.…``, ``lm_head.weight``."""
-    for new, old in (("model.visual.", "visual."), ("model.language_model.", "model.")):
-        if name.startswith(new):
-            return old + name.removeprefix(new)
-    return name
-
-
-def find_shards(folder: Path) -> list[Path]:
-    """Return the safetensors files that hold the weights.
-
-    Raises:
-        SvmError: there are none, one that the index names is absent, or there are only pickles.
-    """
-    if (folder / INDEX).is_file():
-        listed = _read_json(folder / INDEX).get("weight_map")
-        if not isinstance(listed, dict):
-            raise SvmError(f"{folder / INDEX} has no 'weight_map'; fetch the checkpoint again.")
-        names = sorted({str(name) for name in listed.values()})
-        missing = [n for n in names if not (folder / n).is_file()]
-        if missing:
-            raise SvmError(f"{folder} lacks {missing[0]}, which {INDEX} names; fetch the checkpoint again.")
-        return [folder / n for n in names]
-    if (folder / WEIGHTS).is_file():
-        return [folder / WEIGHTS]
-    pickles = [p.name for pattern in PICKLES for p in folder.glob(pattern)]
-    if pickles:
-        raise SvmError(f"{folder / pickles[0]} is a pickle, which can run code; only safetensors are read.")
-    raise SvmError(f"{folder} holds neither {WEIGHTS} nor {INDEX}.")
-
-
-def check_names(model: VisionLanguageModel, shards: list[Path], folder: Path) -> None:
-    """Compare names and shapes in the shards' headers with what `model` wants.
-
-    Raises:
-        SvmError: names the first tensor that is absent, unknown or of another shape, or the damaged file.
-    """
-    wanted = {name: array.shape for name, array in model.named_arrays()}
-    found = {hub_name(name): shape for shard in shards for name, shape in _shapes(shard)}
-    for name in sorted(wanted.keys() - found.keys()):
-        raise SvmError(f"{folder} lacks the tensor {name}, which its {CONFIG} calls for.")
-    for name, shape in sorted(found.items()):
-        if name not in wanted:
-            raise SvmError(f"{folder} holds the tensor {name}, which its {CONFIG} has no place for.")
-        if shape != wanted[name]:
-            raise SvmError(f"{folder}: {name} is {list(shape)}, its {CONFIG} calls for {list(wanted[name])}.")
-
-
-def _shapes(shard: Path) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """Yield names and shapes from a shard's header."""
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(shard, framework="numpy") as file:
-            for name in file.keys():  # noqa: SIM118 - not a mapping
-                yield name, tuple(file.get_slice(name).get_shape())
-    except (SafetensorError, OSError) as error:
-        raise SvmError(f"{shard} is truncated or no safetensors file ({error}); fetch it again.") from error
-
-
-def _read_shard(shard: Path) -> dict[str, mx.array]:
-    try:
-        loaded = mx.load(str(shard))
-    except RuntimeError as error:
-        raise SvmError(f"{shard} can not be read: {error}.") from error
-    assert isinstance(loaded, dict)
-    return loaded
-
-
 def _read_vocabulary(folder: Path, config: ModelConfig, tokenizer: Tokenizer) -> Vocabulary:
     rows = config.text_config.vocab_size
     if config.vocabulary is None:
@@ -173,18 +167,7 @@ def _read_vocabulary(folder: Path, config: ModelConfig, tokenizer: Tokenizer) ->
             raise SvmError(f"{folder} has {rows} rows for its tokenizer's {len(tokenizer)} ids; its {CONFIG} is off.")
         return FullVocabulary(rows)
     vocabulary = CompactVocabulary.load(folder / config.vocabulary, tokenizer)
-    if len(vocabulary) != rows:
+    # A model with few words may lie in a folder with a row for every id, for programs that know no such vocabulary.
+    if len(vocabulary) != rows and not len(vocabulary) < len(tokenizer) <= rows:
         raise SvmError(f"{folder / config.vocabulary} lists {len(vocabulary)} ids, {CONFIG} says {rows}.")
     return vocabulary
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise SvmError(f"{path} can not be read: {error.strerror}.") from error
-    except ValueError as error:
-        raise SvmError(f"{path} is not JSON: {error}.") from error
-    if not isinstance(values, dict):
-        raise SvmError(f"{path} holds no settings.")
-    return values

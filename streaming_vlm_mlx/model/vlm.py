@@ -1,4 +1,4 @@
-"""The whole model: vision tower, decoder and head, under the names of Hugging Face's Qwen2.5-VL folders."""
+"""The whole model: vision tower, decoder and head, under the names of Hugging Face's Qwen folders."""
 
 from collections.abc import Iterator
 from typing import cast
@@ -11,6 +11,7 @@ from mlx.utils import tree_flatten
 
 from streaming_vlm_mlx.config import ModelConfig
 from streaming_vlm_mlx.model.decoder import StreamingDecoder
+from streaming_vlm_mlx.model.quantization import quantize_layers
 from streaming_vlm_mlx.model.vision import VisionTower
 
 
@@ -18,7 +19,11 @@ class VisionLanguageModel(nn.Module):
     """Weights and pure functions; a stream's cache, positions and spans are never kept here."""
 
     def __init__(self, config: ModelConfig) -> None:
-        """Make random weights of `config`'s shapes; with no `vision_config` the model reads text alone."""
+        """Make random weights of `config`'s shapes; with no `vision_config` the model reads text alone.
+
+        Raises:
+            SvmError: `config` wants layers quantised that do not divide into groups.
+        """
         super().__init__()
         self._config = config
         if config.vision_config is not None:
@@ -26,6 +31,8 @@ class VisionLanguageModel(nn.Module):
         self.model = StreamingDecoder(config.text_config)
         if not config.text_config.tie_word_embeddings:
             self.lm_head = nn.Linear(config.text_config.hidden_size, config.text_config.vocab_size, bias=False)
+        if config.quantization is not None:
+            quantize_layers(self, config.quantization)
 
     @property
     def config(self) -> ModelConfig:
@@ -63,5 +70,8 @@ class VisionLanguageModel(nn.Module):
         return cast(list[tuple[str, mx.array]], tree_flatten(self.parameters()))
 
     def parameter_count(self) -> int:
-        """Return how many weights the model has."""
-        return sum(array.size for _, array in self.named_arrays())
+        """Return how many weights the model has, packed ones counted one by one."""
+        packed = (m for m in self.modules() if isinstance(m, nn.QuantizedLinear | nn.QuantizedEmbedding))
+        # Besides the weights, several in a number, such a layer has a scale and a bias for each group of them.
+        more: int = sum(m.weight.size * 32 // m.bits - m.weight.size - 2 * m.scales.size for m in packed)
+        return more + sum(array.size for _, array in self.named_arrays())
