@@ -1,11 +1,13 @@
 """A run as a whole: from settings and a folder to a trained checkpoint."""
 
 import importlib.util
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import mlx.core as mx
+import numpy as np
 import yaml
 from mlx.utils import tree_reduce
 
@@ -15,6 +17,7 @@ from streaming_vlm_mlx.data.complaints import limited
 from streaming_vlm_mlx.data.record_file import RecordFile
 from streaming_vlm_mlx.data.samples import SampleBuilder
 from streaming_vlm_mlx.data.workers import FramePool
+from streaming_vlm_mlx.distributed.ranks import ALONE, Ranks
 from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.locate import locate
 from streaming_vlm_mlx.model.checkpoint import Checkpoint, load_checkpoint
@@ -24,6 +27,7 @@ from streaming_vlm_mlx.train.config import TrainConfig
 from streaming_vlm_mlx.train.crew import hired
 from streaming_vlm_mlx.train.events import Began, Event, Note, Saved
 from streaming_vlm_mlx.train.feeding import Dataset, Feeder
+from streaming_vlm_mlx.train.gradients import by_name
 from streaming_vlm_mlx.train.heads import VisionHeads
 from streaming_vlm_mlx.train.jobs import Blueprint, make_learner
 from streaming_vlm_mlx.train.loss import Learner
@@ -36,7 +40,9 @@ from streaming_vlm_mlx.train.trainer import Trained, Trainer, Watch
 Say = Callable[[str], None]
 
 
-def train(config: TrainConfig, out: Path, resume: bool, dtype: mx.Dtype, cores: int, watch: Watch) -> Progress:
+def train(
+    config: TrainConfig, out: Path, resume: bool, dtype: mx.Dtype, cores: int, watch: Watch, ranks: Ranks = ALONE
+) -> Progress:
     """Train under `config` into the folder `out`; return where the run stands when it ends.
 
     Args:
@@ -46,9 +52,11 @@ def train(config: TrainConfig, out: Path, resume: bool, dtype: mx.Dtype, cores: 
         dtype: what to compute in; weights are float32.
         cores: shards that can be worked on side by side: a CPU's cores; 1 on a GPU.
         watch: the world around the run.
+        ranks: the machines that take part. Each learns from batches of its own, and one of them writes into `out`,
+            which all must see to go on with a run.
 
     Raises:
-        SvmError: settings, records, checkpoint or folder can not be used.
+        SvmError: settings, records, checkpoint or folder can not be used, or a machine was lost.
     """
     folder = RunFolder(out)
     if not resume:
@@ -59,7 +67,8 @@ def train(config: TrainConfig, out: Path, resume: bool, dtype: mx.Dtype, cores: 
     windows = make_windows(files, config)
     progress = read_progress(saving) if saving else Progress(seed=config.seed, windows=len(windows))
     _check_same(progress, config, len(windows), out)
-    folder.mend(progress)
+    if ranks.leads:
+        folder.mend(progress)
     if resume and saving is None:
         say(f"{out} was never saved; the run begins anew.")
     # No more than there are rows in an update.
@@ -68,15 +77,15 @@ def train(config: TrainConfig, out: Path, resume: bool, dtype: mx.Dtype, cores: 
     blueprint = Blueprint(checkpoint.model.config, config.auxiliary.heads, config.freeze, config.recompute)
     trained = _make_trained(config, checkpoint, blueprint, saving, cores, say)
     builder = make_builder(trained.checkpoint, config)
-    learnt = Dataset(windows, Batches(windows, builder, config.data.batches, config.seed, report=say))
-    watched = _watched(config, builder, say)
-    write_text(folder.settings, yaml.safe_dump(config.to_dict(), sort_keys=False))
-    kept = replace(watch, report=_kept(folder, progress.step, watch.report))
+    order = Batches(windows, builder, config.data.batches, config.seed, ranks.rank, ranks.size, say)
+    learnt, watched = Dataset(windows, order), _watched(config, builder, say, ranks)
+    _check_ranks(ranks, progress, trained.learner)
+    kept = _kept(config, folder, progress.step, watch) if ranks.leads else watch
     kept.report(Began(progress.step, config.schedule.steps, len(windows), _count(trained.learner)))
     batches = config.data.batches
     with (
         FramePool(batches.workers, int(batches.cache_mb * 1e6)) as frames,
-        hired(trained.learner, blueprint, dtype, cores) as crew,
+        hired(trained.learner, blueprint, dtype, cores, ranks) as crew,
     ):
         trainer = Trainer(config, folder, trained, crew, learnt, watched, progress, kept)
         trainer.run(frames)
@@ -120,16 +129,31 @@ def _saved(saving: Path, config: TrainConfig, files: Sequence[RecordFile]) -> Ch
     return replace(found, stream=make_stream(config, files))
 
 
-def _watched(config: TrainConfig, builder: SampleBuilder, say: Say) -> Dataset | None:
+def _watched(config: TrainConfig, builder: SampleBuilder, say: Say, ranks: Ranks) -> Dataset | None:
     if not config.evaluation.records:
         return None
-    windows = make_windows(open_records(config.evaluation.records, say), config)
+    windows = make_windows(open_records(config.evaluation.records, say), config).share(ranks.rank, ranks.size)
     return Dataset(windows, Batches(windows, builder, config.data.batches, config.seed, report=say))
 
 
-def _kept(folder: RunFolder, step: int, report: Callable[[Event], None]) -> Callable[[Event], None]:
-    """Return `report` with every figure written down first, and drawn whenever the run is saved."""
-    metrics = MetricsFile(folder.metrics, step)
+def _check_ranks(ranks: Ranks, progress: Progress, learner: Learner) -> None:
+    """Refuse machines that stand at different places, or begin with different weights.
+
+    Raises:
+        SvmError: says in what they differ.
+    """
+    if ranks.size == 1:
+        return
+    arrays = by_name(learner.parameters()).values()
+    sample = b"".join(np.array(array.reshape(-1)[:64].astype(mx.float32)).tobytes() for array in arrays)
+    step, windows, moving = progress.step, progress.windows, _count(learner)[0]
+    ranks.check_same({"step": step, "windows": windows, "parameters that move": moving, "weights": zlib.crc32(sample)})
+
+
+def _kept(config: TrainConfig, folder: RunFolder, step: int, watch: Watch) -> Watch:
+    """Write the settings; return `watch` with every figure written down first, and drawn whenever the run is saved."""
+    write_text(folder.settings, yaml.safe_dump(config.to_dict(), sort_keys=False))
+    metrics, report = MetricsFile(folder.metrics, step), watch.report
     can_draw = importlib.util.find_spec("matplotlib") is not None
 
     def both(event: Event) -> None:
@@ -140,7 +164,7 @@ def _kept(folder: RunFolder, step: int, report: Callable[[Event], None]) -> Call
         elif isinstance(event, Began) and not can_draw:
             report(Note("the losses are not drawn: pip install 'svm-tui[plot]' for that."))
 
-    return both
+    return replace(watch, report=both)
 
 
 def _check_same(progress: Progress, config: TrainConfig, windows: int, out: Path) -> None:
@@ -148,7 +172,7 @@ def _check_same(progress: Progress, config: TrainConfig, windows: int, out: Path
     if progress.windows != windows:
         raise SvmError(
             f"{out} was trained on {progress.windows} windows, now there are {windows}; go on with the same records, "
-            "or start a new run from it with start.checkpoint."
+            f"or begin a new run with what it learnt: --ckpt {out} and another --out."
         )
     if progress.seed != config.seed:
         raise SvmError(f"{out} was trained with seed {progress.seed}, not {config.seed}; go on with that one.")
