@@ -101,13 +101,23 @@ def thin(values: Sequence[float], count: int) -> list[float]:
 
 
 @contextmanager
-def watching() -> Iterator[Watcher]:
-    """Yield what shows a run's events on stderr: a live table where that is a terminal, else a line now and then."""
-    if sys.stderr.isatty():
+def watching(rank: int = 0) -> Iterator[Watcher]:
+    """Yield what shows a run's events on stderr: a live table where that is a terminal, else a line now and then.
+
+    Of several machines one shows them; the others tell no more than what happened to them alone.
+    """
+    if rank:
+        yield lambda event: _note(rank, event)
+    elif sys.stderr.isatty():
         with _table() as watcher:
             yield watcher
     else:
         yield _lines()
+
+
+def _note(rank: int, event: Event) -> None:
+    if isinstance(event, Note):
+        print(f"rank {rank}: {event.text}", file=sys.stderr, flush=True)
 
 
 def _lines() -> Watcher:

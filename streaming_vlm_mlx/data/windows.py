@@ -1,6 +1,7 @@
 """Records cut into short overlapped windows, the form that StreamingVLM trains on (24 s, every 12 s)."""
 
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import replace
 
 import numpy as np
@@ -29,9 +30,16 @@ class Windows:
         counts = 1 + np.maximum(0, -(-(turns - seconds) // stride))
         self._ends = np.cumsum(counts)
         self._file_ends = np.cumsum([len(file) for file in files])
+        self._numbers = range(int(self._ends[-1]))
 
     def __len__(self) -> int:
-        return int(self._ends[-1])
+        return len(self._numbers)
+
+    def share(self, rank: int, ranks: int) -> "Windows":
+        """Return every window of number `rank`, `rank` + `ranks`, and so on: shares that together are the whole."""
+        part = copy(self)
+        part._numbers = self._numbers[rank::ranks]
+        return part
 
     def __getitem__(self, number: int) -> StreamingRecord:
         """Read window `number`, a record in itself.
@@ -39,6 +47,7 @@ class Windows:
         Raises:
             SvmError: its file changed under our hands.
         """
+        number = self._numbers[number]
         place = int(np.searchsorted(self._ends, number, side="right"))
         file = int(np.searchsorted(self._file_ends, place, side="right"))
         record = self._files[file][place - (int(self._file_ends[file - 1]) if file else 0)]

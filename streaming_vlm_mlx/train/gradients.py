@@ -34,7 +34,7 @@ class Work:
 
 
 def gradient(
-    learner: Learner, shard: Shard, weights: Weights, counts: Mapping[str, int], work: Work
+    learner: Learner, shard: Shard, weights: Weights, counts: Mapping[str, float], work: Work
 ) -> tuple[Arrays, Arrays]:
     """Return each part's loss summed over `shard`, and the gradient of its share in the weighted means, by name.
 
@@ -42,7 +42,7 @@ def gradient(
         learner: what moves.
         shard: a part of what an update is made of.
         weights: of the parts of the loss.
-        counts: how many targets of each part the whole update has.
+        counts: how many targets of each part the whole update has; of several machines', an even share.
         work: how to compute.
     """
     masters = learner.parameters()
@@ -69,7 +69,7 @@ def losses_alone(learner: Learner, shard: Shard, weights: Weights, work: Work) -
 
 
 def _weighted(
-    learner: Learner, weights: Weights, counts: Mapping[str, int], work: Work
+    learner: Learner, weights: Weights, counts: Mapping[str, float], work: Work
 ) -> Callable[[Shard], tuple[mx.array, Arrays]]:
     """Return the function whose gradient is taken: the weighted loss of a shard, and its parts unweighted."""
 

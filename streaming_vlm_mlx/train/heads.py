@@ -25,6 +25,11 @@ class VisionHeads(nn.Module):
         self.out = {c.name: nn.Linear(width, 1 if c.kind == "place" else c.classes) for c in configs}
         self.pool = {c.name: nn.Linear(width, 1) for c in configs if c.kind == "picture"}
 
+    @property
+    def names(self) -> list[str]:
+        """What each head is called."""
+        return [config.name for config in self._configs]
+
     def weight(self, name: str) -> float:
         """Return what head `name` counts for."""
         return next(config.weight for config in self._configs if config.name == name)

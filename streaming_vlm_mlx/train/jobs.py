@@ -42,13 +42,14 @@ class Job:
         parameters: those that moved since the last job.
         shard: what to read and what to say.
         weights: of the parts of the loss.
-        counts: targets of each part in the whole update; None asks for losses without a gradient.
+        counts: targets of each part in the whole update, as `gradients.gradient` takes them; None asks for losses
+            without a gradient.
     """
 
     parameters: Arrays
     shard: Shard
     weights: Weights
-    counts: Mapping[str, int] | None
+    counts: Mapping[str, float] | None
 
 
 @dataclass(frozen=True)

@@ -46,6 +46,11 @@ class Learner(nn.Module):
         """What is thrown away after training, if there is any."""
         return self.heads if "heads" in self else None
 
+    def parts(self, weights: Weights) -> list[str]:
+        """Return the names of the parts that have a weight: the words, each vision head."""
+        heads = self.heads.names if weights.heads and "heads" in self else []
+        return [TEXT, *heads] if weights.text else heads
+
     def weight(self, part: str, weights: Weights) -> float:
         """Return what the mean loss of `part` counts for."""
         return weights.text if part == TEXT else weights.heads * self.heads.weight(part)

@@ -94,7 +94,7 @@ class Trainer:
         saved = self.progress.step
         while self.progress.step < self._config.schedule.steps and not self._is_over():
             group, shards = self._next(batches)
-            if self._watch.stopped():
+            if self._stopped():
                 break
             self._step(group, shards)
             if self.progress.step % self._config.saving.every == 0:
@@ -109,7 +109,7 @@ class Trainer:
         while True:
             group = list(islice(batches, self._config.optimizer.accumulate))
             shards = [shard for batch in group for shard in self._trained.feeder.shards(batch, self._learnt.windows)]
-            if self._counts(shards) or self._watch.stopped():
+            if self._counts(shards) or self._stopped():
                 return group, shards
             last = last or group[0].epoch + 1
             if group[-1].epoch > last:
@@ -118,9 +118,14 @@ class Trainer:
                 )
 
     def _counts(self, shards: list[Shard]) -> bool:
-        """Whether something in `shards` has a weight in the update that comes."""
+        """Whether something in `shards`, or in those of another machine, has a weight in the update that comes."""
         learner, weights = self._trained.learner, self._weights()
-        return any(count and learner.weight(part, weights) for part, count in count_targets(shards).items())
+        totals = self._crew.ranks.total(count_targets(shards))
+        return any(count and learner.weight(part, weights) for part, count in totals.items())
+
+    def _stopped(self) -> bool:
+        """Whether the run was stopped, on whichever machine."""
+        return self._crew.ranks.any(self._watch.stopped())
 
     def _step(self, group: list[Batch], shards: list[Shard]) -> None:
         number = self.progress.step
@@ -157,6 +162,7 @@ class Trainer:
         if self._watched is not None:
             feeder, limit = self._trained.feeder, self._config.evaluation.batches
             weights, stopped = replace(self._weights(), text=1.0), self._watch.stopped
+            limit = limit and -(-limit // self._crew.ranks.size)
             losses = evaluate(self._crew, feeder, self._watched, frames, weights, limit, stopped)
             is_best = self._note(losses) if TEXT in losses else self.progress.best is None
         self._save(is_best)
@@ -176,12 +182,14 @@ class Trainer:
         if patience is not None and self.progress.since_best >= patience:
             self._watch.report(Note(f"{patience} evaluations brought nothing better; the run ends here."))
             return True
-        return self._watch.stopped()
+        return self._stopped()
 
     def _save(self, is_best: bool) -> None:
         trained = self._trained
         if is_best:
             self.progress = replace(self.progress, played=self.progress.step)
+        if not self._crew.ranks.leads:
+            return
         heads, keep = trained.learner.vision_heads, self._config.saving.keep
         saving = self._folder.save(self.progress, trained.checkpoint, trained.optimizer, heads, keep)
         if is_best:

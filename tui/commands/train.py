@@ -53,13 +53,17 @@ def run(args: argparse.Namespace) -> int:
     if args.out is None:
         raise SvmError("say where the run shall go: --out runs/first.")
     config = _config(args)
+    from streaming_vlm_mlx.distributed.ranks import count_neighbours, join
     from streaming_vlm_mlx.train.run import train
     from streaming_vlm_mlx.train.trainer import Watch
     from tui.training import watching
 
-    with _stopping() as stopped, watching() as watcher:
+    ranks, cores = join(os.environ), max(1, _cores(machine) // count_neighbours(os.environ))
+    with _stopping() as stopped, watching(ranks.rank) as watcher:
         watch = Watch(watcher, time.perf_counter, stopped.is_set)
-        progress = train(config, args.out, args.resume, machine.dtype, _cores(machine), watch)
+        progress = train(config, args.out, args.resume, machine.dtype, cores, watch, ranks)
+    if not ranks.leads:
+        return INTERRUPTED if stopped.is_set() else 0
     if stopped.is_set():
         print(_how_to_go_on(args.out, progress), file=sys.stderr)
         return INTERRUPTED

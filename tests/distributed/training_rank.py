@@ -1,0 +1,55 @@
+"""One machine of a run: ``python training_rank.py ASKED...``, a JSON object for each rank; prints what it saw."""
+
+import json
+import os
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from streaming_vlm_mlx import backend
+
+# Before MLX is imported.
+backend.prepare()
+
+import mlx.core as mx
+
+from streaming_vlm_mlx.distributed.ranks import join
+from streaming_vlm_mlx.errors import SvmError
+from streaming_vlm_mlx.train.events import Evaluated, Event, Stepped
+from streaming_vlm_mlx.train.run import train
+from tests.train.running import BASE, Heard
+
+
+def main() -> int:
+    ranks = join(os.environ)
+    asked = json.loads(sys.argv[1 + ranks.rank])
+    heard = Heard(asked.get("stop"))
+    watch = heard.watch()
+
+    def report(event: Event) -> None:
+        watch.report(event)
+        if isinstance(event, Stepped) and event.step == asked.get("dies"):
+            os._exit(9)
+
+    try:
+        config = BASE.merged(asked["settings"])
+        progress = train(
+            config, Path(asked["out"]), asked["resume"], mx.float32, 1, replace(watch, report=report), ranks
+        )
+    except SvmError as error:
+        print(error, file=sys.stderr)
+        return 2
+    told = {
+        "losses": heard.losses,
+        "norms": [step.grad_norm for step in heard.steps],
+        "kinds": [type(event).__name__ for event in heard.events],
+        "evaluated": [event.losses for event in heard.of(Evaluated)],
+        "step": progress.step,
+        "best": progress.best,
+    }
+    print(json.dumps(told))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
