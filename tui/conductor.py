@@ -32,7 +32,7 @@ class Commentator(Protocol):
 
     def play(
         self, chunks: "AsyncIterable[Chunk]", due: Callable[[float, float], Awaitable[bool]]
-    ) -> AsyncGenerator[Event]:
+    ) -> "AsyncGenerator[Event | Passed]":
         """Speak about `chunks`, each when `due` lets it, and yield what happens."""
 
     def ask(self, question: str) -> None:
@@ -274,6 +274,9 @@ class Conductor:
             verdict = self.pacer.judge(start)
             if verdict == "speak":
                 self.lag.begin(start)
+                # Nothing may be said of it, and the picture must not wait for that.
+                self._next = max(self._next, math.floor(start))
+                self._hold()
                 return True
             if verdict == "pass":
                 self._pass(math.floor(start), start, end)
@@ -281,9 +284,12 @@ class Conductor:
             await self._beat.wait()
         return False
 
-    def _take(self, event: Event) -> None:
+    def _take(self, event: Event | Passed) -> None:
         if isinstance(event, Failed):
             self._fail(event.message)
+            return
+        if isinstance(event, Passed):
+            self._pass(event.index, event.start, event.end)
             return
         if isinstance(event, Ready):
             if self._silent:

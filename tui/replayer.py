@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from streaming_vlm_mlx.config import StreamConfig
 from streaming_vlm_mlx.export.session import SessionRecord, SpokenSecond
 from streaming_vlm_mlx.stream.events import Event, Memory, Ready, SecondDone, SecondStarted, TextPiece, Timings
+from tui.conductor import Passed
 
 if TYPE_CHECKING:
     from streaming_vlm_mlx.video.chunk import Chunk
@@ -24,6 +25,7 @@ class Replayer:
         """Take the session; `sleep` waits for some seconds."""
         self._record, self._sleep = record, sleep
         self._seconds = {round(second.start): second for second in record.seconds}
+        self._skipped = {round(second.start): second for second in record.skipped}
         self._cancelled = False
         self._ready = False
 
@@ -34,8 +36,8 @@ class Replayer:
 
     async def play(
         self, chunks: "AsyncIterable[Chunk]", due: Callable[[float, float], Awaitable[bool]]
-    ) -> AsyncGenerator[Event]:
-        """Say what was said in `chunks`, each when `due` lets it."""
+    ) -> AsyncGenerator[Event | Passed]:
+        """Say what was said in `chunks`, each when `due` lets it; tell what was passed over."""
         self._cancelled = False
         if not self._ready:
             self._ready = True
@@ -44,7 +46,9 @@ class Replayer:
             wanted = await due(chunk.start, chunk.end)
             if self._cancelled:
                 return
-            second = self._seconds.get(chunk.index)
+            second, skipped = self._seconds.get(chunk.index), self._skipped.get(chunk.index)
+            if wanted and skipped:
+                yield Passed(chunk.index, skipped.start, skipped.end)
             if wanted and second:
                 yield SecondStarted(chunk.index, second.start, second.end)
                 async for piece in self._words(chunk.index, second):

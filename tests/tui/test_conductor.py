@@ -13,7 +13,7 @@ from streaming_vlm_mlx.config import SamplingConfig, StreamConfig
 from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.stream.events import Failed, Loading, Ready, SecondDone
 from streaming_vlm_mlx.video.chunk import Chunk
-from tests.tui.stand_ins import PATIENCE, RECORD, Blank, Clock, Scripted
+from tests.tui.stand_ins import RECORD, Blank, Clock, Scripted, until
 from tui.conductor import Arrived, Commentator, Conductor, Passed, Sought, Told
 from tui.player import Pace, Pacer, Playhead
 from tui.session_log import SessionLog
@@ -35,10 +35,12 @@ class Watching:
 
     async def until(self, kind: type[T], count: int = 1) -> T:
         """Wait until something of `kind` was told `count` times, and return the last."""
-        async with asyncio.timeout(PATIENCE):
-            while len(found := [event for event in self.told if isinstance(event, kind)]) < count:
-                await asyncio.sleep(0)
-        return found[count - 1]
+
+        def found() -> list[T]:
+            return [event for event in self.told if isinstance(event, kind)]
+
+        await until(lambda: len(found()) >= count)
+        return found()[count - 1]
 
     def done(self) -> list[int]:
         return [event.index for event in self.told if isinstance(event, SecondDone)]
@@ -273,9 +275,7 @@ async def test_a_looped_clip_begins_again_once_its_last_second_is_spoken(watch: 
         assert w.conductor.playhead.state == "ended"
         engine.free.set()
         await engine.until_spoken(1)
-        while w.conductor.playhead.state == "ended":
-            w.conductor.tick()
-            await asyncio.sleep(0)
+        await until(lambda: w.conductor.tick() < 2)
         await engine.until_spoken(0, times=2)
 
 
@@ -362,8 +362,7 @@ async def test_closing_lets_everything_go(watch: Callable[..., object]) -> None:
     async with watch(engine, clip):
         await engine.until_spoken(0)
     assert engine.closed
-    while not clip.closed:
-        await asyncio.sleep(0)
+    await until(lambda: clip.closed)
 
 
 class Feed(Blank):

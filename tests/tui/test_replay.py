@@ -11,7 +11,7 @@ import webvtt
 from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.export.journal import Journal
 from streaming_vlm_mlx.export.session import SessionRecord, SpokenSecond
-from tests.tui.stand_ins import Clock, program, second_done
+from tests.tui.stand_ins import Clock, program, second_done, settle, until
 from tests.video.clips import make_clip
 from tui import cli
 from tui.app import PlayerApp
@@ -49,17 +49,22 @@ async def test_a_session_is_said_again_word_by_word(record: SessionRecord, tmp_p
 
     clock, replayer = Clock(), Replayer(record, sleep)
     shown = program(lambda note: replayer, tmp_path, config=None, stems=(), endings=())
-    app = PlayerApp(replace(shown, seconds=BlankSeconds(3.0)), clock=clock)
+    app = PlayerApp(replace(shown, seconds=BlankSeconds(6.0), pace="every"), clock=clock)
     async with app.run_test() as pilot:
         screen = app.screen
         assert isinstance(screen, PlayerScreen)
-        while screen.conductor.playhead.state != "ended":
+
+        def ended() -> bool:
             clock.now += 0.25
             screen.tick()
-            await pilot.pause()
+            return screen.conductor.playhead.state == "ended"
+
+        await until(ended)
+        await settle(pilot)
         rows = screen.query_one(TranscriptView).rows
         assert {row.number: " ".join(row.said) for row in rows if row.said} == SAID
         assert [row.question for row in rows if row.said] == ["", "who?"]
+        assert [(row.number, row.passed) for row in rows if row.passed] == [(1, 1)]
         assert "run1, recorded" in screen.query_one(Title).render().plain
     assert app.session.save() == ()
     assert list(tmp_path.iterdir()) == []
