@@ -54,7 +54,9 @@ def compare(transcript: Transcript) -> Comparison:
         for place, (start, _, word) in enumerate(transcript.truth.get(number, ())):
             truth.add(word, number, place, start)
         for place, word in enumerate(harmless(entry.text).split()):
-            said.add(word, number, place, float(number) if entry.shown is None else entry.shown)
+            # An answer is for the viewer; the truth knows nothing of it.
+            if place >= entry.answered:
+                said.add(word, number, place, float(number) if entry.shown is None else entry.shown)
     pairs = align(truth.plain, said.plain)
     off = [(t, s) for t, s in pairs if t is None or s is None or truth.plain[t] != said.plain[s]]
     return Comparison(

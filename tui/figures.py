@@ -53,7 +53,7 @@ class Figures:
         found = self.comparison
         delay = "–" if found.delay is None else f"{found.delay:+.1f} s"
         return [
-            Meter("errors", f"{found.errors.rate:.0%}", note=f"of {found.errors.words} words"),
+            Meter("word errors", f"{found.errors.rate:.0%}", note=f"of {found.errors.words} words"),
             Meter("ROUGE-L", f"{found.rouge_l:.2f}", share=found.rouge_l),
             Meter("delay", delay),
         ]
@@ -83,12 +83,12 @@ class Figures:
         ]
 
 
-def sparkline(values: Iterable[float], width: int) -> str:
-    """Return the last `width` of `values` as a line of bars, the largest of them a whole cell high."""
+def sparkline(values: Iterable[float], width: int, levels: str = LEVELS) -> str:
+    """Return the last `width` of `values` as a line of bars, the largest of them the last of `levels`."""
     shown = list(values)[-width:] if width > 0 else []
     top = max(shown, default=0.0)
     return "".join(
-        LEVELS[round((len(LEVELS) - 1) * max(value, 0.0) / top)] if top > 0 else LEVELS[0] for value in shown
+        levels[round((len(levels) - 1) * max(value, 0.0) / top)] if top > 0 else levels[0] for value in shown
     )
 
 

@@ -15,18 +15,20 @@ RATE, RATE_BEHIND = 8.0, 2.0
 class Projector:
     """Shows the picture that was wished for last; wishes that come while it is busy replace one another."""
 
-    def __init__(self, open_stills: Callable[[], Stills], show: Callable[[Shot], None]) -> None:
-        """Prepare; `open_stills` runs on the projector's thread, `show` on the event loop.
+    def __init__(
+        self, open_stills: Callable[[], Stills], show: Callable[[Shot], None], fail: Callable[[str], None]
+    ) -> None:
+        """Prepare; `open_stills` runs on the projector's thread, `show` and `fail` on the event loop.
 
-        `open_stills` may raise `SvmError`: then there are no pictures, which is told by `failure`.
+        `open_stills` and what it opens may raise `SvmError`: `fail` is told, and no picture comes before `retry`.
         """
-        self._open, self._show = open_stills, show
+        self._open, self._show, self._fail = open_stills, show, fail
         self._worker = Worker("svm-picture")
         self._stills: Stills | None = None
         self._wish: tuple[float, tuple[int, int]] | None = None
         self._task: asyncio.Task[None] | None = None
         self._shown: tuple[float, tuple[int, int]] | None = None
-        self.failure = ""
+        self._failed = False
 
     @property
     def busy(self) -> bool:
@@ -41,8 +43,12 @@ class Projector:
     def wish(self, time: float, size: tuple[int, int]) -> None:
         """Ask for the picture at `time` seconds, `size` (width, height) pixels."""
         self._wish = time, size
-        if not self.busy and not self.failure:
+        if not self.busy and not self._failed:
             self._task = asyncio.create_task(self._project())
+
+    def retry(self) -> None:
+        """Try again to open what could not be shown."""
+        self._failed = False
 
     def close(self) -> None:
         """End the thread and free the clip."""
@@ -55,7 +61,8 @@ class Projector:
             try:
                 shot = await self._worker.run(partial(self._make, time, size))
             except SvmError as error:
-                self.failure = str(error)
+                self._failed, self._shown = True, None
+                self._fail(str(error))
                 return
             if shot and (shot.time, size) != self._shown:
                 self._shown = shot.time, size
@@ -63,11 +70,16 @@ class Projector:
 
     def _make(self, time: float, size: tuple[int, int]) -> Shot | None:
         self._stills = self._stills or self._open()
-        return self._stills.at(time, size)
+        try:
+            return self._stills.at(time, size)
+        except SvmError:
+            self._free()
+            raise
 
     def _free(self) -> None:
-        if self._stills:
-            self._stills.close()
+        stills, self._stills = self._stills, None
+        if stills:
+            stills.close()
 
 
 class Shutter:

@@ -21,6 +21,7 @@ class Row:
         said: the words of the commentary.
         truth: the words of the true transcript that are heard by now.
         question: what the viewer asked in this second.
+        answered: how many of the words that were said answer it; they come first.
         passed: seconds from `number` on that the model had no time for; 0 for one that it saw.
         growing: more words may come.
         said_off: places in `said` of words that the truth does not have.
@@ -31,6 +32,7 @@ class Row:
     said: tuple[str, ...] = ()
     truth: tuple[str, ...] = ()
     question: str = ""
+    answered: int = 0
     passed: int = 0
     growing: bool = False
     said_off: frozenset[int] = frozenset()
@@ -51,6 +53,11 @@ class Entry:
     shown: float | None = None
     passed: bool = False
     growing: bool = False
+
+    @property
+    def answered(self) -> int:
+        """How many words answer the question: those of the first line, which models are trained to write it in."""
+        return len(harmless(self.text).partition("\n")[0].split()) if self.question else 0
 
 
 @dataclass
@@ -108,6 +115,7 @@ class Transcript:
             tuple(harmless(entry.text).split()),
             tuple(harmless(word) for start, _, word in words if start <= position),
             " ".join(harmless(entry.question).split()),
+            entry.answered,
             self._passed_from(number, position, with_truth) if entry.passed else 0,
             entry.growing,
             self.said_off.get(number, frozenset()),
@@ -165,6 +173,11 @@ def time_label(seconds: float) -> str:
     whole = max(math.floor(seconds), 0)
     minutes = f"{whole // 60 % 60:02d}:{whole % 60:02d}"
     return f"{whole // 3600}:{minutes}" if whole >= 3600 else minutes
+
+
+def position_label(position: float, duration: float | None) -> str:
+    """Return where a clip stands, in seconds, and of how many; a feed's end is not known."""
+    return time_label(position) if duration is None else f"{time_label(position)} / {time_label(duration)}"
 
 
 def spoken_numbers(transcript: Transcript, since: int) -> Iterator[int]:

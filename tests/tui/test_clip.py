@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.video.source import open_video
-from tests.tui.stand_ins import Clock
+from tests.tui.stand_ins import Clock, until
 from tests.video.clips import make_clip, number_of
 from tui.clip import BlankSeconds, ClipSeconds, Shot, Stills, fit
 from tui.pictures import Projector, Shutter
@@ -104,7 +104,7 @@ async def test_wishes_that_come_too_fast_replace_one_another() -> None:
         if shot.time == 9.0:
             last.set()
 
-    projector = Projector(lambda: slow, show)
+    projector = Projector(lambda: slow, show, pytest.fail)
     projector.wish(0.0, (8, 6))
     await asyncio.sleep(0)
     for time in range(1, 10):
@@ -119,11 +119,10 @@ async def test_wishes_that_come_too_fast_replace_one_another() -> None:
 async def test_the_same_picture_is_shown_once() -> None:
     slow, shown = Slow(), list[float]()
     slow.let.set()
-    projector = Projector(lambda: slow, lambda shot: shown.append(shot.time))
+    projector = Projector(lambda: slow, lambda shot: shown.append(shot.time), pytest.fail)
     for size in [(8, 6), (8, 6), (4, 3)]:
         projector.wish(1.0, size)
-        while projector.busy:
-            await asyncio.sleep(0)
+        await until(lambda: not projector.busy)
     assert shown == [1.0, 1.0]
     projector.close()
 
@@ -135,13 +134,39 @@ async def test_a_clip_without_pictures_is_told_and_left_alone() -> None:
         opened.append(1)
         raise SvmError("match.mp4 is gone.")
 
-    projector = Projector(open_stills, lambda shot: None)
-    for _ in range(3):
-        projector.wish(0.0, (8, 6))
-        while projector.busy:
-            await asyncio.sleep(0)
-    assert projector.failure == "match.mp4 is gone."
-    assert opened == [1]
+    told = list[str]()
+    projector = Projector(open_stills, lambda shot: None, told.append)
+    for count in (1, 2):
+        for _ in range(3):
+            projector.wish(0.0, (8, 6))
+            await until(lambda: not projector.busy)
+        assert told == ["match.mp4 is gone."] * count
+        assert len(opened) == count
+        projector.retry()
+    projector.close()
+
+
+async def test_a_clip_that_breaks_while_it_is_shown_is_freed_and_opened_anew() -> None:
+    class Breaking(Slow):
+        def at(self, time: float, size: tuple[int, int]) -> Shot | None:
+            if time == 1.0:
+                raise SvmError("match.mp4 is cut short.")
+            return super().at(time, size)
+
+    made, shown, told = list[Breaking](), list[float](), list[str]()
+
+    def open_stills() -> Stills:
+        made.append(Breaking())
+        made[-1].let.set()
+        return made[-1]
+
+    projector = Projector(open_stills, lambda shot: shown.append(shot.time), told.append)
+    for time in (0.0, 1.0, 0.0):
+        projector.wish(time, (8, 6))
+        await until(lambda: not projector.busy)
+        projector.retry()
+    assert (shown, told) == ([0.0, 0.0], ["match.mp4 is cut short."])
+    assert [stills.freed.is_set() for stills in made] == [True, False]
     projector.close()
 
 

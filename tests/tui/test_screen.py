@@ -13,12 +13,14 @@ from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.export.journal import load_session
 from tests.tui.stand_ins import Blank, Clock, Scripted, press, program, settle, until
 from tui.app import PlayerApp
+from tui.clip import Stills
 from tui.program import Note
 from tui.screens.help import HelpScreen
 from tui.screens.player import PlayerScreen
 from tui.screens.stage import REMARK
 from tui.transcript import Row, Timed
 from tui.widgets.cache_strip import FLASH, CacheStrip
+from tui.widgets.heading import Heading
 from tui.widgets.key_bar import KeyBar
 from tui.widgets.prompt import LONGEST, Prompt
 from tui.widgets.timeline import Timeline
@@ -166,6 +168,20 @@ async def test_a_click_on_the_bar_seeks_and_a_drag_goes_on(play: Play) -> None:
         assert p.position >= 55
 
 
+async def test_the_bar_tells_the_time_under_the_pointer_and_what_is_left(play: Play) -> None:
+    async with play() as p:
+        await p.engine.until_spoken(0)
+        bar = p.screen.query_one(Timeline)
+        room = bar.size.width - len("00:00 ") - len(" −01:00")
+        await p.pilot.hover(bar, offset=(len("00:00 ") + room // 2, 0))
+        await settle(p.pilot)
+        assert bar.tooltip in ("00:29", "00:30")
+        await p.press("space", "5")
+        assert bar.render_line(0).text.startswith("00:30 ")
+        assert bar.render_line(0).text.endswith(" −00:30")
+        assert "00:30 / 01:00" in p.title
+
+
 async def test_brackets_change_the_speed(play: Play) -> None:
     async with play() as p:
         await p.engine.until_spoken(0)
@@ -239,7 +255,7 @@ async def test_g_cycles_the_truth(play: Play) -> None:
         await p.press("g")
         assert p.screen.stage.mode == "differences"
         assert (p.rows[0].said_off, p.rows[0].truth_off) == ({1}, {1})
-        assert [meter.name for meter in p.screen.stage.figures.meters(0.0)][:3] == ["errors", "ROUGE-L", "delay"]
+        assert [meter.name for meter in p.screen.stage.figures.meters(0.0)][:3] == ["word errors", "ROUGE-L", "delay"]
         await p.press("g")
         assert (p.rows[0].truth, p.rows[0].said_off) == ((), frozenset())
         await p.press("g")
@@ -291,6 +307,56 @@ async def test_slash_asks(play: Play) -> None:
         assert p.engine.questions == [(1, "who leads?")]
         assert p.rows[1].question == "who leads?"
         assert [s.query for s in p.app.session.record.seconds] == ["", "who leads?"]
+
+
+async def test_an_answer_stands_below_its_question_and_before_the_commentary(play: Play) -> None:
+    async with play(Scripted({0: "", 1: "Blue, by two.\n and he serves"}), read_truth=truth) as p:
+        await p.read_truth()
+        await p.engine.until_spoken(0)
+        p.screen.conductor.ask("who leads?")
+        await p.pass_time(1.75)
+        await p.engine.until_spoken(1)
+        await settle(p.pilot)
+        view = p.screen.query_one(TranscriptView)
+        lines = [strip.text for strip in view.render_lines(view.size.region)]
+        shown = [line[7:34].strip() for line in lines[1:4]]
+        assert shown == ["? who leads?", "↳ Blue, by two.", "and he serves"]
+        await p.press("g")
+        # What answers a question is no commentary, and not held against the truth.
+        assert p.rows[1].said_off == {3, 4, 5}
+        second = p.app.session.record.seconds[1]
+        assert (second.query, second.text) == ("who leads?", "Blue, by two.\n and he serves")
+
+
+async def test_columns_have_names_and_differences_a_key(play: Play) -> None:
+    async with play(read_truth=truth) as p:
+        heading = p.screen.query_one(Heading)
+        await p.read_truth()
+        await p.engine.until_spoken(0)
+        await p.pass_time(0.75)
+        row = p.screen.query_one(TranscriptView).render_line(0).text
+        assert heading.render().plain.index("truth") == row.index("second nil")
+        await p.press("g")
+        assert heading.render().plain.split() == ["commentary", "·", "added", "truth", "·", "missed"]
+        await p.press("g")
+        assert heading.render().plain.split() == ["commentary"]
+
+
+async def test_a_clip_that_can_not_be_shown_is_told_and_opened_again_after_a_seek(play: Play) -> None:
+    opened = []
+
+    def open_stills() -> Stills:
+        opened.append(1)
+        raise SvmError("match.mp4 is gone; copy it back.")
+
+    async with play(open_stills=open_stills) as p:
+        await p.engine.until_spoken(0)
+        await until(lambda: p.notice)
+        assert p.notice == "no picture: match.mp4 is gone; copy it back."
+        await p.pass_time(2)
+        assert len(opened) == 1
+        await p.press("right")
+        await until(lambda: len(opened) == 2)
 
 
 async def test_keys_in_a_burst_are_taken_in_order(play: Play) -> None:

@@ -24,6 +24,19 @@ def test_words_grow_and_the_last_take_stays() -> None:
     assert transcript.row(3, 3.5, False).said == ()
 
 
+def test_the_first_line_answers_a_question() -> None:
+    transcript = Transcript(TRUTH)
+    transcript.finish(0, "Two nil.\n He shoots", "what's the score?")
+    row = transcript.row(0, 0.9, True)
+    assert (row.said, row.answered) == (("Two", "nil.", "He", "shoots"), 2)
+    found = compare(transcript)
+    assert (found.errors.rate, found.said_off) == (0.0, {})
+    # Without a question a line break is only a line break.
+    transcript.finish(0, "Two nil.\n He shoots", "")
+    assert transcript.row(0, 0.9, True).answered == 0
+    assert compare(transcript).said_off == {0: {0, 1}}
+
+
 def test_a_take_that_was_broken_off_is_forgotten() -> None:
     transcript = Transcript()
     transcript.finish(1, "whole", "")

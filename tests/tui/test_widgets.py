@@ -180,12 +180,11 @@ def test_bars_fit_and_grow(amount: float, width: int) -> None:
 
 
 def test_the_top_line_says_how_it_stands() -> None:
-    standing = Standing("a.mp4", "run1", "playing", 1.5, "live", 0.24, 2)
-    assert standing.parts == ["1.5×", "▶", "live −0.2 s 2 passed over"]
-    assert Standing("a", "b", "waiting", 1.0, "every", 0.0, 0).parts[1:] == [
-        "◌ waits for the model",
-        "every second −0.0 s",
-    ]
+    standing = Standing("a.mp4", "run1", "00:07 / 00:40", "playing", 1.5, "live", 0.24, 2)
+    assert [text for _, text in standing.parts] == ["00:07 / 00:40", "1.5×", "▶", "live −0.2 s", "2 passed over"]
+    waiting = Standing("a", "b", "00:00", "waiting", 1.0, "every", 0.0, 0)
+    assert dict(waiting.parts)["state"] == "◌ waits for the model"
+    assert waiting.parts[-1] == ("pace", "every second −0.0 s")
 
 
 def test_span_maps_of_the_stand_in_are_what_an_engine_sends() -> None:

@@ -1,8 +1,10 @@
 """The help screen: every key and what it does."""
 
 from collections.abc import Sequence
+from itertools import zip_longest
 from typing import ClassVar
 
+from textual import events
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import VerticalScroll
@@ -23,13 +25,16 @@ KEYS = {
     "question_mark": "?",
     "0": "0–9",
 }
-READING = """
+# A terminal of so many columns has room for two of keys.
+TWO_COLUMNS = 76
+READING = """\
 The commentary is the model's, second by second; ▌ marks the one that grows. The top line tells how far it is behind
 the picture. At the pace “live” the clip keeps to the clock, and seconds that the model has no time for are passed over
-(╍ below the picture); at “every second” the clip waits for the model.
+(╍ on the line of time); at “every second” the clip waits for the model.
 
 Differences from the truth are underlined: in the commentary words that the truth does not have, in the truth words
-that were not said. The last line but one is what the model remembers, to scale; × is what it has just let go.
+that were not said. A question is answered in the next second, behind ↳. The line named cache is what the model
+remembers, to scale; × is what it has just let go.
 """
 
 
@@ -51,20 +56,38 @@ class HelpScreen(ModalScreen[None]):
             for b in bindings
             if isinstance(b, Binding) and b.show
         ]
+        self._lines.append(("ctrl+p", "commands, themes"))
 
     def compose(self) -> ComposeResult:
         """Lay out the lines in a box that scrolls."""
-        width = max(len(key) for key, _ in self._lines)
-        keys = "\n".join(f"{key:>{width}}  {text}" for key, text in [*self._lines, ("ctrl+p", "commands, themes")])
         with VerticalScroll(id="help") as box:
             box.border_title = "keys"
             box.border_subtitle = "esc closes"
-            yield Static(Content(keys), id="help-keys")
-            yield Static(Content(READING), id="help-reading")
+            yield Static(self._keys(self.app.size.width), id="help-keys")
+            paragraphs = (" ".join(paragraph.split()) for paragraph in READING.split("\n\n"))
+            yield Static(Content("\n\n".join(paragraphs)), id="help-reading")
+
+    def on_resize(self, event: events.Resize) -> None:
+        """Lay out the keys anew."""
+        self.call_later(self.query_one("#help-keys", Static).update, self._keys(event.size.width))
+
+    def _keys(self, width: int) -> Content:
+        """Return the keys in as many columns as a terminal of `width` cells has room for."""
+        columns = 2 if width >= TWO_COLUMNS else 1
+        length = -(-len(self._lines) // columns)
+        blocks = [_aligned(self._lines[at : at + length]) for at in range(0, len(self._lines), length)]
+        rows = zip_longest(*blocks, fillvalue=Content(""))
+        return Content("\n").join(Content("  ").join(row) for row in rows)
 
     def action_scroll(self, lines: int) -> None:
         """Scroll the box."""
         self.query_one("#help").scroll_relative(y=lines, animate=False)
+
+
+def _aligned(lines: Sequence[tuple[str, str]]) -> list[Content]:
+    """Return keys and what they do, all of one width, the keys on the right of their column."""
+    left, right = (max(map(len, column)) for column in zip(*lines, strict=True))
+    return [Content.assemble((key.rjust(left), "bold $accent"), f"  {text.ljust(right)}") for key, text in lines]
 
 
 def key_label(key: str) -> str:

@@ -27,6 +27,7 @@ from tui.session_log import SessionLog
 from tui.threads import Worker
 from tui.widgets.cache_strip import CacheStrip
 from tui.widgets.gauges import Gauges
+from tui.widgets.heading import Heading
 from tui.widgets.key_bar import Hint, KeyBar
 from tui.widgets.picture import Picture
 from tui.widgets.prompt import Field, Prompt
@@ -74,15 +75,15 @@ class PlayerScreen(Screen[None]):
         Binding("shift+right", "seek_by(30)", "30 seconds on"),
         Binding("home", "seek_to(0.0)", "to the beginning"),
         Binding("end", "seek_to(1.0)", "to the end"),
-        *(Binding(str(n), f"seek_to({n / 10})", "to that tenth of the clip", show=not n) for n in range(10)),
+        *(Binding(str(n), f"seek_to({n / 10})", "to that tenth of it", show=not n) for n in range(10)),
         Binding("full_stop", "step", "play one second"),
         Binding("left_square_bracket", "speed(-1)", "slower"),
         Binding("right_square_bracket", "speed(1)", "faster"),
         Binding("l", "pace", "live, or every second"),
-        Binding("g", "truth", "truth: off, beside, differences"),
+        Binding("g", "truth", "cycle the true transcript"),
         Binding("slash", "ask", "ask about the next second"),
-        Binding("i", "query", "change the standing request"),
-        Binding("t", "sampling", "temperature, tokens a second"),
+        Binding("i", "query", "standing request"),
+        Binding("t", "sampling", "temperature, tokens"),
         Binding("p", "picture", "picture on, off"),
         Binding("e", "save", "save the session now"),
         Binding("up,k", "scroll(-1)", "scroll back"),
@@ -110,6 +111,7 @@ class PlayerScreen(Screen[None]):
                 yield Gauges(id="gauges")
             with Vertical(id="right"):
                 yield Static(id="notice", markup=False)
+                yield Heading(id="heading")
                 yield TranscriptView(id="transcript")
         yield Timeline(id="timeline")
         yield CacheStrip(id="cache")
@@ -125,7 +127,8 @@ class PlayerScreen(Screen[None]):
         self.conductor = Conductor(make, program.seconds, playhead, pacer, self._session, self._told, program.loop)
         self.stage = Stage(self, program, self.conductor, self._clock)
         self._shutter, self._drawing = Shutter(self._clock), Shutter(self._clock)
-        self._projector = Projector(program.open_stills, self._picture.show) if program.open_stills else None
+        opened = program.open_stills
+        self._projector = Projector(opened, self._picture.show, self._without_picture) if opened else None
         self._set_picture()
         self.call_after_refresh(self._begin)
 
@@ -283,6 +286,8 @@ class PlayerScreen(Screen[None]):
             return
         self.stage.tell(event)
         if isinstance(event, Sought):
+            if self._projector:
+                self._projector.retry()
             self._wish(event.position)
 
     def _wish(self, position: float) -> None:
@@ -290,6 +295,9 @@ class PlayerScreen(Screen[None]):
         size = self._picture.pixels_for(self.program.size)
         if self._projector and all(size) and self._picture.display:
             self._projector.wish(position, size)
+
+    def _without_picture(self, reason: str) -> None:
+        self.remark(f"no picture: {reason}")
 
     def _show_feed(self, event: Arrived) -> None:
         """Show the newest picture of a feed: only the model's reader may read it."""

@@ -12,9 +12,10 @@ from tui.comparison import compare
 from tui.conductor import Conductor, Passed, Sought, Told
 from tui.figures import Figures, bar
 from tui.program import Program
-from tui.transcript import Timed, Transcript, by_second, harmless
+from tui.transcript import Timed, Transcript, by_second, harmless, position_label
 from tui.widgets.cache_strip import CacheStrip
 from tui.widgets.gauges import Gauges
+from tui.widgets.heading import Heading
 from tui.widgets.timeline import Timeline
 from tui.widgets.title import Standing, Title
 from tui.widgets.transcript_view import LIMIT, TranscriptView, TruthMode
@@ -44,6 +45,7 @@ class Stage:
         self._clip, self._model, self._conductor = program.clip, program.model, conductor
         self._title, self._timeline = screen.query_one(Title), screen.query_one(Timeline)
         self._view, self._notice = screen.query_one(TranscriptView), screen.query_one("#notice", Static)
+        self._heading = screen.query_one(Heading)
         self._gauges, self._cache = screen.query_one(Gauges), screen.query_one(CacheStrip)
         self._spoken: set[int] = set()
         self._passed: set[int] = set()
@@ -63,7 +65,8 @@ class Stage:
             self._show_notice()
         head, lag = self._conductor.playhead, self._conductor.lag.at(self._position)
         pace, passed = self._conductor.pacer.pace, self.figures.passed
-        self._title.show(Standing(self._clip, self._model, head.state, head.speed, pace, lag, passed))
+        time = position_label(head.position, head.duration)
+        self._title.show(Standing(self._clip, self._model, time, head.state, head.speed, pace, lag, passed))
         self._timeline.show(head.position, head.duration)
         self._gauges.show(self.figures.meters(lag))
         self._cache.tick(self._clock())
@@ -106,6 +109,7 @@ class Stage:
     def show_truth(self, mode: TruthMode) -> None:
         """Show the truth as `mode` says."""
         self.mode = mode
+        self._heading.show(mode)
         self._compare()
         self._show_rows()
         self.tick()

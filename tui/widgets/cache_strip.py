@@ -14,6 +14,8 @@ from streaming_vlm_mlx.stream.events import SpanKind, SpanMap, SpanView
 
 Part = Literal["sink", "previous", "text", "video"]
 
+# Cells from which there is room for a name and a number.
+ROOMY = 60
 # Seconds that dropped spans stay lit.
 FLASH = 0.6
 PARTS: dict[SpanKind, Part] = {
@@ -79,6 +81,7 @@ class CacheStrip(Widget):
         "cache--video-odd",
         "cache--dropped",
         "cache--empty",
+        "cache--name",
     }
 
     def __init__(self, *, id: str | None = None) -> None:  # noqa: A002 - Textual's name
@@ -100,17 +103,28 @@ class CacheStrip(Widget):
 
     def render_line(self, y: int) -> Strip:
         """Return the strip, in every line."""
-        width = self.size.width
+        left, right = self._sides() if y == 0 else ("", "")
+        width = self.size.width - len(left) - len(right)
+        name = self.get_component_rich_style("cache--name")
+        return Strip([Segment(left, name), *self._bar(y, width), Segment(right, name)], self.size.width)
+
+    def _sides(self) -> tuple[str, str]:
+        """Return what stands left and right of the bar, as wide as the times around the timeline above."""
+        if self.size.width < ROOMY:
+            return "", ""
+        tokens = sum(span.tokens for span in self._map.spans) if self._map else 0
+        return "cache ", f" {tokens if tokens < 1000 else f'{tokens / 1000:.1f}k':>6}"
+
+    def _bar(self, y: int, width: int) -> list[Segment]:
         if self._map is None:
-            style = self.get_component_rich_style("cache--empty")
-            return Strip([Segment("cache: nothing yet"[:width].ljust(width), style)], width)
+            return [Segment("nothing yet".center(width)[:width], self.get_component_rich_style("cache--empty"))]
         cells = lay_strip(self._map.spans, self._map.dropped if self._lit else (), width)
         labels = iter(self._labels(cells) if y == 0 else " " * width)
         segments = []
         for cell, group in groupby(cells):
             text = "".join(next(labels) for _ in group)
             segments.append(Segment("×" * len(text) if cell.dropped else text, self._style(cell)))
-        return Strip(segments, width)
+        return segments
 
     def _style(self, cell: Cell) -> Style:
         if cell.dropped:

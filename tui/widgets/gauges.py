@@ -7,10 +7,12 @@ from typing import ClassVar
 from textual.content import Content
 from textual.widget import Widget
 
-from tui.figures import Meter, bar, sparkline
+from tui.figures import LEVELS, Meter, bar, sparkline
 
 # Cells of a gauge's name and value, of a bar, and of a column of gauges.
-NAME, VALUE, BAR, COLUMN = 11, 12, 10, 46
+NAME, VALUE, BAR, COLUMN = 12, 12, 10, 46
+# Bars of a whole cell would run into those of the line above.
+LOW = LEVELS[:-1]
 
 
 class Gauges(Widget):
@@ -42,7 +44,8 @@ class Gauges(Widget):
         rows = max(-(-len(shown) // columns), 1)
         lines = [self._line(shown[start : start + rows], width // columns) for start in range(0, len(shown), rows)]
         joined = zip_longest(*lines, fillvalue=Content(""))
-        return Content("\n").join(Content("").join(cells) for cells in joined)
+        # Air between the lines, where there is room for it.
+        return Content("\n\n" if height >= 2 * rows - 1 else "\n").join(Content("").join(cells) for cells in joined)
 
     def _line(self, meters: Sequence[Meter], width: int) -> list[Content]:
         return [self._meter(meter, width - 1).pad_right(1) for meter in meters]
@@ -54,7 +57,9 @@ class Gauges(Widget):
         note = meter.note if len(meter.note) <= room else ""
         room = max(room - len(note) - bool(note), 0)
         # A shorter bar tells nothing.
-        graph = sparkline(meter.history, room) if meter.share is None else bar(meter.share, min(room, BAR) // 4 * 4)
+        graph = (
+            sparkline(meter.history, room, LOW) if meter.share is None else bar(meter.share, min(room, BAR) // 4 * 4)
+        )
         drawn = Content(graph).stylize(self.get_visual_style("gauges--graph", partial=True))
         remark = Content(note).stylize(self.get_visual_style("gauges--note", partial=True))
         whole = name + value + "  " + drawn + (" " if graph and note else "") + remark

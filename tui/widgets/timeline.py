@@ -17,7 +17,7 @@ MARKS = {"head": "●", "spoken": "━", "passed": "╍", "rest": "─"}
 
 
 class Timeline(Widget):
-    """A bar between two times."""
+    """A bar between the time that has passed and the time that is left."""
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {*(f"timeline--{mark}" for mark in MARKS), "timeline--time"}
 
@@ -70,11 +70,19 @@ class Timeline(Widget):
         """Seek along while the button is held; tell the time under the pointer otherwise."""
         if self.app.mouse_captured is self:
             self._seek_to(event.x)
+        elif (position := self._position_at(event.x)) is not None:
+            self.tooltip = time_label(position)
 
     def _seek_to(self, x: int) -> None:
-        if self._duration and self._room:
-            cell = min(max(x - len(self._times()[0]), 0), self._room - 1)
-            self.post_message(self.Sought(cell * self._duration / self._room))
+        if (position := self._position_at(x)) is not None:
+            self.post_message(self.Sought(position))
+
+    def _position_at(self, x: int) -> float | None:
+        """Return the seconds that column `x` stands for; None for a feed, which can not be wound."""
+        if not (self._duration and self._room):
+            return None
+        cell = min(max(x - len(self._times()[0]), 0), self._room - 1)
+        return cell * self._duration / self._room
 
     @property
     def _room(self) -> int:
@@ -83,7 +91,7 @@ class Timeline(Widget):
     def _times(self) -> tuple[str, str]:
         """Return what stands left and right of the bar, as far as there is room for it."""
         left = f"{time_label(self._position)} "
-        right = " live" if self._duration is None else f" {time_label(self._duration)}"
+        right = " live" if self._duration is None else f" −{time_label(int(self._duration) - int(self._position))}"
         return (left, right) if self.size.width >= 3 * len(left + right) // 2 else ("", "")
 
     def _marks_at(self, position: float) -> tuple[int, int]:

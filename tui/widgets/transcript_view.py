@@ -1,7 +1,7 @@
 """The commentary, and the truth beside it, a row a second."""
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Container, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import zip_longest
 from typing import ClassVar, Literal
 
@@ -23,8 +23,10 @@ LIMIT = 600
 WIDE = 56
 
 GAP = Content("  ")
-# Leads the truth where it stands below the commentary.
-ASIDE = Content("› ")
+# Cells of a time and its gap, in the first hour.
+LABEL = 7
+# Leads the truth where it stands below the commentary, and an answer below its question.
+ASIDE, ANSWER = Content("› "), Content("↳ ")
 CURSOR = "▌"
 
 
@@ -39,6 +41,7 @@ class TranscriptView(ScrollView, can_focus=False):
         "transcript--truth",
         "transcript--missed",
         "transcript--question",
+        "transcript--answer",
         "transcript--passed",
     }
 
@@ -128,33 +131,49 @@ class TranscriptView(ScrollView, can_focus=False):
         label = Content.assemble((time_label(row.number), self._style("time")), GAP)
         room = max(width - label.cell_length, 2)
         said, truth = self._said(row), self._truth(row)
-        if self._mode != "off" and width >= WIDE:
-            lines = _beside(said, truth, (room - len(GAP)) // 2)
+        if column := beside(width, self._mode, label.cell_length):
+            lines = _beside(said, truth, column)
         else:
-            lines = [line for part in (said, truth and ASIDE + truth) if part for line in part.wrap(room)]
+            lines = [*(said.wrap(room) if said else []), *_led(ASIDE, truth, room)]
         blank = Content.blank(label.cell_length)
         return [(blank if number else label) + line for number, line in enumerate(lines or [Content("")])]
 
     def _said(self, row: Row) -> Content:
-        """Return the left side: a question on a line of its own, then the commentary, or why there is none."""
-        question = Content(f"? {row.question}\n").stylize(self._style("question")) if row.question else Content("")
+        """Return the left side: a question and its answer, then the commentary, or why there is none; a line each."""
+        parts = [Content(f"? {row.question}").stylize(self._style("question"))] if row.question else []
+        if row.answered:
+            parts.append(ANSWER + Content(" ".join(row.said[: row.answered])).stylize(self._style("answer")))
         if row.passed:
             text = "passed over" if row.passed == 1 else f"{row.passed} seconds passed over"
-            return question + Content(f"· {text} ·").stylize(self._style("passed"))
+            parts.append(Content(f"· {text} ·").stylize(self._style("passed")))
         styles = self._style("growing" if row.growing else "said"), self._style("added")
-        return question + _words(row.said, row.said_off, styles) + (CURSOR if row.growing else "")
+        words = [(word, styles[place in row.said_off]) for place, word in enumerate(row.said) if place >= row.answered]
+        if words or row.growing:
+            parts.append(_words(words) + (CURSOR if row.growing else ""))
+        return Content("\n").join(parts)
 
     def _truth(self, row: Row) -> Content:
-        return _words(row.truth, row.truth_off, (self._style("truth"), self._style("missed")))
+        styles = self._style("truth"), self._style("missed")
+        return _words((word, styles[place in row.truth_off]) for place, word in enumerate(row.truth))
 
     def _style(self, name: str) -> Style:
         return self.get_visual_style(f"transcript--{name}", partial=True)
 
 
-def _words(words: Sequence[str], off: Container[int], styles: tuple[Style, Style]) -> Content:
-    """Return `words` in the first style, those whose places are in `off` in the second."""
-    parts = ((word, styles[place in off]) for place, word in enumerate(words))
-    return Content(" ").join(Content.styled(*part) for part in parts)
+def beside(width: int, mode: TruthMode, label: int) -> int:
+    """Return the cells of each of two columns of text in `width` cells behind a `label`; 0 where one holds both."""
+    return (width - label - len(GAP)) // 2 if mode != "off" and width >= WIDE else 0
+
+
+def _words(words: Iterable[tuple[str, Style]]) -> Content:
+    return Content(" ").join(Content.styled(*word) for word in words)
+
+
+def _led(lead: Content, text: Content, room: int) -> list[Content]:
+    """Return lines of `text` behind `lead` and below one another; none where there is no text."""
+    blank = Content.blank(lead.cell_length)
+    lines = text.wrap(max(room - lead.cell_length, 2)) if text else []
+    return [(blank if number else lead) + line for number, line in enumerate(lines)]
 
 
 def _beside(left: Content, right: Content, column: int) -> list[Content]:
