@@ -120,6 +120,8 @@ class Conductor:
         self._next = self._wanted
         # The model: not there yet; never to be had; not heard for now; has nothing to do.
         self._loading, self._gone, self._silent, self._idle = True, False, False, False
+        # The last second that was read came too late.
+        self._late = False
         self._hold()
 
     @property
@@ -272,13 +274,16 @@ class Conductor:
         """Wait for the turn of the second from `start` to `end`; tell whether it is to be spoken."""
         while not self._left:
             verdict = self.pacer.judge(start)
-            if verdict == "speak":
+            # Where even reading takes a second, one would be late after the other, and nothing ever be said.
+            if verdict == "speak" or (verdict == "pass" and self._late):
+                self._late = False
                 self.lag.begin(start)
                 # Nothing may be said of it, and the picture must not wait for that.
                 self._next = max(self._next, math.floor(start))
                 self._hold()
                 return True
             if verdict == "pass":
+                self._late = True
                 self._pass(math.floor(start), start, end)
                 return False
             await self._beat.wait()

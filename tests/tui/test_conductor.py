@@ -1,6 +1,7 @@
 """Clip, model and playhead together: pace, seeks, failures; no screen, and a clock that the test moves."""
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -131,6 +132,28 @@ async def test_live_passes_over_what_the_model_is_too_slow_for(watch: Callable[.
         assert w.done() == [0, 1, 5]
         assert w.passed() == [2, 3, 4]
         assert [s.index for s in w.log.record.skipped] == [2, 3, 4]
+
+
+async def test_live_speaks_late_where_every_second_is_read_too_late(watch: Callable[..., object]) -> None:
+    class Slow(Blank):
+        let = threading.Semaphore(0)
+
+        def read(self, number: int) -> Chunk | None:
+            self.let.acquire()
+            return super().read(number)
+
+    engine, clip = Scripted(), Slow()
+    async with watch(engine, clip) as w:
+        clip.let.release()
+        await engine.until_spoken(0)
+        w.pass_time(2.5)
+        clip.let.release()
+        await w.until(Passed)
+        w.pass_time(2)
+        clip.let.release()
+        await engine.until_spoken(2)
+        assert (w.done(), w.passed()) == ([0, 2], [1])
+        clip.let.release(99)
 
 
 async def test_at_every_second_the_picture_waits_for_the_model(watch: Callable[..., object]) -> None:
