@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterable
 
+from textual import events
 from textual.app import App, SystemCommand
 from textual.binding import Binding
 from textual.screen import Screen
@@ -13,6 +14,7 @@ from tui.screens.help import key_label
 from tui.screens.player import PlayerScreen
 from tui.session_log import SessionLog
 from tui.widgets.picture import Picture
+from tui.widgets.prompt import ENDINGS, Line
 
 # The second colours are Okabe and Ito's, which the colour-blind can tell apart.
 NIGHT = Theme(
@@ -100,6 +102,15 @@ class PlayerApp(App[None]):
             for picture in pictures:
                 picture.exact = False
                 picture.refresh()
+
+    def on_key(self, event: events.Key) -> None:
+        """Hand what was typed behind ``/``, and before its line was open, to that line; else it would play."""
+        line = self.focused
+        # A line takes such keys itself: here they are only when they did not come by it.
+        if isinstance(line, Line) and (event.is_printable or event.key in ENDINGS):
+            event.prevent_default()
+            # It bubbles up again if the line closes meanwhile; what comes from the app would not.
+            line.post_message(events.Key(event.key, event.character).set_sender(line))
 
     def _warn(self, text: str) -> None:
         screen = self.screen_stack[0]

@@ -374,6 +374,29 @@ async def test_keys_in_a_burst_are_taken_in_order(play: Play) -> None:
         assert p.engine.questions == [(1, "l q")]
 
 
+async def test_what_is_typed_before_the_line_is_open_is_not_lost(play: Play) -> None:
+    async with play() as p:
+        await p.engine.until_spoken(0)
+        keys = [
+            ("slash", "/"),
+            *((key, key) for key in "goal"),
+            ("question_mark", "?"),
+            ("enter", "\r"),
+            ("space", " "),
+        ]
+        for key, character in keys:
+            p.app.post_message(events.Key(key, character))
+        for _ in keys:
+            await settle(p.pilot)
+        assert p.app.screen is p.screen
+        assert "paused" in p.title
+        assert "live" in p.title
+        await p.press("space")
+        await p.pass_time(1)
+        await p.engine.until_spoken(1)
+        assert p.engine.questions == [(1, "goal?")]
+
+
 async def test_escape_leaves_the_question(play: Play) -> None:
     async with play() as p:
         await p.engine.until_spoken(0)

@@ -15,6 +15,8 @@ from tui.transcript import harmless
 
 # Characters of a line; a pasted novel is cut.
 LONGEST = 500
+# Keys that take what was typed, and that leave it.
+ENDINGS = ("enter", "escape")
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ class Line(Input):
     def __init__(self, enter: Callable[[], None], leave: Callable[[], None]) -> None:
         """Call `enter` or `leave` at once: a binding or a message would come behind the keys that follow."""
         super().__init__(max_length=LONGEST, compact=True)
-        self._now = {"enter": enter, "escape": leave}
+        self._now = dict(zip(ENDINGS, (enter, leave), strict=True))
 
     async def _on_key(self, event: events.Key) -> None:
         # Textual goes on to Input's own way with a key, unless that is prevented.
