@@ -13,6 +13,7 @@ COMMANDS: Mapping[str, str] = {
     "export": "write a session as subtitles, as text, or into its clip",
     "infer": "write a model's commentary on a clip, without a screen",
     "convert": "make records for training, of datasets or of clips with a transcript",
+    "convert-ckpt": "make a checkpoint smaller, or lay it out as Hugging Face does",
     "train": "train a model on records, from nothing or from a checkpoint",
     "validate": "measure how good a model's commentary is, on matches it has never seen",
     "matches": "film simulated matches with commentary, to train and test on",

@@ -1,0 +1,1 @@
+"""Checkpoint folders as a whole: from one kind to another, held to another program, and what they take in memory."""
