@@ -5,6 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from streaming_vlm_mlx.errors import SvmError
+
 if TYPE_CHECKING:
     from streaming_vlm_mlx.config import StreamConfig
     from streaming_vlm_mlx.stream.engine import Engine
@@ -15,6 +17,7 @@ UNTRAINED = "untrained preset"
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options that choose a model and its stream's settings."""
     parser.add_argument("--ckpt", metavar="C", help="a folder, a name below checkpoints/, or a hub id")
+    parser.add_argument("--adapter", type=Path, metavar="A", help="a folder of train --lora, to put beside --ckpt")
     parser.add_argument("--query", help="what the viewer asks for, in the first second")
     parser.add_argument("--previous", help="what was said before the clip")
     parser.add_argument("--fps", type=int, help="frames taken from a second (default: the checkpoint's, else 2)")
@@ -24,16 +27,19 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def settle(args: argparse.Namespace) -> "tuple[StreamConfig, Path | None]":
-    """Return the stream's settings and the checkpoint's folder: the checkpoint's own, then --config, then options.
+    """Return the stream's settings and the checkpoint's folder: its own or the adapter's, then --config, then options.
 
     Raises:
         SvmError: there is no such checkpoint, or a setting can not be used.
     """
     from streaming_vlm_mlx.config import StreamConfig, read_yaml
-    from streaming_vlm_mlx.locate import locate, read_stream_config
+    from streaming_vlm_mlx.locate import STREAM, locate, read_stream_config
 
     folder = locate(args.ckpt) if args.ckpt else None
-    config = read_stream_config(folder) if folder else StreamConfig()
+    if args.adapter and not folder:
+        raise SvmError(f"{args.adapter} is an adapter: name the checkpoint that it was trained on with --ckpt.")
+    settled = args.adapter if args.adapter and (args.adapter / STREAM).is_file() else folder
+    config = read_stream_config(settled) if settled else StreamConfig()
     if args.config:
         config = config.merged(read_yaml(args.config))
     named = {k: getattr(args, k) for k in ("query", "previous", "fps", "kv_bits") if getattr(args, k) is not None}
@@ -41,13 +47,16 @@ def settle(args: argparse.Namespace) -> "tuple[StreamConfig, Path | None]":
     return config.merged({**named, **sampling}), folder
 
 
-def make_engine(folder: Path | None, config: "StreamConfig", note: Callable[[str], None]) -> "tuple[Engine, str]":
+def make_engine(
+    folder: Path | None, config: "StreamConfig", note: Callable[[str], None], adapter: Path | None = None
+) -> "tuple[Engine, str]":
     """Start an engine on the checkpoint in `folder`, or on untrained weights when there is none; return its name too.
 
     Args:
         folder: the checkpoint's.
         config: the stream's settings.
         note: told, in a sentence each, what the user had better know.
+        adapter: the folder of an adapter of that checkpoint.
 
     Raises:
         SvmError: nothing on this machine can run a model.
@@ -61,6 +70,7 @@ def make_engine(folder: Path | None, config: "StreamConfig", note: Callable[[str
     if machine.advice:
         note(machine.advice)
     if folder:
-        return Engine(from_folder(folder, machine.dtype, config), config), str(folder)
+        name = f"{folder} with {adapter}" if adapter else str(folder)
+        return Engine(from_folder(folder, machine.dtype, config, adapter), config), name
     note("no checkpoint named: random weights speak, and their words mean nothing; name a trained one with --ckpt.")
     return Engine(from_preset(machine.dtype, config, config.sampling.seed), config), UNTRAINED

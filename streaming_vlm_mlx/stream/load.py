@@ -6,6 +6,7 @@ from pathlib import Path
 
 import mlx.core as mx
 
+from streaming_vlm_mlx.adapters.files import check_base, load_adapter, read_adapter
 from streaming_vlm_mlx.config import ModelConfig, StreamConfig
 from streaming_vlm_mlx.model.checkpoint import load_checkpoint, read_model_config
 from streaming_vlm_mlx.model.tiny import TinyStreamingDecoder, seed_weights
@@ -20,13 +21,18 @@ from streaming_vlm_mlx.text.vocabulary import FullVocabulary
 from streaming_vlm_mlx.text.vocabulary_build import preset
 
 
-def from_folder(folder: Path, dtype: mx.Dtype, config: StreamConfig) -> Loader:
-    """Return a loader of the checkpoint in `folder`, its turns laid out in `config.style`."""
+def from_folder(folder: Path, dtype: mx.Dtype, config: StreamConfig, adapter: Path | None = None) -> Loader:
+    """Return a loader of the checkpoint in `folder`, and of its `adapter`'s folder; `config.style` lays out turns."""
 
     def load(report: Callable[[Loading], None]) -> tuple[str, Parts]:
         if config.kv_bits:
             group_size_for(read_model_config(folder).text_config, config.kv_bits)
+        described = read_adapter(adapter) if adapter else None
+        if adapter and described:
+            check_base(adapter, described, folder)
         checkpoint = load_checkpoint(folder, dtype, lambda stage, done, total: report(Loading(stage, done, total)))
+        if adapter and described:
+            load_adapter(adapter, described, checkpoint.model, dtype)
         lay_out_for_decode(checkpoint.model)
         layout = Layout.of(checkpoint.tokenizer, config.style)
         return folder.name, Parts(

@@ -63,15 +63,18 @@ def make_builder(checkpoint: Checkpoint, config: TrainConfig) -> SampleBuilder:
     return SampleBuilder(checkpoint.tokenizer, sample, checkpoint.vocabulary)
 
 
-def begin(config: TrainConfig, files: Sequence[RecordFile]) -> Checkpoint:
-    """Return the model that the run begins with, in float32.
+def begin(config: TrainConfig, files: Sequence[RecordFile], dtype: mx.Dtype = mx.float32) -> Checkpoint:
+    """Return the model that the run begins with, in float32; one that stands still in `dtype`.
 
     Raises:
         SvmError: the checkpoint can not be read, or the sizes do not fit one another.
     """
     stream = make_stream(config, files)
     if config.start.checkpoint is not None:
-        return replace(load_checkpoint(locate(config.start.checkpoint), mx.float32), stream=stream)
+        kept = mx.float32 if config.lora is None else dtype
+        return replace(load_checkpoint(locate(config.start.checkpoint), kept), stream=stream)
+    if config.lora is not None:
+        raise SvmError("lora: there is no checkpoint to adapt; name one in start.checkpoint, or with --ckpt.")
     tokenizer = Tokenizer.load()
     vocabulary = build(tokenizer, count_ids(tokenizer, _texts(files)), config.start.vocabulary)
     sizes = tiny_config(len(vocabulary)).merged(config.start.sizes)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from streaming_vlm_mlx.adapters.config import LoraConfig
 from streaming_vlm_mlx.config import FromDict, ModelConfig, PixelConfig, StreamConfig, read_yaml
 from streaming_vlm_mlx.data.batches import BatchConfig
 from streaming_vlm_mlx.errors import SvmError
@@ -198,6 +199,7 @@ class TrainConfig(FromDict):
         evaluation: how the run is watched.
         saving: when it is saved.
         freeze: patterns (``visual.*``) of parameters that do not move.
+        lora: learns adapters beside the weights of `start.checkpoint`, none of which moves; null moves the weights.
         recompute: forget what layers held and compute it again for the gradient; slower, with far less memory.
         stream: settings of ``stream.yaml`` laid over those that follow from `data`.
         seed: of the order of the windows, and of the heads' first weights.
@@ -211,6 +213,7 @@ class TrainConfig(FromDict):
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     saving: SavingConfig = field(default_factory=SavingConfig)
     freeze: tuple[str, ...] = ()
+    lora: LoraConfig | None = None
     recompute: bool = False
     stream: dict[str, Any] = field(default_factory=dict)
     seed: int = 0

@@ -85,4 +85,5 @@ def _weighted(
 
 
 def _cast(parameters: Any, dtype: mx.Dtype) -> Any:
-    return tree_map(lambda array: array.astype(dtype), parameters)
+    # What is packed stays packed.
+    return tree_map(lambda a: a.astype(dtype) if mx.issubdtype(a.dtype, mx.floating) else a, parameters)

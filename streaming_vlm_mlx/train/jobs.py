@@ -8,6 +8,8 @@ import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
 
+from streaming_vlm_mlx.adapters.config import LoraConfig
+from streaming_vlm_mlx.adapters.layers import attach
 from streaming_vlm_mlx.config import ModelConfig
 from streaming_vlm_mlx.model.vlm import VisionLanguageModel
 from streaming_vlm_mlx.train.config import HeadConfig
@@ -28,6 +30,8 @@ class Blueprint:
     heads: tuple[HeadConfig, ...] = ()
     freeze: tuple[str, ...] = ()
     recompute: bool = False
+    lora: LoraConfig | None = None
+    seed: int = 0
 
     def build(self) -> Learner:
         """Return a learner with any weights."""
@@ -64,9 +68,11 @@ def make_learner(model: VisionLanguageModel, blueprint: Blueprint) -> Learner:
     """Return what is learnt of `model`, and its heads with any weights.
 
     Raises:
-        SvmError: a pattern to freeze matches nothing.
+        SvmError: a pattern, to freeze or to adapt, matches nothing.
     """
     freeze(model, blueprint.freeze)
+    if blueprint.lora is not None:
+        attach(model, blueprint.lora, blueprint.seed)
     vision = blueprint.model.vision_config
     heads = VisionHeads(blueprint.heads, vision.out_hidden_size) if vision and blueprint.heads else None
     return Learner(model, heads)

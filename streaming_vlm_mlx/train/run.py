@@ -11,6 +11,7 @@ import numpy as np
 import yaml
 from mlx.utils import tree_reduce
 
+from streaming_vlm_mlx.adapters.files import Adapter, continue_adapter, fingerprint
 from streaming_vlm_mlx.atomic import write_text
 from streaming_vlm_mlx.data.batches import Batches
 from streaming_vlm_mlx.data.complaints import limited
@@ -73,8 +74,11 @@ def train(
         say(f"{out} was never saved; the run begins anew.")
     # No more than there are rows in an update.
     cores = min(cores, config.data.batches.batch_size * config.optimizer.accumulate)
-    checkpoint = begin(config, files) if saving is None else _saved(saving, config, files)
-    blueprint = Blueprint(checkpoint.model.config, config.auxiliary.heads, config.freeze, config.recompute)
+    is_whole = saving is not None and config.lora is None
+    checkpoint = _saved(saving, config, files) if saving and is_whole else begin(config, files, dtype)
+    blueprint = Blueprint(
+        checkpoint.model.config, config.auxiliary.heads, config.freeze, config.recompute, config.lora, config.seed
+    )
     trained = _make_trained(config, checkpoint, blueprint, saving, cores, say)
     builder = make_builder(trained.checkpoint, config)
     order = Batches(windows, builder, config.data.batches, config.seed, ranks.rank, ranks.size, say)
@@ -103,6 +107,9 @@ def _make_trained(
         raise SvmError("freeze: nothing is left that could move.")
     if learner.vision_heads is not None:
         _begin_heads(learner.vision_heads, config, say)
+    adapter = _describe(config) if config.lora else None
+    if adapter and saving:
+        continue_adapter(saving, adapter, checkpoint.model)
     optimizer = make_optimizer(config.optimizer)
     optimizer.init(learner.trainable_parameters())
     if saving is not None:
@@ -110,7 +117,15 @@ def _make_trained(
     mx.eval(learner.parameters(), optimizer.state)
     pixels = config.data.pixels
     targets = TargetReader(blueprint.heads, pixels.temporal_patch_size, pixels.merge_size)
-    return Trained(checkpoint, learner, optimizer, Feeder(checkpoint, targets, parts, say))
+    return Trained(checkpoint, learner, optimizer, Feeder(checkpoint, targets, parts, say), adapter)
+
+
+def _describe(config: TrainConfig) -> Adapter:
+    """Return what the run's adapter is, and what it belongs to."""
+    assert config.lora
+    assert config.start.checkpoint
+    base = locate(config.start.checkpoint)
+    return Adapter(config.lora, config.start.checkpoint, fingerprint(base))
 
 
 def _begin_heads(heads: VisionHeads, config: TrainConfig, say: Say) -> None:

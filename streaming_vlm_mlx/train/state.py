@@ -14,6 +14,7 @@ A name in ``steps`` that begins with a dot was being written or removed when a r
 import json
 import os
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,11 +24,12 @@ import mlx.nn as nn
 import mlx.optimizers as optim
 from mlx.utils import tree_flatten, tree_unflatten
 
+from streaming_vlm_mlx.adapters.files import SETTINGS
 from streaming_vlm_mlx.atomic import write_text
 from streaming_vlm_mlx.config import FromDict
 from streaming_vlm_mlx.data.batches import Position
 from streaming_vlm_mlx.errors import SvmError
-from streaming_vlm_mlx.model.checkpoint import Checkpoint, save_checkpoint
+from streaming_vlm_mlx.model.checkpoint import CONFIG
 
 VERSION = 1
 STEPS, TRAINING = "steps", "training"
@@ -114,12 +116,14 @@ class RunFolder:
     def save(
         self,
         progress: Progress,
-        checkpoint: Checkpoint,
+        write: Callable[[Path, Callable[[Path], None]], None],
         optimizer: optim.Optimizer,
         heads: nn.Module | None,
         keep: int,
     ) -> Path:
         """Write a saving whole or not at all, and remove all but the newest `keep`; return its folder.
+
+        `write` writes what was learnt to a folder, whole, with what is added to it by the function that it is given.
 
         Raises:
             SvmError: the place can not be written.
@@ -133,7 +137,7 @@ class RunFolder:
             write_text(part / TRAINING / STATE, json.dumps(progress.to_dict(), indent=1) + "\n")
 
         folder = self._saving(progress.step)
-        save_checkpoint(folder, checkpoint, add)
+        write(folder, add)
         for old in self.savings()[:-keep]:
             shutil.rmtree(_aside(old), ignore_errors=True)
         return folder
@@ -171,7 +175,7 @@ class RunFolder:
             raise SvmError(f"{self.path} can not be written: {error.strerror}.") from error
 
     def _holds_checkpoint(self) -> bool:
-        return (self.path / "config.json").exists()
+        return any((self.path / name).exists() for name in (CONFIG, SETTINGS))
 
     def _saving(self, step: int) -> Path:
         return self.path / STEPS / f"{step:08d}"

@@ -3,13 +3,15 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
+from pathlib import Path
 
 import mlx.optimizers as optim
 
+from streaming_vlm_mlx.adapters.files import Adapter, save_adapter
 from streaming_vlm_mlx.data.batches import Batch
 from streaming_vlm_mlx.data.workers import FramePool
 from streaming_vlm_mlx.errors import SvmError
-from streaming_vlm_mlx.model.checkpoint import Checkpoint
+from streaming_vlm_mlx.model.checkpoint import Checkpoint, save_checkpoint
 from streaming_vlm_mlx.train.config import TrainConfig
 from streaming_vlm_mlx.train.crew import Crew
 from streaming_vlm_mlx.train.evaluation import evaluate
@@ -31,12 +33,25 @@ class Trained:
         learner: the model and its vision heads.
         optimizer: of both.
         feeder: makes shards for the model.
+        adapter: what is saved in the checkpoint's place, if its weights stand still.
     """
 
     checkpoint: Checkpoint
     learner: Learner
     optimizer: optim.MultiOptimizer
     feeder: Feeder
+    adapter: Adapter | None = None
+
+    def write(self, folder: Path, extra: Callable[[Path], None]) -> None:
+        """Save what was learnt in `folder`, whole or not at all, with what `extra` adds to it.
+
+        Raises:
+            SvmError: the place can not be written.
+        """
+        if self.adapter is None:
+            save_checkpoint(folder, self.checkpoint, extra)
+        else:
+            save_adapter(folder, self.adapter, self.checkpoint, extra)
 
 
 @dataclass(frozen=True)
@@ -191,7 +206,7 @@ class Trainer:
         if not self._crew.ranks.leads:
             return
         heads, keep = trained.learner.vision_heads, self._config.saving.keep
-        saving = self._folder.save(self.progress, trained.checkpoint, trained.optimizer, heads, keep)
+        saving = self._folder.save(self.progress, trained.write, trained.optimizer, heads, keep)
         if is_best:
             self._folder.publish(saving)
         self._watch.report(Saved(self.progress.step, saving))

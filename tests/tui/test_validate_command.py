@@ -65,7 +65,7 @@ class Knowing:
 @pytest.fixture
 def knowing(monkeypatch: pytest.MonkeyPatch) -> Knowing:
     engine = Knowing()
-    monkeypatch.setattr(validate, "make_engine", lambda folder, config, note: (engine, "knowing"))
+    monkeypatch.setattr(validate, "make_engine", lambda *_: (engine, "knowing"))
     return engine
 
 

@@ -15,6 +15,7 @@ COMMANDS: Mapping[str, str] = {
     "convert": "make records for training, of datasets or of clips with a transcript",
     "convert-ckpt": "make a checkpoint smaller, or lay it out as Hugging Face does",
     "train": "train a model on records, from nothing or from a checkpoint",
+    "fuse": "make an adapter part of the weights that it was trained on",
     "validate": "measure how good a model's commentary is, on matches it has never seen",
     "matches": "film simulated matches with commentary, to train and test on",
     "bench": "measure what a second of the stream costs on this machine",

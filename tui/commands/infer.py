@@ -46,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
     args = fill_in(args)
     config, folder = settle(args)
     with open_video(args.clip, config.fps) as source:
-        engine, name = make_engine(folder, config, _note)
+        engine, name = make_engine(folder, config, _note, args.adapter)
         keeper = Keeper(args.out, new_record(args.clip, name, config))
         try:
             with keeper.kept():

@@ -122,7 +122,7 @@ def _program(args: argparse.Namespace, config: "StreamConfig", folder: Path | No
         size=source.size,
         seconds=ClipSeconds(source),
         open_stills=None if source.duration is None else partial(Stills, args.clip),
-        make=partial(_make, folder, config),
+        make=partial(_make, folder, config, args.adapter),
         config=config,
         read_truth=partial(read_clip_truth, args.truth, args.clip, source.duration),
         record=record,
@@ -135,8 +135,8 @@ def _program(args: argparse.Namespace, config: "StreamConfig", folder: Path | No
     )
 
 
-def _make(folder: Path | None, config: "StreamConfig", note: "Note") -> "Commentator":
-    return make_engine(folder, config, note)[0]
+def _make(folder: Path | None, config: "StreamConfig", adapter: Path | None, note: "Note") -> "Commentator":
+    return make_engine(folder, config, note, adapter)[0]
 
 
 def read_clip_truth(named: Path | None, clip: str, duration: float | None, note: "Note") -> "tuple[Timed, ...]":

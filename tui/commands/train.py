@@ -40,6 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--steps", type=int, metavar="N", help="updates in all, for schedule.steps; a shorter warm-up goes with fewer"
     )
+    parser.add_argument("--lora", type=int, nargs="?", const=8, metavar="R", help="learn adapters alone, of rank R (8)")
     parser.add_argument(
         "--benchmark", action="store_true", help="measure how fast this machine trains, and train nothing"
     )
@@ -67,7 +68,8 @@ def run(args: argparse.Namespace) -> int:
     if stopped.is_set():
         print(_how_to_go_on(args.out, progress), file=sys.stderr)
         return INTERRUPTED
-    print(f"{args.out} is trained for {progress.step} steps; hear it with: svm-tui infer CLIP --ckpt {args.out}")
+    played = f"{config.start.checkpoint} --adapter {args.out}" if config.lora else args.out
+    print(f"{args.out} is trained for {progress.step} steps; hear it with: svm-tui infer CLIP --ckpt {played}")
     return 0
 
 
@@ -109,6 +111,8 @@ def _config(args: argparse.Namespace) -> "TrainConfig":
     if args.ckpt:
         named["start"] = {"checkpoint": args.ckpt}
     config = read_train_config(path)
+    if args.lora is not None:
+        named["lora"] = {"rank": args.lora}
     if args.steps is not None:
         named["schedule"] = config.schedule.of_length(args.steps)
     return config.merged(named)

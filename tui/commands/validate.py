@@ -36,6 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     clips.add_argument("--matches", type=int, metavar="N", help="simulated matches to validate on, filmed where absent")
     clips.add_argument("--records", type=Path, nargs="+", metavar="F", help="records (.jsonl) to validate on instead")
     parser.add_argument("--ckpt", metavar="C", help="a folder, a name below checkpoints/, or a hub id")
+    parser.add_argument("--adapter", type=Path, metavar="A", help="a folder of train --lora, to put beside --ckpt")
     parser.add_argument("--config", type=Path, metavar="F", help="YAML of stream settings, laid over the checkpoint's")
     parser.add_argument("--json", type=Path, metavar="F", help="write the figures, and a row for every match")
     parser.add_argument(
@@ -57,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         check_writable(args.json)
     total, opened = _open(args)
-    engine, name = make_engine(folder, config, _note)
+    engine, name = make_engine(folder, config, _note, args.adapter)
     report = Report()
     try:
         with _progress(total) as tell, opened as entries:
@@ -76,7 +77,8 @@ def _as_viewed(args: argparse.Namespace) -> argparse.Namespace:
     """Return the options of a viewer who names no more than a checkpoint and a file of settings."""
     parser = argparse.ArgumentParser()
     add_model_arguments(parser)
-    return argparse.Namespace(**{**vars(parser.parse_args([])), "ckpt": args.ckpt, "config": args.config})
+    named = {name: getattr(args, name) for name in ("ckpt", "adapter", "config")}
+    return argparse.Namespace(**{**vars(parser.parse_args([])), **named})
 
 
 def cache_folder(environ: Mapping[str, str], home: Path) -> Path:

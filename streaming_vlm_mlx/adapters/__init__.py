@@ -1,0 +1,1 @@
+"""Small matrices beside a model's weights, which learn in their place."""
