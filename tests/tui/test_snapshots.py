@@ -107,8 +107,10 @@ async def test_a_failure_looks_as_it_did(tmp_path: Path) -> None:
     engine, clock = Scripted(failure="checkpoints/run1/model.safetensors is cut short; copy it again."), Clock()
     app = PlayerApp(program(lambda note: engine, tmp_path, Blank(40.0)), clock=clock)
     async with app.run_test(size=(80, 24)) as pilot:
+        assert isinstance(app.screen, PlayerScreen)
         notice = app.screen.query_one("#notice")
         await until(lambda: notice.has_class("-failure"))
+        app.screen.stage.tick()
         await settle(pilot)
         check("failure-80x24", app.export_screenshot(), tmp_path)
 
