@@ -1,7 +1,9 @@
 """What commands that run a model share: their options, the settings these come to, and the engine."""
 
 import argparse
+import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -64,6 +66,7 @@ def make_engine(
     from streaming_vlm_mlx import backend
 
     machine = backend.prepare()
+    from streaming_vlm_mlx.distributed.ranks import join
     from streaming_vlm_mlx.stream.engine import Engine
     from streaming_vlm_mlx.stream.load import from_folder, from_preset
 
@@ -71,6 +74,29 @@ def make_engine(
         note(machine.advice)
     if folder:
         name = f"{folder} with {adapter}" if adapter else str(folder)
-        return Engine(from_folder(folder, machine.dtype, config, adapter), config), name
+        load = from_folder(folder, machine.dtype, config, adapter, partial(join, os.environ))
+        return Engine(load, config), name
     note("no checkpoint named: random weights speak, and their words mean nothing; name a trained one with --ckpt.")
     return Engine(from_preset(machine.dtype, config, config.sampling.seed), config), UNTRAINED
+
+
+def followed(folder: Path | None, config: "StreamConfig") -> bool:
+    """Return False where this process leads; else hold a part of the leader's model until it ends, and return True.
+
+    Raises:
+        SvmError: there is no checkpoint to split, or another machine was lost.
+    """
+    if os.environ.get("MLX_RANK", "0") == "0":
+        return False
+    if folder is None:
+        raise SvmError("only a checkpoint can be split over machines; name one with --ckpt.")
+    from streaming_vlm_mlx import backend
+
+    machine = backend.prepare()
+    from streaming_vlm_mlx.distributed.ranks import join
+    from streaming_vlm_mlx.stream.leading import follow
+    from streaming_vlm_mlx.stream.load import from_folder
+
+    _, parts = from_folder(folder, machine.dtype, config, None, partial(join, os.environ))(lambda _: None)
+    follow(parts.model, parts.ranks)
+    return True

@@ -55,14 +55,19 @@ class Ranks:
             return dict(arrays)
         return self._told(lambda: cast(dict[str, mx.array], nn.average_gradients(dict(arrays), self._group)))
 
+    def sum(self, array: mx.array) -> mx.array:
+        """Return the sum of the arrays of all processes."""
+        if self._group is None or not array.size:
+            return array
+        return self._told(lambda: mx.distributed.all_sum(array, group=self._group))
+
     def total(self, numbers: Mapping[str, float]) -> dict[str, float]:
         """Return each number's sum over the processes, in float32; all must name the same."""
         if self._group is None:
             return dict(numbers)
         names = sorted(numbers)
         mine = mx.array([numbers[name] for name in names], mx.float32)
-        sums = self._told(lambda: mx.distributed.all_sum(mine, group=self._group))
-        return dict(zip(names, cast(list[float], sums.tolist()), strict=True))
+        return dict(zip(names, cast(list[float], self.sum(mine).tolist()), strict=True))
 
     def any(self, here: bool) -> bool:
         """Return whether `here` is true in any of the processes."""

@@ -11,6 +11,8 @@ import yaml
 
 from streaming_vlm_mlx.atomic import replacing_folder, write_text
 from streaming_vlm_mlx.config import Family, ModelConfig, StreamConfig
+from streaming_vlm_mlx.distributed.ranks import ALONE, Ranks
+from streaming_vlm_mlx.distributed.split import check_splits, split_array, split_layers
 from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.locate import STREAM, read_stream_config
 from streaming_vlm_mlx.model.hub import hub_values
@@ -113,21 +115,30 @@ def load_checkpoint(folder: Path, dtype: mx.Dtype, progress: Progress = lambda *
     return fill(open_checkpoint(folder), folder, dtype, progress)
 
 
-def fill(opened: Opened, folder: Path, dtype: mx.Dtype, progress: Progress = lambda *_: None) -> Checkpoint:
+def fill(
+    opened: Opened, folder: Path, dtype: mx.Dtype, progress: Progress = lambda *_: None, ranks: Ranks = ALONE
+) -> Checkpoint:
     """Read the weights of the checkpoint in `folder` that was `opened`; as `load_checkpoint`.
 
+    Of several machines, `ranks`, each keeps its part of the decoder.
+
     Raises:
-        SvmError: a weight can not be read.
+        SvmError: a weight can not be read, or the model does not divide into so many parts.
     """
+    check_splits(opened.config, ranks.size)
     model, reader = VisionLanguageModel(opened.config), ShardReader(opened.fit)
     wanted = dict(model.named_arrays())
+    if ranks.size > 1:
+        split_layers(model, ranks)
     shards: dict[Path, list[str]] = {}
     for name, stored in opened.tensors.items():
         shards.setdefault(stored.shard, []).append(name)
     for number, (shard, names) in enumerate(shards.items()):
         progress(shard.name, number, len(shards))
         for name in names:
-            array = reader.take(name, opened.tensors[name], wanted.pop(name).shape, dtype)
+            whole = reader.take(name, opened.tensors[name], wanted.pop(name).shape, dtype)
+            array = split_array(name, whole, ranks)
+            del whole
             model.load_weights([(name, array)], strict=False)
             mx.eval(array)
     mx.clear_cache()

@@ -198,6 +198,9 @@ class Engine:
                 done.set_exception(error)
             else:
                 done.set_result(None)
+        if self._session:
+            with contextlib.suppress(SvmError):
+                self._session.close()
         self._session = None
         # A thread that ends with streams of its own takes the process down when that exits.
         mx.synchronize()

@@ -8,7 +8,9 @@ import mlx.core as mx
 
 from streaming_vlm_mlx.adapters.files import check_base, load_adapter, read_adapter
 from streaming_vlm_mlx.config import ModelConfig, StreamConfig
-from streaming_vlm_mlx.model.checkpoint import load_checkpoint, read_model_config
+from streaming_vlm_mlx.distributed.ranks import ALONE, Ranks
+from streaming_vlm_mlx.errors import SvmError
+from streaming_vlm_mlx.model.checkpoint import fill, open_checkpoint, read_model_config
 from streaming_vlm_mlx.model.tiny import TinyStreamingDecoder, seed_weights
 from streaming_vlm_mlx.model.vlm import VisionLanguageModel
 from streaming_vlm_mlx.stream.engine import Loader
@@ -21,22 +23,45 @@ from streaming_vlm_mlx.text.vocabulary import FullVocabulary
 from streaming_vlm_mlx.text.vocabulary_build import preset
 
 
-def from_folder(folder: Path, dtype: mx.Dtype, config: StreamConfig, adapter: Path | None = None) -> Loader:
-    """Return a loader of the checkpoint in `folder`, and of its `adapter`'s folder; `config.style` lays out turns."""
+def from_folder(
+    folder: Path,
+    dtype: mx.Dtype,
+    config: StreamConfig,
+    adapter: Path | None = None,
+    join: Callable[[], Ranks] = lambda: ALONE,
+) -> Loader:
+    """Return a loader of the checkpoint in `folder`, its turns laid out in `config.style`.
+
+    Args:
+        folder: the checkpoint's.
+        dtype: what to compute in.
+        config: the stream's settings.
+        adapter: the folder of an adapter to put beside it.
+        join: finds the machines that share the model, in the thread that will use it.
+    """
 
     def load(report: Callable[[Loading], None]) -> tuple[str, Parts]:
+        ranks = join()
+        if adapter and ranks.size > 1:
+            raise SvmError(f"{adapter} can not be split over machines; make it part of the weights with svm-tui fuse.")
         if config.kv_bits:
             group_size_for(read_model_config(folder).text_config, config.kv_bits)
         described = read_adapter(adapter) if adapter else None
         if adapter and described:
             check_base(adapter, described, folder)
-        checkpoint = load_checkpoint(folder, dtype, lambda stage, done, total: report(Loading(stage, done, total)))
+        checkpoint = fill(
+            open_checkpoint(folder),
+            folder,
+            dtype,
+            lambda stage, done, total: report(Loading(stage, done, total)),
+            ranks,
+        )
         if adapter and described:
             load_adapter(adapter, described, checkpoint.model, dtype)
         lay_out_for_decode(checkpoint.model)
         layout = Layout.of(checkpoint.tokenizer, config.style)
         return folder.name, Parts(
-            checkpoint.model, checkpoint.tokenizer, checkpoint.vocabulary, layout, time.perf_counter
+            checkpoint.model, checkpoint.tokenizer, checkpoint.vocabulary, layout, time.perf_counter, ranks
         )
 
     return load

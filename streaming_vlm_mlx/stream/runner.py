@@ -1,5 +1,7 @@
 """The model over one stream's cache: prefill what is new, then decode a token at a time."""
 
+from dataclasses import replace
+
 import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +26,10 @@ class Runner:
             SvmError: the model's keys do not divide into groups of `kv_bits`.
         """
         self._model = model
-        self.cache = KVCache(model.config.text_config, model.dtype, capacity, keep_unrotated, kv_bits)
+        # Of a model that is split over machines, this one's heads.
+        heads = model.model.layers[0].self_attn.num_kv_heads
+        text = replace(model.config.text_config, num_key_value_heads=heads)
+        self.cache = KVCache(text, model.dtype, capacity, keep_unrotated, kv_bits)
         self.positions: Positions = np.zeros((3, 0), np.int64)
         self.can_move = keep_unrotated
 

@@ -8,9 +8,11 @@ import numpy as np
 import numpy.typing as npt
 
 from streaming_vlm_mlx.config import StreamConfig
+from streaming_vlm_mlx.distributed.ranks import ALONE, Ranks
 from streaming_vlm_mlx.model.vlm import VisionLanguageModel
 from streaming_vlm_mlx.stream import spans as sp
 from streaming_vlm_mlx.stream.events import SpanMap, SpanView, TextPiece
+from streaming_vlm_mlx.stream.leading import make_runner, release
 from streaming_vlm_mlx.stream.runner import Logits, Runner
 from streaming_vlm_mlx.stream.sampler import Chooser, Sampler
 from streaming_vlm_mlx.text.layout import CommentaryCleaner, Layout
@@ -21,13 +23,14 @@ from streaming_vlm_mlx.video.pixels import Patches
 
 @dataclass(frozen=True)
 class Parts:
-    """What every stream of one checkpoint shares; `clock` reads seconds."""
+    """What every stream of one checkpoint shares; `clock` reads seconds, `ranks` hold the model's parts."""
 
     model: VisionLanguageModel
     tokenizer: Tokenizer
     vocabulary: Vocabulary
     layout: Layout
     clock: Callable[[], float]
+    ranks: Ranks = ALONE
 
 
 @dataclass(frozen=True)
@@ -100,6 +103,14 @@ class Session:
     def cache_bytes(self) -> int:
         """Bytes of the cache's blocks."""
         return self._runner.cache.nbytes if self._runner else 0
+
+    def close(self) -> None:
+        """Let the other machines that hold a part of the model end.
+
+        Raises:
+            SvmError: one was lost.
+        """
+        release(self._parts.ranks)
 
     def configure(self, config: StreamConfig) -> None:
         """Change query, sampling and windows from the next second on; what is kept stays, new sampling draws anew.
@@ -306,7 +317,8 @@ class Session:
         spoken = c.sampling.max_new_tokens + len(self._parts.layout.turn_close)
         longest_time = 16
         capacity = self.ids.size + previous + rounds * (turn + spoken + longest_time)
-        return Runner(self._parts.model, capacity, c.mode == "streaming" and c.pos_mode == "shrink", c.kv_bits)
+        moves = c.mode == "streaming" and c.pos_mode == "shrink"
+        return make_runner(self._parts.model, self._parts.ranks, capacity, moves, c.kv_bits)
 
 
 class _Pieces:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from streaming_vlm_mlx.errors import SvmError
 from tui.keeping import check_writable, new_record, refuge
-from tui.setup import add_model_arguments, make_engine, settle
+from tui.setup import add_model_arguments, followed, make_engine, settle
 
 if TYPE_CHECKING:
     from streaming_vlm_mlx.export.session import SessionRecord
@@ -45,6 +45,8 @@ def run(args: argparse.Namespace) -> int:
         check_writable(args.out)
     args = fill_in(args)
     config, folder = settle(args)
+    if followed(folder, config):
+        return 0
     with open_video(args.clip, config.fps) as source:
         engine, name = make_engine(folder, config, _note, args.adapter)
         keeper = Keeper(args.out, new_record(args.clip, name, config))

@@ -1,0 +1,45 @@
+"""One machine of a model that is split: ``python split_rank.py ASKED``, a JSON object; the leader saves its logits."""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+from streaming_vlm_mlx import backend
+
+# Before MLX is imported.
+backend.prepare()
+
+import mlx.core as mx
+import numpy as np
+
+from streaming_vlm_mlx.config import StreamConfig
+from streaming_vlm_mlx.distributed.ranks import join
+from streaming_vlm_mlx.errors import SvmError
+from streaming_vlm_mlx.stream.leading import follow
+from streaming_vlm_mlx.stream.load import from_folder
+from streaming_vlm_mlx.stream.session import Session
+from tests.distributed.streaming import play
+
+
+def main() -> int:
+    asked = json.loads(sys.argv[1])
+    config = StreamConfig.from_dict(asked["config"])
+    try:
+        load = from_folder(Path(asked["folder"]), mx.float32, config, None, lambda: join(os.environ))
+        _, parts = load(lambda _: None)
+        if parts.ranks.leads:
+            session = Session(parts, config)
+            np.save(asked["out"], play(session, parts, asked["seconds"], asked.get("dies")))
+            session.close()
+        else:
+            follow(parts.model, parts.ranks)
+    except SvmError as error:
+        print(error, file=sys.stderr)
+        return 2
+    print(json.dumps({"held": sum(array.nbytes for _, array in parts.model.named_arrays())}))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,112 @@
+"""A model that is split over two machines, which here are two processes, says what it says on one."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+import pytest
+
+from streaming_vlm_mlx.config import ModelConfig, PixelConfig, QuantizationConfig, StreamConfig
+from streaming_vlm_mlx.distributed.split import check_splits
+from streaming_vlm_mlx.errors import SvmError
+from streaming_vlm_mlx.model.checkpoint import Checkpoint, save_checkpoint
+from streaming_vlm_mlx.model.tiny import seed_weights
+from streaming_vlm_mlx.model.vlm import VisionLanguageModel
+from streaming_vlm_mlx.stream.load import from_folder
+from streaming_vlm_mlx.stream.session import Session
+from streaming_vlm_mlx.text.tokenizer import Tokenizer
+from streaming_vlm_mlx.text.vocabulary_build import preset
+from tests.data.making import write_clip
+from tests.distributed.machines import Ended, run
+from tests.distributed.streaming import play
+from tests.small import small_config
+from tui.cli import main
+
+RANK = str(Path(__file__).with_name("split_rank.py"))
+CONFIG = StreamConfig(window=2, text_round=3, sink=4, slide=5, pixels=PixelConfig(min_pixels=784))
+SECONDS = 6
+
+
+def sizes(rows: int, quantization: QuantizationConfig | None = None) -> ModelConfig:
+    """Return a small model with heads of 16."""
+    base = small_config(rows)
+    assert base.vision_config is not None
+    text = replace(base.text_config, hidden_size=64, intermediate_size=64, mrope_section=(2, 3, 3))
+    vision = replace(base.vision_config, out_hidden_size=64)
+    return replace(base, text_config=text, vision_config=vision, quantization=quantization)
+
+
+def save(folder: Path, tokenizer: Tokenizer, bits: int | None) -> Path:
+    """Save a model with biases that are not 0, in `bits` where its layers divide into groups."""
+    vocabulary = preset(tokenizer, 400)
+    model = VisionLanguageModel(sizes(len(vocabulary)))
+    seed_weights(model, 0)
+    for number, layer in enumerate(model.model.layers):
+        for name in ("q_proj", "k_proj", "v_proj"):
+            bias = layer.self_attn[name].bias
+            layer.self_attn[name].bias = mx.random.normal(bias.shape, key=mx.random.key(number))
+    if bits:
+        plain = {name: False for name, _ in model.named_modules() if name.startswith("visual.")}
+        nn.quantize(model, 32, bits, class_predicate=lambda name, m: hasattr(m, "to_quantized") and name not in plain)
+        model._config = sizes(len(vocabulary), QuantizationConfig(group_size=32, bits=bits, layers=plain))
+    save_checkpoint(folder, Checkpoint(model, tokenizer, vocabulary, CONFIG))
+    return folder
+
+
+def split(folder: Path, checkpoint: Path, config: StreamConfig = CONFIG, **more: Any) -> list[Ended]:
+    asked = {"folder": str(checkpoint), "config": config.to_dict(), "out": str(folder / "logits.npy"), **more}
+    return run(folder, 2, [RANK, json.dumps({"seconds": SECONDS, **asked})])
+
+
+@pytest.mark.parametrize(("bits", "pos_mode"), [(None, "shrink"), (None, "append"), (8, "shrink")])
+def test_it_says_what_the_whole_one_says(tokenizer: Tokenizer, tmp_path: Path, bits: int | None, pos_mode: Any) -> None:
+    checkpoint, config = save(tmp_path / "whole", tokenizer, bits), replace(CONFIG, pos_mode=pos_mode)
+    _, parts = from_folder(checkpoint, mx.float32, config)(lambda _: None)
+    whole = play(Session(parts, config), parts, SECONDS)
+    ended = split(tmp_path, checkpoint, config)
+    assert [each.status for each in ended] == [0, 0], ended
+    assert np.allclose(np.load(tmp_path / "logits.npy"), whole, atol=2e-4)
+    layers = sum(a.nbytes for name, a in parts.model.named_arrays() if name.startswith("model.layers"))
+    every = sum(a.nbytes for _, a in parts.model.named_arrays())
+    for each in ended:
+        assert each.result["held"] == pytest.approx(every - layers / 2, rel=0.02)
+
+
+def test_one_that_dies_ends_the_other(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    checkpoint = save(tmp_path / "whole", tokenizer, None)
+    leader, follower = split(tmp_path, checkpoint, dies=2)
+    assert (leader.status, follower.status) == (9, 2)
+    assert "rank 1 of 2: another machine was lost" in follower.err.splitlines()[-1]
+
+
+def test_the_command_speaks_on_one_and_is_silent_on_the_other(
+    tokenizer: Tokenizer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint, clip = save(tmp_path / "whole", tokenizer, None), tmp_path / "clip.mp4"
+    write_clip(clip, range(40), rate=10)
+    command = ["infer", str(clip), "--ckpt", str(checkpoint), "--json"]
+    leader, follower = run(tmp_path, 2, ["-m", "tui.cli", *command])
+    assert [leader.status, follower.status] == [0, 0], leader.err + follower.err
+    assert main(command) == 0
+    said = [[json.loads(line)["text"] for line in out.splitlines()] for out in (leader.out, capsys.readouterr().out)]
+    assert said[0] == said[1]
+    assert len(said[0]) == 4
+    assert any(said[0])
+    assert follower.out == ""
+
+
+@pytest.mark.parametrize(
+    ("size", "quantization", "told"),
+    [
+        (3, None, "3 machines can not share num_attention_heads, which is 4"),
+        (4, None, "4 machines can not share num_key_value_heads, which is 2"),
+        (2, QuantizationConfig(group_size=64), "the 64 inputs of o_proj in groups of 64"),
+    ],
+)
+def test_what_can_not_be_shared_is_told(size: int, quantization: QuantizationConfig | None, told: str) -> None:
+    with pytest.raises(SvmError, match=told):
+        check_splits(sizes(400, quantization), size)
