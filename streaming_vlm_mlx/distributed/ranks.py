@@ -102,7 +102,8 @@ class Ranks:
             mx.eval(found)
         except RuntimeError as error:
             raise SvmError(
-                f"rank {self.rank} of {self.size}: another machine was lost ({error}); start all of them again."
+                f"rank {self.rank} of {self.size}: another machine was lost ({error}); start all of them again, and "
+                "training with --resume."
             ) from error
         return found
 
