@@ -59,6 +59,38 @@ class Terminal:
 
 
 @dataclass(frozen=True)
+class Model:
+    """What a checkpoint takes in memory, in bytes.
+
+    Attributes:
+        folder: the checkpoint's.
+        dtype: what it is computed in.
+        parts: weights, cache at full windows, and what vision tower and decoder hold while they work.
+        peak: at the fullest moment.
+        limit: what it may take here.
+        tokens: that the cache holds then.
+        rounds: seconds that the windows span.
+        bounded: whether the settings bound what is kept.
+        changes: what would make it smaller, and the peak that this leaves.
+    """
+
+    folder: str
+    dtype: str
+    parts: Mapping[str, int]
+    peak: int
+    limit: int
+    tokens: int
+    rounds: int
+    bounded: bool
+    changes: Mapping[str, int]
+
+    @property
+    def fits(self) -> bool:
+        """Whether it fits."""
+        return self.peak <= self.limit
+
+
+@dataclass(frozen=True)
 class Diagnosis:
     """All that the doctor found; versions are None for what is not installed."""
 
@@ -69,6 +101,7 @@ class Diagnosis:
     variables: Mapping[str, str]
     checkpoints: str
     state: str
+    model: Model | None = None
 
     @property
     def advice(self) -> list[str]:
@@ -93,6 +126,43 @@ def diagnose(environ: Mapping[str, str], clock: Callable[[], float]) -> Diagnosi
         variables={name: environ[name] for name in VARIABLES if name in environ},
         checkpoints=str(CHECKPOINTS.resolve()),
         state=str(state_folder(environ, Path.home())),
+    )
+
+
+def weigh(name: str, settings: Path | None, limit: int | None = None) -> Model:
+    """Add up what checkpoint `name` takes under its own stream settings, those in the file `settings` laid over them.
+
+    Args:
+        name: a folder, a name below checkpoints/, or a hub id.
+        settings: YAML, or None.
+        limit: bytes that it may take; None for what this machine has for it.
+
+    Raises:
+        SvmError: the checkpoint or the settings can not be used.
+    """
+    from streaming_vlm_mlx import backend
+    from streaming_vlm_mlx.config import read_yaml
+    from streaming_vlm_mlx.locate import locate, read_stream_config
+
+    machine = backend.prepare()
+    from streaming_vlm_mlx.checkpoints.budget import budget_of, memory_limit, ways_out
+
+    folder = locate(name)
+    stream = read_stream_config(folder)
+    if settings:
+        stream = stream.merged(read_yaml(settings))
+    config, found = budget_of(folder, stream, machine.dtype, machine.device == "gpu")
+    changes = ways_out(config, stream, machine.dtype, machine.device == "gpu")
+    return Model(
+        folder=str(folder),
+        dtype=str(machine.dtype).rsplit(".", 1)[-1],
+        parts={"weights": found.weights, "cache": found.cache, "vision": found.vision, "decoder": found.decoder},
+        peak=found.peak,
+        limit=memory_limit() if limit is None else limit,
+        tokens=found.tokens,
+        rounds=found.rounds,
+        bounded=found.bounded,
+        changes={change.what: change.peak for change in changes},
     )
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import mlx.core as mx
 
 from streaming_vlm_mlx.adapters.files import check_base, load_adapter, read_adapter
+from streaming_vlm_mlx.checkpoints.budget import check_fits, memory_limit
 from streaming_vlm_mlx.config import ModelConfig, StreamConfig
 from streaming_vlm_mlx.distributed.ranks import ALONE, Ranks
 from streaming_vlm_mlx.errors import SvmError
@@ -29,6 +30,7 @@ def from_folder(
     config: StreamConfig,
     adapter: Path | None = None,
     join: Callable[[], Ranks] = lambda: ALONE,
+    limit: int | None = None,
 ) -> Loader:
     """Return a loader of the checkpoint in `folder`, its turns laid out in `config.style`.
 
@@ -38,6 +40,8 @@ def from_folder(
         config: the stream's settings.
         adapter: the folder of an adapter to put beside it.
         join: finds the machines that share the model, in the thread that will use it.
+        limit: bytes that the stream may take at the most, of each machine; what takes more is refused before a weight
+            is read. None for what this machine has for it.
     """
 
     def load(report: Callable[[Loading], None]) -> tuple[str, Parts]:
@@ -46,11 +50,14 @@ def from_folder(
             raise SvmError(f"{adapter} can not be split over machines; make it part of the weights with svm-tui fuse.")
         if config.kv_bits:
             group_size_for(read_model_config(folder).text_config, config.kv_bits)
+        opened = open_checkpoint(folder)
+        room = ranks.size * (memory_limit() if limit is None else limit)
+        check_fits(opened.config, folder, config, dtype, mx.default_device().type != mx.DeviceType.cpu, room)
         described = read_adapter(adapter) if adapter else None
         if adapter and described:
             check_base(adapter, described, folder)
         checkpoint = fill(
-            open_checkpoint(folder),
+            opened,
             folder,
             dtype,
             lambda stage, done, total: report(Loading(stage, done, total)),
