@@ -102,6 +102,19 @@ def test_no_weight_of_the_base_moves_by_a_bit(
     assert read_adapter(tmp_path / "run1").lora.kind == kind
 
 
+def test_one_real_clip_lowers_the_loss_and_moves_no_weight(shared: Path, tmp_path: Path) -> None:
+    subtitles, clip_records = tmp_path / "clip.srt", tmp_path / "clip.jsonl"
+    subtitles.write_text("1\n00:00:00,200 --> 00:00:05,900\nHe drives left, stops, and up it goes: off the rim\n")
+    assert main(["convert", str(shared / "clips" / "basketball.mp4"), str(subtitles), "--out", str(clip_records)]) == 0
+    data = {"data": {"seconds": 6, "stride": 6, "pixels": {"max_pixels": 56 * 84}}}
+    run(clip_records, tmp_path / "base", schedule={"steps": 1, "warmup_steps": 0}, **data)
+    before = arrays(tmp_path / "base")
+    heard = adapt(clip_records, tmp_path / "base", tmp_path / "run1", schedule={"steps": 12}, **data)
+    assert heard.losses[-1] < heard.losses[0] - 0.2
+    after = arrays(tmp_path / "base")
+    assert all(np.array_equal(before[name], after[name]) for name in before | after)
+
+
 def test_what_moves_is_counted_and_told(adapted: tuple[Path, Heard]) -> None:
     folder, heard = adapted
     layers = 2 * ((32 + 32) + 2 * (32 + 16) + (32 + 32) + 3 * (32 + 48))
