@@ -203,7 +203,8 @@ class QuantizationConfig(FromDict):
         Raises:
             SvmError: names the setting and what it can be.
         """
-        parts = [("quantization", {"bits": self.bits, "group_size": self.group_size})]
+        whole = {"bits": self.bits, "group_size": self.group_size}
+        parts: list[tuple[str, Mapping[str, Any]]] = [("quantization", whole)]
         parts += [(f"quantization of {name}", part) for name, part in self.layers.items() if isinstance(part, Mapping)]
         for name, part in parts:
             _demand(part.get("bits", 4) in _BITS, f"{name}: bits", part.get("bits"), "one of 2, 3, 4, 5, 6, 8")
