@@ -1,12 +1,12 @@
 """What a sport must give to be filmed."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy.typing as npt
 
 from streaming_vlm_mlx.matches.film import Pixels
-from streaming_vlm_mlx.matches.truth import Truth
+from streaming_vlm_mlx.matches.truth import Question, Truth
 
 
 class Match(Protocol):
@@ -40,6 +40,9 @@ class Sport(Protocol):
 
     def match(self, seed: int, seconds: float) -> Match:
         """Return `seconds` of the match that belongs to `seed`; the same arguments give the same match."""
+
+    def questions(self, truth: Truth, every: float) -> Sequence[Question]:
+        """Return what a viewer asks about a match, once in `every` seconds, with answers that can be seen."""
 
     def targets(self, truth: Truth) -> Mapping[str, npt.NDArray[Any]]:
         """Return what each picture of a match shows: the arrays of its ``.targets.npz``."""

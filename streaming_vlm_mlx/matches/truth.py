@@ -30,6 +30,8 @@ VERSION = 1
 
 Box = tuple[int, int, int, int]
 Score = Mapping[str, tuple[str, str]]
+# Start and end in seconds, what a viewer asks, and the answer.
+Question = tuple[float, float, str, str]
 
 
 @dataclass(frozen=True, slots=True)

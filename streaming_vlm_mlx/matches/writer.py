@@ -23,10 +23,12 @@ from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.matches.clip import write_clip
 from streaming_vlm_mlx.matches.seeds import TEST_SEEDS
 from streaming_vlm_mlx.matches.sport import Sport
-from streaming_vlm_mlx.matches.truth import Truth, write_truth
+from streaming_vlm_mlx.matches.truth import Question, Truth, write_truth
 
 ANNOTATIONS, INDEX = "matches_with_seeks.jsonl", "matches_seeks.jsonl"
 SHORTEST, LONGEST = 1.0, 3600.0
+# Seconds from one question of a viewer to the next.
+EVERY = 12.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +50,7 @@ class Made:
     new: bool
 
 
-def check(seeds: Sequence[int], seconds: float, workers: int) -> None:
+def check(seeds: Sequence[int], seconds: float, workers: int, every: float = EVERY) -> None:
     """Refuse what can not be made.
 
     Raises:
@@ -60,6 +62,8 @@ def check(seeds: Sequence[int], seconds: float, workers: int) -> None:
         raise SvmError(f"--workers is {workers}; it must be at least 1.")
     if not SHORTEST <= seconds <= LONGEST:
         raise SvmError(f"--seconds is {seconds:g}; a match lasts between {SHORTEST:g} and {LONGEST:g}.")
+    if every < 1:
+        raise SvmError(f"--ask is {every:g}; a second has room for one question, so it must be 1 or more.")
     if min(seeds) < 0:
         raise SvmError(f"--seed is {min(seeds)}; it must not be negative.")
     if min(seeds) < TEST_SEEDS <= max(seeds):
@@ -69,7 +73,9 @@ def check(seeds: Sequence[int], seconds: float, workers: int) -> None:
         )
 
 
-def make_matches(folder: Path, sport: Sport, seeds: Sequence[int], seconds: float, workers: int = 1) -> Iterator[Made]:
+def make_matches(
+    folder: Path, sport: Sport, seeds: Sequence[int], seconds: float, workers: int = 1, every: float = EVERY
+) -> Iterator[Made]:
     """Yield the matches of `seeds` as they are finished.
 
     The annotation file is written at the end, or when the caller stops. A match whose clip is there, beside the
@@ -79,14 +85,14 @@ def make_matches(folder: Path, sport: Sport, seeds: Sequence[int], seconds: floa
     Raises:
         SvmError: an argument is off (see `check`), the folder can not be written, or a worker was killed.
     """
-    check(seeds, seconds, workers)
+    check(seeds, seconds, workers, every)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise SvmError(f"{folder} can not be made: {error.strerror}. Choose another folder.") from error
     done: list[Made] = []
     try:
-        for made in _each(folder, sport, seeds, seconds, workers):
+        for made in _each(folder, sport, seeds, seconds, workers, every):
             done.append(made)
             yield made
     finally:
@@ -94,7 +100,7 @@ def make_matches(folder: Path, sport: Sport, seeds: Sequence[int], seconds: floa
             write_annotations(folder, {m.clip.name: m.annotation for m in done})
 
 
-def make_match(folder: Path, sport: Sport, seed: int, seconds: float) -> Made:
+def make_match(folder: Path, sport: Sport, seed: int, seconds: float, every: float = EVERY) -> Made:
     """Film one match into `folder` and write its sidecar, unless both are there.
 
     Raises:
@@ -113,18 +119,18 @@ def make_match(folder: Path, sport: Sport, seed: int, seconds: float) -> Made:
         np.savez_compressed(file, allow_pickle=False, **sport.targets(truth))
     if new:
         write_truth(sidecar, truth)
-    return Made(clip, json.dumps(conversation(truth)), len(truth.events), len(truth.words), new)
+    return Made(
+        clip, json.dumps(conversation(truth, sport.questions(truth, every))), len(truth.events), len(truth.words), new
+    )
 
 
-def conversation(truth: Truth) -> list[dict[str, Any]]:
-    """Return a match as StreamingVLM's annotation files hold it: one user turn, one word stream."""
+def conversation(truth: Truth, questions: Sequence[Question]) -> list[dict[str, Any]]:
+    """Return a match as StreamingVLM's annotation files hold it: one user turn, one stream of words and of answers."""
     video = {"type": "video", "video": truth.video, "video_start": 0.0, "video_end": truth.seconds}
     query = {"type": "text", "text": StreamConfig().query, "previous": "", "title": truth.sport.capitalize()}
     words = [[w.start, w.end, w.text] for w in truth.words]
-    return [
-        {"role": "user", "content": [video, query]},
-        {"role": "assistant", "content": [{"type": "text_stream", "text_stream": words}]},
-    ]
+    stream = {"type": "text_stream", "text_stream": words, "qa_stream": [list(q) for q in questions]}
+    return [{"role": "user", "content": [video, query]}, {"role": "assistant", "content": [stream]}]
 
 
 def write_annotations(folder: Path, lines: dict[str, str]) -> None:
@@ -153,15 +159,17 @@ def _annotated(path: Path) -> dict[str, str]:
         raise SvmError(f"{path} is no annotation file of matches; move it away or choose another folder.") from error
 
 
-def _each(folder: Path, sport: Sport, seeds: Sequence[int], seconds: float, workers: int) -> Iterator[Made]:
+def _each(
+    folder: Path, sport: Sport, seeds: Sequence[int], seconds: float, workers: int, every: float
+) -> Iterator[Made]:
     if workers == 1:
-        yield from (make_match(folder, sport, seed, seconds) for seed in seeds)
+        yield from (make_match(folder, sport, seed, seconds, every) for seed in seeds)
         return
     # Ctrl-C is for the parent, which lets matches that are being filmed end and starts no more.
     with ProcessPoolExecutor(
         workers, get_context("spawn"), initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_IGN)
     ) as pool:
-        jobs = [pool.submit(make_match, folder, sport, seed, seconds) for seed in seeds]
+        jobs = [pool.submit(make_match, folder, sport, seed, seconds, every) for seed in seeds]
         try:
             yield from (job.result() for job in as_completed(jobs))
         except BrokenProcessPool as error:

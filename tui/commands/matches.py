@@ -19,6 +19,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--fps", type=int, default=25, metavar="F", help="frames a second (default 25; 4 are enough to train on)"
     )
+    parser.add_argument(
+        "--ask",
+        type=float,
+        default=12.0,
+        metavar="S",
+        help="seconds from one question of a viewer to the next (default 12)",
+    )
     parser.add_argument("--workers", type=int, default=1, metavar="W", help="processes that film (default 1)")
 
 
@@ -31,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
     from streaming_vlm_mlx.matches.writer import make_matches
 
     seeds = range(args.seed, args.seed + args.count)
-    work = make_matches(args.out, Tennis(args.fps), seeds, args.seconds, args.workers)
+    work = make_matches(args.out, Tennis(args.fps), seeds, args.seconds, args.workers, args.ask)
     console = Console(stderr=True)
     filmed = 0
     for made in track(work, "matches", total=len(seeds), console=console, disable=not sys.stderr.isatty()):

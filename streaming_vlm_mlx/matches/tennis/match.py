@@ -18,12 +18,13 @@ from streaming_vlm_mlx.matches.tennis.direct import Director
 from streaming_vlm_mlx.matches.tennis.events import events
 from streaming_vlm_mlx.matches.tennis.extras import Extras
 from streaming_vlm_mlx.matches.tennis.painter import Painter, grained
+from streaming_vlm_mlx.matches.tennis.questions import questions
 from streaming_vlm_mlx.matches.tennis.script import Script
 from streaming_vlm_mlx.matches.tennis.stage import Stage, random_camera, staged
 from streaming_vlm_mlx.matches.tennis.start import random_score
 from streaming_vlm_mlx.matches.tennis.surfaces import SURFACES
 from streaming_vlm_mlx.matches.tennis.targets import Values, vision_targets
-from streaming_vlm_mlx.matches.truth import BoardState, Truth
+from streaming_vlm_mlx.matches.truth import BoardState, Question, Truth
 
 FPS = 25
 LEAST_FPS, MOST_FPS = 2, 60
@@ -47,6 +48,10 @@ class Tennis:
     def match(self, seed: int, seconds: float) -> "TennisMatch":
         """Return `seconds` of the match that belongs to `seed`."""
         return TennisMatch(seed, seconds, self._fps)
+
+    def questions(self, truth: Truth, every: float) -> tuple[Question, ...]:
+        """Return what a viewer asks once in `every` seconds, see `tennis.questions`."""
+        return questions(truth, every)
 
     def targets(self, truth: Truth) -> Mapping[str, Values]:
         """Return what each picture shows, see `tennis.targets`."""
