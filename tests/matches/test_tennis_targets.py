@@ -11,8 +11,10 @@ from streaming_vlm_mlx.data.record import StreamingRecord, Turn
 from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.matches.kits import KITS
 from streaming_vlm_mlx.matches.tennis.match import Tennis, TennisMatch
+from streaming_vlm_mlx.matches.tennis.rules import POINT_WORDS
 from streaming_vlm_mlx.matches.tennis.targets import (
     COLUMNS,
+    EVERYWHERE,
     MOMENTS,
     PATCH,
     PICTURE,
@@ -38,10 +40,10 @@ def truths() -> list[Truth]:
 def test_every_class_is_one_of_its_head_s(truths: list[Truth]) -> None:
     for truth in truths:
         arrays = vision_targets(truth)
-        assert set(arrays) == {"times", "ball", *PATCH, *PICTURE}
-        for name, count in {**PATCH, **PICTURE}.items():
-            shape = (len(truth.frames.times), ROWS, COLUMNS) if name in PATCH else (len(truth.frames.times),)
-            assert arrays[name].shape == shape
+        assert set(arrays) == {"times", "ball", *PATCH, *EVERYWHERE, *PICTURE}
+        for name, count in {**PATCH, **EVERYWHERE, **PICTURE}.items():
+            cells = (ROWS, COLUMNS) if name in PATCH else (1, 1) if name in EVERYWHERE else ()
+            assert arrays[name].shape == (len(truth.frames.times), *cells)
             assert -1 <= arrays[name].min() <= arrays[name].max() < count
 
 
@@ -75,6 +77,24 @@ def test_the_scoreboard_s_classes_change_with_it(truths: list[Truth]) -> None:
                 assert shown(arrays, f"games_{row}", frame) == int(state.fields["games"][row])
                 assert KITS[shown(arrays, f"kit_{row}", frame)].name == truth.kits[row]
             assert truth.kits[shown(arrays, "server", frame)] == state.server
+
+
+def test_what_every_patch_is_asked_is_what_a_viewer_is_told(truths: list[Truth]) -> None:
+    for truth in truths:
+        arrays = vision_targets(truth)
+        for start, _, asked, answer in Tennis().questions(truth, 1):
+            frame = truth.frame_at(start + 0.4)
+            told = answer.rstrip(".").lower()
+            for name, words in (("near", "Who plays near us?"), ("far", "Who is at the far end?")):
+                assert asked != words or KITS[arrays[name][frame].item()].name == told
+            assert asked != "Who serves?" or KITS[arrays["serving"][frame].item()].name == told
+            if asked in ("Who hit it?", "Who hit the ball last?"):
+                hitter = arrays["hitter"][frame].item()
+                assert told == (KITS[hitter - 1].name if hitter else "nobody")
+            if asked == "What's the score?" and " all" not in told and told.split()[0] in POINT_WORDS:
+                assert (
+                    told == f"{POINT_WORDS[arrays['mine'][frame].item()]} {POINT_WORDS[arrays['theirs'][frame].item()]}"
+                )
 
 
 def test_a_moment_is_known_for_a_second_and_a_stroke_for_half_of_one(truths: list[Truth]) -> None:
@@ -130,6 +150,7 @@ def test_the_ball_is_where_the_picture_has_its_colour() -> None:
 def test_the_trainer_reads_what_is_written_beside_a_clip(tmp_path: Path) -> None:
     (made,) = make_matches(tmp_path, Tennis(fps=4), [5], 4.0)
     heads = [HeadConfig(name, "patch", count) for name, count in PATCH.items()]
+    heads += [HeadConfig(name, "patch", count) for name, count in EVERYWHERE.items()]
     heads += [HeadConfig(name, "picture", count) for name, count in PICTURE.items()]
     reader = TargetReader([*heads, HeadConfig("ball", "place")], 2, 2)
     turns = tuple(Turn(float(s), s + 1.0, "", "") for s in range(4))
@@ -140,6 +161,8 @@ def test_the_trainer_reads_what_is_written_beside_a_clip(tmp_path: Path) -> None
         for name in PATCH:
             shot = arrays[name][truth.frame_at(second + 0.5)].ravel()
             assert read[name][second].tolist() == shot.tolist()
+        for name in EVERYWHERE:
+            assert read[name][second].tolist() == [arrays[name][truth.frame_at(second + 0.5)].item()] * ROWS * COLUMNS
 
 
 def test_an_unknown_text_of_the_scoreboard_is_no_class(truths: list[Truth]) -> None:

@@ -8,6 +8,10 @@ A small tower learns a thing quickly where it is asked for it at the very place.
 - Where the scoreboard has the field: ``kit_0, points_0, games_0, sets_0`` and the same with 1 for its rows, and
   ``server``, the row that has the mark.
 
+Of every patch, wherever it is, so that the tower carries to each what a decoder will want to find at any: ``near`` and
+``far``, the kit that plays at that end; ``serving``, the server's kit; ``mine`` and ``theirs``, the server's points and
+the other's; ``hitter``, one more than the kit that struck in the last seconds, 0 for nobody.
+
 Of the whole picture: ``moment``, what happened in the last second and at which end; ``signal``, whether an official
 shows a ball out. As a place: ``ball``.
 """
@@ -33,9 +37,14 @@ STROKES = ("serve", "forehand", "backhand", "volley", "smash", "lob")
 # An ending is told apart by what is seen of it; a second fault looks like a first one, an ace like a winner.
 MOMENTS = ("serve", "shot", "fault", "net", "out", "winner")
 _SEEN_AS = {"double_fault": "fault", "ace": "winner"}
-MOMENT_SECONDS, STROKE_SECONDS = 1.0, 0.5
+MOMENT_SECONDS, STROKE_SECONDS, HITTER_SECONDS = 1.0, 0.5, 2.5
 
 BOARD = {"kit": len(KITS), "points": len(POINTS), "games": 8, "sets": 3}
+EVERYWHERE = {
+    **{name: len(KITS) for name in ("near", "far", "serving")},
+    **{name: len(POINTS) for name in ("mine", "theirs")},
+    "hitter": 1 + len(KITS),
+}
 PICTURE = {"moment": 1 + 2 * len(MOMENTS), "signal": 2}
 PATCH = {
     "who": 3,
@@ -53,6 +62,7 @@ def vision_targets(truth: Truth) -> Mapping[str, Values]:
         "signal": np.array(truth.frames.signal),
         **_players(truth),
         **_board(truth),
+        **_everywhere(truth),
     }
     small = {name: values.astype(np.int8) for name, values in arrays.items()}
     return {"times": np.array(truth.frames.times), **small, "ball": _ball(truth)}
@@ -84,6 +94,26 @@ def _board(truth: Truth) -> dict[str, Values]:
     rows = np.array([truth.kits.index(state.server) for state in states])
     above, below = (_at(truth.layout["server"][row], truth.size, rows) for row in (0, 1))
     return {**arrays, "server": np.where(above == UNKNOWN, below, above)}
+
+
+def _everywhere(truth: Truth) -> dict[str, Values]:
+    """Return what every patch is asked, each [frames, 1, 1]: a grid of one cell is all of the picture."""
+    kits = np.array([_kit(name) for name in truth.kits])
+    near = np.where(np.array(truth.frames.ends[0]) == 1, 0, 1)
+    states = [truth.board_at(time) for time in truth.frames.times]
+    serving = np.array([truth.kits.index(state.server) for state in states])
+    points = np.array([[_read(truth, state, "points", row) for row in (0, 1)] for state in states])
+    frames = np.arange(len(states))
+    strokes = [(e.time, 1 + _kit(e.player)) for e in truth.events if e.kind in ("serve", "shot")]
+    found = {
+        "near": kits[near],
+        "far": kits[1 - near],
+        "serving": kits[serving],
+        "mine": points[frames, serving],
+        "theirs": points[frames, 1 - serving],
+        "hitter": _latest(truth, HITTER_SECONDS, strokes),
+    }
+    return {name: values[:, None, None] for name, values in found.items()}
 
 
 def _read(truth: Truth, state: BoardState, field: str, row: int) -> int:
