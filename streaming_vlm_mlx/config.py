@@ -4,118 +4,21 @@ Model parts carry Hugging Face's names, so that a hub folder's ``config.json`` r
 """
 
 import dataclasses
-import types
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, Literal, Self
 
 import yaml
 
 from streaming_vlm_mlx.errors import SvmError
-
-T = TypeVar("T")
+from streaming_vlm_mlx.from_dict import FromDict, demand, demand_sizes
 
 Positions = Literal["shrink", "append"]
 Mode = Literal["streaming", "recompute", "window", "full"]
 Style = Literal["inference", "training"]
 Family = Literal["qwen2_5_vl", "qwen2_vl"]
-
-
-class FromDict:
-    """Reads a dataclass from plain values and writes it back."""
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """Build from `values`; keys that are not fields are ignored, nested parts are built from their own mapping.
-
-        A null stands for the default, save where a field takes None.
-
-        Raises:
-            SvmError: a value is of another type than its field, or `check` refuses it.
-        """
-        hints = typing.get_type_hints(cls)
-        known = [f.name for f in dataclasses.fields(cls)]  # type: ignore[arg-type]
-        given = {k: values[k] for k in known if k in values and (values[k] is not None or _takes_none(hints[k]))}
-        made = cls(**{k: _fit(hints[k], v, f"{cls.__name__}.{k}") for k, v in given.items()})
-        made.check()
-        return made
-
-    def check(self) -> None:
-        """Refuse values that no program can run under.
-
-        Raises:
-            SvmError: names the setting and what it can be.
-        """
-
-    def merged(self, values: Mapping[str, Any]) -> Self:
-        """Return a copy with `values` laid over it, nested parts field by field.
-
-        Raises:
-            SvmError: a value is of another type than its field.
-        """
-        return self.from_dict(_overlay(self.to_dict(), values))
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values that `from_dict` reads back, tuples as lists."""
-        return typing.cast(dict[str, Any], _plain(dataclasses.asdict(self)))  # type: ignore[call-overload]
-
-
-def _overlay(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    nested = {
-        k: _overlay(base[k], v) for k, v in over.items() if isinstance(v, Mapping) and isinstance(base.get(k), dict)
-    }
-    return {**base, **over, **nested}
-
-
-def _plain(value: object) -> object:
-    if isinstance(value, Mapping):
-        return {k: _plain(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
-    return value
-
-
-def _takes_none(hint: Any) -> bool:
-    return type(None) in typing.get_args(hint)
-
-
-def _demand(met: bool, name: str, value: object, rule: str) -> None:
-    if not met:
-        raise SvmError(f"{name} is {value!r}; it must be {rule}.")
-
-
-def _demand_sizes(part: object, name: str) -> None:
-    """Refuse whole numbers below 1."""
-    for field_name, value in vars(part).items():
-        _demand(type(value) is not int or value >= 1, f"{name}.{field_name}", value, "1 or more")
-
-
-def _fit(hint: Any, value: Any, name: str) -> Any:
-    """Return `value` as the type `hint`; whole floats become ints and lists tuples, nothing else is bent."""
-    if value is None and _takes_none(hint):
-        return None
-    origin = typing.get_origin(hint)
-    if origin in (typing.Union, types.UnionType):
-        return _fit(next(a for a in typing.get_args(hint) if a is not type(None)), value, name)
-    if origin is Literal:
-        if value in typing.get_args(hint):
-            return value
-        raise SvmError(f"{name} is {value!r}; it can be {', '.join(map(repr, typing.get_args(hint)))}.")
-    if dataclasses.is_dataclass(hint) and isinstance(hint, type) and isinstance(value, Mapping):
-        return typing.cast(Any, hint).from_dict(value)
-    if origin is tuple and isinstance(value, list | tuple):
-        return tuple(_fit(typing.get_args(hint)[0], v, name) for v in value)
-    if origin is dict and isinstance(value, Mapping):
-        return dict(value)
-    if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
-    if hint is int and isinstance(value, float) and value.is_integer():
-        return int(value)
-    if isinstance(hint, type) and isinstance(value, hint) and (hint is bool or not isinstance(value, bool)):
-        return value
-    raise SvmError(f"{name} is {value!r}; it must be of type {getattr(hint, '__name__', hint)}.")
 
 
 @dataclass(frozen=True)
@@ -207,11 +110,11 @@ class QuantizationConfig(FromDict):
         parts: list[tuple[str, Mapping[str, Any]]] = [("quantization", whole)]
         parts += [(f"quantization of {name}", part) for name, part in self.layers.items() if isinstance(part, Mapping)]
         for name, part in parts:
-            _demand(part.get("bits", 4) in _BITS, f"{name}: bits", part.get("bits"), "one of 2, 3, 4, 5, 6, 8")
-            _demand(
+            demand(part.get("bits", 4) in _BITS, f"{name}: bits", part.get("bits"), "one of 2, 3, 4, 5, 6, 8")
+            demand(
                 part.get("group_size", 64) in _GROUPS, f"{name}: group_size", part.get("group_size"), "32, 64 or 128"
             )
-            _demand(part.get("mode", "affine") == "affine", f"{name}: mode", part.get("mode"), "'affine'")
+            demand(part.get("mode", "affine") == "affine", f"{name}: mode", part.get("mode"), "'affine'")
 
     def of(self, layer: str) -> tuple[int, int] | None:
         """Return bits and group size of `layer`; None where it is plain."""
@@ -251,7 +154,7 @@ class ModelConfig(FromDict):
         text = {**values, **_part(values, "text_config")}
         rope = _part(text, "rope_scaling") or _part(text, "rope_parameters")
         kind = rope.get("rope_type") or rope.get("type") or "default"
-        _demand(kind in ("default", "mrope"), "config: rope_type", kind, "'default' or 'mrope'")
+        demand(kind in ("default", "mrope"), "config: rope_type", kind, "'default' or 'mrope'")
         text.setdefault("mrope_section", rope.get("mrope_section"))
         text["rope_theta"] = rope.get("rope_theta", text.get("rope_theta"))
         # Hub folders say that weights are tied at the root, in text_config, or in both.
@@ -265,7 +168,7 @@ class ModelConfig(FromDict):
             SvmError: names the two settings that disagree.
         """
         t, v = self.text_config, self.vision_config
-        _demand_sizes(t, "text_config")
+        demand_sizes(t, "text_config")
         if t.hidden_size % t.num_attention_heads:
             raise SvmError(f"config: hidden_size {t.hidden_size} is no multiple of {t.num_attention_heads} heads.")
         if t.num_attention_heads % t.num_key_value_heads:
@@ -281,9 +184,9 @@ class ModelConfig(FromDict):
             self._check_vision(v)
 
     def _check_vision(self, v: VisionConfig) -> None:
-        _demand_sizes(v, "vision_config")
+        demand_sizes(v, "vision_config")
         act = _ACTIVATIONS[v.architecture]
-        _demand(v.hidden_act == act, "config: vision hidden_act", v.hidden_act, f"{act!r}")
+        demand(v.hidden_act == act, "config: vision hidden_act", v.hidden_act, f"{act!r}")
         if v.out_hidden_size != self.text_config.hidden_size:
             raise SvmError(
                 f"config: vision out_hidden_size {v.out_hidden_size} is not hidden_size {self.text_config.hidden_size}."
@@ -318,7 +221,7 @@ class PixelConfig(FromDict):
         Raises:
             SvmError: names the setting.
         """
-        _demand_sizes(self, "pixels")
+        demand_sizes(self, "pixels")
 
 
 @dataclass(frozen=True)
@@ -349,11 +252,11 @@ class SamplingConfig(FromDict):
         Raises:
             SvmError: names the setting and what it can be.
         """
-        _demand(self.temperature >= 0, "sampling.temperature", self.temperature, "0 or more")
-        _demand(0 < self.top_p <= 1, "sampling.top_p", self.top_p, "above 0 and at most 1")
-        _demand(self.repetition_penalty > 0, "sampling.repetition_penalty", self.repetition_penalty, "above 0")
-        _demand(self.max_new_tokens >= 1, "sampling.max_new_tokens", self.max_new_tokens, "1 or more")
-        _demand(self.seed >= 0, "sampling.seed", self.seed, "0 or more")
+        demand(self.temperature >= 0, "sampling.temperature", self.temperature, "0 or more")
+        demand(0 < self.top_p <= 1, "sampling.top_p", self.top_p, "above 0 and at most 1")
+        demand(self.repetition_penalty > 0, "sampling.repetition_penalty", self.repetition_penalty, "above 0")
+        demand(self.max_new_tokens >= 1, "sampling.max_new_tokens", self.max_new_tokens, "1 or more")
+        demand(self.seed >= 0, "sampling.seed", self.seed, "0 or more")
 
 
 @dataclass(frozen=True)
@@ -398,10 +301,10 @@ class StreamConfig(FromDict):
             SvmError: names the setting and what it can be.
         """
         for name in ("window", "text_round"):
-            _demand(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
+            demand(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
         for name in ("sink", "slide"):
-            _demand((getattr(self, name) or 0) >= 0, name, getattr(self, name), "0 or more, or null to keep all")
-        _demand(self.fps > 0, "fps", self.fps, "above 0")
+            demand((getattr(self, name) or 0) >= 0, name, getattr(self, name), "0 or more, or null to keep all")
+        demand(self.fps > 0, "fps", self.fps, "above 0")
 
 
 _BITS, _GROUPS = (2, 3, 4, 5, 6, 8), (32, 64, 128)
@@ -417,7 +320,7 @@ def _vision(values: Mapping[str, Any]) -> Mapping[str, Any] | None:
         return part or None
     embed_dim, ratio = part.get("embed_dim", 1280), part.get("mlp_ratio", 4)
     for name, value in (("embed_dim", embed_dim), ("mlp_ratio", ratio)):
-        _demand(type(value) in (int, float), f"vision_config.{name}", value, "a number")
+        demand(type(value) in (int, float), f"vision_config.{name}", value, "a number")
     renamed = {_QWEN2_NAMES.get(name, name): value for name, value in part.items()}
     return {
         "hidden_act": _ACTIVATIONS["qwen2_vl"],
@@ -433,7 +336,7 @@ def _vision(values: Mapping[str, Any]) -> Mapping[str, Any] | None:
 def _part(values: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     """Return the settings nested under `name`, none where it is absent or null."""
     part = values.get(name) or {}
-    _demand(isinstance(part, Mapping), name, part, "a mapping of settings")
+    demand(isinstance(part, Mapping), name, part, "a mapping of settings")
     return typing.cast(Mapping[str, Any], part)
 
 

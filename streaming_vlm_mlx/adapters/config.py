@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from streaming_vlm_mlx.config import FromDict
 from streaming_vlm_mlx.errors import SvmError
+from streaming_vlm_mlx.from_dict import FromDict
 
 Kind = Literal["lora", "dora"]
 

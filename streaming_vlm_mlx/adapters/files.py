@@ -18,8 +18,8 @@ import yaml
 from streaming_vlm_mlx.adapters.config import LoraConfig
 from streaming_vlm_mlx.adapters.layers import adapted_layers, adapter_arrays, attach
 from streaming_vlm_mlx.atomic import replacing_folder, write_text
-from streaming_vlm_mlx.config import FromDict
 from streaming_vlm_mlx.errors import SvmError
+from streaming_vlm_mlx.from_dict import FromDict
 from streaming_vlm_mlx.locate import STREAM
 from streaming_vlm_mlx.model.checkpoint import Checkpoint
 from streaming_vlm_mlx.model.names import hub_name

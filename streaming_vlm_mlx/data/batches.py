@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from streaming_vlm_mlx.config import FromDict
 from streaming_vlm_mlx.data.collate import Tokens, collate, plan_rows
 from streaming_vlm_mlx.data.loading import FrameJob, PixelValues
 from streaming_vlm_mlx.data.record import StreamingRecord
@@ -18,6 +17,7 @@ from streaming_vlm_mlx.data.samples import IGNORED, Sample, SampleBuilder
 from streaming_vlm_mlx.data.windows import Windows
 from streaming_vlm_mlx.data.workers import FramePool
 from streaming_vlm_mlx.errors import SvmError
+from streaming_vlm_mlx.from_dict import FromDict
 
 Numbers = npt.NDArray[np.int64]
 

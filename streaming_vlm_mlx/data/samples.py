@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from streaming_vlm_mlx.config import FromDict, PixelConfig, StreamConfig
+from streaming_vlm_mlx.config import PixelConfig, StreamConfig
 from streaming_vlm_mlx.data.grids import grid_thw
 from streaming_vlm_mlx.data.record import StreamingRecord, Turn
+from streaming_vlm_mlx.from_dict import FromDict
 from streaming_vlm_mlx.stream.spans import new_span, positions
 from streaming_vlm_mlx.text.layout import Layout
 from streaming_vlm_mlx.text.tokenizer import Tokenizer

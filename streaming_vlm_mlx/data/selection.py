@@ -7,10 +7,10 @@ from typing import Literal
 
 import numpy as np
 
-from streaming_vlm_mlx.config import FromDict
 from streaming_vlm_mlx.data.annotations import Annotation
 from streaming_vlm_mlx.data.lines import Offsets
 from streaming_vlm_mlx.errors import SvmError
+from streaming_vlm_mlx.from_dict import FromDict
 
 Split = Literal["all", "train", "valid"]
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
-from streaming_vlm_mlx.config import FromDict
 from streaming_vlm_mlx.errors import SvmError
+from streaming_vlm_mlx.from_dict import FromDict
 from streaming_vlm_mlx.stream.events import Memory, SecondDone, Timings
 
 VERSION = 1

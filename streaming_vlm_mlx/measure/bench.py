@@ -8,8 +8,9 @@ import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
 
-from streaming_vlm_mlx.config import FromDict, Mode, ModelConfig, StreamConfig, read_yaml
+from streaming_vlm_mlx.config import Mode, ModelConfig, StreamConfig, read_yaml
 from streaming_vlm_mlx.errors import SvmError
+from streaming_vlm_mlx.from_dict import FromDict
 from streaming_vlm_mlx.measure.memory import read_memory
 from streaming_vlm_mlx.stream.load import random_parts
 from streaming_vlm_mlx.stream.session import Second, Session, Spoken

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from streaming_vlm_mlx.adapters.config import LoraConfig
-from streaming_vlm_mlx.config import FromDict, ModelConfig, PixelConfig, StreamConfig, read_yaml
+from streaming_vlm_mlx.config import ModelConfig, PixelConfig, StreamConfig, read_yaml
 from streaming_vlm_mlx.data.batches import BatchConfig
 from streaming_vlm_mlx.errors import SvmError
+from streaming_vlm_mlx.from_dict import FromDict
 from streaming_vlm_mlx.train.schedule import ScheduleConfig
 
 HeadKind = Literal["picture", "patch", "place"]

@@ -3,8 +3,8 @@
 import math
 from dataclasses import dataclass
 
-from streaming_vlm_mlx.config import FromDict
 from streaming_vlm_mlx.errors import SvmError
+from streaming_vlm_mlx.from_dict import FromDict
 
 
 @dataclass(frozen=True)

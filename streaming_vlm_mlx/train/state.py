@@ -26,9 +26,9 @@ from mlx.utils import tree_flatten, tree_unflatten
 
 from streaming_vlm_mlx.adapters.files import SETTINGS
 from streaming_vlm_mlx.atomic import write_text
-from streaming_vlm_mlx.config import FromDict
 from streaming_vlm_mlx.data.batches import Position
 from streaming_vlm_mlx.errors import SvmError
+from streaming_vlm_mlx.from_dict import FromDict
 from streaming_vlm_mlx.model.checkpoint import CONFIG
 
 VERSION = 1
