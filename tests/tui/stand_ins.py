@@ -1,13 +1,15 @@
-"""What the player needs, without a model, a video or a clock of its own."""
+"""What the player needs, without a model, a video or a clock of its own; and the player on it, with hands."""
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from textual import events
 from textual.pilot import Pilot
+from textual.widgets import Static
 
 from streaming_vlm_mlx.config import StreamConfig
 from streaming_vlm_mlx.errors import SvmError
@@ -26,10 +28,16 @@ from streaming_vlm_mlx.stream.events import (
     Timings,
 )
 from streaming_vlm_mlx.video.chunk import Chunk
+from tui.app import PlayerApp
 from tui.conductor import Commentator
 from tui.program import Note, Program
+from tui.screens.player import PlayerScreen
+from tui.transcript import Row, Timed
+from tui.widgets.title import Title
+from tui.widgets.transcript_view import TranscriptView
 
 RECORD = SessionRecord(created="2026-01-02T03:04:05+00:00", clip="match.mp4", model="run1", settings={})
+TRUTH: tuple[Timed, ...] = ((0.2, 0.5, "second"), (0.6, 0.9, "nil"), (1.2, 1.5, "second"), (1.6, 1.9, "1"))
 MB = 1_000_000
 # Seconds after which what a test waits for will not come.
 PATIENCE = 60.0
@@ -242,3 +250,62 @@ def program(
         endings=(".vtt", ".json"),
     )
     return replace(made, **changes)  # type: ignore[arg-type]
+
+
+def truth(note: Note) -> tuple[Timed, ...]:
+    return TRUTH
+
+
+class Player:
+    """The player under test, with hands on its clock and commentator."""
+
+    def __init__(self, app: PlayerApp, pilot: Pilot[None], clock: Clock, engine: Scripted) -> None:
+        self.app, self.pilot, self.clock, self.engine = app, pilot, clock, engine
+
+    @property
+    def screen(self) -> PlayerScreen:
+        screen = self.app.screen_stack[0]
+        assert isinstance(screen, PlayerScreen)
+        return screen
+
+    @property
+    def position(self) -> float:
+        return self.screen.conductor.playhead.position
+
+    @property
+    def rows(self) -> list[Row]:
+        return list(self.screen.query_one(TranscriptView).rows)
+
+    @property
+    def title(self) -> str:
+        return self.screen.query_one(Title).render().plain
+
+    @property
+    def notice(self) -> str:
+        return str(self.screen.query_one("#notice", Static).content)
+
+    async def pass_time(self, seconds: float) -> None:
+        """Let `seconds` pass, in ticks of a quarter."""
+        for _ in range(round(4 * seconds)):
+            self.clock.now += 0.25
+            self.screen.tick()
+        await settle(self.pilot)
+
+    async def press(self, *keys: str) -> None:
+        await press(self.pilot, *keys)
+
+    async def read_truth(self) -> None:
+        """Wait until the true transcript is read, which is done on a thread."""
+        await until(lambda: self.screen.stage.transcript.truth)
+
+    async def speak(self, count: int) -> None:
+        """Play the first `count` seconds, each spoken."""
+        for number in range(count):
+            await self.engine.until_spoken(number)
+            if number + 1 < count:
+                await self.pass_time(1)
+        await settle(self.pilot)
+
+
+# Begins a player; the keywords change its program.
+Play = Callable[..., AbstractAsyncContextManager[Player]]
