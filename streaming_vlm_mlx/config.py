@@ -340,14 +340,14 @@ def _part(values: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     return typing.cast(Mapping[str, Any], part)
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
-    """Return the mapping in the YAML file `path`; an empty file is an empty mapping.
+def read_yaml(path: Path, loader: type[yaml.SafeLoader] = yaml.SafeLoader) -> dict[str, Any]:
+    """Return the mapping in the YAML file `path`, as `loader` makes it; an empty file is an empty mapping.
 
     Raises:
         SvmError: the file is absent, is not YAML, or holds something other than a mapping.
     """
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = yaml.load(path.read_text(encoding="utf-8"), loader)
     except OSError as error:
         raise SvmError(f"{path} can not be read: {error.strerror}.") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:

@@ -1,15 +1,10 @@
-"""A training run's settings. A wrong key costs hours when it is ignored, so here none is."""
+"""A training run's settings."""
 
-import dataclasses
-import difflib
-import typing
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal
 
 from streaming_vlm_mlx.adapters.config import LoraConfig
-from streaming_vlm_mlx.config import ModelConfig, PixelConfig, StreamConfig, read_yaml
+from streaming_vlm_mlx.config import PixelConfig, StreamConfig
 from streaming_vlm_mlx.data.batches import BatchConfig
 from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.from_dict import FromDict
@@ -240,47 +235,3 @@ class TrainConfig(FromDict):
             SvmError: names the setting.
         """
         self.learnt_stream().merged(self.stream)
-
-
-def read_train_config(path: Path) -> TrainConfig:
-    """Read a run's YAML.
-
-    Raises:
-        SvmError: the file is absent or damaged, has a key that is no setting, or a value that does not fit one.
-    """
-    values = read_yaml(path)
-    for key, near in _unknown(TrainConfig, values, ""):
-        hint = f"; did you mean {near!r}?" if near else "."
-        raise SvmError(f"{path}: there is no setting {key!r}{hint}")
-    try:
-        return TrainConfig.from_dict(values)
-    except SvmError as error:
-        raise SvmError(f"{path}: {error}") from error
-
-
-def _unknown(part: type, values: object, above: str) -> Iterator[tuple[str, str]]:
-    """Yield the dotted keys in `values` that `part` has no field for, each with a field of nearly that name or ""."""
-    if not isinstance(values, Mapping):
-        return
-    hints = typing.get_type_hints(part) | _OPEN.get(part, {})
-    for key, value in values.items():
-        if key not in hints:
-            near = difflib.get_close_matches(str(key), hints, 1)
-            yield f"{above}{key}", near[0] if near else ""
-            continue
-        inner = _part_of(hints[key])
-        items = value if isinstance(value, list) else [value]
-        for item in items if inner else ():
-            yield from _unknown(typing.cast(type, inner), item, f"{above}{key}.")
-
-
-# Settings that are laid over those of another part, and so have its keys.
-_OPEN: dict[type, dict[str, Any]] = {StartConfig: {"sizes": ModelConfig}, TrainConfig: {"stream": StreamConfig}}
-
-
-def _part_of(hint: Any) -> type | None:
-    """Return the dataclass in `hint`, which may be optional or a tuple of many."""
-    for candidate in (hint, *typing.get_args(hint)):
-        if isinstance(candidate, type) and dataclasses.is_dataclass(candidate):
-            return candidate
-    return None

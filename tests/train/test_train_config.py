@@ -5,7 +5,8 @@ import yaml
 
 from streaming_vlm_mlx.config import PixelConfig
 from streaming_vlm_mlx.errors import SvmError
-from streaming_vlm_mlx.train.config import HeadConfig, TrainConfig, read_train_config
+from streaming_vlm_mlx.train.config import HeadConfig, TrainConfig
+from streaming_vlm_mlx.train.config_file import read_train_config
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs" / "train").glob("*.yaml"))
 
@@ -60,7 +61,7 @@ def test_a_key_that_is_no_setting_is_named(text: str, tmp_path: Path) -> None:
     with pytest.raises(SvmError) as caught:
         read(tmp_path, text)
     message = str(caught.value)
-    assert message.startswith(f"{tmp_path / 'run.yaml'}: there is no setting '{key}'")
+    assert message.startswith(f"{tmp_path / 'run.yaml'}:1: there is no setting '{key}'")
     assert near in message
     assert ("did you mean" in message) == bool(near)
 
@@ -96,6 +97,36 @@ def test_a_value_that_does_not_fit_is_named(text: str, tmp_path: Path) -> None:
     assert str(tmp_path / "run.yaml") in str(caught.value)
     assert WRONG[text] in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+PLACES = {
+    "data:\n  seconds: 8\noptimizer:\n  lerning_rate: 1": "4: there is no setting",
+    "# a run\n\nfreeze:\n  - 1": "3: TrainConfig.freeze is 1",
+    "data:\n  seconds: 8\n  pixels: {min_pixels: 784,\n    max_pixels: many}": "4: PixelConfig.max_pixels is",
+    "seed: 1\nauxiliary:\n  heads:\n  - {name: a}\n  - name: b\n    kind: pixel": "6: HeadConfig.kind is 'pixel'",
+    "seed: 1\nauxiliary:\n  heads:\n  - {name: a}\n  - {name: a}": "3: auxiliary.heads: two heads",
+    "seed: 1\nsaving:\n  keep: 0": "3: saving.keep is 0",
+    "seed: 1\nstream:\n  window: 0": "3: window is 0",
+    # What a "<<" brings in stands where it was written; a setting of the same name is the one that counts.
+    "saving: &often\n  every: 5\nevaluation:\n  <<: *often": "2: there is no setting 'evaluation.every'",
+    "data:\n  batches: &some {pool: few}\nstream: {}\nlora:\n  <<: *some": "2: there is no setting 'lora.pool'",
+    "data: &d\n  seconds: 8\n  text_sink: none\nseed: 1": "3: DataConfig.text_sink is 'none'",
+    # Either alone would do: the part is at fault.
+    "seed: 1\nschedule:\n  steps: 50\n  warmup_steps: 60": "2: schedule.warmup_steps is 60",
+}
+
+
+@pytest.mark.parametrize("text", PLACES)
+def test_the_line_is_told(text: str, tmp_path: Path) -> None:
+    with pytest.raises(SvmError) as caught:
+        read(tmp_path, text)
+    assert str(caught.value).startswith(f"{tmp_path / 'run.yaml'}:{PLACES[text]}")
+
+
+def test_what_overrides_a_merged_value_is_what_counts(tmp_path: Path) -> None:
+    text = "optimizer: &o {learning_rate: 0.5}\nschedule: {<<: {steps: never, warmup_steps: 5}, steps: 40}"
+    config = read(tmp_path, text)
+    assert (config.schedule.steps, config.schedule.warmup_steps) == (40, 5)
 
 
 def test_an_absent_file_is_named(tmp_path: Path) -> None:

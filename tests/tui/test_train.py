@@ -54,7 +54,7 @@ REFUSED = {
     "--out a": "say how to train with --config",
     "--out a --resume": "train.yaml can not be read",
     "--out a --config absent.yaml": "absent.yaml can not be read",
-    "--out a --config wrong.yaml": "wrong.yaml: there is no setting 'optimizer.lr'",
+    "--out a --config wrong.yaml": "wrong.yaml:1: there is no setting 'optimizer.lr'",
     "--out a --config empty.yaml": "there is nothing to learn from: name a file of records",
     "--out a --config empty.yaml --steps 0": "schedule.steps is 0",
     "--out a --config empty.yaml --records absent.jsonl": "absent.jsonl",

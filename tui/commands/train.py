@@ -95,7 +95,7 @@ def _cores(machine: "Backend") -> int:
 
 def _config(args: argparse.Namespace) -> "TrainConfig":
     """Return the settings of --config, or of the run to go on with, under the other options."""
-    from streaming_vlm_mlx.train.config import read_train_config
+    from streaming_vlm_mlx.train.config_file import read_train_config
     from streaming_vlm_mlx.train.state import RunFolder
 
     path = args.config
@@ -148,7 +148,7 @@ def _benchmark(args: argparse.Namespace, machine: "Backend") -> int:
     from statistics import median
 
     from streaming_vlm_mlx.train.benchmark import default_config, measure
-    from streaming_vlm_mlx.train.config import read_train_config
+    from streaming_vlm_mlx.train.config_file import read_train_config
 
     config = read_train_config(args.config) if args.config else default_config()
     cores = _cores(machine)
