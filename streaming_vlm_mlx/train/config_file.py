@@ -1,4 +1,4 @@
-"""A training run's YAML. A key that is no setting would cost hours if it were passed over; what is off is told by line."""
+"""A training run's YAML. A key that is no setting costs hours if it is passed over; what is off is told by line."""
 
 import difflib
 import typing

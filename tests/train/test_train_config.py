@@ -111,6 +111,8 @@ PLACES = {
     "saving: &often\n  every: 5\nevaluation:\n  <<: *often": "2: there is no setting 'evaluation.every'",
     "data:\n  batches: &some {pool: few}\nstream: {}\nlora:\n  <<: *some": "2: there is no setting 'lora.pool'",
     "data: &d\n  seconds: 8\n  text_sink: none\nseed: 1": "3: DataConfig.text_sink is 'none'",
+    # These few steps alone would be refused, for the warm-up that nobody set.
+    "schedule:\n  steps: 10\n  warmup_steps: 5\nsaving:\n  keep: 0": "5: saving.keep is 0",
     # Either alone would do: the part is at fault.
     "seed: 1\nschedule:\n  steps: 50\n  warmup_steps: 60": "2: schedule.warmup_steps is 60",
 }
