@@ -1,7 +1,6 @@
 import contextlib
 import dataclasses
 import importlib.metadata
-import inspect
 import json
 import os
 import pty
@@ -16,8 +15,7 @@ import pytest
 
 from streaming_vlm_mlx import backend
 from streaming_vlm_mlx.errors import SvmError
-from streaming_vlm_mlx.locate import locate
-from tui import cli, diagnosis, folders
+from tui import cli, diagnosis
 from tui.commands import doctor
 from tui.diagnosis import Compute, Diagnosis, Machine, Terminal
 
@@ -141,20 +139,3 @@ def test_only_variables_that_matter_and_are_set_are_named() -> None:
     found = diagnosis.diagnose({"OMP_NUM_THREADS": "1", "HOME": "/x"}, lambda: float(next(ticks)))
     assert found.variables == {"OMP_NUM_THREADS": "1"}
     assert ("variable", "OMP_NUM_THREADS=1") in doctor.rows(found)
-
-
-@pytest.mark.parametrize(
-    ("environ", "folder"),
-    [
-        ({}, "/home/x/.local/state/svm-tui"),
-        ({"XDG_STATE_HOME": "/state"}, "/state/svm-tui"),
-        ({"XDG_STATE_HOME": "relative/is/ignored"}, "/home/x/.local/state/svm-tui"),
-        ({"XDG_STATE_HOME": ""}, "/home/x/.local/state/svm-tui"),
-    ],
-)
-def test_state_lies_where_xdg_says(environ: dict[str, str], folder: str) -> None:
-    assert folders.state_folder(environ, Path("/home/x")) == Path(folder)
-
-
-def test_checkpoints_are_where_the_engine_looks() -> None:
-    assert inspect.signature(locate).parameters["root"].default == folders.CHECKPOINTS

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from streaming_vlm_mlx.errors import SvmError
+from tui.folders import cache_folder
 from tui.keeping import check_writable
 from tui.setup import add_model_arguments, make_engine, settle
 
@@ -79,12 +80,6 @@ def _as_viewed(args: argparse.Namespace) -> argparse.Namespace:
     add_model_arguments(parser)
     named = {name: getattr(args, name) for name in ("ckpt", "adapter", "config")}
     return argparse.Namespace(**{**vars(parser.parse_args([])), **named})
-
-
-def cache_folder(environ: Mapping[str, str], home: Path) -> Path:
-    """Return the folder for what can be made again, by the XDG base directory rules."""
-    base = environ.get("XDG_CACHE_HOME") or ""
-    return (Path(base) if base.startswith("/") else home / ".cache") / "svm-tui"
 
 
 def _open(args: argparse.Namespace) -> "tuple[int, contextlib.AbstractContextManager[Iterator[Entry]]]":
