@@ -6,12 +6,14 @@ vision heads are taught, see `train.targets`), ``matches_with_seeks.jsonl`` with
 """
 
 import json
+import os
 import signal
+import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import Any
 
@@ -165,10 +167,7 @@ def _each(
     if workers == 1:
         yield from (make_match(folder, sport, seed, seconds, every) for seed in seeds)
         return
-    # Ctrl-C is for the parent, which lets matches that are being filmed end and starts no more.
-    with ProcessPoolExecutor(
-        workers, get_context("spawn"), initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_IGN)
-    ) as pool:
+    with ProcessPoolExecutor(workers, get_context("spawn"), initializer=_obey) as pool:
         jobs = [pool.submit(make_match, folder, sport, seed, seconds, every) for seed in seeds]
         try:
             yield from (job.result() for job in as_completed(jobs))
@@ -177,3 +176,17 @@ def _each(
         finally:
             for job in jobs:
                 job.cancel()
+
+
+def _obey() -> None:
+    """Leave Ctrl-C to the parent, which lets films under way end; where it was killed, end with it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = parent_process()
+    if parent:
+        parent.join()
+        # A pool's worker waits for work and for nothing else: no exception would end it.
+        os._exit(1)

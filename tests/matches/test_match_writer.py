@@ -1,5 +1,10 @@
 import argparse
+import contextlib
 import json
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import av
@@ -13,6 +18,8 @@ from streaming_vlm_mlx.matches.writer import ANNOTATIONS, INDEX, Made, check, ma
 from tui.commands import matches as command
 
 SECONDS = 3.0
+# Seconds after which what a test waits for will not come.
+PATIENCE = 60.0
 
 
 @pytest.fixture(scope="module")
@@ -107,6 +114,24 @@ def test_workers_make_the_same(folder: Path, tmp_path: Path) -> None:
     assert {m.clip.name for m in made} == {"match_000003.mp4", "match_000004.mp4"}
     for name in ("match_000003.mp4", "match_000004.truth.json", ANNOTATIONS, INDEX):
         assert (tmp_path / name).read_bytes() == (folder / name).read_bytes()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_workers_end_with_a_parent_that_is_killed(number: signal.Signals, tmp_path: Path) -> None:
+    words = ["matches", str(tmp_path), "--count", "500", "--seconds", "1", "--workers", "2"]
+    parent = subprocess.Popen(
+        [sys.executable, "-m", "tui.cli", *words], stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
+    try:
+        assert parent.stdout
+        assert parent.stdout.readline().startswith(str(tmp_path))
+        parent.send_signal(number)
+        # Workers have the same output: it ends when the last of them does.
+        parent.communicate(timeout=PATIENCE)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(parent.pid, signal.SIGKILL)
+    assert parent.returncode == -number
 
 
 @pytest.mark.parametrize(
