@@ -1,6 +1,5 @@
 """The recorded cases of the published program, through the command that runs them; and that this can fail."""
 
-import importlib.util
 import json
 import os
 import re
@@ -18,6 +17,7 @@ import pytest
 
 from streaming_vlm_mlx.model.vlm import VisionLanguageModel
 from streaming_vlm_mlx.stream.session import Session
+from tests.modules import load_module
 
 SCRIPT = Path(__file__).with_name("conformance.py")
 CASES = ["balanced", "text_longer", "vision_longer", "append", "full_attention", "recompute"]
@@ -28,13 +28,7 @@ Chunk = dict[str, Any]
 @pytest.fixture(scope="module")
 def conformance() -> ModuleType:
     """The command as a module; it makes the model of a seed once."""
-    spec = importlib.util.spec_from_file_location("conformance_command", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    # Its dataclasses look for their module.
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
+    module = load_module(SCRIPT, "conformance_command")
     make_model, models = module.make_model, dict[int, VisionLanguageModel]()
 
     def make_once(folder: Path, recipe: ModuleType, seed: int) -> VisionLanguageModel:

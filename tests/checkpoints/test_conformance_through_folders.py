@@ -1,7 +1,5 @@
 """The recorded cases once more, on weights that went to Hugging Face's layout and back, and on packed ones."""
 
-import importlib.util
-import sys
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -19,6 +17,7 @@ from streaming_vlm_mlx.model.vlm import VisionLanguageModel
 from streaming_vlm_mlx.stream.sampler import penalise
 from streaming_vlm_mlx.text.tokenizer import Tokenizer
 from streaming_vlm_mlx.text.vocabulary import FullVocabulary
+from tests.modules import load_module
 
 SCRIPT = Path(__file__).parents[1] / "conformance.py"
 CASES = ["balanced", "text_longer", "vision_longer", "append", "full_attention", "recompute"]
@@ -27,14 +26,7 @@ CASES = ["balanced", "text_longer", "vision_longer", "append", "full_attention",
 @pytest.fixture(scope="module")
 def conformance() -> ModuleType:
     """The command that runs the cases, as a module."""
-    spec = importlib.util.spec_from_file_location("conformance_of_folders", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    # Its dataclasses look for their module.
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    return load_module(SCRIPT, "conformance_of_folders")
 
 
 class Models:

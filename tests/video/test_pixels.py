@@ -1,4 +1,3 @@
-import importlib.util
 import json
 from pathlib import Path
 from types import ModuleType
@@ -11,18 +10,14 @@ from hypothesis import strategies as st
 from streaming_vlm_mlx.config import PixelConfig
 from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.video.pixels import patchify, resize_frames, smart_resize, to_patches
+from tests.modules import load_module
 
 CONFIG = PixelConfig()
 CASES = ("append", "balanced", "full_attention", "recompute", "text_longer", "vision_longer")
 
 
 def load_recipe(shared: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location("recipe", shared / "conformance" / "recipe.py")
-    assert spec
-    assert spec.loader
-    recipe = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(recipe)
-    return recipe
+    return load_module(shared / "conformance" / "recipe.py", "recipe_of_pixels")
 
 
 def noise(count: int, height: int, width: int, seed: int = 0) -> np.ndarray:
