@@ -85,6 +85,29 @@ def check_fits(config: ModelConfig, folder: Path, stream: StreamConfig, dtype: m
         raise SvmError(f"{folder} {refusal(budget, ways_out(config, stream, dtype, gpu), limit)}")
 
 
+def check_trains(config: ModelConfig, folder: Path, dtype: mx.Dtype, moving: int, limit: int) -> None:
+    """Refuse to train a model of which what stands in memory from end to end takes more than `limit` bytes.
+
+    Args:
+        config: the model's sizes.
+        folder: the checkpoint's, to be named.
+        dtype: that its weights are held in.
+        moving: how many of them are trained; of each a gradient and AdamW's two means are held, in float32.
+        limit: bytes that there are.
+
+    Raises:
+        SvmError: says what it takes and what takes less.
+    """
+    weights, learning = _weights(config, dtype), 3 * moving * mx.float32.size
+    if weights + learning > limit:
+        parts = f"weights {_gib(weights)}, gradients and AdamW's means {_gib(learning)}"
+        way_out = "train adapters with --lora" if moving else "take fewer bits (svm-tui convert-ckpt --bits)"
+        raise SvmError(
+            f"{folder} needs {_gib(weights + learning)} and more to be trained ({parts}) and there are {_gib(limit)}; "
+            f"{way_out}, or take a smaller model."
+        )
+
+
 def estimate(config: ModelConfig, stream: StreamConfig, dtype: mx.Dtype, gpu: bool) -> Budget:
     """Add up what a model of `config` takes while it streams under `stream`, computing in `dtype`.
 

@@ -6,18 +6,20 @@ from pathlib import Path
 
 import mlx.core as mx
 
+from streaming_vlm_mlx.checkpoints.budget import check_trains, memory_limit
 from streaming_vlm_mlx.config import StreamConfig
 from streaming_vlm_mlx.data.record_file import RecordFile
 from streaming_vlm_mlx.data.samples import SampleBuilder, SampleConfig
 from streaming_vlm_mlx.data.windows import Windows
 from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.locate import locate
-from streaming_vlm_mlx.model.checkpoint import Checkpoint, load_checkpoint
+from streaming_vlm_mlx.model.checkpoint import Checkpoint, fill, open_checkpoint
 from streaming_vlm_mlx.model.tiny import seed_weights, tiny_config
 from streaming_vlm_mlx.model.vlm import VisionLanguageModel
 from streaming_vlm_mlx.text.tokenizer import Tokenizer
 from streaming_vlm_mlx.text.vocabulary_build import build, count_ids
 from streaming_vlm_mlx.train.config import TrainConfig
+from streaming_vlm_mlx.train.optimizer import freeze
 
 # Enough to know what is said; a vocabulary needs no more.
 _COUNTED_RECORDS = 20_000
@@ -63,16 +65,23 @@ def make_builder(checkpoint: Checkpoint, config: TrainConfig) -> SampleBuilder:
     return SampleBuilder(checkpoint.tokenizer, sample, checkpoint.vocabulary)
 
 
-def begin(config: TrainConfig, files: Sequence[RecordFile], dtype: mx.Dtype = mx.float32) -> Checkpoint:
+def begin(
+    config: TrainConfig, files: Sequence[RecordFile], dtype: mx.Dtype = mx.float32, limit: int | None = None
+) -> Checkpoint:
     """Return the model that the run begins with, in float32; one that stands still in `dtype`.
 
+    Args:
+        config: the run's settings.
+        files: its records.
+        dtype: what it computes in.
+        limit: as `load_to_train` takes it.
+
     Raises:
-        SvmError: the checkpoint can not be read, or the sizes do not fit one another.
+        SvmError: the checkpoint can not be read or trained, or the sizes do not fit one another.
     """
     stream = make_stream(config, files)
     if config.start.checkpoint is not None:
-        kept = mx.float32 if config.lora is None else dtype
-        return replace(load_checkpoint(locate(config.start.checkpoint), kept), stream=stream)
+        return replace(load_to_train(locate(config.start.checkpoint), config, dtype, limit), stream=stream)
     if config.lora is not None:
         raise SvmError("lora: there is no checkpoint to adapt; name one in start.checkpoint, or with --ckpt.")
     tokenizer = Tokenizer.load()
@@ -83,6 +92,33 @@ def begin(config: TrainConfig, files: Sequence[RecordFile], dtype: mx.Dtype = mx
     model = VisionLanguageModel(sizes)
     seed_weights(model, config.start.seed)
     return Checkpoint(model, tokenizer, vocabulary, stream)
+
+
+def load_to_train(folder: Path, config: TrainConfig, dtype: mx.Dtype, limit: int | None = None) -> Checkpoint:
+    """Read the checkpoint in `folder`, its weights in float32; in `dtype` where adapters alone move.
+
+    Args:
+        folder: the checkpoint's.
+        config: the run's settings.
+        dtype: what the run computes in.
+        limit: bytes that the run may take at the most; what is sure to take more is refused before a weight is read.
+            None for what this machine has for it.
+
+    Raises:
+        SvmError: the checkpoint can not be read, is quantised though its weights shall move, or takes too much memory.
+    """
+    opened = open_checkpoint(folder)
+    if config.lora is None and opened.config.quantization is not None:
+        raise SvmError(
+            f"{folder} is quantised, and packed weights do not move; train an adapter beside them with --lora, "
+            "or begin with the plain model."
+        )
+    held, moving = dtype, 0
+    if config.lora is None:
+        model = VisionLanguageModel(opened.config)
+        held, moving = mx.float32, model.parameter_count() - freeze(model, config.freeze)
+    check_trains(opened.config, folder, held, moving, memory_limit() if limit is None else limit)
+    return fill(opened, folder, held)
 
 
 def make_stream(config: TrainConfig, files: Sequence[RecordFile]) -> StreamConfig:

@@ -2,7 +2,7 @@
 
 import importlib.util
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,15 +15,21 @@ from streaming_vlm_mlx.adapters.files import Adapter, continue_adapter, fingerpr
 from streaming_vlm_mlx.atomic import write_text
 from streaming_vlm_mlx.data.batches import Batches
 from streaming_vlm_mlx.data.complaints import limited
-from streaming_vlm_mlx.data.record_file import RecordFile
 from streaming_vlm_mlx.data.samples import SampleBuilder
 from streaming_vlm_mlx.data.workers import FramePool
 from streaming_vlm_mlx.distributed.ranks import ALONE, Ranks
 from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.locate import locate
-from streaming_vlm_mlx.model.checkpoint import Checkpoint, load_checkpoint
+from streaming_vlm_mlx.model.checkpoint import Checkpoint
 from streaming_vlm_mlx.model.tiny import seed_weights
-from streaming_vlm_mlx.train.beginning import begin, make_builder, make_stream, make_windows, open_records
+from streaming_vlm_mlx.train.beginning import (
+    begin,
+    load_to_train,
+    make_builder,
+    make_stream,
+    make_windows,
+    open_records,
+)
 from streaming_vlm_mlx.train.config import TrainConfig
 from streaming_vlm_mlx.train.crew import hired
 from streaming_vlm_mlx.train.events import Began, Event, Note, Saved
@@ -42,7 +48,14 @@ Say = Callable[[str], None]
 
 
 def train(
-    config: TrainConfig, out: Path, resume: bool, dtype: mx.Dtype, cores: int, watch: Watch, ranks: Ranks = ALONE
+    config: TrainConfig,
+    out: Path,
+    resume: bool,
+    dtype: mx.Dtype,
+    cores: int,
+    watch: Watch,
+    ranks: Ranks = ALONE,
+    limit: int | None = None,
 ) -> Progress:
     """Train under `config` into the folder `out`; return where the run stands when it ends.
 
@@ -55,6 +68,7 @@ def train(
         watch: the world around the run.
         ranks: the machines that take part. Each learns from batches of its own, and one of them writes into `out`,
             which all must see to go on with a run.
+        limit: bytes that the model and its optimizer may take at the most; None for what this machine has for them.
 
     Raises:
         SvmError: settings, records, checkpoint or folder can not be used, or a machine was lost.
@@ -75,7 +89,10 @@ def train(
     # No more than there are rows in an update.
     cores = min(cores, config.data.batches.batch_size * config.optimizer.accumulate)
     is_whole = saving is not None and config.lora is None
-    checkpoint = _saved(saving, config, files) if saving and is_whole else begin(config, files, dtype)
+    if saving and is_whole:
+        checkpoint = replace(load_to_train(saving, config, dtype, limit), stream=make_stream(config, files))
+    else:
+        checkpoint = begin(config, files, dtype, limit)
     blueprint = Blueprint(
         checkpoint.model.config, config.auxiliary.heads, config.freeze, config.recompute, config.lora, config.seed
     )
@@ -137,11 +154,6 @@ def _begin_heads(heads: VisionHeads, config: TrainConfig, say: Say) -> None:
     names = sorted({name.split(".")[1] for name in missing})
     if names:
         say(f"vision heads that begin at random, since {config.start.checkpoint} has none that fit: {', '.join(names)}")
-
-
-def _saved(saving: Path, config: TrainConfig, files: Sequence[RecordFile]) -> Checkpoint:
-    found = load_checkpoint(saving, mx.float32)
-    return replace(found, stream=make_stream(config, files))
 
 
 def _watched(config: TrainConfig, builder: SampleBuilder, say: Say, ranks: Ranks) -> Dataset | None:
