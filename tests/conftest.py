@@ -30,3 +30,21 @@ def shared() -> Path:
 def tokenizer() -> Tokenizer:
     """Qwen's own."""
     return Tokenizer.load()
+
+
+@pytest.fixture(scope="session")
+def untrained(tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint's folder with random weights: it speaks in every second, and means nothing."""
+    import mlx.core as mx
+
+    from streaming_vlm_mlx.config import StreamConfig
+    from streaming_vlm_mlx.model.checkpoint import Checkpoint, save_checkpoint
+    from streaming_vlm_mlx.model.tiny import TinyStreamingDecoder, seed_weights
+    from streaming_vlm_mlx.text.vocabulary_build import preset
+
+    model = TinyStreamingDecoder(4096)
+    seed_weights(model, 3)
+    mx.eval(model.parameters())
+    folder = tmp_path_factory.mktemp("checkpoints") / "untrained"
+    save_checkpoint(folder, Checkpoint(model, tokenizer, preset(tokenizer, 4096), StreamConfig()))
+    return folder

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from streaming_vlm_mlx.errors import SvmError
+from streaming_vlm_mlx.shipped import SAMPLE
 from tui.folders import state_folder
 
 if TYPE_CHECKING:
@@ -50,9 +51,13 @@ def refuge(record: "SessionRecord") -> Path:
 
 
 def stems(out: Path | None, clip: str, created: str) -> tuple[Path, ...]:
-    """Return where a session's files may lie, without endings: `out`, or beside the clip, else the state folder."""
+    """Return where a session's files may lie, without endings: `out`, or beside the clip, else the state folder.
+
+    Beside the sample that comes with the package is no place for them.
+    """
     stamp = created.split("+")[0].replace(":", "").replace("-", "").replace("T", "-")
-    beside = [] if "://" in clip or not Path(clip).is_file() else [Path(clip).with_suffix(f".{stamp}")]
+    own = Path(clip).is_file() and Path(clip) != SAMPLE
+    beside = [Path(clip).with_suffix(f".{stamp}")] if own and "://" not in clip else []
     named = [out.with_suffix("")] if out else beside
     name = re.sub(r"[^\w.-]+", "-", Path(clip).stem).strip("-") or "feed"
     return (*named, state_folder(os.environ, Path.home()) / "sessions" / f"{name}.{stamp}")

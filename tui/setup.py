@@ -7,18 +7,18 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from streaming_vlm_mlx.errors import SvmError
+from streaming_vlm_mlx.shipped import CHECKPOINT
 
 if TYPE_CHECKING:
     from streaming_vlm_mlx.config import StreamConfig
     from streaming_vlm_mlx.stream.engine import Engine
 
-UNTRAINED = "untrained preset"
-
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options that choose a model and its stream's settings."""
-    parser.add_argument("--ckpt", metavar="C", help="a folder, a name below checkpoints/, or a hub id")
+    parser.add_argument(
+        "--ckpt", metavar="C", help="a folder, a name below checkpoints/, or a hub id (default: one that knows matches)"
+    )
     parser.add_argument("--adapter", type=Path, metavar="A", help="a folder of train --lora, to put beside --ckpt")
     parser.add_argument("--query", help="what the viewer asks for, in the first second")
     parser.add_argument("--previous", help="what was said before the clip")
@@ -28,20 +28,20 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, help="where random draws begin (default 0)")
 
 
-def settle(args: argparse.Namespace) -> "tuple[StreamConfig, Path | None]":
+def settle(args: argparse.Namespace) -> "tuple[StreamConfig, Path]":
     """Return the stream's settings and the checkpoint's folder: its own or the adapter's, then --config, then options.
+
+    Without --ckpt that is the checkpoint which comes with the package.
 
     Raises:
         SvmError: there is no such checkpoint, or a setting can not be used.
     """
-    from streaming_vlm_mlx.config import StreamConfig, read_yaml
+    from streaming_vlm_mlx.config import read_yaml
     from streaming_vlm_mlx.locate import STREAM, locate, read_stream_config
 
-    folder = locate(args.ckpt) if args.ckpt else None
-    if args.adapter and not folder:
-        raise SvmError(f"{args.adapter} is an adapter: name the checkpoint that it was trained on with --ckpt.")
+    folder = locate(args.ckpt) if args.ckpt else CHECKPOINT
     settled = args.adapter if args.adapter and (args.adapter / STREAM).is_file() else folder
-    config = read_stream_config(settled) if settled else StreamConfig()
+    config = read_stream_config(settled)
     if args.config:
         config = config.merged(read_yaml(args.config))
     named = {k: getattr(args, k) for k in ("query", "previous", "fps", "kv_bits") if getattr(args, k) is not None}
@@ -50,9 +50,9 @@ def settle(args: argparse.Namespace) -> "tuple[StreamConfig, Path | None]":
 
 
 def make_engine(
-    folder: Path | None, config: "StreamConfig", note: Callable[[str], None], adapter: Path | None = None
+    folder: Path, config: "StreamConfig", note: Callable[[str], None], adapter: Path | None = None
 ) -> "tuple[Engine, str]":
-    """Start an engine on the checkpoint in `folder`, or on untrained weights when there is none; return its name too.
+    """Start an engine on the checkpoint in `folder`; return its name too.
 
     Args:
         folder: the checkpoint's.
@@ -68,28 +68,23 @@ def make_engine(
     machine = backend.prepare()
     from streaming_vlm_mlx.distributed.ranks import join
     from streaming_vlm_mlx.stream.engine import Engine
-    from streaming_vlm_mlx.stream.load import from_folder, from_preset
+    from streaming_vlm_mlx.stream.load import from_folder
 
     if machine.advice:
         note(machine.advice)
-    if folder:
-        name = f"{folder} with {adapter}" if adapter else str(folder)
-        load = from_folder(folder, machine.dtype, config, adapter, partial(join, os.environ))
-        return Engine(load, config), name
-    note("no checkpoint named: random weights speak, and their words mean nothing; name a trained one with --ckpt.")
-    return Engine(from_preset(machine.dtype, config, config.sampling.seed), config), UNTRAINED
+    name = f"{folder} with {adapter}" if adapter else str(folder)
+    load = from_folder(folder, machine.dtype, config, adapter, partial(join, os.environ))
+    return Engine(load, config), name
 
 
-def followed(folder: Path | None, config: "StreamConfig") -> bool:
+def followed(folder: Path, config: "StreamConfig") -> bool:
     """Return False where this process leads; else hold a part of the leader's model until it ends, and return True.
 
     Raises:
-        SvmError: there is no checkpoint to split, or another machine was lost.
+        SvmError: the checkpoint can not be split, or another machine was lost.
     """
     if os.environ.get("MLX_RANK", "0") == "0":
         return False
-    if folder is None:
-        raise SvmError("only a checkpoint can be split over machines; name one with --ckpt.")
     from streaming_vlm_mlx import backend
 
     machine = backend.prepare()

@@ -9,7 +9,8 @@ from streaming_vlm_mlx.errors import SvmError
 from tui.transcript import Timed
 
 RECORDS = ".jsonl"
-ENDINGS = (".vtt", ".srt", ".json", RECORDS)
+# The last is that of a simulated match.
+ENDINGS = (".vtt", ".srt", ".json", RECORDS, ".truth.json")
 
 # Seconds that a transcript may run on behind its clip before it looks like that of another one.
 TAIL = 30.0

@@ -40,8 +40,8 @@ def read_transcript(path: Path) -> Transcript:
     """Read `path` by its suffix: ``.vtt``, ``.srt``, or ``.json``.
 
     JSON may be Whisper's or WhisperX's (``segments``, with ``words`` or without), whisper.cpp's (``transcription``),
-    a session of this program (``seconds``), or a bare list of segments or of ``[start, end, word]``. Where words have
-    no times of their own, they share their part's time evenly.
+    a session of this program (``seconds``), the truth of a simulated match (``words``), or a bare list of segments or
+    of ``[start, end, word]``. Where words have no times of their own, they share their part's time evenly.
 
     Raises:
         SvmError: the file is absent, is none of these, or holds no word.
@@ -112,12 +112,12 @@ def _json_parts(path: Path, content: bytes, skipped: list[str]) -> Iterator[_Par
 
 def _segments(values: Any) -> Sequence[Any]:
     if isinstance(values, dict):
-        for key in ("segments", "seconds", "transcription"):
+        for key in ("segments", "seconds", "transcription", "words"):
             if isinstance(values.get(key), list):
                 return values[key]  # type: ignore[no-any-return]
     if isinstance(values, list):
         return values
-    raise BadSampleError("not a transcript", "no 'segments', 'seconds' or 'transcription' in it")
+    raise BadSampleError("not a transcript", "no 'segments', 'seconds', 'transcription' or 'words' in it")
 
 
 def _timed_texts(segment: Any) -> Iterator[tuple[object, object, object]]:
@@ -127,7 +127,9 @@ def _timed_texts(segment: Any) -> Iterator[tuple[object, object, object]]:
             yield from _timed_words(words, segment.get("start"), segment.get("end"))
         case {"offsets": {"from": int(start), "to": int(end)}, "text": text}:  # whisper.cpp counts milliseconds
             yield start / 1000, end / 1000, text
-        case {"start": start, "end": end, "text": text} | [start, end, text]:
+        case (
+            {"start": start, "end": end, "text": text} | {"start": start, "end": end, "word": text} | [start, end, text]
+        ):
             yield start, end, text
         case _:
             yield None, None, segment

@@ -12,7 +12,7 @@ from streaming_vlm_mlx.config import ModelConfig, StreamConfig
 from streaming_vlm_mlx.distributed.ranks import ALONE, Ranks
 from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.model.checkpoint import fill, open_checkpoint, read_model_config
-from streaming_vlm_mlx.model.tiny import TinyStreamingDecoder, seed_weights
+from streaming_vlm_mlx.model.tiny import seed_weights
 from streaming_vlm_mlx.model.vlm import VisionLanguageModel
 from streaming_vlm_mlx.stream.engine import Loader
 from streaming_vlm_mlx.stream.events import Loading
@@ -21,7 +21,6 @@ from streaming_vlm_mlx.stream.session import Parts
 from streaming_vlm_mlx.text.layout import Layout
 from streaming_vlm_mlx.text.tokenizer import Tokenizer
 from streaming_vlm_mlx.text.vocabulary import FullVocabulary
-from streaming_vlm_mlx.text.vocabulary_build import preset
 
 
 def from_folder(
@@ -69,24 +68,6 @@ def from_folder(
         layout = Layout.of(checkpoint.tokenizer, config.style)
         return folder.name, Parts(
             checkpoint.model, checkpoint.tokenizer, checkpoint.vocabulary, layout, time.perf_counter, ranks
-        )
-
-    return load
-
-
-def from_preset(dtype: mx.Dtype, config: StreamConfig, seed: int, rows: int = 4096) -> Loader:
-    """Return a loader of the laptop's preset with random weights: it runs, but what it says means nothing."""
-
-    def load(report: Callable[[Loading], None]) -> tuple[str, Parts]:
-        report(Loading("random weights", 0, 1))
-        tokenizer = Tokenizer.load()
-        vocabulary = preset(tokenizer, rows)
-        model = TinyStreamingDecoder(len(vocabulary))
-        seed_weights(model, seed)
-        model.set_dtype(dtype)
-        lay_out_for_decode(model)
-        return "untrained preset", Parts(
-            model, tokenizer, vocabulary, Layout.of(tokenizer, config.style), time.perf_counter
         )
 
     return load

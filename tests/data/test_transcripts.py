@@ -34,6 +34,11 @@ class TestJson:
         "content",
         [
             {"text": "He shoots", "segments": [{"start": 0, "end": 2.0, "text": " He shoots"}]},
+            {"words": [[0, 1.0, "He"], [1, 2.0, "shoots"]], "events": []},
+            {
+                "text": "He shoots",
+                "words": [{"word": "He", "start": 0, "end": 1}, {"word": "shoots", "start": 1, "end": 2}],
+            },
             {
                 "seconds": [
                     {"index": 0, "start": 0.0, "end": 1.0, "text": "He"},
@@ -44,7 +49,7 @@ class TestJson:
             [{"start": 0, "end": 2, "text": "He shoots"}],
             [[0, 1, "He"], [1, 2, "shoots"]],
         ],
-        ids=["whisper", "session", "whisper.cpp", "segments", "words"],
+        ids=["whisper", "truth", "openai", "session", "whisper.cpp", "segments", "words"],
     )
     def test_kinds(self, read: Any, content: Any) -> None:
         transcript = read(content)

@@ -13,7 +13,7 @@ from streaming_vlm_mlx.model.checkpoint import Checkpoint, save_checkpoint
 from streaming_vlm_mlx.model.tiny import TinyStreamingDecoder
 from streaming_vlm_mlx.stream.engine import Engine
 from streaming_vlm_mlx.stream.events import Failed, Loading, Ready
-from streaming_vlm_mlx.stream.load import from_folder, from_preset, lay_out_for_decode, random_parts
+from streaming_vlm_mlx.stream.load import from_folder, lay_out_for_decode, random_parts
 from streaming_vlm_mlx.stream.session import Parts, Session
 from streaming_vlm_mlx.text.vocabulary import CompactVocabulary, FullVocabulary
 from tests.small import small_config
@@ -76,26 +76,11 @@ async def test_a_folder_that_is_none_is_told(tmp_path: Path) -> None:
     assert str(tmp_path / "gone" / "config.json") in failed.message
 
 
-def test_the_preset_speaks_by_its_seed() -> None:
-    texts = []
-    for seed in (0, 1):
-        name, parts = from_preset(mx.float32, CONFIG, seed, rows=500)(lambda _: None)
-        assert name == "untrained preset"
-        assert len(parts.vocabulary) == parts.model.config.text_config.vocab_size == 500
-        texts.append(speak(Session(parts, CONFIG), make_second(0)).text)
-    assert texts[0] != texts[1]
-
-
 def test_random_parts_have_every_id_and_the_dtype_asked_for() -> None:
     parts = random_parts(small_config(151_936, tied=True), mx.bfloat16, CONFIG, seed=0)
     assert isinstance(parts.vocabulary, FullVocabulary)
     assert {a.dtype for _, a in parts.model.named_arrays()} == {mx.bfloat16}
     assert speak(Session(parts, CONFIG), make_second(0)).sum.tokens > 0
-
-
-def test_a_preset_without_room_is_refused() -> None:
-    with pytest.raises(SvmError, match="a compact vocabulary of 10 rows"):
-        from_preset(mx.float32, CONFIG, 0, rows=10)(lambda _: None)
 
 
 def test_how_weights_lie_in_memory_changes_no_value() -> None:

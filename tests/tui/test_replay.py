@@ -140,7 +140,7 @@ def test_the_clip_is_looked_for_where_it_was_and_beside_the_session(
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
-        (["play"], "no clip named: svm-tui play CLIP"),
+        (["play"], "needs a terminal to draw on; without one, run 'svm-tui infer'."),
         (
             ["play", "absent.mp4"],
             "needs a terminal to draw on; without one, run 'svm-tui infer absent.mp4'.",

@@ -8,6 +8,7 @@ import webvtt
 
 from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.export.journal import load_session
+from streaming_vlm_mlx.shipped import SAMPLE
 from tests.tui.stand_ins import RECORD, second_done
 from tui.keeping import stems
 from tui.session_log import SessionLog, free_names
@@ -117,5 +118,6 @@ def test_sessions_lie_beside_their_clip_or_where_they_are_told_to(
         refuge / "my.clip.20260102-030405",
     )
     assert stems(tmp_path / "x.srt", str(clip), created)[0] == tmp_path / "x"
+    assert stems(None, str(SAMPLE), created) == (refuge / "match.20260102-030405",)
     assert stems(None, "rtsp://camera/1", created) == (refuge / "1.20260102-030405",)
     assert stems(None, "lavfi:testsrc=rate=30", created) == (refuge / "lavfi-testsrc-rate-30.20260102-030405",)

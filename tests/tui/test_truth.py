@@ -23,7 +23,7 @@ def record(clip: str, *texts: str) -> bytes:
 
 def test_the_transcript_beside_a_clip_is_found(clip: Path) -> None:
     assert find_truth(str(clip)) is None
-    for ending in (".jsonl", ".json", ".srt", ".vtt"):
+    for ending in (".truth.json", ".jsonl", ".json", ".srt", ".vtt"):
         clip.with_suffix(ending).write_text("")
         assert find_truth(str(clip)) == clip.with_suffix(ending)
     assert find_truth("https://example.com/game.mp4") is None

@@ -96,7 +96,7 @@ def test_the_truth_scores_full_marks_and_nothing_without_pictures(knowing, ask, 
     assert (values["blanked"]["team_accuracy"], values["blanked"]["wer"], values["blanked"]["silence"]) == (0, 1, 1)
     assert values["seeds"] == [SEED, SEED + 1]
     assert [row["name"] for row in values["matches"]] == [f"match_{SEED}", f"match_{SEED + 1}"]
-    assert values["settings"]["stream"]["style"] == "inference"
+    assert values["settings"]["stream"]["style"] == "training"
     assert values["versions"]["mlx"]
     assert values["complete"] is True
     assert values["seconds_per_second"] == 0.25
@@ -205,16 +205,9 @@ def test_bad_input_is_one_line_that_names_it(words, told, knowing, tmp_path, cap
     assert knowing.plays == 0
 
 
-def test_matches_are_kept_in_the_users_cache(tmp_path):
-    assert validate.cache_folder({}, tmp_path) == tmp_path / ".cache" / "svm-tui"
-    assert validate.cache_folder({"XDG_CACHE_HOME": "/c"}, tmp_path) == Path("/c/svm-tui")
-    assert validate.cache_folder({"XDG_CACHE_HOME": "here"}, tmp_path) == tmp_path / ".cache" / "svm-tui"
-
-
-def test_random_weights_are_measured_too(ask, capsys):
-    status, values = ask(1)
+def test_random_weights_are_measured_too(ask, untrained):
+    status, values = ask(1, "--ckpt", str(untrained))
     assert status == 0
-    assert values["checkpoint"] == "untrained preset"
+    assert values["checkpoint"] == str(untrained)
     assert values["team_accuracy"] < 1
     assert values["wer"] > 0.5
-    assert "random weights" in capsys.readouterr().err

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from streaming_vlm_mlx.errors import SvmError
+from streaming_vlm_mlx.shipped import SAMPLE, notice
 from tui.keeping import check_writable, new_record, refuge
 from tui.setup import add_model_arguments, followed, make_engine, settle
 
@@ -25,7 +26,11 @@ HELP = "Write a model's commentary on a clip, second by second, to stdout and in
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument(
-        "clip", metavar="CLIP", help="a video file, URL or camera (/dev/video0, avfoundation:0), or records (.jsonl)"
+        "clip",
+        metavar="CLIP",
+        nargs="?",
+        default=str(SAMPLE),
+        help="a video file, URL or camera (/dev/video0, avfoundation:0), or records (.jsonl) (default: a sample)",
     )
     parser.add_argument("--record", type=int, default=0, metavar="N", help="which of the records, from 0 (default 0)")
     add_model_arguments(parser)
@@ -48,6 +53,8 @@ def run(args: argparse.Namespace) -> int:
     if followed(folder, config):
         return 0
     with open_video(args.clip, config.fps) as source:
+        if advice := notice(folder, args.clip):
+            _note(advice)
         engine, name = make_engine(folder, config, _note, args.adapter)
         keeper = Keeper(args.out, new_record(args.clip, name, config))
         try:

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from streaming_vlm_mlx.errors import SvmError
+from streaming_vlm_mlx.shipped import SAMPLE, notice
 from tui.folders import state_folder
 from tui.keeping import new_record, stems
 from tui.player import PACES
 from tui.settings import FILE, fill_in
-from tui.setup import UNTRAINED, add_model_arguments, make_engine, settle
+from tui.setup import add_model_arguments, make_engine, settle
 
 if TYPE_CHECKING:
     from streaming_vlm_mlx.config import StreamConfig
@@ -29,7 +30,9 @@ HELP = "Watch a clip in the terminal, a model's commentary as it is spoken, and 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument("clip", metavar="CLIP", nargs="?", help="a video file, URL or camera (/dev/video0)")
+    parser.add_argument(
+        "clip", metavar="CLIP", nargs="?", help="a video file, URL or camera (/dev/video0) (default: a sample)"
+    )
     parser.add_argument("--truth", type=Path, metavar="F", help="true transcript: .vtt, .srt, .json (default: beside)")
     parser.add_argument("--out", type=Path, metavar="F", help="where to save the session (default: beside the clip)")
     add_options(parser)
@@ -59,9 +62,8 @@ def settings_file() -> Path:
 
 def run(args: argparse.Namespace) -> int:
     """Play the clip; the session is saved however the player ends."""
-    if args.clip is None:
-        raise SvmError("no clip named: svm-tui play CLIP, a video file, a URL or a camera.")
-    check_terminal(interactive(), os.environ.get("TERM", ""), f"svm-tui infer {args.clip}")
+    check_terminal(interactive(), os.environ.get("TERM", ""), f"svm-tui infer {args.clip or ''}".rstrip())
+    args.clip = args.clip or str(SAMPLE)
     fill_in(args, add_options, settings_file(), VIEW)
     config, folder = settle(args)
     watch(_program(args, config, folder), args.theme)
@@ -106,7 +108,7 @@ def check_terminal(there: bool, term: str, instead: str) -> None:
         raise SvmError(f"this terminal can not be drawn on (TERM is '{term}'); run '{instead}'.")
 
 
-def _program(args: argparse.Namespace, config: "StreamConfig", folder: Path | None) -> "Program":
+def _program(args: argparse.Namespace, config: "StreamConfig", folder: Path) -> "Program":
     from streaming_vlm_mlx.video.source import open_video
     from tui.clip import ClipSeconds, Stills
     from tui.program import Program
@@ -115,14 +117,14 @@ def _program(args: argparse.Namespace, config: "StreamConfig", folder: Path | No
     source = open_video(args.clip, config.fps)
     if source.duration is not None and not 0 <= args.start < source.duration:
         raise SvmError(f"{args.clip} runs from 0 to {source.duration:.1f} s; --start {args.start:g} is outside.")
-    record = new_record(args.clip, str(folder or UNTRAINED), config)
+    record = new_record(args.clip, str(folder), config)
     return Program(
         clip=Path(args.clip).name or args.clip,
-        model=folder.name if folder else UNTRAINED,
+        model=folder.name,
         size=source.size,
         seconds=ClipSeconds(source),
         open_stills=None if source.duration is None else partial(Stills, args.clip),
-        make=partial(_make, folder, config, args.adapter),
+        make=partial(_make, folder, config, args.adapter, notice(folder, args.clip)),
         config=config,
         read_truth=partial(read_clip_truth, args.truth, args.clip, source.duration),
         record=record,
@@ -135,7 +137,9 @@ def _program(args: argparse.Namespace, config: "StreamConfig", folder: Path | No
     )
 
 
-def _make(folder: Path | None, config: "StreamConfig", adapter: Path | None, note: "Note") -> "Commentator":
+def _make(folder: Path, config: "StreamConfig", adapter: Path | None, notice: str, note: "Note") -> "Commentator":
+    if notice:
+        note(notice)
     return make_engine(folder, config, note, adapter)[0]
 
 

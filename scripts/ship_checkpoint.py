@@ -1,0 +1,39 @@
+#!/usr/bin/env python
+"""Put a trained checkpoint into the package, in float16 and without the tokenizer that the package has anyway."""
+
+import argparse
+import json
+import shutil
+from pathlib import Path
+
+import mlx.core as mx
+
+from streaming_vlm_mlx.atomic import replacing, replacing_folder
+from streaming_vlm_mlx.model.checkpoint import CONFIG, load_checkpoint
+from streaming_vlm_mlx.model.shards import WEIGHTS
+from streaming_vlm_mlx.shipped import CHECKPOINT
+
+COPIED = ("stream.yaml", "vocabulary.json", "loss.png")
+
+
+def main() -> None:
+    """Replace the shipped checkpoint by the one of the run that is named."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("run", type=Path, help="folder that svm-tui train wrote")
+    run = parser.parse_args().run
+    readme = (CHECKPOINT / "README.md").read_text(encoding="utf-8")
+    model = load_checkpoint(run, mx.float32).model
+    model.set_dtype(mx.float16)
+    config = {**json.loads((run / CONFIG).read_text(encoding="utf-8")), "torch_dtype": "float16"}
+    with replacing_folder(CHECKPOINT) as folder:
+        (folder / CONFIG).write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
+        (folder / "README.md").write_text(readme, encoding="utf-8")
+        mx.save_safetensors(str(folder / WEIGHTS), dict(model.named_arrays()), {"format": "mlx"})
+        for name in COPIED:
+            with replacing(folder / name) as part:
+                shutil.copyfile(run / name, part)
+    print(f"{CHECKPOINT}: {sum(f.stat().st_size for f in CHECKPOINT.iterdir()) / 1e6:.1f} MB")
+
+
+if __name__ == "__main__":
+    main()
