@@ -6,11 +6,11 @@ from pathlib import Path
 
 import mlx.core as mx
 
-from streaming_vlm_mlx.config import ModelConfig, QuantizationConfig, StreamConfig, VisionConfig
+from streaming_vlm_mlx.checkpoints.plan import quantization_for
+from streaming_vlm_mlx.config import ModelConfig, StreamConfig, VisionConfig
 from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.measure.memory import available_memory, machine_memory
 from streaming_vlm_mlx.model.checkpoint import open_checkpoint
-from streaming_vlm_mlx.model.quantization import quantizable
 from streaming_vlm_mlx.model.vlm import VisionLanguageModel
 from streaming_vlm_mlx.stream.cache import KVCache
 
@@ -144,7 +144,7 @@ def ways_out(config: ModelConfig, stream: StreamConfig, dtype: mx.Dtype, gpu: bo
     small = config
     if config.quantization is None:
         for bits in (8, 4):
-            small = replace(config, quantization=_quantization(config, bits))
+            small = replace(config, quantization=quantization_for(config, bits))
             found.append(Change(f"'svm-tui convert-ckpt --bits {bits}'", peak(small, stream)))
     window, text_round = max(stream.window // 2, 1), max(stream.text_round // 2, 1)
     short = replace(stream, window=window, text_round=text_round)
@@ -207,13 +207,6 @@ def _steps(stream: StreamConfig) -> int:
 def _weights(config: ModelConfig, dtype: mx.Dtype) -> int:
     arrays = (array for _, array in VisionLanguageModel(config).named_arrays())
     return sum(a.size * (a.dtype.size if a.dtype == mx.uint32 else dtype.size) for a in arrays)
-
-
-def _quantization(config: ModelConfig, bits: int) -> QuantizationConfig:
-    """Return what ``convert-ckpt --bits`` settles on, layers that do not divide left plain."""
-    size = QuantizationConfig().group_size
-    layers = quantizable(VisionLanguageModel(config))
-    return QuantizationConfig(size, bits, layers={n: False for n, m in layers if m.weight.shape[1] % size})
 
 
 def _vision(vision: VisionConfig | None, stream: StreamConfig, dtype: mx.Dtype, gpu: bool) -> int:

@@ -11,7 +11,7 @@ import mlx.core as mx
 import numpy as np
 
 from streaming_vlm_mlx.atomic import replacing_folder, write_text
-from streaming_vlm_mlx.checkpoints.plan import Conversion, Plan
+from streaming_vlm_mlx.checkpoints.plan import WORDS, Conversion, Plan
 from streaming_vlm_mlx.checkpoints.writing import ShardWriter
 from streaming_vlm_mlx.model.checkpoint import CONFIG
 from streaming_vlm_mlx.model.hub import hub_values
@@ -77,7 +77,7 @@ def _weights(plan: Plan, dtype: mx.Dtype | None, progress: Progress) -> Iterator
             assert opened.config.quantization is not None
             bits, group_size = opened.config.quantization.of(layer) or (0, 0)
             array = mx.dequantize(array, take(f"{layer}.scales"), take(f"{layer}.biases"), group_size, bits)
-        if plan.ids is not None and layer in ("model.embed_tokens", "lm_head"):
+        if plan.ids is not None and layer in WORDS:
             array = _spread(array, plan.ids, plan.config.text_config.vocab_size)
         yield from _packed(name, array, plan)
     progress(len(opened.tensors), len(opened.tensors))

@@ -12,6 +12,7 @@ from streaming_vlm_mlx.text.vocabulary import CompactVocabulary, Ids
 
 # What Hugging Face rounds the rows of Qwen's embedding up to a multiple of.
 _ROUND = 64
+WORDS = ("model.embed_tokens", "lm_head")
 
 
 @dataclass(frozen=True)
@@ -22,18 +23,21 @@ class Conversion:
         source: the folder to read.
         out: the folder to make; nothing may lie there yet.
         bits: of each weight, 4 or 8; None for plain weights in Hugging Face's layout.
-        group_size: weights that share a scale.
+        group_size: weights that share a scale; None for 32 with 8 bits, 64 with 4.
         dtype: of all that is not packed (``float32``, ``float16``, ``bfloat16``); None leaves it.
         keep_vision: the vision tower's weights stay plain.
+        keep_words: the embedding and the head stay plain; None for yes with 8 bits, of which little loss is expected,
+            and no with 4, which are for machines that are short of memory.
         shard_bytes: of a file at most; as much is held in memory.
     """
 
     source: Path
     out: Path
     bits: int | None = None
-    group_size: int = 64
+    group_size: int | None = None
     dtype: str | None = None
     keep_vision: bool = False
+    keep_words: bool | None = None
     shard_bytes: int = 2 << 30
 
 
@@ -83,25 +87,45 @@ def make_plan(job: Conversion) -> Plan:
     return Plan(opened, replace(plain, text_config=text), opened.vocabulary.ids, (note,))
 
 
+def quantization_for(
+    config: ModelConfig,
+    bits: int,
+    group_size: int | None = None,
+    keep_vision: bool = False,
+    keep_words: bool | None = None,
+) -> QuantizationConfig:
+    """Return which layers of a plain model of `config` are packed, and how; the arguments are as in `Conversion`.
+
+    Layers whose inputs do not divide into groups stay plain.
+    """
+    group_size = group_size or (32 if bits == 8 else 64)
+    words_stay = bits == 8 if keep_words is None else keep_words
+    layers = {}
+    for name, layer in quantizable(VisionLanguageModel(config)):
+        kept = keep_vision if name.startswith("visual.") else words_stay and name in WORDS
+        if kept or layer.weight.shape[1] % group_size:
+            layers[name] = False
+    return QuantizationConfig(group_size, bits, layers=layers)
+
+
 def _packed(job: Conversion, opened: Opened, bits: int) -> Plan:
     if opened.config.quantization is not None:
         raise SvmError(f"{job.source} is quantised already; take the plain model, or convert this one without --bits.")
-    layers, uneven = {}, []
-    for name, layer in quantizable(VisionLanguageModel(opened.config)):
-        width = layer.weight.shape[1]
-        is_vision = name.startswith("visual.")
-        if is_vision and job.keep_vision:
-            layers[name] = False
-        elif width % job.group_size and is_vision:
-            layers[name] = False
-            uneven.append(width)
-        elif width % job.group_size:
+    quantization = quantization_for(opened.config, bits, job.group_size, job.keep_vision, job.keep_words)
+    quantization.check()
+    group_size = quantization.group_size
+    widths = {n: m.weight.shape[1] for n, m in quantizable(VisionLanguageModel(opened.config))}
+    uneven = {name: width for name, width in widths.items() if width % group_size}
+    for name, width in uneven.items():
+        if not name.startswith("visual."):
             raise SvmError(
-                f"{job.source}: the {width} inputs of {name} do not divide into groups of {job.group_size}; "
+                f"{job.source}: the {width} inputs of {name} do not divide into groups of {group_size}; "
                 "choose another --group-size."
             )
-    config = replace(opened.config, quantization=QuantizationConfig(job.group_size, bits, layers=layers))
-    assert config.quantization is not None
-    config.quantization.check()
-    note = f"{len(uneven)} layers of the vision tower stay plain: {max(uneven, default=0)} inputs do not divide into "
-    return Plan(opened, config, None, (f"{note}groups of {job.group_size}.",) if uneven else ())
+    notes = []
+    if uneven and not job.keep_vision:
+        notes.append(
+            f"{len(uneven)} layers of the vision tower stay plain: {max(uneven.values())} inputs do not divide into "
+            f"groups of {group_size}."
+        )
+    return Plan(opened, replace(opened.config, quantization=quantization), None, tuple(notes))

@@ -23,7 +23,7 @@ from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.measure.memory import machine_memory
 from streaming_vlm_mlx.model.checkpoint import Checkpoint, save_checkpoint
 from streaming_vlm_mlx.stream.load import from_folder, random_parts
-from streaming_vlm_mlx.stream.session import Second, Session
+from streaming_vlm_mlx.stream.session import Parts, Second, Session
 from streaming_vlm_mlx.text.tokenizer import Tokenizer
 from streaming_vlm_mlx.text.vocabulary_build import preset
 from streaming_vlm_mlx.video.pixels import patchify
@@ -68,9 +68,14 @@ STREAMS = {
 }
 
 
+@pytest.fixture(scope="module")
+def parts() -> Parts:
+    """A model of the sizes `WIDE`."""
+    return random_parts(WIDE, mx.float32, STREAM, seed=0)
+
+
 @pytest.mark.parametrize("stream", STREAMS.values(), ids=STREAMS.keys())
-def test_a_stream_takes_what_was_told(stream: StreamConfig) -> None:
-    parts = random_parts(WIDE, mx.float32, stream, seed=0)
+def test_a_stream_takes_what_was_told(parts: Parts, stream: StreamConfig) -> None:
     session = Session(parts, stream)
     side = int(stream.pixels.max_pixels**0.5) // 28 * 28
     frames = np.random.default_rng(0).integers(0, 255, (2, side, side, 3), dtype=np.uint8)

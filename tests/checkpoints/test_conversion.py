@@ -170,8 +170,8 @@ def test_shards_are_no_larger_than_asked_and_named_in_the_index(save: Save, tmp_
 @pytest.mark.parametrize(("bits", "limit"), [(8, 0.01), (4, 0.2)])
 def test_few_bits(save: Save, tmp_path: Path, bits: int, limit: float, capsys: pytest.CaptureFixture[str]) -> None:
     source, out = save(), tmp_path / "small"
-    words = ["convert-ckpt", str(source), str(out), "--bits", str(bits), "--group-size", "32", "--check"]
-    assert cli.main(words) == 0
+    words = ["convert-ckpt", str(source), str(out), "--bits", str(bits), "--group-size", "32"]
+    assert cli.main([*words, "--no-keep-words", "--check"]) == 0
     said = capsys.readouterr()
     assert "2 layers of the vision tower stay plain: 48 inputs do not divide into groups of 32." in said.err
     assert "check: the likeliest id is the source's at" in said.out
@@ -195,6 +195,23 @@ def test_the_vision_tower_can_stay_plain(save: Save, tmp_path: Path) -> None:
     packed = {n for n, m in model.named_modules() if isinstance(m, nn.QuantizedLinear | nn.QuantizedEmbedding)}
     assert packed
     assert all(name.startswith("model.") for name in packed)
+
+
+@pytest.mark.parametrize(
+    ("bits", "keep", "plain"), [(8, None, True), (4, None, False), (8, False, False), (4, True, True)]
+)
+@pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
+def test_words_stay_plain_with_8_bits_or_where_asked(
+    save: Save, tmp_path: Path, bits: int, keep: bool | None, plain: bool, tied: bool
+) -> None:
+    source = save(sizes(tied=tied))
+    model = model_of(run(source, tmp_path / "small", bits=bits, group_size=32, keep_words=keep))
+    words = {"model.embed_tokens"} | (set() if tied else {"lm_head"})
+    packed = {n for n, m in model.named_modules() if isinstance(m, nn.QuantizedLinear | nn.QuantizedEmbedding)}
+    assert packed & words == (set() if plain else words)
+    assert "model.layers.1.self_attn.o_proj" in packed
+    if plain:
+        assert mx.array_equal(model.model.embed_tokens.weight, model_of(source).model.embed_tokens.weight)
 
 
 def test_packed_weights_are_unpacked_on_the_way_to_hugging_face(save: Save, tmp_path: Path) -> None:

@@ -24,12 +24,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("out", type=Path, metavar="DST", help="folder to make")
     parser.add_argument("--bits", type=int, choices=(4, 8), help="pack each weight into so many bits")
     parser.add_argument(
-        "--group-size", type=int, choices=(32, 64, 128), default=64, help="weights that share a scale (default 64)"
+        "--group-size", type=int, choices=(32, 64, 128), help="weights that share a scale (default: 32; with 4 bits 64)"
     )
     parser.add_argument(
         "--dtype", choices=("float32", "float16", "bfloat16"), help="of what is not packed (default: as it is)"
     )
     parser.add_argument("--keep-vision", action="store_true", help="leave the vision tower's weights plain")
+    parser.add_argument(
+        "--keep-words",
+        action=argparse.BooleanOptionalAction,
+        help="leave the embedding and the head plain (default: with 8 bits, not with 4)",
+    )
     parser.add_argument(
         "--check",
         action="store_true",
@@ -49,7 +54,9 @@ def run(args: argparse.Namespace) -> int:
 
     if args.check and args.bits is None:
         check.needs_torch()
-    job = Conversion(locate(args.source), args.out, args.bits, args.group_size, args.dtype, args.keep_vision)
+    job = Conversion(
+        locate(args.source), args.out, args.bits, args.group_size, args.dtype, args.keep_vision, args.keep_words
+    )
     plan = make_plan(job)
     for note in plan.notes:
         print(note, file=sys.stderr)
