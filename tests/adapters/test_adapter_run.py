@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,11 +21,20 @@ from streaming_vlm_mlx.model.checkpoint import load_checkpoint, save_checkpoint
 from streaming_vlm_mlx.model.quantization import quantize_layers
 from streaming_vlm_mlx.model.vlm import VisionLanguageModel
 from streaming_vlm_mlx.stream.load import from_folder
+from streaming_vlm_mlx.text.tokenizer import Tokenizer
 from streaming_vlm_mlx.train.events import Began, Stepped
 from tests.train.running import Heard, run, write_records
 from tui.cli import main
 
 LORA = {"rank": 2, "scale": 4.0}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _tokenizer_taken_as_read(tokenizer: Tokenizer) -> Iterator[None]:
+    """Read the tokenizer, which takes longer than these models learn, but once."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Tokenizer, "load", lambda _=None: tokenizer)
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -3,10 +3,10 @@
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import mlx.core as mx
 import pytest
-from mlx.utils import tree_flatten
 
 from streaming_vlm_mlx.adapters.config import LoraConfig
 from streaming_vlm_mlx.adapters.layers import attach
@@ -51,7 +51,7 @@ def test_what_is_packed_stays_packed(kind: str, dtype: mx.Dtype) -> None:
     seen: set[mx.Dtype] = set()
     quantized_matmul = mx.quantized_matmul
 
-    def spy(x: mx.array, weight: mx.array, **more: object) -> mx.array:
+    def spy(x: mx.array, weight: mx.array, **more: Any) -> mx.array:
         seen.add(weight.dtype)
         return quantized_matmul(x, weight, **more)
 
@@ -64,7 +64,7 @@ def test_what_is_packed_stays_packed(kind: str, dtype: mx.Dtype) -> None:
     assert mx.isfinite(losses[TEXT]).item()
     assert {name.rpartition(".")[2] for name in slopes} <= {"lora_a", "lora_b", "m"}
     assert any(mx.abs(slope).max() > 0 for slope in slopes.values())
-    for name, array in tree_flatten(model.parameters()):
+    for name, array in model.named_arrays():
         assert array.dtype == before[name].dtype, name
         assert mx.array_equal(array, before[name]), name
 

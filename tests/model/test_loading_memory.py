@@ -44,7 +44,12 @@ mx.reset_peak_memory()
 before = process_memory()
 checkpoint = fill(opened, folder, dtype)
 lay_out_for_decode(checkpoint.model)
-after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+status = Path("/proc/self/status")
+if status.exists():
+    # Linux's ru_maxrss counts in what the process was forked from.
+    after = 1024 * next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+else:
+    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 weights = sum(array.nbytes for _, array in checkpoint.model.named_arrays())
 print(json.dumps({"weights": weights, "grown": after - before, "peak": mx.get_peak_memory()}))
 """
