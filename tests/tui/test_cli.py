@@ -112,7 +112,7 @@ def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["--help"]) == 0
     asked = capsys.readouterr().out
     for name, line in commands.COMMANDS.items():
-        assert f"    {name} " in asked
+        assert [name] in [listed.split()[:1] for listed in asked.splitlines() if listed.startswith("    ")]
         assert line.split()[0] in asked
     assert cli.main([]) == 0
     assert capsys.readouterr().out == asked
@@ -120,7 +120,7 @@ def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.parametrize("name", commands.COMMANDS)
 def test_each_command_is_whole(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    module = importlib.import_module(f"tui.commands.{name}")
+    module = importlib.import_module(f"tui.commands.{name.replace('-', '_')}")
     assert callable(module.run)
     assert cli.main([name, "--help"]) == 0
     shown = capsys.readouterr().out
