@@ -56,7 +56,7 @@ def stems(out: Path | None, clip: str, created: str) -> tuple[Path, ...]:
     Beside the sample that comes with the package is no place for them.
     """
     stamp = created.split("+")[0].replace(":", "").replace("-", "").replace("T", "-")
-    own = Path(clip).is_file() and Path(clip) != SAMPLE
+    own = Path(clip).is_file() and not Path(clip).samefile(SAMPLE)
     beside = [Path(clip).with_suffix(f".{stamp}")] if own and "://" not in clip else []
     named = [out.with_suffix("")] if out else beside
     name = re.sub(r"[^\w.-]+", "-", Path(clip).stem).strip("-") or "feed"

@@ -118,6 +118,7 @@ def test_sessions_lie_beside_their_clip_or_where_they_are_told_to(
         refuge / "my.clip.20260102-030405",
     )
     assert stems(tmp_path / "x.srt", str(clip), created)[0] == tmp_path / "x"
-    assert stems(None, str(SAMPLE), created) == (refuge / "match.20260102-030405",)
+    for sample in (SAMPLE, SAMPLE.parent / ".." / "sample" / SAMPLE.name):
+        assert stems(None, str(sample), created) == (refuge / "match.20260102-030405",)
     assert stems(None, "rtsp://camera/1", created) == (refuge / "1.20260102-030405",)
     assert stems(None, "lavfi:testsrc=rate=30", created) == (refuge / "lavfi-testsrc-rate-30.20260102-030405",)
