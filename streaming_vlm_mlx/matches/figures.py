@@ -19,6 +19,8 @@ FINE = 3
 TALL = 1.85
 SHOE: Rgb = (240, 240, 238)
 FRAME: Rgb = (250, 250, 244)
+FLAG: Rgb = (255, 72, 0)
+FLAG_SIDE = 0.6
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +38,7 @@ class Pose:
         pace: 0 standing, 1 running.
         across: share of the stride that goes to the right, -1 to 1.
         back: seen from behind.
+        flag: `hand` holds up a flag.
     """
 
     hand: Uv = (0.3, 0.85)
@@ -48,6 +51,7 @@ class Pose:
     pace: float = 0.0
     across: float = 0.0
     back: bool = False
+    flag: bool = False
 
     @property
     def hip(self) -> Uv:
@@ -117,6 +121,8 @@ def _extent(pose: Pose) -> tuple[float, float, float]:
     spots = [pose.hand, pose.off_hand, (pose.lean, TALL)]
     if pose.racket:
         spots.append((pose.hand[0] + pose.racket[0] * 1.1, pose.hand[1] + pose.racket[1] * 1.1))
+    if pose.flag:
+        spots.append((pose.hand[0] + FLAG_SIDE * pose.side, pose.hand[1]))
     us = [u for u, _ in spots]
     return min(-0.65, *us) - 0.2, max(0.65, *us) + 0.2, max(v for _, v in spots) + 0.2
 
@@ -168,6 +174,14 @@ def _arms(brush: _Brush, look: Look, pose: Pose) -> None:
         brush.limb([shoulder, sleeve], 0.15, shaded(look.shirt, 0.92))
     if pose.racket and not pose.back:
         _racket(brush, pose)
+    if pose.flag:
+        _flag(brush, pose)
+
+
+def _flag(brush: _Brush, pose: Pose) -> None:
+    (u, v), reach = pose.hand, FLAG_SIDE * pose.side
+    brush.limb([pose.hand, (u + reach, v)], 0.06, FRAME)
+    brush.area([(u, v), (u + reach, v), (u + reach, v - FLAG_SIDE), (u, v - FLAG_SIDE)], FLAG)
 
 
 def _racket(brush: _Brush, pose: Pose) -> None:

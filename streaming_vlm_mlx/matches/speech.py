@@ -9,7 +9,7 @@ import numpy as np
 from streaming_vlm_mlx.matches.truth import Word
 
 BREATH = 0.2
-LEAST_LAG, MOST_LAG = 0.5, 1.5
+LEAST_LAG, MOST_LAG, LAG_VARIES = 0.5, 1.5, 0.3
 SLOWEST, FASTEST = 2.0, 4.0
 DRAWS = 20
 
@@ -56,7 +56,7 @@ class Voice:
         """Say a phrase for `cue` if one fits into the silence behind it; return whether. The clip begins at 0."""
         if cue.time < 0:
             return False
-        start = self._after(cue.time + self.rng.uniform(cue.lag, min(cue.lag + 0.5, cue.latest)))
+        start = self._after(cue.time + self.rng.uniform(cue.lag, min(cue.lag + LAG_VARIES, cue.latest)))
         for _ in range(DRAWS):
             words = timed(cue.draw(), start, self.pace * self.rng.uniform(0.92, 1.08))
             if self._fits(cue, words):

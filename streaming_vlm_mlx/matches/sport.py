@@ -44,5 +44,8 @@ class Sport(Protocol):
     def questions(self, truth: Truth, every: float) -> Sequence[Question]:
         """Return what a viewer asks about a match, once in `every` seconds, with answers that can be seen."""
 
+    def sights(self, truth: Truth) -> Sequence[Question]:
+        """Return a question what there is to see for every second, with an answer that names all of it."""
+
     def targets(self, truth: Truth) -> Mapping[str, npt.NDArray[Any]]:
         """Return what each picture of a match shows: the arrays of its ``.targets.npz``."""

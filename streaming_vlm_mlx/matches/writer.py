@@ -2,7 +2,8 @@
 
 In the folder: ``match_000007.mp4``, ``match_000007.truth.json`` (see `truth`), ``match_000007.targets.npz`` (what the
 vision heads are taught, see `train.targets`), ``matches_with_seeks.jsonl`` with a conversation a line and
-``matches_seeks.jsonl`` with the byte offset of each line, as one JSON list.
+``matches_seeks.jsonl`` with the byte offset of each line, as one JSON list. ``sights_with_seeks.jsonl`` is of the same
+form: nothing is said of its own accord, but in every second a viewer asks what there is to see.
 """
 
 import json
@@ -25,9 +26,10 @@ from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.matches.clip import write_clip
 from streaming_vlm_mlx.matches.seeds import TEST_SEEDS
 from streaming_vlm_mlx.matches.sport import Sport
-from streaming_vlm_mlx.matches.truth import Question, Truth, write_truth
+from streaming_vlm_mlx.matches.truth import Question, Truth, Word, write_truth
 
 ANNOTATIONS, INDEX = "matches_with_seeks.jsonl", "matches_seeks.jsonl"
+SIGHTS, SIGHTS_INDEX = "sights_with_seeks.jsonl", "sights_seeks.jsonl"
 SHORTEST, LONGEST = 1.0, 3600.0
 # Seconds from one question of a viewer to the next.
 EVERY = 12.0
@@ -40,6 +42,7 @@ class Made:
     Attributes:
         clip: its video; the sidecar lies beside it.
         annotation: its line for the annotation file.
+        sights: its line for the file of sights.
         events: how many events it has.
         words: how many words are said.
         new: False where it was there before.
@@ -47,6 +50,7 @@ class Made:
 
     clip: Path
     annotation: str
+    sights: str
     events: int
     words: int
     new: bool
@@ -80,9 +84,9 @@ def make_matches(
 ) -> Iterator[Made]:
     """Yield the matches of `seeds` as they are finished.
 
-    The annotation file is written at the end, or when the caller stops. A match whose clip is there, beside the
-    sidecar that would be written now, is not filmed again. Lines of other clips that the annotation file already has
-    are kept.
+    Both annotation files are written at the end, or when the caller stops. A match whose clip is there, beside the
+    sidecar that would be written now, is not filmed again. Lines of other clips that they already have are
+    kept.
 
     Raises:
         SvmError: an argument is off (see `check`), the folder can not be written, or a worker was killed.
@@ -99,7 +103,8 @@ def make_matches(
             yield made
     finally:
         if done:
-            write_annotations(folder, {m.clip.name: m.annotation for m in done})
+            write_annotations(folder / ANNOTATIONS, folder / INDEX, {m.clip.name: m.annotation for m in done})
+            write_annotations(folder / SIGHTS, folder / SIGHTS_INDEX, {m.clip.name: m.sights for m in done})
 
 
 def make_match(folder: Path, sport: Sport, seed: int, seconds: float, every: float = EVERY) -> Made:
@@ -122,32 +127,37 @@ def make_match(folder: Path, sport: Sport, seed: int, seconds: float, every: flo
     if new:
         write_truth(sidecar, truth)
     return Made(
-        clip, json.dumps(conversation(truth, sport.questions(truth, every))), len(truth.events), len(truth.words), new
+        clip,
+        json.dumps(conversation(truth, truth.words, sport.questions(truth, every))),
+        json.dumps(conversation(truth, (), sport.sights(truth))),
+        len(truth.events),
+        len(truth.words),
+        new,
     )
 
 
-def conversation(truth: Truth, questions: Sequence[Question]) -> list[dict[str, Any]]:
+def conversation(truth: Truth, words: Sequence[Word], questions: Sequence[Question]) -> list[dict[str, Any]]:
     """Return a match as StreamingVLM's annotation files hold it: one user turn, one stream of words and of answers."""
     video = {"type": "video", "video": truth.video, "video_start": 0.0, "video_end": truth.seconds}
     query = {"type": "text", "text": StreamConfig().query, "previous": "", "title": truth.sport.capitalize()}
-    words = [[w.start, w.end, w.text] for w in truth.words]
-    stream = {"type": "text_stream", "text_stream": words, "qa_stream": [list(q) for q in questions]}
+    spoken = [[w.start, w.end, w.text] for w in words]
+    stream = {"type": "text_stream", "text_stream": spoken, "qa_stream": [list(q) for q in questions]}
     return [{"role": "user", "content": [video, query]}, {"role": "assistant", "content": [stream]}]
 
 
-def write_annotations(folder: Path, lines: dict[str, str]) -> None:
-    """Replace the annotation file and its index; `lines` by clip name join those of other clips, sorted by name.
+def write_annotations(path: Path, index: Path, lines: dict[str, str]) -> None:
+    """Replace an annotation file and its index; `lines` by clip name join those of other clips, sorted by name.
 
     Raises:
         SvmError: the folder can not be written, or the file that is there is none of ours.
     """
-    merged = dict(sorted({**_annotated(folder / ANNOTATIONS), **lines}.items()))
+    merged = dict(sorted({**_annotated(path), **lines}.items()))
     offsets, offset = [], 0
     for line in merged.values():
         offsets.append(offset)
         offset += len(line.encode()) + 1
-    write_text(folder / ANNOTATIONS, "".join(line + "\n" for line in merged.values()))
-    write_text(folder / INDEX, json.dumps(offsets))
+    write_text(path, "".join(line + "\n" for line in merged.values()))
+    write_text(index, json.dumps(offsets))
 
 
 def _annotated(path: Path) -> dict[str, str]:

@@ -10,11 +10,21 @@ from pathlib import Path
 import av
 import pytest
 
+from streaming_vlm_mlx.data.annotations import Annotation
 from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.matches.seeds import TEST_SEEDS
 from streaming_vlm_mlx.matches.tennis.match import Tennis, TennisMatch
 from streaming_vlm_mlx.matches.truth import Truth, read_truth
-from streaming_vlm_mlx.matches.writer import ANNOTATIONS, INDEX, Made, check, make_matches, write_annotations
+from streaming_vlm_mlx.matches.writer import (
+    ANNOTATIONS,
+    INDEX,
+    SIGHTS,
+    SIGHTS_INDEX,
+    Made,
+    check,
+    make_matches,
+    write_annotations,
+)
 from tui.commands import matches as command
 
 SECONDS = 3.0
@@ -67,6 +77,18 @@ def test_the_index_gives_the_byte_where_each_line_begins(folder: Path) -> None:
     content = (folder / ANNOTATIONS).read_bytes()
     for offset, line in zip(json.loads((folder / INDEX).read_text()), lines(folder), strict=True):
         assert content[offset:].split(b"\n")[0].decode() == line
+
+
+def test_sights_are_asked_for_in_every_second_and_nothing_else_is_said(folder: Path) -> None:
+    content = (folder / SIGHTS).read_bytes()
+    annotations = [Annotation.from_line(line) for line in content.splitlines()]
+    assert [a.video for a in annotations] == ["match_000003.mp4", "match_000004.mp4"]
+    offsets = json.loads((folder / SIGHTS_INDEX).read_text())
+    assert [content[offset:].splitlines()[0] for offset in offsets] == content.splitlines()
+    for annotation in annotations:
+        assert not annotation.words
+        assert [int(start) for start, *_ in annotation.questions] == list(range(int(SECONDS)))
+        assert {asked for _, _, asked, _ in annotation.questions} == {"What do you see?"}
 
 
 def test_the_sidecar_reads_back_and_holds_the_words(folder: Path) -> None:
@@ -165,7 +187,7 @@ def test_a_folder_that_is_a_file_is_named(tmp_path: Path) -> None:
 def test_an_annotation_file_of_another_kind_is_not_touched(tmp_path: Path) -> None:
     (tmp_path / ANNOTATIONS).write_text('{"some": "thing"}\n')
     with pytest.raises(SvmError, match=ANNOTATIONS):
-        write_annotations(tmp_path, {"match_000001.mp4": "[]"})
+        write_annotations(tmp_path / ANNOTATIONS, tmp_path / INDEX, {"match_000001.mp4": "[]"})
     assert (tmp_path / ANNOTATIONS).read_text() == '{"some": "thing"}\n'
 
 

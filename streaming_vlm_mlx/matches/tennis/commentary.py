@@ -8,10 +8,10 @@ import numpy as np
 
 from streaming_vlm_mlx.matches.speech import BREATH, LEAST_LAG, MOST_LAG, Cue, Voice
 from streaming_vlm_mlx.matches.tennis.court import end_name
-from streaming_vlm_mlx.matches.tennis.grammar import phrase
+from streaming_vlm_mlx.matches.tennis.grammar import PHRASES, phrase
 from streaming_vlm_mlx.matches.tennis.lexicon import mentions
 from streaming_vlm_mlx.matches.tennis.point import PREPARE, Point, Shot
-from streaming_vlm_mlx.matches.tennis.rules import COUNT_WORDS, Score, call_points
+from streaming_vlm_mlx.matches.tennis.rules import COUNT_WORDS, Score, call_points, ends_change
 from streaming_vlm_mlx.matches.tennis.script import PointScore, Script
 from streaming_vlm_mlx.matches.truth import Word
 
@@ -21,8 +21,10 @@ NAMED_BY, SHOWN_AFTER = 1.9, 0.65
 GAME_SAID = 4.6
 # A stroke is old news sooner than this: the other player has struck by then.
 STROKE_LATEST = 1.05
-# What may be passed over is said more often than not, or nobody could tell when to speak.
-SAID = 0.88
+# Before a serve there is time to wait until the score has been said.
+READY_LATEST = 2.3
+# Strokes that are told with the player's name; plain ones follow each other too fast for that.
+NAMED_STROKES = ("lob", "volley", "smash")
 WAYS = {
     "cross-court": "cross-court",
     "down the line": "down the line",
@@ -36,13 +38,20 @@ MISSES = {"long": "long", "wide": "wide", "net": "into the net"}
 
 def commentary(script: Script, rng: np.random.Generator) -> tuple[Word, ...]:
     """Return the words said over `script`."""
-    voice = Voice(rng, rng.uniform(2.7, 3.6))
+    voice = Voice(rng, rng.uniform(3.1, 3.7))
     talker = Talker(script, rng)
-    for cue in sorted(talker.due(), key=lambda c: c.time):
-        voice.say(cue)
-    for cue in sorted(talker.optional(), key=lambda c: c.time):
+    for cue in (*_by_time(talker.due()), *talker.optional()):
         voice.say(cue)
     return voice.words()
+
+
+def _by_time(cues: Sequence[Cue]) -> list[Cue]:
+    return sorted(cues, key=lambda c: c.time)
+
+
+def _names(kinds: Sequence[str]) -> bool:
+    """Whether phrases of `kinds` name a player."""
+    return all("{p}" in text for kind in kinds for text in PHRASES[kind])
 
 
 @dataclass(frozen=True)
@@ -66,20 +75,23 @@ class Talker:
         return cues
 
     def optional(self) -> list[Cue]:
-        """Return cues for what may be passed over."""
-        cues = []
+        """Return cues for what is passed over where there is no room for it, those with a name first."""
+        named, plain = [], []
         for played in self.script.points:
-            cues += self._serving(played)
+            named += self._serving(played)
             for i, shot in enumerate(played.point.shots):
-                if shot.result == "in" and self.rng.random() < SAID:
-                    cues.append(self._stroke(played.point, i))
-        for span in self.script.cheers:
-            if self.rng.random() < 0.3:
-                cues.append(self._cue(span.start, ("cheer",), {"p": self._name(span.who)}, span.end + 1.0))
+                kinds = self._kinds(played.point, i)
+                if shot.stroke == "serve":
+                    named += [self._served(shot)] if shot.result == "in" else []
+                elif _names(kinds):
+                    named.append(self._stroke(shot, kinds))
+                elif shot.result == "in":
+                    plain.append(self._stroke(shot, kinds))
+        plain += [self._cue(s.start, ("cheer",), {}, s.end + 1.0) for s in self.script.cheers]
         for time in self.script.changes:
-            cues.append(self._cue(time, ("change",), {}, time + 4.0))
-            cues.append(self._moving(time))
-        return cues
+            named.append(self._moving(time))
+            plain.append(self._cue(time, ("change",), {}, time + 4.0))
+        return [*_by_time(named), *_by_time(plain)]
 
     def _cue(
         self,
@@ -104,7 +116,6 @@ class Talker:
     def _slots(self, shot: Shot) -> dict[str, str]:
         return {
             "p": self._name(shot.player),
-            "q": self._name(1 - shot.player),
             "stroke": shot.stroke,
             "way": WAYS.get(shot.direction, ""),
             "miss": MISSES.get(shot.miss, ""),
@@ -129,11 +140,12 @@ class Talker:
         if before.games == after.games and before.sets == after.sets:
             return self._cue(played.shown, ("call",), {"call": call_points(after, self.script.cast.names)})
         kind = "won" if before.sets == after.sets else "won match" if after.winner is not None else "won set"
-        games = self._games(after) if kind == "won" else ""
+        # Who leads is said when there is time for it: while they change ends.
+        games = self._games(after) if kind == "won" and ends_change(before, after) else ""
 
         def draw() -> str:
             text = phrase(self.rng, (kind,), {"p": name})
-            return f"{text} {games}" if games and self.rng.random() < 0.5 else text
+            return f"{text} {games}" if games else text
 
         return Cue(played.shown, draw, min(played.shown + GAME_SAID, self.script.seconds))
 
@@ -147,35 +159,29 @@ class Talker:
         return phrase(self.rng, ("leads",), {"p": self._name(0 if a > b else 1), "games": text})
 
     def _serving(self, played: PointScore) -> list[Cue]:
-        """Return what can be said before the first and the second serve."""
+        """Return what is said before the first and the second serve."""
         cues = []
-        score, shots = played.before, played.point.shots
-        end = end_name(played.ends[score.server])
-        for shot in (s for s in shots if s.stroke == "serve"):
-            ready, slots = shot.time - PREPARE, {"p": self._name(shot.player), "end": end}
-            if shot.detail == "second":
-                if self.rng.random() < SAID:
-                    cues.append(self._cue(ready + 0.3, ("second",), slots, shot.time))
-            elif self.rng.random() < SAID:
-                call = call_points(score, self.script.cast.names) if sum(score.points) else ""
-                at = call and "advantage" not in call and self.rng.random() < 0.4
-                cues.append(
-                    self._cue(ready, ("ready at",) if at else ("ready",), {**slots, "call": call}, shot.time + 0.2)
-                )
+        for shot in (s for s in played.point.shots if s.stroke == "serve"):
+            kind = "second" if shot.detail == "second" else "ready"
+            slots = {"p": self._name(shot.player), "end": end_name(played.ends[shot.player])}
+            cue = self._cue(shot.time - PREPARE, (kind,), slots, shot.time + 0.2)
+            cues.append(replace(cue, latest=READY_LATEST))
         return cues
 
-    def _stroke(self, point: Point, index: int) -> Cue:
-        shot = point.shots[index]
-        cue = self._cue(shot.time, self._kinds(point, index), self._slots(shot), shot.time + 2.6)
-        return replace(cue, latest=STROKE_LATEST)
+    def _served(self, shot: Shot) -> Cue:
+        """Return a cue for a serve that is in, which only its landing shows."""
+        return replace(self._cue(shot.land_time, ("serve",), self._slots(shot)), latest=STROKE_LATEST)
+
+    def _stroke(self, shot: Shot, kinds: Sequence[str]) -> Cue:
+        return replace(self._cue(shot.time, kinds, self._slots(shot), shot.time + 2.6), latest=STROKE_LATEST)
 
     def _kinds(self, point: Point, index: int) -> list[str]:
         shot = point.shots[index]
-        if shot.stroke in ("serve", "lob", "volley", "smash"):
+        if shot.stroke in NAMED_STROKES:
             return [shot.stroke]
-        if shot.detail in ("approach", "pass") and self.rng.random() < 0.75:
+        if shot.detail in ("approach", "pass"):
             return [shot.detail]
-        if point.shots[index - 1].stroke == "serve" and self.rng.random() < 0.6:
+        if index and point.shots[index - 1].stroke == "serve" and self.rng.random() < 0.6:
             return ["return"]
         if index > 5 and self.rng.random() < 0.35:
             return ["rally"]

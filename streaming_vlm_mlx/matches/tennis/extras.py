@@ -85,6 +85,6 @@ class Extras:
 
 
 def _signal(place: Place) -> Pose:
-    """Return an arm stretched away from the court: the ball was out."""
+    """Return an arm stretched away from the court, with a flag in its hand: the ball was out."""
     out = 1 if place[0] > 0 else -1
-    return Pose((0.95 * out, 1.42), (-0.26 * out, 0.8), side=out)
+    return Pose((0.8 * out, 1.3), (-0.26 * out, 0.8), side=out, flag=True)

@@ -18,7 +18,7 @@ from streaming_vlm_mlx.matches.tennis.direct import Director
 from streaming_vlm_mlx.matches.tennis.events import events
 from streaming_vlm_mlx.matches.tennis.extras import Extras
 from streaming_vlm_mlx.matches.tennis.painter import Painter, grained
-from streaming_vlm_mlx.matches.tennis.questions import questions
+from streaming_vlm_mlx.matches.tennis.questions import questions, sights
 from streaming_vlm_mlx.matches.tennis.script import Script
 from streaming_vlm_mlx.matches.tennis.stage import Stage, random_camera, staged
 from streaming_vlm_mlx.matches.tennis.start import random_score
@@ -52,6 +52,10 @@ class Tennis:
     def questions(self, truth: Truth, every: float) -> tuple[Question, ...]:
         """Return what a viewer asks once in `every` seconds, see `tennis.questions`."""
         return questions(truth, every)
+
+    def sights(self, truth: Truth) -> tuple[Question, ...]:
+        """Return the question what there is to see in each second, see `tennis.questions`."""
+        return sights(truth)
 
     def targets(self, truth: Truth) -> Mapping[str, Values]:
         """Return what each picture shows, see `tennis.targets`."""

@@ -7,13 +7,15 @@ import numpy as np
 
 from streaming_vlm_mlx.matches.seeds import stream
 from streaming_vlm_mlx.matches.speech import sentence
-from streaming_vlm_mlx.matches.tennis.rules import COUNT_WORDS, POINT_TEXTS, POINT_WORDS
-from streaming_vlm_mlx.matches.truth import BoardState, Event, Question, Truth
+from streaming_vlm_mlx.matches.tennis import sight
+from streaming_vlm_mlx.matches.tennis.rules import COUNT_WORDS
+from streaming_vlm_mlx.matches.truth import Event, Question, Truth
 
 # The moment of a second that answers are about: its last picture's, at two a second.
 MOMENT = 0.5
 # A stroke is remembered for so long, in seconds.
 REMEMBERED = 2.5
+SIGHT = "What do you see?"
 
 Answer = Callable[[Truth, float], str]
 
@@ -22,6 +24,12 @@ def questions(truth: Truth, every: float) -> tuple[Question, ...]:
     """Return one question in each stretch of `every` seconds, 1 or more, at a second that the clip's seed draws."""
     rng = stream(truth.seed, "questions")
     return tuple(_asked(truth, every, rng))
+
+
+def sights(truth: Truth) -> tuple[Question, ...]:
+    """Return the question what is to be seen, and its answer, for each whole second."""
+    seconds = range(floor(truth.seconds))
+    return tuple((s + 0.1, s + 0.9, SIGHT, sentence(sight.sight(truth, s + MOMENT))) for s in seconds)
 
 
 def _asked(truth: Truth, every: float, rng: np.random.Generator) -> Iterator[Question]:
@@ -38,25 +46,7 @@ def _asked(truth: Truth, every: float, rng: np.random.Generator) -> Iterator[Que
 
 
 def _score(truth: Truth, time: float) -> str:
-    """Return the points as an umpire calls them, the server's first."""
-    state = truth.board_at(time)
-    server = truth.kits.index(state.server)
-    mine, other = state.fields["points"][server], state.fields["points"][1 - server]
-    if "AD" in (mine, other):
-        return f"advantage {truth.kits[server if mine == 'AD' else 1 - server]}"
-    if not {mine, other} <= set(POINT_TEXTS) or _is_tie_break(state):
-        return f"{COUNT_WORDS[int(mine)]} {'all' if mine == other else COUNT_WORDS[int(other)]}"
-    if mine == other:
-        return "deuce" if mine == "40" else f"{_points(mine)} all"
-    return f"{_points(mine)} {_points(other)}"
-
-
-def _is_tie_break(state: BoardState) -> bool:
-    return state.fields["games"] == ("6", "6")
-
-
-def _points(text: str) -> str:
-    return POINT_WORDS[POINT_TEXTS.index(text)]
+    return sight.score(truth, truth.board_at(time))
 
 
 def _games(truth: Truth, time: float) -> str:
@@ -77,24 +67,15 @@ def _server(truth: Truth, time: float) -> str:
 
 
 def _near(truth: Truth, time: float) -> str:
-    return truth.kits[0 if truth.frames.ends[0][truth.frame_at(time)] else 1]
+    return sight.players(truth, time)[0]
 
 
 def _far(truth: Truth, time: float) -> str:
-    return truth.kits[1 if truth.frames.ends[0][truth.frame_at(time)] else 0]
+    return sight.players(truth, time)[1]
 
 
 def _players(truth: Truth, time: float) -> str:
-    return f"{_near(truth, time)} and {_far(truth, time)}"
-
-
-def _ball(truth: Truth, time: float) -> str:
-    """Return the part of the picture that the ball is in."""
-    x, y, visible = truth.frames.ball[truth.frame_at(time)]
-    if not visible:
-        return "out of sight"
-    across = ("left", "middle", "right")[3 * x // truth.size[0]]
-    return f"{'upper' if 2 * y < truth.size[1] else 'lower'} {across}"
+    return " and ".join(sight.players(truth, time))
 
 
 def _last_stroke(truth: Truth, time: float) -> Event | None:
@@ -120,7 +101,8 @@ ASKED: dict[str, tuple[tuple[str, ...], Answer]] = {
     "near": (("Who is at the near end?", "Who plays near us?"), _near),
     "far": (("Who is at the far end?", "Who plays on the far side?"), _far),
     "players": (("Who is playing?", "Who are they?"), _players),
-    "ball": (("Where is the ball?", "Where's the ball?"), _ball),
+    "ball": (("Where is the ball?", "Where's the ball?"), sight.ball),
     "hitter": (("Who hit it?", "Who hit the ball last?"), _hitter),
+    "sight": ((SIGHT,), sight.sight),
     "stroke": (("What was that?", "What stroke was that?"), _stroke),
 }

@@ -13,7 +13,7 @@ from streaming_vlm_mlx.matches.tennis.script import Script
 from streaming_vlm_mlx.matches.truth import Box, Frames
 
 # Pixels: how small a ball may get.
-BALL_METRES, BALL_LEAST = 0.078, 2.3
+BALL_METRES, BALL_LEAST = 0.085, 2.7
 PAN_X, PAN_Y = 44.0, 12.0
 VIEW_STEPS = (0.125, 0.125, 0.0005)
 

@@ -1,0 +1,78 @@
+"""What a second of a match shows, in one sentence: who plays where, the ball, the scoreboard, and what goes on.
+
+Commentary names a fact now and then. This sentence names all of them, so that a model which is asked for it in every
+second learns in minutes where in a picture to look for what.
+"""
+
+from streaming_vlm_mlx.matches.tennis.rules import COUNT_WORDS, POINT_TEXTS, POINT_WORDS
+from streaming_vlm_mlx.matches.truth import BoardState, Event, Truth
+
+# A server stands ready so long before the serve. An ending is plain so long after it, then comes before all else, and
+# is old news after a while.
+READY, PLAIN, FRESH, TOLD = 2.4, 0.3, 1.4, 3.2
+ENDED = {
+    **{kind: kind for kind in ("ace", "winner", "net", "out", "fault")},
+    "double_fault": "double fault",
+}
+PLAYED = ("serve", "shot")
+
+
+def sight(truth: Truth, time: float) -> str:
+    """Return what can be seen at `time`, the same facts in the same order for every second."""
+    near, far = players(truth, time)
+    state = truth.board_at(time)
+    where = f"{near} near, {far} far, {ball(truth, time)}"
+    return f"{where}, {state.server} serves, {score(truth, state)}, {play(truth, time)}"
+
+
+def players(truth: Truth, time: float) -> tuple[str, str]:
+    """Return the kits at the near and at the far end."""
+    near = 0 if truth.frames.ends[0][truth.frame_at(time)] else 1
+    return truth.kits[near], truth.kits[1 - near]
+
+
+def ball(truth: Truth, time: float) -> str:
+    """Return the part of the picture that the ball is in."""
+    x, y, visible = truth.frames.ball[truth.frame_at(time)]
+    if not visible:
+        return "out of sight"
+    across = ("left", "middle", "right")[3 * x // truth.size[0]]
+    return f"{'upper' if 2 * y < truth.size[1] else 'lower'} {across}"
+
+
+def score(truth: Truth, state: BoardState) -> str:
+    """Return the points as an umpire calls them, the server's first."""
+    server = truth.kits.index(state.server)
+    mine, other = state.fields["points"][server], state.fields["points"][1 - server]
+    if "AD" in (mine, other):
+        return f"advantage {truth.kits[server if mine == 'AD' else 1 - server]}"
+    if not {mine, other} <= set(POINT_TEXTS) or state.fields["games"] == ("6", "6"):
+        return f"{COUNT_WORDS[int(mine)]} {'all' if mine == other else COUNT_WORDS[int(other)]}"
+    if mine == other:
+        return "deuce" if mine == "40" else f"{_points(mine)} all"
+    return f"{_points(mine)} {_points(other)}"
+
+
+def _points(text: str) -> str:
+    return POINT_WORDS[POINT_TEXTS.index(text)]
+
+
+def play(truth: Truth, time: float) -> str:
+    """Return what goes on: the last stroke while the ball is in play, how a point ended, who is about to serve."""
+    last = _last(truth, time)
+    coming = next((e for e in truth.events if e.kind == "serve" and e.time > time), None)
+    settled = last is None or (last.kind in ENDED and time - last.time > FRESH)
+    if settled and coming is not None and coming.time - time <= READY:
+        return f"{coming.player} ready {'again' if coming.detail == 'second' else 'to serve'}"
+    if last is None:
+        return "a pause"
+    if last.kind in PLAYED:
+        return f"{last.player} {last.stroke}"
+    return f"{last.player} {ENDED[last.kind]}" if time - last.time <= TOLD else "a pause"
+
+
+def _last(truth: Truth, time: float) -> Event | None:
+    """Return the latest stroke, or the latest ending that has become plain."""
+    told = [e for e in truth.events if e.kind in (*PLAYED, *ENDED)]
+    seen = [e for e in told if e.time + (PLAIN if e.kind in ENDED else 0.0) <= time]
+    return seen[-1] if seen else None

@@ -1,0 +1,71 @@
+"""What is to be seen in each second, held against the script that it was filmed from."""
+
+import itertools
+import re
+from collections import Counter
+
+import pytest
+
+from streaming_vlm_mlx.matches.tennis.match import Tennis, TennisMatch
+from streaming_vlm_mlx.matches.tennis.sight import ENDED, FRESH, PLAIN, play, sight
+
+SENTENCE = re.compile(
+    r"(\w+) near, (\w+) far, (?:(?:upper|lower) (?:left|middle|right)|out of sight), (\w+) serves, ([^,]+), (.+)"
+)
+
+
+@pytest.fixture(scope="module")
+def matches() -> list[TennisMatch]:
+    return [TennisMatch(seed, 60.0, fps=2) for seed in range(40, 60)]
+
+
+def test_every_second_names_the_same_facts_in_the_same_order(matches: list[TennisMatch]) -> None:
+    for match in matches:
+        truth = match.truth("a.mp4")
+        for start, _, _, answer in Tennis(2).sights(truth):
+            found = SENTENCE.fullmatch(answer[:-1].lower())
+            assert found, answer
+            near, far, server, score, _ = found.groups()
+            assert {near, far} == set(truth.kits)
+            assert server == truth.board_at(start + 0.4).server
+            called = [e for e in truth.events if e.kind == "point" and e.time <= start + 0.4]
+            if called and "game" not in called[-1].call:
+                assert score == called[-1].call
+
+
+def test_the_ends_are_those_that_the_players_stand_at(matches: list[TennisMatch]) -> None:
+    for match in matches:
+        truth, script = match.truth("a.mp4"), match.script
+        for point in (p.point for p in script.points if p.point.shots[0].time < 59):
+            time = point.shots[0].time
+            near = next(p for p in (0, 1) if script.players[p].at(time)[1] < 0)
+            assert sight(truth, time).startswith(f"{truth.kits[near]} near, {truth.kits[1 - near]} far")
+
+
+def test_a_stroke_holds_until_the_next_and_an_ending_comes_before_all_else(matches: list[TennisMatch]) -> None:
+    told: Counter[str] = Counter()
+    for match in matches:
+        truth = match.truth("a.mp4")
+        for played in match.script.points:
+            shots = played.point.shots
+            for shot, following in itertools.pairwise(shots):
+                if shot.result == "in" and shot.time < 59:
+                    name = truth.kits[shot.player]
+                    assert play(truth, shot.time + 0.01) == f"{name} {shot.stroke}"
+                    assert play(truth, following.time - 0.01) == f"{name} {shot.stroke}"
+            plain = played.point.time + PLAIN
+            if plain + FRESH < 58:
+                expected = f"{truth.kits[shots[-1].player]} {ENDED[played.point.outcome]}"
+                assert play(truth, plain + 0.01) == expected
+                assert play(truth, played.point.time + FRESH - 0.01) == expected
+                told[played.point.outcome] += 1
+    assert {kind for kind, count in told.items() if count > 3} >= {"ace", "winner", "net", "out"}
+
+
+def test_who_serves_next_is_ready_before(matches: list[TennisMatch]) -> None:
+    for match in matches:
+        truth = match.truth("a.mp4")
+        for played in match.script.points[1:]:
+            first = played.point.shots[0]
+            if first.time < 59:
+                assert play(truth, first.time - 0.5) == f"{truth.kits[first.player]} ready to serve"
