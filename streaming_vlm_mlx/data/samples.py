@@ -34,6 +34,7 @@ class SampleConfig(FromDict):
             temporal step.
         all_text: positions count up on one axis, video too.
         pixels: how frames become patches.
+        features_width: of the features that take the patches' place; None where there are patches.
     """
 
     text_sink: int = 512
@@ -41,6 +42,7 @@ class SampleConfig(FromDict):
     tokens_per_second: float | None = 2.0
     all_text: bool = False
     pixels: PixelConfig = field(default_factory=PixelConfig)
+    features_width: int | None = None
 
 
 @dataclass(frozen=True)
@@ -87,8 +89,10 @@ class SampleBuilder:
         return self._layout.special.endoftext
 
     def pixels_shape(self, sample: Sample) -> tuple[int, int]:
-        """Return [patches, values] of the pixels that belong to `sample`."""
-        pixels = self.config.pixels
+        """Return [patches, values] of the pixels that belong to `sample`; [units, width] of features."""
+        pixels, width = self.config.pixels, self.config.features_width
+        if width is not None:
+            return int(sample.video_grid_thw.prod(axis=1).sum()) // pixels.merge_size**2, width
         return int(sample.video_grid_thw.prod(axis=1).sum()), 3 * pixels.temporal_patch_size * pixels.patch_size**2
 
     def build(self, record: StreamingRecord) -> Sample:

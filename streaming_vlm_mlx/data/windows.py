@@ -14,8 +14,10 @@ from streaming_vlm_mlx.errors import SvmError
 class Windows:
     """The windows of all records by number; a record is read when one of its windows is asked for."""
 
-    def __init__(self, files: Sequence[RecordFile], seconds: int, stride: int) -> None:
+    def __init__(self, files: Sequence[RecordFile], seconds: int, stride: int, anew: float = 0.0) -> None:
         """Cut the records of `files` into windows of at most `seconds` seconds that start every `stride` seconds.
+
+        A share `anew` of them, spread evenly, knows nothing of what was said before, like a stream that begins there.
 
         Raises:
             SvmError: windows that overlap wholly, or not at all in between, were asked for.
@@ -24,7 +26,7 @@ class Windows:
             raise SvmError(
                 f"windows of {seconds} s every {stride} s: the stride must be from 1 to the window's length."
             )
-        self._files = files
+        self._files, self._anew = files, anew
         self._seconds, self._stride = seconds, stride
         turns = np.concatenate([file.turns for file in files])
         counts = 1 + np.maximum(0, -(-(turns - seconds) // stride))
@@ -52,7 +54,9 @@ class Windows:
         file = int(np.searchsorted(self._file_ends, place, side="right"))
         record = self._files[file][place - (int(self._file_ends[file - 1]) if file else 0)]
         window = number - (int(self._ends[place - 1]) if place else 0)
-        return cut(record, window * self._stride, window * self._stride + self._seconds)
+        record = cut(record, window * self._stride, window * self._stride + self._seconds)
+        begins_anew = int(number * self._anew) != int((number + 1) * self._anew)
+        return replace(record, previous="") if begins_anew else record
 
 
 def cut(record: StreamingRecord, first: int, behind: int) -> StreamingRecord:

@@ -1,4 +1,4 @@
-"""Processes that decode while the model computes."""
+"""Processes that decode, and look with a vision tower that stands still, while the model computes."""
 
 import multiprocessing
 import signal
@@ -9,22 +9,26 @@ from multiprocessing.connection import Connection
 from types import TracebackType
 from typing import Self
 
-from streaming_vlm_mlx.data.loading import FrameJob, FrameLoader, PixelValues
+from streaming_vlm_mlx.data.loading import Encoder, FrameJob, FrameLoader, PixelValues
 from streaming_vlm_mlx.errors import SvmError
+
+# Makes an encoder where it is to be used; travels to another process, so it holds NumPy arrays alone.
+MakeEncoder = Callable[[], Encoder]
 
 
 class FramePool:
     """Decodes windows in the background; the same window always goes to the same worker, which may still have it."""
 
-    def __init__(self, workers: int, cache_bytes: int) -> None:
+    def __init__(self, workers: int, cache_bytes: int, make_encoder: MakeEncoder | None = None) -> None:
         """Start `workers` processes that keep `cache_bytes` of frames together; 0 decodes in a thread of this process.
 
-        Processes are spawned: a program that starts them keeps its own start under ``if __name__ == "__main__"``.
+        With `make_encoder` they give, and keep, features in place of pixels. Processes are spawned: a program that
+        starts them keeps its own start under ``if __name__ == "__main__"``.
         """
-        self._workers = [FrameWorker(cache_bytes // workers) for _ in range(workers)]
+        self._workers = [FrameWorker(cache_bytes // workers, make_encoder) for _ in range(workers)]
         self._loads: list[Callable[[FrameJob], PixelValues]] = [worker.load for worker in self._workers]
         if not workers:
-            self._loads = [FrameLoader(cache_bytes).load]
+            self._loads = [FrameLoader(cache_bytes, make_encoder and make_encoder()).load]
         # A thread each waits for its worker, so that results are taken out of its way at once.
         self._lanes = [ThreadPoolExecutor(1, thread_name_prefix="frames") for _ in self._loads]
 
@@ -54,16 +58,16 @@ class FramePool:
 class FrameWorker:
     """A process with a `FrameLoader` in it; where it dies, another takes its place for the next job."""
 
-    def __init__(self, cache_bytes: int) -> None:
+    def __init__(self, cache_bytes: int, make_encoder: MakeEncoder | None = None) -> None:
         """Start it."""
-        self._cache_bytes = cache_bytes
+        self._settings = cache_bytes, make_encoder
         self._start()
 
     def _start(self) -> None:
         """Spawn a process, because a fork of one that computes on a GPU does not live long."""
         context = multiprocessing.get_context("spawn")
         self._connection, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs, self._cache_bytes), daemon=True)
+        self._process = context.Process(target=_serve, args=(theirs, *self._settings), daemon=True)
         self._process.start()
         theirs.close()
 
@@ -94,10 +98,10 @@ class FrameWorker:
         self._connection.close()
 
 
-def _serve(connection: Connection, cache_bytes: int) -> None:
+def _serve(connection: Connection, cache_bytes: int, make_encoder: MakeEncoder | None) -> None:
     """Answer jobs until the other end is closed; a Ctrl-C is for the trainer, which saves and then closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    loader = FrameLoader(cache_bytes)
+    loader = FrameLoader(cache_bytes, make_encoder and make_encoder())
     try:
         while True:
             job = connection.recv()

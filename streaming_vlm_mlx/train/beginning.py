@@ -48,7 +48,7 @@ def make_windows(files: Sequence[RecordFile], config: TrainConfig) -> Windows:
     Raises:
         SvmError: windows of that length and stride make no sense.
     """
-    return Windows(files, config.data.seconds, config.data.stride)
+    return Windows(files, config.data.seconds, config.data.stride, config.data.anew)
 
 
 def make_builder(checkpoint: Checkpoint, config: TrainConfig) -> SampleBuilder:
@@ -61,6 +61,7 @@ def make_builder(checkpoint: Checkpoint, config: TrainConfig) -> SampleBuilder:
         tokens_per_second=vision.tokens_per_second if vision else 0.0,
         all_text=data.all_text,
         pixels=data.pixels,
+        features_width=vision.out_hidden_size if vision and config.keep_features else None,
     )
     return SampleBuilder(checkpoint.tokenizer, sample, checkpoint.vocabulary)
 

@@ -38,6 +38,8 @@ class DataConfig(FromDict):
         records: files of records, as ``svm-tui convert`` writes them.
         seconds: of a window; all attend to all before them in it.
         stride: seconds from one window's start to the next's.
+        anew: share of the windows, 0 to 1, that know nothing of what was said before, so that a model which could go on
+            from its own words learns to look.
         text_sink: tokens kept at the head of the previous text's turn, its opening markup counted.
         text_sliding_window: tokens kept at its tail, its end mark and line feed counted; 0 for both keeps all.
         all_text: positions count up on one axis, video too.
@@ -48,11 +50,21 @@ class DataConfig(FromDict):
     records: tuple[str, ...] = ()
     seconds: int = 24
     stride: int = 12
+    anew: float = 0.0
     text_sink: int = 512
     text_sliding_window: int = 512
     all_text: bool = False
     pixels: PixelConfig = field(default_factory=PixelConfig)
     batches: BatchConfig = field(default_factory=BatchConfig)
+
+    def check(self) -> None:
+        """Refuse a share that is none.
+
+        Raises:
+            SvmError: names the setting.
+        """
+        if not 0 <= self.anew <= 1:
+            raise SvmError(f"data.anew is {self.anew}; it must be from 0 to 1.")
 
 
 @dataclass(frozen=True)
@@ -196,6 +208,8 @@ class TrainConfig(FromDict):
         saving: when it is saved.
         freeze: patterns (``visual.*``) of parameters that do not move.
         lora: learns adapters beside the weights of `start.checkpoint`, none of which moves; null moves the weights.
+        keep_features: the vision tower stands still (``freeze: ["visual.*"]``) and has no heads, so look at each window
+            once, and keep what was seen in place of its frames, as float16, within ``data.batches.cache_mb``.
         recompute: forget what layers held and compute it again for the gradient; slower, with far less memory.
         stream: settings of ``stream.yaml`` laid over those that follow from `data`.
         seed: of the order of the windows, and of the heads' first weights.
@@ -210,6 +224,7 @@ class TrainConfig(FromDict):
     saving: SavingConfig = field(default_factory=SavingConfig)
     freeze: tuple[str, ...] = ()
     lora: LoraConfig | None = None
+    keep_features: bool = False
     recompute: bool = False
     stream: dict[str, Any] = field(default_factory=dict)
     seed: int = 0
@@ -229,9 +244,11 @@ class TrainConfig(FromDict):
         )
 
     def check(self) -> None:
-        """Refuse settings of the stream that none can run under.
+        """Refuse settings of the stream that none can run under, and features of a tower that moves.
 
         Raises:
             SvmError: names the setting.
         """
+        if self.keep_features and ("visual.*" not in self.freeze or self.auxiliary.heads or self.lora):
+            raise SvmError('keep_features: freeze must hold "visual.*", without auxiliary.heads or lora beside it.')
         self.learnt_stream().merged(self.stream)

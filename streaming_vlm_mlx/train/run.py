@@ -22,6 +22,7 @@ from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.locate import locate
 from streaming_vlm_mlx.model.checkpoint import Checkpoint
 from streaming_vlm_mlx.model.tiny import seed_weights
+from streaming_vlm_mlx.model.vlm import VisionLanguageModel
 from streaming_vlm_mlx.train.beginning import (
     begin,
     load_to_train,
@@ -32,11 +33,12 @@ from streaming_vlm_mlx.train.beginning import (
 )
 from streaming_vlm_mlx.train.config import TrainConfig
 from streaming_vlm_mlx.train.crew import hired
+from streaming_vlm_mlx.train.encoding import Tower
 from streaming_vlm_mlx.train.events import Began, Event, Note, Saved
 from streaming_vlm_mlx.train.feeding import Dataset, Feeder
 from streaming_vlm_mlx.train.gradients import by_name
 from streaming_vlm_mlx.train.heads import VisionHeads
-from streaming_vlm_mlx.train.jobs import Blueprint, make_learner
+from streaming_vlm_mlx.train.jobs import Blueprint, as_numpy, make_learner
 from streaming_vlm_mlx.train.loss import Learner
 from streaming_vlm_mlx.train.metrics import MetricsFile, plot_losses
 from streaming_vlm_mlx.train.optimizer import make_optimizer
@@ -103,9 +105,9 @@ def train(
     _check_ranks(ranks, progress, trained.learner)
     kept = _kept(config, folder, progress.step, watch) if ranks.leads else watch
     kept.report(Began(progress.step, config.schedule.steps, len(windows), _count(trained.learner)))
-    batches = config.data.batches
+    batches, tower = config.data.batches, _tower(checkpoint.model) if config.keep_features else None
     with (
-        FramePool(batches.workers, int(batches.cache_mb * 1e6)) as frames,
+        FramePool(batches.workers, int(batches.cache_mb * 1e6), tower) as frames,
         hired(trained.learner, blueprint, dtype, cores, ranks) as crew,
     ):
         trainer = Trainer(config, folder, trained, crew, learnt, watched, progress, kept)
@@ -135,6 +137,17 @@ def _make_trained(
     pixels = config.data.pixels
     targets = TargetReader(blueprint.heads, pixels.temporal_patch_size, pixels.merge_size)
     return Trained(checkpoint, learner, optimizer, Feeder(checkpoint, targets, parts, say), adapter)
+
+
+def _tower(model: VisionLanguageModel) -> Tower:
+    """Return the vision tower of `model`, to be used elsewhere.
+
+    Raises:
+        SvmError: it has none.
+    """
+    if model.config.vision_config is None:
+        raise SvmError("keep_features: this model has no vision tower.")
+    return Tower(model.config.vision_config, dict(as_numpy(by_name(model.visual.parameters()))))
 
 
 def _describe(config: TrainConfig) -> Adapter:

@@ -30,7 +30,7 @@ class Shard:
         is_video: bool [batch, n], where video features take the embedding's place.
         position_ids: int32 [3, batch, n].
         mask: what hides the other samples of a packed row, [batch, 1, n, n]; None where a row holds one sample.
-        pixel_values: float32 [patches, 1176].
+        pixel_values: float32 [patches, 1176]; or what a tower that stands still made of them, [units, hidden_size].
         grids: patches in time, down and across of runs of videos of one size.
         places: int64 [batch, k], the places before the labels, filled up with 0.
         asked_mask: what they do not see, [batch, 1, k, n].
@@ -66,7 +66,10 @@ def make_shards(
     """
     tokens = batch.tokens
     owner = _rows_of_videos(tokens, video_token_id)
-    patch_owner = np.repeat(owner, tokens.video_grid_thw.prod(axis=1))
+    sizes = tokens.video_grid_thw.astype(np.int64).prod(axis=1)
+    # Several patches are one row where features stand for them.
+    patches_a_row = sizes.sum() // max(len(batch.pixel_values), 1)
+    patch_owner = np.repeat(owner, sizes // max(patches_a_row, 1))
     for rows in np.array_split(np.arange(len(tokens.input_ids)), min(parts, len(tokens.input_ids))):
         videos = np.isin(owner, rows)
         values = batch.pixel_values[np.isin(patch_owner, rows)]
