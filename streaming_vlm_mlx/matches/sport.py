@@ -6,7 +6,7 @@ from typing import Any, Protocol
 import numpy.typing as npt
 
 from streaming_vlm_mlx.matches.film import Pixels
-from streaming_vlm_mlx.matches.truth import Question, Truth
+from streaming_vlm_mlx.matches.truth import Question, Truth, Word
 
 
 class Match(Protocol):
@@ -26,6 +26,9 @@ class Match(Protocol):
 
     def truth(self, video: str) -> Truth:
         """Return commentary, events and what is where in each frame; `video` is the clip's file name."""
+
+    def words(self, telling: int) -> Sequence[Word]:
+        """Return commentary; each number `telling` from 0 on tells the same play in other words, 0 as in the truth."""
 
     def frames(self) -> Iterator[Pixels]:
         """Yield the pictures in order: uint8 [height, width, 3], RGB."""

@@ -41,7 +41,7 @@ class Made:
 
     Attributes:
         clip: its video; the sidecar lies beside it.
-        annotation: its line for the annotation file.
+        annotations: its lines for the annotation file, one a telling.
         sights: its line for the file of sights.
         events: how many events it has.
         words: how many words are said.
@@ -49,14 +49,14 @@ class Made:
     """
 
     clip: Path
-    annotation: str
+    annotations: tuple[str, ...]
     sights: str
     events: int
     words: int
     new: bool
 
 
-def check(seeds: Sequence[int], seconds: float, workers: int, every: float = EVERY) -> None:
+def check(seeds: Sequence[int], seconds: float, workers: int, every: float = EVERY, tellings: int = 1) -> None:
     """Refuse what can not be made.
 
     Raises:
@@ -70,6 +70,8 @@ def check(seeds: Sequence[int], seconds: float, workers: int, every: float = EVE
         raise SvmError(f"--seconds is {seconds:g}; a match lasts between {SHORTEST:g} and {LONGEST:g}.")
     if every < 1:
         raise SvmError(f"--ask is {every:g}; a second has room for one question, so it must be 1 or more.")
+    if tellings < 1:
+        raise SvmError(f"--tellings is {tellings}; it must be at least 1.")
     if min(seeds) < 0:
         raise SvmError(f"--seed is {min(seeds)}; it must not be negative.")
     if min(seeds) < TEST_SEEDS <= max(seeds):
@@ -80,34 +82,40 @@ def check(seeds: Sequence[int], seconds: float, workers: int, every: float = EVE
 
 
 def make_matches(
-    folder: Path, sport: Sport, seeds: Sequence[int], seconds: float, workers: int = 1, every: float = EVERY
+    folder: Path,
+    sport: Sport,
+    seeds: Sequence[int],
+    seconds: float,
+    workers: int = 1,
+    every: float = EVERY,
+    tellings: int = 1,
 ) -> Iterator[Made]:
     """Yield the matches of `seeds` as they are finished.
 
     Both annotation files are written at the end, or when the caller stops. A match whose clip is there, beside the
     sidecar that would be written now, is not filmed again. Lines of other clips that they already have are
-    kept.
+    kept. With several `tellings` a match has as many lines there, the same play told in other words.
 
     Raises:
         SvmError: an argument is off (see `check`), the folder can not be written, or a worker was killed.
     """
-    check(seeds, seconds, workers, every)
+    check(seeds, seconds, workers, every, tellings)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise SvmError(f"{folder} can not be made: {error.strerror}. Choose another folder.") from error
     done: list[Made] = []
     try:
-        for made in _each(folder, sport, seeds, seconds, workers, every):
+        for made in _each(folder, sport, seeds, seconds, workers, every, tellings):
             done.append(made)
             yield made
     finally:
         if done:
-            write_annotations(folder / ANNOTATIONS, folder / INDEX, {m.clip.name: m.annotation for m in done})
-            write_annotations(folder / SIGHTS, folder / SIGHTS_INDEX, {m.clip.name: m.sights for m in done})
+            write_annotations(folder / ANNOTATIONS, folder / INDEX, {m.clip.name: m.annotations for m in done})
+            write_annotations(folder / SIGHTS, folder / SIGHTS_INDEX, {m.clip.name: (m.sights,) for m in done})
 
 
-def make_match(folder: Path, sport: Sport, seed: int, seconds: float, every: float = EVERY) -> Made:
+def make_match(folder: Path, sport: Sport, seed: int, seconds: float, every: float = EVERY, tellings: int = 1) -> Made:
     """Film one match into `folder` and write its sidecar, unless both are there.
 
     Raises:
@@ -128,7 +136,10 @@ def make_match(folder: Path, sport: Sport, seed: int, seconds: float, every: flo
         write_truth(sidecar, truth)
     return Made(
         clip,
-        json.dumps(conversation(truth, truth.words, sport.questions(truth, every))),
+        tuple(
+            json.dumps(conversation(truth, match.words(number), sport.questions(truth, every)))
+            for number in range(tellings)
+        ),
         json.dumps(conversation(truth, (), sport.sights(truth))),
         len(truth.events),
         len(truth.words),
@@ -145,7 +156,7 @@ def conversation(truth: Truth, words: Sequence[Word], questions: Sequence[Questi
     return [{"role": "user", "content": [video, query]}, {"role": "assistant", "content": [stream]}]
 
 
-def write_annotations(path: Path, index: Path, lines: dict[str, str]) -> None:
+def write_annotations(path: Path, index: Path, lines: dict[str, tuple[str, ...]]) -> None:
     """Replace an annotation file and its index; `lines` by clip name join those of other clips, sorted by name.
 
     Raises:
@@ -153,18 +164,22 @@ def write_annotations(path: Path, index: Path, lines: dict[str, str]) -> None:
     """
     merged = dict(sorted({**_annotated(path), **lines}.items()))
     offsets, offset = [], 0
-    for line in merged.values():
+    every = [line for own in merged.values() for line in own]
+    for line in every:
         offsets.append(offset)
         offset += len(line.encode()) + 1
-    write_text(path, "".join(line + "\n" for line in merged.values()))
+    write_text(path, "".join(line + "\n" for line in every))
     write_text(index, json.dumps(offsets))
 
 
-def _annotated(path: Path) -> dict[str, str]:
+def _annotated(path: Path) -> dict[str, tuple[str, ...]]:
     """Return the lines of an annotation file by their clip's name."""
+    found: dict[str, tuple[str, ...]] = {}
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-        return {json.loads(line)[0]["content"][0]["video"]: line for line in lines}
+        for line in path.read_text(encoding="utf-8").splitlines():
+            video = json.loads(line)[0]["content"][0]["video"]
+            found[video] = (*found.get(video, ()), line)
+        return found
     except FileNotFoundError:
         return {}
     except (ValueError, KeyError, IndexError, TypeError) as error:
@@ -172,13 +187,13 @@ def _annotated(path: Path) -> dict[str, str]:
 
 
 def _each(
-    folder: Path, sport: Sport, seeds: Sequence[int], seconds: float, workers: int, every: float
+    folder: Path, sport: Sport, seeds: Sequence[int], seconds: float, workers: int, every: float, tellings: int
 ) -> Iterator[Made]:
     if workers == 1:
-        yield from (make_match(folder, sport, seed, seconds, every) for seed in seeds)
+        yield from (make_match(folder, sport, seed, seconds, every, tellings) for seed in seeds)
         return
     with ProcessPoolExecutor(workers, get_context("spawn"), initializer=_obey) as pool:
-        jobs = [pool.submit(make_match, folder, sport, seed, seconds, every) for seed in seeds]
+        jobs = [pool.submit(make_match, folder, sport, seed, seconds, every, tellings) for seed in seeds]
         try:
             yield from (job.result() for job in as_completed(jobs))
         except BrokenProcessPool as error:

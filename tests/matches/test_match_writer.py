@@ -91,6 +91,20 @@ def test_sights_are_asked_for_in_every_second_and_nothing_else_is_said(folder: P
         assert {asked for _, _, asked, _ in annotation.questions} == {"What do you see?"}
 
 
+def test_a_match_is_told_in_as_many_ways_as_are_asked_for(folder: Path, tmp_path: Path) -> None:
+    list(make_matches(tmp_path, Tennis(), range(3, 5), SECONDS, tellings=3))
+    told = [Annotation.from_line(line.encode()) for line in lines(tmp_path)]
+    assert [a.video for a in told] == ["match_000003.mp4"] * 3 + ["match_000004.mp4"] * 3
+    assert lines(tmp_path)[::3] == lines(folder)
+    # Within three seconds one of the two matches has nothing to tell yet.
+    assert len({a.words for a in told if a.words}) == 3
+    list(make_matches(tmp_path, Tennis(), [3], SECONDS))
+    assert [Annotation.from_line(line.encode()).video for line in lines(tmp_path)][:2] == [
+        "match_000003.mp4",
+        "match_000004.mp4",
+    ]
+
+
 def test_the_sidecar_reads_back_and_holds_the_words(folder: Path) -> None:
     path = folder / "match_000004.truth.json"
     truth = read_truth(path)
@@ -187,7 +201,7 @@ def test_a_folder_that_is_a_file_is_named(tmp_path: Path) -> None:
 def test_an_annotation_file_of_another_kind_is_not_touched(tmp_path: Path) -> None:
     (tmp_path / ANNOTATIONS).write_text('{"some": "thing"}\n')
     with pytest.raises(SvmError, match=ANNOTATIONS):
-        write_annotations(tmp_path / ANNOTATIONS, tmp_path / INDEX, {"match_000001.mp4": "[]"})
+        write_annotations(tmp_path / ANNOTATIONS, tmp_path / INDEX, {"match_000001.mp4": ("[]",)})
     assert (tmp_path / ANNOTATIONS).read_text() == '{"some": "thing"}\n'
 
 

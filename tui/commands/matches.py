@@ -26,6 +26,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="S",
         help="seconds from one question of a viewer to the next (default 12)",
     )
+    parser.add_argument(
+        "--tellings",
+        type=int,
+        default=1,
+        metavar="N",
+        help="lines of the annotation file for each match, the same play in other words (default 1)",
+    )
     parser.add_argument("--workers", type=int, default=1, metavar="W", help="processes that film (default 1)")
 
 
@@ -38,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
     from streaming_vlm_mlx.matches.writer import make_matches
 
     seeds = range(args.seed, args.seed + args.count)
-    work = make_matches(args.out, Tennis(args.fps), seeds, args.seconds, args.workers, args.ask)
+    work = make_matches(args.out, Tennis(args.fps), seeds, args.seconds, args.workers, args.ask, args.tellings)
     console = Console(stderr=True)
     filmed = 0
     for made in track(work, "matches", total=len(seeds), console=console, disable=not sys.stderr.isatty()):

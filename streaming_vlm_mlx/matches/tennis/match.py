@@ -24,7 +24,7 @@ from streaming_vlm_mlx.matches.tennis.stage import Stage, random_camera, staged
 from streaming_vlm_mlx.matches.tennis.start import random_score
 from streaming_vlm_mlx.matches.tennis.surfaces import SURFACES
 from streaming_vlm_mlx.matches.tennis.targets import Values, vision_targets
-from streaming_vlm_mlx.matches.truth import BoardState, Question, Truth
+from streaming_vlm_mlx.matches.truth import BoardState, Question, Truth, Word
 
 FPS = 25
 LEAST_FPS, MOST_FPS = 2, 60
@@ -125,12 +125,16 @@ class TennisMatch:
             fps=self.fps,
             seconds=self.seconds,
             kits=self.script.cast.names,
-            words=commentary(self.script, stream(self.seed, "words")),
+            words=self.words(0),
             events=events(self.script),
             layout=self.bug.layout,
             states=self.states,
             frames=self.stage.frames(),
         )
+
+    def words(self, telling: int) -> tuple[Word, ...]:
+        """Return commentary on the match, in the words of one of many commentators."""
+        return commentary(self.script, stream(self.seed, f"words {telling}" if telling else "words"))
 
     def frames(self) -> Iterator[Pixels]:
         """Yield the pictures in order: uint8 [height, width, 3], RGB."""
