@@ -18,7 +18,7 @@ from textual.widgets import Static
 from streaming_vlm_mlx.errors import SvmError
 from tui.clip import Shot, scale
 from tui.conductor import Arrived, Conductor, Sought, Told
-from tui.pictures import RATE, RATE_BEHIND, Projector, Shutter
+from tui.pictures import RATE, RATE_BEHIND, RATE_SPEAKING, Projector, Shutter
 from tui.player import PACES, Pacer, Playhead
 from tui.program import Note, Program
 from tui.screens.help import HelpScreen
@@ -38,9 +38,10 @@ from tui.widgets.transcript_view import TRUTH_MODES, TranscriptView
 if TYPE_CHECKING:
     from streaming_vlm_mlx.config import StreamConfig
 
-# Times a second that time goes on, and that lines and gauges are drawn; each drawing costs as much as a picture.
+# Times a second that time goes on, that new words are drawn, and that all lines are; a drawing costs what a picture does.
 TICKS = 20
-DRAWN = 5
+WORDS = 10
+DRAWN, DRAWN_SPEAKING = 5, 4
 # Seconds that the model waits for the first picture at most.
 FIRST_PICTURE = 0.5
 # Seconds of lag from which pictures come less often, as they do behind another screen.
@@ -126,7 +127,7 @@ class PlayerScreen(Screen[None]):
         make = partial(program.make, self._remarks_from_thread())
         self.conductor = Conductor(make, program.seconds, playhead, pacer, self._session, self._told, program.loop)
         self.stage = Stage(self, program, self.conductor, self._clock)
-        self._shutter, self._drawing = Shutter(self._clock), Shutter(self._clock)
+        self._shutter, self._drawing, self._words = (Shutter(self._clock) for _ in range(3))
         opened = program.open_stills
         self._projector = Projector(opened, self._picture.show, self._without_picture) if opened else None
         self._set_picture()
@@ -162,12 +163,15 @@ class PlayerScreen(Screen[None]):
     def tick(self) -> None:
         """Let time go on, and show it."""
         position = self.conductor.tick()
-        self.stage.flush()
-        behind = self.conductor.lag.at(position) > BEHIND or not self.is_current
-        # Behind another screen every change draws all anew.
-        if self._drawing.opens(RATE_BEHIND if not self.is_current else DRAWN):
+        behind, speaking = self.conductor.lag.at(position) > BEHIND, self.conductor.lag.pending
+        # Behind another screen every change draws all anew; while the model speaks the processors are its own.
+        drawn = DRAWN_SPEAKING if speaking else DRAWN
+        if self._drawing.opens(drawn if self.is_current else RATE_BEHIND):
             self.stage.tick()
-        if self._shutter.opens(RATE_BEHIND if behind else RATE):
+        elif self._words.opens(WORDS if self.is_current else RATE_BEHIND):
+            self.stage.flush()
+        pictures = RATE_SPEAKING if speaking else RATE
+        if self._shutter.opens(pictures if self.is_current and not behind else RATE_BEHIND):
             self._wish(position)
 
     # Keys.
