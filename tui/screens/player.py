@@ -16,6 +16,7 @@ from textual.validation import Integer, Number
 from textual.widgets import Static
 
 from streaming_vlm_mlx.errors import SvmError
+from tui import haste
 from tui.clip import Shot, scale
 from tui.conductor import Arrived, Conductor, Sought, Told
 from tui.pictures import RATE, RATE_BEHIND, RATE_SPEAKING, Projector, Shutter
@@ -38,7 +39,7 @@ from tui.widgets.transcript_view import TRUTH_MODES, TranscriptView
 if TYPE_CHECKING:
     from streaming_vlm_mlx.config import StreamConfig
 
-# Times a second that time goes on, that new words are drawn, and that all lines are; a drawing costs what a picture does.
+# Times a second that time goes on, that new words are drawn, and that all lines are; each costs what a picture does.
 TICKS = 20
 WORDS = 10
 DRAWN, DRAWN_SPEAKING = 5, 4
@@ -130,6 +131,9 @@ class PlayerScreen(Screen[None]):
         self._shutter, self._drawing, self._words = (Shutter(self._clock) for _ in range(3))
         opened = program.open_stills
         self._projector = Projector(opened, self._picture.show, self._without_picture) if opened else None
+        if self._projector:
+            # While the screen is laid out.
+            self._projector.prepare(program.start)
         self._set_picture()
         self.call_after_refresh(self._begin)
 
@@ -144,6 +148,7 @@ class PlayerScreen(Screen[None]):
         """Have the model speak, from when there is something to see: its libraries take their time to load."""
         if self._projector:
             await self._projector.settle(FIRST_PICTURE)
+        haste.end()
         await self.conductor.run()
 
     def on_unmount(self) -> None:
