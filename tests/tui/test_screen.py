@@ -63,6 +63,23 @@ async def test_the_command_palette_offers_what_has_a_key(play: Play) -> None:
         assert p.position == 59
 
 
+async def test_the_screen_is_saved_beside_the_session_and_never_over_another(play: Play, tmp_path: Path) -> None:
+    async with play() as p:
+        await p.speak(1)
+        for name in ("match.session.svg", "match.session-2.svg"):
+            p.app.save_screen()
+            assert p.notice.splitlines()[0] == f"the screen is in {tmp_path / name}"
+            assert (tmp_path / name).read_text().startswith("<svg")
+
+
+async def test_a_screen_that_can_not_be_saved_is_told(play: Play, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    async with play(stems=(tmp_path / "file" / "match",)) as p:
+        await p.speak(1)
+        p.app.save_screen()
+        assert "can not be written" in p.notice
+
+
 async def test_themes_redraw_what_is_shown(play: Play) -> None:
     async with play() as p:
         await p.speak(2)
