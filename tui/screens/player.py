@@ -137,9 +137,12 @@ class PlayerScreen(Screen[None]):
         self._set_picture()
         self.call_after_refresh(self._begin)
 
+    def on_picture_resized(self) -> None:
+        """Ask for a picture of the size that there is room for now, the first time before the rest is laid out."""
+        self._wish(self.conductor.playhead.position)
+
     def _begin(self) -> None:
-        """Wish for the first picture, now that there is a place for it, and let the rest follow."""
-        self._wish(self.program.start)
+        """Let begin what the screen is not to wait for."""
         self.run_worker(self._watch(), name="conductor")
         self.run_worker(self._read_truth(), name="truth")
         self.set_interval(1 / TICKS, self.tick)
