@@ -9,8 +9,8 @@ from streaming_vlm_mlx.errors import SvmError
 from tui.clip import Shot, Stills
 from tui.threads import Worker
 
-# Pictures a second at most, while the model speaks, and when it is behind.
-RATE, RATE_SPEAKING, RATE_BEHIND = 8.0, 5.0, 2.0
+# Pictures a second at most, while the model computes, and when it is behind.
+RATE, RATE_BUSY, RATE_BEHIND = 8.0, 5.0, 2.0
 
 
 class Projector:

@@ -1,5 +1,6 @@
 """The player's screen at every size and in every theme, its help, its exports and its end."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -89,6 +90,19 @@ async def test_themes_redraw_what_is_shown(play: Play) -> None:
         after = p.app.export_screenshot()
         assert before != after
         assert "second" in after
+
+
+async def test_without_colour_everything_is_grey(play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    async with play(read_truth=truth) as p:
+        await p.read_truth()
+        await p.speak(2)
+        await p.press("g")
+        # Of the window that an SVG draws around the screen.
+        window = {"ff5f57", "febc2e", "28c840", "c5c8c6"}
+        colours = set(re.findall("#([0-9a-f]{6})", p.app.export_screenshot())) - window
+        assert len(colours) > 3
+        assert not [colour for colour in colours if not colour[:2] == colour[2:4] == colour[4:]]
 
 
 async def test_old_rows_leave_the_screen_and_not_the_session(play: Play) -> None:

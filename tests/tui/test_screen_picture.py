@@ -7,7 +7,7 @@ import pytest
 
 from tests.tui.stand_ins import Play, Player, settle, until
 from tui.clip import Shot, Stills
-from tui.pictures import RATE, RATE_SPEAKING
+from tui.pictures import RATE, RATE_BUSY
 from tui.widgets.blocks import BLOCK
 from tui.widgets.picture import Picture
 
@@ -97,4 +97,4 @@ async def test_pictures_come_less_often_while_the_model_speaks(play: Play, canva
         assert await count_wishes(p, canvas, 39) == pytest.approx(RATE, abs=1)
         await p.pass_time(0.25)
         await p.engine.until_begun(1)
-        assert await count_wishes(p, canvas, 30) <= 0.75 * RATE_SPEAKING + 1
+        assert await count_wishes(p, canvas, 30) <= 0.75 * RATE_BUSY + 1

@@ -16,10 +16,11 @@ from textual.validation import Integer, Number
 from textual.widgets import Static
 
 from streaming_vlm_mlx.errors import SvmError
+from streaming_vlm_mlx.stream.events import SecondDone
 from tui import haste
 from tui.clip import Shot, scale
 from tui.conductor import Arrived, Conductor, Sought, Told
-from tui.pictures import RATE, RATE_BEHIND, RATE_SPEAKING, Projector, Shutter
+from tui.pictures import RATE, RATE_BEHIND, RATE_BUSY, Projector, Shutter
 from tui.player import PACES, Pacer, Playhead
 from tui.program import Note, Program
 from tui.screens.help import HelpScreen
@@ -41,8 +42,10 @@ if TYPE_CHECKING:
 
 # Times a second that time goes on, that new words are drawn, and that all lines are; each costs what a picture does.
 TICKS = 20
-WORDS = 10
-DRAWN, DRAWN_SPEAKING = 5, 4
+WORDS = 8
+DRAWN, DRAWN_BUSY = 5, 2.5
+# Seconds behind a second's last word that the model may look ahead undisturbed, at most.
+LOOK = 0.1
 # Seconds that the model waits for the first picture at most.
 FIRST_PICTURE = 0.5
 # Seconds of lag from which pictures come less often, as they do behind another screen.
@@ -103,6 +106,7 @@ class PlayerScreen(Screen[None]):
         self._config = program.config
         self._picture = Picture(id="picture")
         self._pictured = program.with_picture
+        self._looking = float("-inf")
 
     def compose(self) -> ComposeResult:
         """Lay out the screen: a line, two columns, three lines."""
@@ -171,14 +175,15 @@ class PlayerScreen(Screen[None]):
     def tick(self) -> None:
         """Let time go on, and show it."""
         position = self.conductor.tick()
-        behind, speaking = self.conductor.lag.at(position) > BEHIND, self.conductor.lag.pending
-        # Behind another screen every change draws all anew; while the model speaks the processors are its own.
-        drawn = DRAWN_SPEAKING if speaking else DRAWN
+        behind = self.conductor.lag.at(position) > BEHIND
+        # Behind another screen every change draws all anew; while the model computes the processors are its own.
+        busy = self.conductor.lag.pending or self._clock() < self._looking
+        drawn = DRAWN_BUSY if busy else DRAWN
         if self._drawing.opens(drawn if self.is_current else RATE_BEHIND):
             self.stage.tick()
         elif self._words.opens(WORDS if self.is_current else RATE_BEHIND):
             self.stage.flush()
-        pictures = RATE_SPEAKING if speaking else RATE
+        pictures = RATE_BUSY if busy else RATE
         if self._shutter.opens(pictures if self.is_current and not behind else RATE_BEHIND):
             self._wish(position)
 
@@ -297,7 +302,10 @@ class PlayerScreen(Screen[None]):
             self._show_feed(event)
             return
         self.stage.tell(event)
-        if isinstance(event, Sought):
+        if isinstance(event, SecondDone):
+            # It sees the next second as soon as the last one is spoken, and takes as long as it took.
+            self._looking = self._clock() + min(event.timings.vision_ms / 1e3, LOOK)
+        elif isinstance(event, Sought):
             if self._projector:
                 self._projector.retry()
             self._wish(event.position)
