@@ -1,4 +1,9 @@
-"""The clip's picture."""
+"""The clip's picture, in half blocks.
+
+Kitty's and sixel's graphics are left out: textual-image, the library for them, is made for stills. It encodes a PNG and
+takes a new number in the terminal for every picture, past Textual's own writer, and asks the terminal what it can do
+when it is imported, which takes time before the first picture and may swallow a key.
+"""
 
 from textual import events
 from textual.geometry import Region, Size
