@@ -34,6 +34,7 @@ WORDS = re.compile(r"(?<!/ )(?<!−)0\d:\d\d  [^\s▌›·?]")
 MOMENTS, MOMENT = 20, 0.1
 # Presses from normal speed to the highest.
 FASTER = 5
+PARTS = ("keys", "quit", "model", "memory")
 # Keys, and what the screen shows for each.
 KEYS = ((b" ", PAUSED), (b" ", PLAYING), (b"]", "1.25×"), (b"[", "1×"), (b"l", "every second"), (b"l", "live"))
 
@@ -73,18 +74,20 @@ class Figures:
     memory_mb: list[float] = field(default_factory=list)
 
     def promises(self) -> Iterator[Promise]:
-        """Yield what the player promises, and how it does."""
-        yield Promise("first picture", self.first_picture_s, 0.7, "s")
-        yield Promise("first words", self.first_words_s, 3.0, "s")
-        median = f"median {statistics.median(self.key_ms):.1f} ms of {len(self.key_ms)} keys"
-        yield Promise(
-            "key to effect, p95", statistics.quantiles(self.key_ms, n=20, method="inclusive")[-1], 50.0, "ms", median
-        )
-        yield Promise("key to effect, max", max(self.key_ms), 200.0, "ms")
-        yield Promise("quit, max", max(self.quit_s), 0.5, "s", f"of {len(self.quit_s)}")
-        play, infer = self.model_ms_play, self.model_ms_infer
-        both = f"{play:.0f} ms a second, without a screen {infer:.0f}"
-        yield Promise("model slowed down", 100 * (play / infer - 1), 10.0, "%", both)
+        """Yield what the player promises, and how it does, of what was measured."""
+        if self.key_ms:
+            yield Promise("first picture", self.first_picture_s, 0.7, "s")
+            yield Promise("first words", self.first_words_s, 3.0, "s")
+            median = f"median {statistics.median(self.key_ms):.1f} ms of {len(self.key_ms)} keys"
+            p95 = statistics.quantiles(self.key_ms, n=20, method="inclusive")[-1]
+            yield Promise("key to effect, p95", p95, 50.0, "ms", median)
+            yield Promise("key to effect, max", max(self.key_ms), 200.0, "ms")
+        if self.quit_s:
+            yield Promise("quit, max", max(self.quit_s), 0.5, "s", f"of {len(self.quit_s)}")
+        if self.model_ms_infer:
+            play, infer = self.model_ms_play, self.model_ms_infer
+            both = f"{play:.0f} ms a second, without a screen {infer:.0f}"
+            yield Promise("model slowed down", 100 * (play / infer - 1), 10.0, "%", both)
         if self.memory_mb:
             first, last = self.memory_mb[0], self.memory_mb[-1]
             yield Promise("memory, growth", last - first, 30.0, "MB", f"from {first:.0f} MB to {last:.0f}")
@@ -220,8 +223,6 @@ def median_ms(session: Path) -> float:
 
 def measure_memory(words: Sequence[str], minutes: float, figures: Figures) -> None:
     """Play a looped clip for `minutes` and note the memory, once a minute where there are two or more."""
-    if not minutes:
-        return
     count = max(round(minutes), 2)
     with playing(*words, "--loop") as player:
         player.wait(WORDS)
@@ -246,14 +247,19 @@ def main() -> int:
     parser.add_argument("--presses", type=int, default=60, help="keys to press, 2 at least (default 60)")
     parser.add_argument("--rounds", type=int, default=3, help="comparisons with infer, the best counts (default 3)")
     parser.add_argument("--minutes", type=float, default=0.0, help="minutes of a looped clip, for memory (default 0)")
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="what to measure (default: all)")
     parser.add_argument("--json", type=Path, metavar="F", help="write the figures")
     args = parser.parse_args()
     words = [args.clip, *(["--ckpt", args.ckpt] if args.ckpt else [])]
     figures = Figures()
-    measure_start_and_keys(words, args.presses, figures)
-    measure_quits(words, figures)
-    measure_model(words, args.rounds, figures)
-    measure_memory(words, args.minutes, figures)
+    if "keys" in args.only:
+        measure_start_and_keys(words, args.presses, figures)
+    if "quit" in args.only:
+        measure_quits(words, figures)
+    if "model" in args.only:
+        measure_model(words, args.rounds, figures)
+    if "memory" in args.only and args.minutes:
+        measure_memory(words, args.minutes, figures)
     promises = list(figures.promises())
     print("\n".join(map(str, promises)))
     if args.json:

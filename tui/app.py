@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterable
+from pathlib import Path
 
 from textual import events
 from textual.app import App, SystemCommand
@@ -9,10 +10,12 @@ from textual.binding import Binding
 from textual.screen import Screen
 from textual.theme import Theme
 
+from streaming_vlm_mlx.atomic import write_text
+from streaming_vlm_mlx.errors import SvmError
 from tui.program import Program
 from tui.screens.help import key_label
 from tui.screens.player import PlayerScreen
-from tui.session_log import SessionLog
+from tui.session_log import SessionLog, free_names
 from tui.widgets.picture import Picture
 from tui.widgets.prompt import ENDINGS, Line
 
@@ -88,7 +91,7 @@ class PlayerApp(App[None]):
                     action = binding.action if binding.action.startswith("app.") else f"screen.{binding.action}"
                     yield SystemCommand(binding.description, f"key {keys}", lambda a=action: self.run_action(a))
         yield SystemCommand("theme", "colours of the player", self.action_change_theme)
-        yield SystemCommand("screenshot", "save the screen as SVG", self.deliver_screenshot)
+        yield SystemCommand("screenshot", "save the screen as SVG", self.save_screen)
 
     def export_screenshot(self, *, title: str | None = None, simplify: bool = False) -> str:
         """Return the screen as SVG, the picture drawn as text for it."""
@@ -102,6 +105,20 @@ class PlayerApp(App[None]):
             for picture in pictures:
                 picture.exact = False
                 picture.refresh()
+
+    def save_screen(self) -> None:
+        """Save the screen beside the session; Textual would in a folder that need not exist, and not say so."""
+        picture, failure = self.export_screenshot(title=self._program.clip), ""
+        for stem in self._program.stems or (Path("screen"),):
+            (path,) = free_names(stem, [".svg"])
+            try:
+                write_text(path, picture)
+            except SvmError as error:
+                failure = failure or str(error)
+            else:
+                self._warn(f"the screen is in {path}")
+                return
+        self._warn(failure)
 
     def on_key(self, event: events.Key) -> None:
         """Hand what was typed behind ``/``, and before its line was open, to that line; else it would play."""

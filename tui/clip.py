@@ -145,14 +145,15 @@ class Stills:
         Raises:
             SvmError: the file is gone.
         """
-        frame = self._find(time)
+        frame = self.find(time)
         return None if frame is None else Shot(frame.time, scale(self._reader.rgb(frame.picture), size))
 
-    def close(self) -> None:
-        """Free the file."""
-        self._reader.close()
+    def find(self, time: float) -> "TimedFrame | None":
+        """Return the frame that is shown at `time` seconds, as it was decoded; None where there is none.
 
-    def _find(self, time: float) -> "TimedFrame | None":
+        Raises:
+            SvmError: the file is gone.
+        """
         current = self._current
         if current is None or time < current.time or time > current.end + READ_THROUGH:
             self._frames = self._reader.frames_from(time)
@@ -160,6 +161,10 @@ class Stills:
         while self._following is not None and self._following.time <= time:
             self._current, self._following = self._following, next(self._frames, None)
         return self._current
+
+    def close(self) -> None:
+        """Free the file."""
+        self._reader.close()
 
 
 def scale(pixels: "Pixels", size: tuple[int, int]) -> "Pixels":

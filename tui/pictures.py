@@ -2,14 +2,15 @@
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 
 from streaming_vlm_mlx.errors import SvmError
 from tui.clip import Shot, Stills
 from tui.threads import Worker
 
-# Pictures a second at most, and when the model is behind.
-RATE, RATE_BEHIND = 8.0, 2.0
+# Pictures a second at most, while the model computes, and when it is behind.
+RATE, RATE_BUSY, RATE_BEHIND = 8.0, 5.0, 2.0
 
 
 class Projector:
@@ -34,6 +35,10 @@ class Projector:
     def busy(self) -> bool:
         """Whether a picture is being made."""
         return self._task is not None and not self._task.done()
+
+    def prepare(self, time: float) -> None:
+        """Open the clip and find its picture at `time`, before anything is wished for; what fails then fails again."""
+        self._worker.put(partial(self._find, time))
 
     async def settle(self, seconds: float) -> None:
         """Wait for the picture that is being made, at most `seconds`."""
@@ -75,6 +80,11 @@ class Projector:
         except SvmError:
             self._free()
             raise
+
+    def _find(self, time: float) -> None:
+        with suppress(SvmError):
+            self._stills = self._stills or self._open()
+            self._stills.find(time)
 
     def _free(self) -> None:
         stills, self._stills = self._stills, None

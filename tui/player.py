@@ -150,6 +150,11 @@ class Lag:
         if self._pending is not None:
             self._last, self._pending = position - self._pending, None
 
+    @property
+    def pending(self) -> bool:
+        """Whether a second is being spoken."""
+        return self._pending is not None
+
     def forget(self) -> None:
         """Begin anew, for a seek."""
         self._pending, self._last = None, 0.0

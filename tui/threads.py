@@ -39,6 +39,10 @@ class Worker:
         self._jobs.put(job)
         return await done
 
+    def put(self, work: Callable[[], None]) -> None:
+        """Do `work`, which raises nothing and nobody waits for."""
+        self._jobs.put(work)
+
     def close(self, last: Callable[[], None] = lambda: None) -> None:
         """End the thread behind the work that it has, and `last`."""
         self._jobs.put(last)

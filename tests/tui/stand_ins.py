@@ -274,6 +274,8 @@ class Player:
 
     @property
     def rows(self) -> list[Row]:
+        """The rows as they are drawn next."""
+        self.screen.stage.flush()
         return list(self.screen.query_one(TranscriptView).rows)
 
     @property
@@ -304,6 +306,7 @@ class Player:
             await self.engine.until_spoken(number)
             if number + 1 < count:
                 await self.pass_time(1)
+        self.screen.stage.tick()
         await settle(self.pilot)
 
 

@@ -1,5 +1,6 @@
 """The player's screen at every size and in every theme, its help, its exports and its end."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -63,6 +64,23 @@ async def test_the_command_palette_offers_what_has_a_key(play: Play) -> None:
         assert p.position == 59
 
 
+async def test_the_screen_is_saved_beside_the_session_and_never_over_another(play: Play, tmp_path: Path) -> None:
+    async with play() as p:
+        await p.speak(1)
+        for name in ("match.session.svg", "match.session-2.svg"):
+            p.app.save_screen()
+            assert p.notice.splitlines()[0] == f"the screen is in {tmp_path / name}"
+            assert (tmp_path / name).read_text().startswith("<svg")
+
+
+async def test_a_screen_that_can_not_be_saved_is_told(play: Play, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    async with play(stems=(tmp_path / "file" / "match",)) as p:
+        await p.speak(1)
+        p.app.save_screen()
+        assert "can not be written" in p.notice
+
+
 async def test_themes_redraw_what_is_shown(play: Play) -> None:
     async with play() as p:
         await p.speak(2)
@@ -72,6 +90,19 @@ async def test_themes_redraw_what_is_shown(play: Play) -> None:
         after = p.app.export_screenshot()
         assert before != after
         assert "second" in after
+
+
+async def test_without_colour_everything_is_grey(play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    async with play(read_truth=truth) as p:
+        await p.read_truth()
+        await p.speak(2)
+        await p.press("g")
+        # Of the window that an SVG draws around the screen.
+        window = {"ff5f57", "febc2e", "28c840", "c5c8c6"}
+        colours = set(re.findall("#([0-9a-f]{6})", p.app.export_screenshot())) - window
+        assert len(colours) > 3
+        assert not [colour for colour in colours if not colour[:2] == colour[2:4] == colour[4:]]
 
 
 async def test_old_rows_leave_the_screen_and_not_the_session(play: Play) -> None:

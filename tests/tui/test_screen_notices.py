@@ -21,10 +21,11 @@ async def test_a_clip_that_can_not_be_shown_is_told_and_opened_again_after_a_see
         await p.engine.until_spoken(0)
         await until(lambda: p.notice)
         assert p.notice == "no picture: match.mp4 is gone; copy it back."
+        tries = len(opened)
         await p.pass_time(2)
-        assert len(opened) == 1
+        assert len(opened) == tries
         await p.press("right")
-        await until(lambda: len(opened) == 2)
+        await until(lambda: len(opened) > tries)
 
 
 async def test_an_error_of_the_model_is_told_and_the_clip_plays_on(play: Play) -> None:

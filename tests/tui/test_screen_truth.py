@@ -71,3 +71,12 @@ async def test_columns_have_names_and_differences_a_key(play: Play) -> None:
         assert heading.render().plain.split() == ["commentary", "·", "added", "truth", "·", "missed"]
         await p.press("g")
         assert heading.render().plain.split() == ["commentary"]
+
+
+async def test_marks_have_their_names_in_a_narrow_terminal_too(play: Play) -> None:
+    async with play(size=(80, 24), read_truth=truth) as p:
+        await p.read_truth()
+        await p.press("g")
+        shown = p.screen.query_one(Heading)
+        assert shown.render().plain == "commentary · added  › truth · missed"
+        assert shown.render().cell_length <= shown.size.width

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.shipped import SAMPLE, notice
+from tui import haste
 from tui.folders import state_folder
 from tui.keeping import new_record, stems
 from tui.player import PACES
@@ -63,6 +64,7 @@ def settings_file() -> Path:
 def run(args: argparse.Namespace) -> int:
     """Play the clip; the session is saved however the player ends."""
     check_terminal(interactive(), os.environ.get("TERM", ""), f"svm-tui infer {args.clip or ''}".rstrip())
+    haste.begin()
     args.clip = args.clip or str(SAMPLE)
     fill_in(args, add_options, settings_file(), VIEW)
     config, folder = settle(args)

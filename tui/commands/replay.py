@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from streaming_vlm_mlx.errors import SvmError
+from tui import haste
 from tui.commands.play import (
     VIEW,
     add_options,
@@ -43,6 +44,7 @@ def run(args: argparse.Namespace) -> int:
     if not record.seconds:
         raise SvmError(f"{args.session} holds nothing that was said; choose another session.")
     check_terminal(interactive(), os.environ.get("TERM", ""), f"svm-tui export {args.session} --out session.txt")
+    haste.begin()
     fill_in(args, add_options, settings_file(), VIEW)
     watch(_program(args, record), args.theme)
 

@@ -16,9 +16,11 @@ from textual.validation import Integer, Number
 from textual.widgets import Static
 
 from streaming_vlm_mlx.errors import SvmError
+from streaming_vlm_mlx.stream.events import SecondDone
+from tui import haste
 from tui.clip import Shot, scale
 from tui.conductor import Arrived, Conductor, Sought, Told
-from tui.pictures import RATE, RATE_BEHIND, Projector, Shutter
+from tui.pictures import RATE, RATE_BEHIND, RATE_BUSY, Projector, Shutter
 from tui.player import PACES, Pacer, Playhead
 from tui.program import Note, Program
 from tui.screens.help import HelpScreen
@@ -38,9 +40,12 @@ from tui.widgets.transcript_view import TRUTH_MODES, TranscriptView
 if TYPE_CHECKING:
     from streaming_vlm_mlx.config import StreamConfig
 
-# Times a second that time goes on, and that lines and gauges are drawn; each drawing costs as much as a picture.
+# Times a second that time goes on, that new words are drawn, and that all lines are; each costs what a picture does.
 TICKS = 20
-DRAWN = 5
+WORDS = 8
+DRAWN, DRAWN_BUSY = 5, 2.5
+# Seconds behind a second's last word that the model may look ahead undisturbed, at most.
+LOOK = 0.1
 # Seconds that the model waits for the first picture at most.
 FIRST_PICTURE = 0.5
 # Seconds of lag from which pictures come less often, as they do behind another screen.
@@ -101,6 +106,7 @@ class PlayerScreen(Screen[None]):
         self._config = program.config
         self._picture = Picture(id="picture")
         self._pictured = program.with_picture
+        self._looking = float("-inf")
 
     def compose(self) -> ComposeResult:
         """Lay out the screen: a line, two columns, three lines."""
@@ -126,15 +132,21 @@ class PlayerScreen(Screen[None]):
         make = partial(program.make, self._remarks_from_thread())
         self.conductor = Conductor(make, program.seconds, playhead, pacer, self._session, self._told, program.loop)
         self.stage = Stage(self, program, self.conductor, self._clock)
-        self._shutter, self._drawing = Shutter(self._clock), Shutter(self._clock)
+        self._shutter, self._drawing, self._words = (Shutter(self._clock) for _ in range(3))
         opened = program.open_stills
         self._projector = Projector(opened, self._picture.show, self._without_picture) if opened else None
+        if self._projector:
+            # While the screen is laid out.
+            self._projector.prepare(program.start)
         self._set_picture()
         self.call_after_refresh(self._begin)
 
+    def on_picture_resized(self) -> None:
+        """Ask for a picture of the size that there is room for now, the first time before the rest is laid out."""
+        self._wish(self.conductor.playhead.position)
+
     def _begin(self) -> None:
-        """Wish for the first picture, now that there is a place for it, and let the rest follow."""
-        self._wish(self.program.start)
+        """Let begin what the screen is not to wait for."""
         self.run_worker(self._watch(), name="conductor")
         self.run_worker(self._read_truth(), name="truth")
         self.set_interval(1 / TICKS, self.tick)
@@ -143,6 +155,7 @@ class PlayerScreen(Screen[None]):
         """Have the model speak, from when there is something to see: its libraries take their time to load."""
         if self._projector:
             await self._projector.settle(FIRST_PICTURE)
+        haste.end()
         await self.conductor.run()
 
     def on_unmount(self) -> None:
@@ -162,12 +175,16 @@ class PlayerScreen(Screen[None]):
     def tick(self) -> None:
         """Let time go on, and show it."""
         position = self.conductor.tick()
-        self.stage.flush()
-        behind = self.conductor.lag.at(position) > BEHIND or not self.is_current
-        # Behind another screen every change draws all anew.
-        if self._drawing.opens(RATE_BEHIND if not self.is_current else DRAWN):
+        behind = self.conductor.lag.at(position) > BEHIND
+        # Behind another screen every change draws all anew; while the model computes the processors are its own.
+        busy = self.conductor.lag.pending or self._clock() < self._looking
+        drawn = DRAWN_BUSY if busy else DRAWN
+        if self._drawing.opens(drawn if self.is_current else RATE_BEHIND):
             self.stage.tick()
-        if self._shutter.opens(RATE_BEHIND if behind else RATE):
+        elif self._words.opens(WORDS if self.is_current else RATE_BEHIND):
+            self.stage.flush()
+        pictures = RATE_BUSY if busy else RATE
+        if self._shutter.opens(pictures if self.is_current and not behind else RATE_BEHIND):
             self._wish(position)
 
     # Keys.
@@ -285,7 +302,10 @@ class PlayerScreen(Screen[None]):
             self._show_feed(event)
             return
         self.stage.tell(event)
-        if isinstance(event, Sought):
+        if isinstance(event, SecondDone):
+            # It sees the next second as soon as the last one is spoken, and takes as long as it took.
+            self._looking = self._clock() + min(event.timings.vision_ms / 1e3, LOOK)
+        elif isinstance(event, Sought):
             if self._projector:
                 self._projector.retry()
             self._wish(event.position)

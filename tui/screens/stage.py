@@ -11,6 +11,7 @@ from streaming_vlm_mlx.stream.events import Failed, Loading, Ready, SecondDone, 
 from tui.comparison import compare
 from tui.conductor import Conductor, Passed, Sought, Told
 from tui.figures import Figures, bar
+from tui.pictures import Shutter
 from tui.program import Program
 from tui.transcript import Timed, Transcript, by_second, harmless, position_label
 from tui.widgets.cache_strip import CacheStrip
@@ -22,6 +23,8 @@ from tui.widgets.transcript_view import LIMIT, TranscriptView, TruthMode
 
 # Cells of the bar that shows how far the weights are read.
 LOADING_BAR = 20
+# Times a second that gauges are drawn at most.
+GAUGED = 2.0
 # Seconds that a remark stays.
 REMARK = 12.0
 
@@ -50,7 +53,10 @@ class Stage:
         self._spoken: set[int] = set()
         self._passed: set[int] = set()
         self._number = 0
-        self._grown: int | None = None
+        # What changed since it was last drawn: rows, the model's memory, the gauges.
+        self._stale: set[int] = set()
+        self._remembered: SpanMap | None = None
+        self._gauging, self._gauged = Shutter(clock), False
         self._remarks: list[tuple[float, str]] = []
         self.say("◌ loading the model")
 
@@ -59,7 +65,8 @@ class Stage:
         return self._conductor.playhead.position
 
     def tick(self) -> None:
-        """Show that time went on."""
+        """Show that time went on, and all that came since the last time."""
+        self.flush()
         if self._remarks and self._remarks[0][0] <= self._clock():
             self._remarks.pop(0)
             self._show_notice()
@@ -68,8 +75,8 @@ class Stage:
         time = position_label(head.position, head.duration)
         self._title.show(Standing(self._clip, self._model, time, head.state, head.speed, pace, lag, passed))
         self._timeline.show(head.position, head.duration)
-        self._gauges.show(self.figures.meters(lag))
-        self._cache.tick(self._clock())
+        self._show_gauges(lag)
+        self._show_memory()
         number = math.floor(head.position)
         if self._with_truth:
             # Word by word, as it is heard.
@@ -87,11 +94,12 @@ class Stage:
                 self.say("")
             case SecondStarted(index):
                 self.transcript.begin(index)
-                self._put(index)
+                self._stale.add(index)
             case TextPiece(index, text):
-                self._grow(index, text)
+                self.transcript.add(index, text, self._position)
+                self._stale.add(index)
             case SpanMap():
-                self._cache.show(event, self._clock())
+                self._remembered = event
             case SecondDone():
                 self._finish(event)
             case Passed(index):
@@ -112,6 +120,7 @@ class Stage:
         self._heading.show(mode)
         self._compare()
         self._show_rows()
+        self._gauges.show(self.figures.meters(self._conductor.lag.at(self._position)))
         self.tick()
 
     def say(self, text: str, failure: bool = False) -> None:
@@ -127,37 +136,29 @@ class Stage:
 
     def flush(self) -> None:
         """Show the words that came since the last time; drawing each at once would take the model's time."""
-        if self._grown is not None:
-            self._put(self._grown)
-            self._grown = None
-
-    def _grow(self, number: int, piece: str) -> None:
-        entry = self.transcript.entries.get(number)
-        first = entry is None or not entry.text
-        self.transcript.add(number, piece, self._position)
-        if first:
+        for number in sorted(self._stale):
             self._put(number)
-        else:
-            self._grown = number
+        self._stale.clear()
 
     def _finish(self, done: SecondDone) -> None:
         self.transcript.finish(done.index, done.text, done.query)
-        self._grown = None
+        self._stale.add(done.index)
         self._spoken.add(done.index)
         self._passed.discard(done.index)
         self._timeline.mark(self._spoken, self._passed)
         self.figures.add(done, self._conductor.lag.at(self._position))
-        self._put(done.index)
+        self._gauged = False
         self._compare()
 
     def _pass(self, number: int) -> None:
         self.figures.passed += 1
+        self._gauged = False
         if number in self._spoken:
             return
         self.transcript.pass_over(number)
         self._passed.add(number)
         self._timeline.mark(self._spoken, self._passed)
-        self._put(self.transcript.leader(number, self._with_truth))
+        self._stale.add(self.transcript.leader(number, self._with_truth))
 
     def _go_to(self, position: float) -> None:
         """Show the transcript up to `position`, where the model begins anew."""
@@ -189,6 +190,18 @@ class Stage:
     def _put(self, number: int) -> None:
         """Show second `number` as it stands, once the picture has come to it."""
         self._view.put(self.transcript.row(number, self._position, self._with_truth))
+
+    def _show_gauges(self, lag: float) -> None:
+        """Draw the gauges when a figure changed: they take as long as all the rest."""
+        if not self._gauged and self._gauging.opens(GAUGED):
+            self._gauges.show(self.figures.meters(lag))
+            self._gauged = True
+
+    def _show_memory(self) -> None:
+        if self._remembered:
+            self._cache.show(self._remembered, self._clock())
+            self._remembered = None
+        self._cache.tick(self._clock())
 
     def _show_rows(self) -> None:
         self._view.set_rows(self.transcript.rows(self._position, self._with_truth, LIMIT), self.mode)

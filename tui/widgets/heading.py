@@ -40,7 +40,9 @@ class Heading(Widget):
             return blank + said
         if column := beside(self.size.width - EDGE, self._mode, LABEL):
             return blank + said.pad_right(column - said.cell_length) + GAP + truth
-        return blank + said + GAP + ASIDE + truth
+        both = said + GAP + ASIDE + truth
+        # Marks are to be read, where the words stand tells itself.
+        return blank + both if LABEL + both.cell_length <= self.size.width else both
 
     def _named(self, name: str, mark: str, part: str) -> Content:
         named = Content(name).stylize(self._style(part))

@@ -1,7 +1,13 @@
-"""The clip's picture."""
+"""The clip's picture, in half blocks.
+
+Kitty's and sixel's graphics are left out: textual-image, the library for them, is made for stills. It encodes a PNG and
+takes a new number in the terminal for every picture, past Textual's own writer, and asks the terminal what it can do
+when it is imported, which takes time before the first picture and may swallow a key.
+"""
 
 from textual import events
 from textual.geometry import Region, Size
+from textual.message import Message
 from textual.strip import Strip
 from textual.widget import Widget
 
@@ -15,6 +21,9 @@ class Picture(Widget):
     Attributes:
         exact: draw as styled text, which takes longer, but can be shown behind another screen and in a screenshot.
     """
+
+    class Resized(Message):
+        """There is another room for a picture now."""
 
     def __init__(self, *, id: str | None = None) -> None:  # noqa: A002 - Textual's name
         super().__init__(id=id)
@@ -54,8 +63,9 @@ class Picture(Widget):
         return max(round(width * 9 / 32), 1)
 
     def on_resize(self, _: events.Resize) -> None:
-        """Keep the old picture in the middle until the new one comes."""
+        """Keep the old picture in the middle until the new one comes, and ask for that."""
         self._lay()
+        self.post_message(self.Resized())
 
     def _lay(self) -> None:
         if self._shot:

@@ -81,10 +81,9 @@ class TranscriptView(ScrollView, can_focus=False):
         if (there and self._rows[at] == row) or (not there and row.empty):
             return
         self._rows[at : at + there] = [] if row.empty else [row]
-        if len(self._rows) > LIMIT:
-            del self._rows[:-LIMIT]
-            at = 0
         self._lay_from(at)
+        if len(self._rows) > LIMIT:
+            self._forget(len(self._rows) - LIMIT)
 
     def render_line(self, y: int) -> Strip:
         """Return line `y` of the window that is scrolled to."""
@@ -121,10 +120,32 @@ class TranscriptView(ScrollView, can_focus=False):
             self._blocks.append(block)
             self._ends.append((self._ends[-1] if self._ends else 0) + len(block))
         after = self._ends[-1] if self._ends else 0
-        self.virtual_size = Size(width, after)
+        self._take_size(Size(width, after))
         self.refresh_lines(top, max(before, after) - top)
+
+    def _forget(self, count: int) -> None:
+        """Let the first `count` rows go; what is seen stays where it is."""
+        gone = self._ends[count - 1]
+        del self._rows[:count], self._blocks[:count]
+        self._ends = [end - gone for end in self._ends[count:]]
+        if not self._following:
+            self.scroll_to(y=self.scroll_y - gone, animate=False)
+        self._take_size(Size(self.virtual_size.width, self._ends[-1]))
+        self.refresh()
+
+    def _take_size(self, size: Size) -> None:
+        """Be of `size`; one more row is no reason to lay out the whole screen, unless a scrollbar comes or goes."""
+        room, old = self.scrollable_content_region.height, self.virtual_size
+        if size.width != old.width or (size.height > room) != (old.height > room):
+            self.virtual_size = size
+            if self._following:
+                self.follow()
+            return
+        self.set_reactive(ScrollView.virtual_size, size)
+        if self.show_vertical_scrollbar:
+            self.vertical_scrollbar.window_virtual_size = size.height
         if self._following:
-            self.follow()
+            self.scroll_to(y=self.max_scroll_y, animate=False)
 
     def _lay(self, row: Row, width: int) -> list[Content]:
         """Return the lines of one row, `width` cells wide at most."""
