@@ -88,8 +88,7 @@ def train(
         say(f"{out} was never saved; the run begins anew.")
     # No more than there are rows in an update.
     cores = min(cores, config.data.batches.batch_size * config.optimizer.accumulate)
-    is_whole = saving is not None and config.lora is None
-    if saving and is_whole:
+    if saving and config.lora is None:
         checkpoint = replace(load_to_train(saving, config, dtype, limit), stream=make_stream(config, files))
     else:
         checkpoint = begin(config, files, dtype, limit)
@@ -103,14 +102,16 @@ def train(
     _check_ranks(ranks, progress, trained.learner)
     kept = _kept(config, folder, progress.step, watch) if ranks.leads else watch
     kept.report(Began(progress.step, config.schedule.steps, len(windows), _count(trained.learner)))
-    batches = config.data.batches
-    with (
-        FramePool(batches.workers, int(batches.cache_mb * 1e6)) as frames,
-        hired(trained.learner, blueprint, dtype, cores, ranks) as crew,
-    ):
+    with _make_frames(config) as frames, hired(trained.learner, blueprint, dtype, cores, ranks) as crew:
         trainer = Trainer(config, folder, trained, crew, learnt, watched, progress, kept)
         trainer.run(frames)
     return trainer.progress
+
+
+def _make_frames(config: TrainConfig) -> FramePool:
+    """Return what decodes the run's frames."""
+    batches = config.data.batches
+    return FramePool(batches.workers, int(batches.cache_mb * 1e6))
 
 
 def _make_trained(
