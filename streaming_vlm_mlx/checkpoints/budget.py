@@ -7,7 +7,8 @@ from pathlib import Path
 import mlx.core as mx
 
 from streaming_vlm_mlx.checkpoints.plan import quantization_for
-from streaming_vlm_mlx.config import ModelConfig, StreamConfig, VisionConfig
+from streaming_vlm_mlx.config import ModelConfig, StreamConfig, TextConfig, VisionConfig
+from streaming_vlm_mlx.distributed.split import split_axis
 from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.measure.memory import available_memory, machine_memory
 from streaming_vlm_mlx.model.checkpoint import open_checkpoint
@@ -33,6 +34,7 @@ class Budget:
         tokens: that the full windows keep.
         rounds: seconds that they span.
         bounded: whether the settings bound them.
+        machines: that share the model; all bytes are of each.
     """
 
     weights: int
@@ -42,6 +44,7 @@ class Budget:
     tokens: int
     rounds: int
     bounded: bool
+    machines: int = 1
 
     @property
     def peak(self) -> int:
@@ -50,8 +53,9 @@ class Budget:
 
     def line(self) -> str:
         """Return the sum and its parts, for people."""
+        where = f" on each of {self.machines} machines" if self.machines > 1 else ""
         return (
-            f"{_gib(self.peak)} (weights {_gib(self.weights)}, cache {_gib(self.cache)}, "
+            f"{_gib(self.peak)}{where} (weights {_gib(self.weights)}, cache {_gib(self.cache)}, "
             f"vision {_gib(self.vision)}, decoder {_gib(self.decoder)})"
         )
 
@@ -74,15 +78,17 @@ def budget_of(folder: Path, stream: StreamConfig, dtype: mx.Dtype, gpu: bool) ->
     return config, estimate(config, stream, dtype, gpu)
 
 
-def check_fits(config: ModelConfig, folder: Path, stream: StreamConfig, dtype: mx.Dtype, gpu: bool, limit: int) -> None:
-    """Refuse a model that takes more than `limit` bytes.
+def check_fits(
+    config: ModelConfig, folder: Path, stream: StreamConfig, dtype: mx.Dtype, gpu: bool, limit: int, machines: int = 1
+) -> None:
+    """Refuse a model that takes more than `limit` bytes, of each of the `machines` that share it.
 
     Raises:
         SvmError: says what it takes and what to change.
     """
-    budget = estimate(config, stream, dtype, gpu)
+    budget = estimate(config, stream, dtype, gpu, machines)
     if budget.peak > limit:
-        raise SvmError(f"{folder} {refusal(budget, ways_out(config, stream, dtype, gpu), limit)}")
+        raise SvmError(f"{folder} {refusal(budget, ways_out(config, stream, dtype, gpu, machines), limit)}")
 
 
 def check_trains(config: ModelConfig, folder: Path, dtype: mx.Dtype, moving: int, limit: int) -> None:
@@ -108,10 +114,10 @@ def check_trains(config: ModelConfig, folder: Path, dtype: mx.Dtype, moving: int
         )
 
 
-def estimate(config: ModelConfig, stream: StreamConfig, dtype: mx.Dtype, gpu: bool) -> Budget:
+def estimate(config: ModelConfig, stream: StreamConfig, dtype: mx.Dtype, gpu: bool, machines: int = 1) -> Budget:
     """Add up what a model of `config` takes while it streams under `stream`, computing in `dtype`.
 
-    Nothing is computed and nothing read.
+    Nothing is computed and nothing read. Of several machines that share the model, it is what the first one takes.
 
     Raises:
         SvmError: the settings do not fit the model.
@@ -121,24 +127,27 @@ def estimate(config: ModelConfig, stream: StreamConfig, dtype: mx.Dtype, gpu: bo
     kept = (stream.sink or 0) + (stream.slide or 0)
     tokens = _HEAD + kept + (rounds + 1) * (turn + stream.sampling.max_new_tokens)
     moves = stream.mode == "streaming" and stream.pos_mode == "shrink"
-    cache = KVCache(config.text_config, dtype, tokens, moves, stream.kv_bits)
+    text = config.text_config
+    text = replace(text, num_key_value_heads=max(text.num_key_value_heads // machines, 1))
+    cache = KVCache(text, dtype, tokens, moves, stream.kv_bits)
     new = tokens if stream.mode == "recompute" else turn + _HEAD + kept
     return Budget(
-        weights=_weights(config, dtype),
+        weights=_weights(config, dtype, machines),
         cache=cache.nbytes,
         vision=_vision(config.vision_config, stream, dtype, gpu),
-        decoder=_decoder(config, new, cache.capacity, dtype, gpu),
+        decoder=_decoder(text, new, cache.capacity, dtype, gpu),
         tokens=tokens,
         rounds=rounds,
         bounded=bounded,
+        machines=machines,
     )
 
 
-def ways_out(config: ModelConfig, stream: StreamConfig, dtype: mx.Dtype, gpu: bool) -> list[Change]:
+def ways_out(config: ModelConfig, stream: StreamConfig, dtype: mx.Dtype, gpu: bool, machines: int = 1) -> list[Change]:
     """Return what could be changed, one thing at a time and all together at the end, with the peak that each leaves."""
 
     def peak(config: ModelConfig, stream: StreamConfig) -> int:
-        return estimate(config, stream, dtype, gpu).peak
+        return estimate(config, stream, dtype, gpu, machines).peak
 
     found = []
     small = config
@@ -204,9 +213,12 @@ def _steps(stream: StreamConfig) -> int:
     return max(math.ceil(stream.fps / stream.pixels.temporal_patch_size), 1)
 
 
-def _weights(config: ModelConfig, dtype: mx.Dtype) -> int:
-    arrays = (array for _, array in VisionLanguageModel(config).named_arrays())
-    return sum(a.size * (a.dtype.size if a.dtype == mx.uint32 else dtype.size) for a in arrays)
+def _weights(config: ModelConfig, dtype: mx.Dtype, machines: int = 1) -> int:
+    def nbytes(name: str, array: mx.array) -> int:
+        size: int = array.size * (array.dtype.size if array.dtype == mx.uint32 else dtype.size)
+        return size if split_axis(name) is None else size // machines
+
+    return sum(nbytes(name, array) for name, array in VisionLanguageModel(config).named_arrays())
 
 
 def _vision(vision: VisionConfig | None, stream: StreamConfig, dtype: mx.Dtype, gpu: bool) -> int:
@@ -220,8 +232,7 @@ def _vision(vision: VisionConfig | None, stream: StreamConfig, dtype: mx.Dtype, 
     return patches * steps * (2 * values * 4 + numbers * dtype.size + scores)
 
 
-def _decoder(config: ModelConfig, new: int, capacity: int, dtype: mx.Dtype, gpu: bool) -> int:
-    text = config.text_config
+def _decoder(text: TextConfig, new: int, capacity: int, dtype: mx.Dtype, gpu: bool) -> int:
     numbers = 12 * text.hidden_size + 4 * text.intermediate_size
     scores = 0 if gpu else text.num_attention_heads * min(new, _STRETCH) * capacity * 4 * _COPIES
     # Keys are turned in float32; pruning and turning hold a layer's blocks once more.

@@ -11,6 +11,7 @@ import mlx.core as mx
 import numpy as np
 
 from streaming_vlm_mlx.atomic import replacing_folder, write_text
+from streaming_vlm_mlx.checkpoints.packing import pack
 from streaming_vlm_mlx.checkpoints.plan import WORDS, Conversion, Plan
 from streaming_vlm_mlx.checkpoints.writing import ShardWriter
 from streaming_vlm_mlx.model.checkpoint import CONFIG
@@ -98,7 +99,8 @@ def _packed(name: str, array: mx.array, plan: Plan) -> Iterator[tuple[str, mx.ar
     if chosen is None:
         yield name, array
         return
-    parts = mx.quantize(array, group_size=chosen[1], bits=chosen[0])
+    mx.eval(array)
+    parts = pack(array, *chosen)
     yield from zip((name, f"{layer}.scales", f"{layer}.biases"), parts, strict=True)
 
 

@@ -13,6 +13,8 @@ from streaming_vlm_mlx.text.vocabulary import CompactVocabulary, Ids
 # What Hugging Face rounds the rows of Qwen's embedding up to a multiple of.
 _ROUND = 64
 WORDS = ("model.embed_tokens", "lm_head")
+# What the first layers round goes through all others.
+SENSITIVE = (*WORDS, "model.layers.0.", "visual.blocks.0.")
 
 
 @dataclass(frozen=True)
@@ -26,8 +28,9 @@ class Conversion:
         group_size: weights that share a scale; None for 32 with 8 bits, 64 with 4.
         dtype: of all that is not packed (``float32``, ``float16``, ``bfloat16``); None leaves it.
         keep_vision: the vision tower's weights stay plain.
-        keep_words: the embedding and the head stay plain; None for yes with 8 bits, of which little loss is expected,
-            and no with 4, which are for machines that are short of memory.
+        keep_sensitive: what costs most when it is rounded stays plain: the embedding, the head, the first layer and the
+            vision tower's first block; None for yes with 8 bits, of which little loss is expected, and no with 4, which
+            are for machines that are short of memory.
         shard_bytes: of a file at most; as much is held in memory.
     """
 
@@ -37,7 +40,7 @@ class Conversion:
     group_size: int | None = None
     dtype: str | None = None
     keep_vision: bool = False
-    keep_words: bool | None = None
+    keep_sensitive: bool | None = None
     shard_bytes: int = 2 << 30
 
 
@@ -92,17 +95,17 @@ def quantization_for(
     bits: int,
     group_size: int | None = None,
     keep_vision: bool = False,
-    keep_words: bool | None = None,
+    keep_sensitive: bool | None = None,
 ) -> QuantizationConfig:
     """Return which layers of a plain model of `config` are packed, and how; the arguments are as in `Conversion`.
 
     Layers whose inputs do not divide into groups stay plain.
     """
     group_size = group_size or (32 if bits == 8 else 64)
-    words_stay = bits == 8 if keep_words is None else keep_words
+    stays = bits == 8 if keep_sensitive is None else keep_sensitive
     layers = {}
     for name, layer in quantizable(VisionLanguageModel(config)):
-        kept = keep_vision if name.startswith("visual.") else words_stay and name in WORDS
+        kept = (keep_vision and name.startswith("visual.")) or (stays and name.startswith(SENSITIVE))
         if kept or layer.weight.shape[1] % group_size:
             layers[name] = False
     return QuantizationConfig(group_size, bits, layers=layers)
@@ -111,7 +114,7 @@ def quantization_for(
 def _packed(job: Conversion, opened: Opened, bits: int) -> Plan:
     if opened.config.quantization is not None:
         raise SvmError(f"{job.source} is quantised already; take the plain model, or convert this one without --bits.")
-    quantization = quantization_for(opened.config, bits, job.group_size, job.keep_vision, job.keep_words)
+    quantization = quantization_for(opened.config, bits, job.group_size, job.keep_vision, job.keep_sensitive)
     quantization.check()
     group_size = quantization.group_size
     widths = {n: m.weight.shape[1] for n, m in quantizable(VisionLanguageModel(opened.config))}

@@ -56,13 +56,21 @@ def split_layers(model: VisionLanguageModel, ranks: Ranks) -> None:
 
 def split_array(name: str, array: mx.array, ranks: Ranks) -> mx.array:
     """Return this machine's part of parameter `name`, as `split_layers` has a place for it."""
-    found = _SPLIT.fullmatch(name)
-    if found is None or ranks.size == 1:
+    axis = split_axis(name)
+    if axis is None or ranks.size == 1:
         return array
+    return mx.contiguous(mx.split(array, ranks.size, axis=axis)[ranks.rank])
+
+
+def split_axis(name: str) -> int | None:
+    """Return the axis along which machines share parameter `name`; None for what is whole on each."""
+    found = _SPLIT.fullmatch(name)
+    if found is None:
+        return None
     into, kind = found[1] in INTO, found[2]
     if kind == "bias" and not into:
-        return array
-    return mx.contiguous(mx.split(array, ranks.size, axis=0 if into else -1)[ranks.rank])
+        return None
+    return 0 if into else -1
 
 
 def _part(linear: nn.Module, name: str, ranks: Ranks) -> nn.Module:

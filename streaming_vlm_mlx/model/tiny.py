@@ -1,34 +1,13 @@
-"""The small preset: the same model at sizes that train on a laptop."""
+"""The model at the preset's sizes, and seeded weights for a model of any."""
 
-from dataclasses import replace
 from typing import cast
 
 import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_flatten
 
-from streaming_vlm_mlx.config import ModelConfig, TextConfig, VisionConfig
+from streaming_vlm_mlx.model.preset import tiny_config
 from streaming_vlm_mlx.model.vlm import VisionLanguageModel
-
-TINY_VISION = VisionConfig(
-    depth=3,
-    hidden_size=128,
-    intermediate_size=384,
-    num_heads=4,
-    window_size=112,
-    fullatt_block_indexes=(2,),
-    out_hidden_size=192,
-)
-TINY_TEXT = TextConfig(
-    hidden_size=192,
-    intermediate_size=512,
-    num_hidden_layers=4,
-    num_attention_heads=4,
-    num_key_value_heads=2,
-    vocab_size=4096,
-    mrope_section=(8, 8, 8),
-    tie_word_embeddings=True,
-)
 
 
 class TinyStreamingDecoder(VisionLanguageModel):
@@ -37,15 +16,6 @@ class TinyStreamingDecoder(VisionLanguageModel):
     def __init__(self, vocab_size: int, vision: bool = True) -> None:
         """Make random weights; without `vision` the model reads text alone."""
         super().__init__(tiny_config(vocab_size, vision))
-
-
-def tiny_config(vocab_size: int, vision: bool = True) -> ModelConfig:
-    """Return the preset's sizes for a vocabulary of `vocab_size` rows."""
-    return ModelConfig(
-        text_config=replace(TINY_TEXT, vocab_size=vocab_size),
-        vision_config=TINY_VISION if vision else None,
-        vocabulary="vocabulary.json",
-    )
 
 
 def seed_weights(model: nn.Module, seed: int) -> None:

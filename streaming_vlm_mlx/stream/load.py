@@ -50,8 +50,9 @@ def from_folder(
         if config.kv_bits:
             group_size_for(read_model_config(folder).text_config, config.kv_bits)
         opened = open_checkpoint(folder)
-        room = ranks.size * (memory_limit() if limit is None else limit)
-        check_fits(opened.config, folder, config, dtype, mx.default_device().type != mx.DeviceType.cpu, room)
+        room = memory_limit() if limit is None else limit
+        on_gpu = mx.default_device().type != mx.DeviceType.cpu
+        check_fits(opened.config, folder, config, dtype, on_gpu, room, ranks.size)
         described = read_adapter(adapter) if adapter else None
         if adapter and described:
             check_base(adapter, described, folder)

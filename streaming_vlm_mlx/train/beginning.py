@@ -14,7 +14,8 @@ from streaming_vlm_mlx.data.windows import Windows
 from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.locate import locate
 from streaming_vlm_mlx.model.checkpoint import Checkpoint, fill, open_checkpoint
-from streaming_vlm_mlx.model.tiny import seed_weights, tiny_config
+from streaming_vlm_mlx.model.preset import tiny_config
+from streaming_vlm_mlx.model.tiny import seed_weights
 from streaming_vlm_mlx.model.vlm import VisionLanguageModel
 from streaming_vlm_mlx.text.tokenizer import Tokenizer
 from streaming_vlm_mlx.text.vocabulary_build import build, count_ids

@@ -8,6 +8,7 @@ from streaming_vlm_mlx.config import PixelConfig, StreamConfig
 from streaming_vlm_mlx.data.batches import BatchConfig
 from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.from_dict import FromDict
+from streaming_vlm_mlx.model.preset import tiny_config
 from streaming_vlm_mlx.train.schedule import ScheduleConfig
 
 HeadKind = Literal["picture", "patch", "place"]
@@ -28,6 +29,14 @@ class StartConfig(FromDict):
     sizes: dict[str, Any] = field(default_factory=dict)
     vocabulary: int = 4096
     seed: int = 0
+
+    def check(self) -> None:
+        """Refuse sizes that make no model.
+
+        Raises:
+            SvmError: names the setting.
+        """
+        tiny_config(self.vocabulary).merged(self.sizes)
 
 
 @dataclass(frozen=True)

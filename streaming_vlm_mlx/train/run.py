@@ -90,8 +90,7 @@ def train(
         say(f"{out} was never saved; the run begins anew.")
     # No more than there are rows in an update.
     cores = min(cores, config.data.batches.batch_size * config.optimizer.accumulate)
-    is_whole = saving is not None and config.lora is None
-    if saving and is_whole:
+    if saving and config.lora is None:
         checkpoint = replace(load_to_train(saving, config, dtype, limit), stream=make_stream(config, files))
     else:
         checkpoint = begin(config, files, dtype, limit)
@@ -105,14 +104,20 @@ def train(
     _check_ranks(ranks, progress, trained.learner)
     kept = _kept(config, folder, progress.step, watch) if ranks.leads else watch
     kept.report(Began(progress.step, config.schedule.steps, len(windows), _count(trained.learner)))
-    batches, tower = config.data.batches, _tower(checkpoint.model) if config.keep_features else None
-    with (
-        FramePool(batches.workers, int(batches.cache_mb * 1e6), tower) as frames,
-        hired(trained.learner, blueprint, dtype, cores, ranks) as crew,
-    ):
+    with _make_frames(config, checkpoint.model) as frames, hired(trained.learner, blueprint, dtype, cores, ranks) as crew:
         trainer = Trainer(config, folder, trained, crew, learnt, watched, progress, kept)
         trainer.run(frames)
     return trainer.progress
+
+
+def _make_frames(config: TrainConfig, model: VisionLanguageModel) -> FramePool:
+    """Return what decodes the run's frames, and looks at them if `config` says so.
+
+    Raises:
+        SvmError: there is no tower to look with.
+    """
+    batches, tower = config.data.batches, _tower(model) if config.keep_features else None
+    return FramePool(batches.workers, int(batches.cache_mb * 1e6), tower)
 
 
 def _make_trained(

@@ -20,9 +20,11 @@ from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.model.checkpoint import load_checkpoint, save_checkpoint
 from streaming_vlm_mlx.model.quantization import quantize_layers
 from streaming_vlm_mlx.model.vlm import VisionLanguageModel
+from streaming_vlm_mlx.shipped import CHECKPOINT
 from streaming_vlm_mlx.stream.load import from_folder
 from streaming_vlm_mlx.text.tokenizer import Tokenizer
 from streaming_vlm_mlx.train.events import Began, Stepped
+from streaming_vlm_mlx.train.trainer import Trained, Trainer
 from tests.train.running import Heard, run, write_records
 from tui.cli import main
 
@@ -112,17 +114,34 @@ def test_no_weight_of_the_base_moves_by_a_bit(
     assert read_adapter(tmp_path / "run1").lora.kind == kind
 
 
-def test_one_real_clip_lowers_the_loss_and_moves_no_weight(shared: Path, tmp_path: Path) -> None:
+def test_the_shipped_model_learns_a_real_clip_and_none_of_its_weights_moves(
+    shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     subtitles, clip_records = tmp_path / "clip.srt", tmp_path / "clip.jsonl"
     subtitles.write_text("1\n00:00:00,200 --> 00:00:05,900\nHe drives left, stops, and up it goes: off the rim\n")
     assert main(["convert", str(shared / "clips" / "basketball.mp4"), str(subtitles), "--out", str(clip_records)]) == 0
-    data = {"data": {"seconds": 6, "stride": 6, "pixels": {"max_pixels": 56 * 84}}}
-    run(clip_records, tmp_path / "base", schedule={"steps": 1, "warmup_steps": 0}, **data)
-    before = arrays(tmp_path / "base")
-    heard = adapt(clip_records, tmp_path / "base", tmp_path / "run1", schedule={"steps": 12}, **data)
-    assert heard.losses[-1] < heard.losses[0] - 0.2
-    after = arrays(tmp_path / "base")
-    assert all(np.array_equal(before[name], after[name]) for name in before | after)
+    before, trained = arrays(CHECKPOINT), []
+
+    class Kept(Trainer):
+        def __init__(self, config: Any, folder: Any, begun: Trained, *more: Any) -> None:
+            trained.append(begun.checkpoint.model)
+            super().__init__(config, folder, begun, *more)
+
+    monkeypatch.setattr("streaming_vlm_mlx.train.run.Trainer", Kept)
+    heard = adapt(
+        clip_records,
+        CHECKPOINT,
+        tmp_path / "run1",
+        schedule={"steps": 8},
+        data={"seconds": 6, "stride": 6, "pixels": {"max_pixels": 56 * 84}},
+    )
+    assert heard.losses[-1] < heard.losses[0] - 0.5
+    after = {name.replace("_proj.linear.", "_proj."): np.array(a) for name, a in trained[0].named_arrays()}
+    adapters = {name for name in after if name.endswith(("lora_a", "lora_b"))}
+    assert after.keys() == before.keys() | adapters
+    assert len(adapters) == 2 * 7 * 4
+    for name, array in before.items():
+        assert np.array_equal(after[name], array), name
 
 
 def test_what_moves_is_counted_and_told(adapted: tuple[Path, Heard]) -> None:

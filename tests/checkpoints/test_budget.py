@@ -103,6 +103,19 @@ def test_the_7b_in_the_figures_of_its_folder() -> None:
     assert told.bounded
 
 
+def test_two_machines_share_the_layers_and_nothing_else() -> None:
+    """A layer's matrices, and the biases of queries, keys and values; 3,584 wide, 512 of keys and 18,944 within."""
+    whole, shared = (estimate(SEVEN, StreamConfig(), mx.bfloat16, gpu=True, machines=n) for n in (1, 2))
+    layer = 2 * 3584 * 3584 + 2 * 3584 * 512 + 3 * 3584 * 18944 + 3584 + 2 * 512
+    assert whole.weights - shared.weights == 2 * 28 * layer // 2
+    assert shared.cache == whole.cache // 2
+    # Half of the whole would fit, what is whole on each machine does not.
+    assert whole.peak < 18 * GIB
+    with pytest.raises(SvmError, match=r"big needs \d+\.\d GiB on each of 2 machines \(weights 9\.\d GiB"):
+        check_fits(SEVEN, Path("big"), StreamConfig(), mx.bfloat16, gpu=True, limit=9 * GIB, machines=2)
+    check_fits(SEVEN, Path("big"), StreamConfig(), mx.bfloat16, gpu=True, limit=11 * GIB, machines=2)
+
+
 def test_what_nothing_bounds_is_said() -> None:
     full = estimate(SEVEN, StreamConfig(mode="full"), mx.bfloat16, gpu=True)
     assert (full.bounded, full.rounds) == (False, 600)

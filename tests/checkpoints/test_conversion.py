@@ -171,7 +171,7 @@ def test_shards_are_no_larger_than_asked_and_named_in_the_index(save: Save, tmp_
 def test_few_bits(save: Save, tmp_path: Path, bits: int, limit: float, capsys: pytest.CaptureFixture[str]) -> None:
     source, out = save(), tmp_path / "small"
     words = ["convert-ckpt", str(source), str(out), "--bits", str(bits), "--group-size", "32"]
-    assert cli.main([*words, "--no-keep-words", "--check"]) == 0
+    assert cli.main([*words, "--no-keep-sensitive", "--check"]) == 0
     said = capsys.readouterr()
     assert "2 layers of the vision tower stay plain: 48 inputs do not divide into groups of 32." in said.err
     assert "check: the likeliest id is the source's at" in said.out
@@ -180,7 +180,7 @@ def test_few_bits(save: Save, tmp_path: Path, bits: int, limit: float, capsys: p
     small, whole = model_of(out), model_of(source)
     assert isinstance(small.model.embed_tokens, nn.QuantizedEmbedding)
     assert type(small.visual.blocks[0].mlp.down_proj) is nn.Linear
-    assert small.visual.blocks[0].mlp.up_proj.bits == bits
+    assert small.visual.blocks[1].mlp.up_proj.bits == bits
     assert small.parameter_count() == whole.parameter_count()
     assert mx.array_equal(small.model.norm.weight, whole.model.norm.weight)
     layer, exact = small.model.layers[0].mlp.up_proj, whole.model.layers[0].mlp.up_proj.weight
@@ -201,15 +201,18 @@ def test_the_vision_tower_can_stay_plain(save: Save, tmp_path: Path) -> None:
     ("bits", "keep", "plain"), [(8, None, True), (4, None, False), (8, False, False), (4, True, True)]
 )
 @pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
-def test_words_stay_plain_with_8_bits_or_where_asked(
+def test_what_is_sensitive_stays_plain_with_8_bits_or_where_asked(
     save: Save, tmp_path: Path, bits: int, keep: bool | None, plain: bool, tied: bool
 ) -> None:
     source = save(sizes(tied=tied))
-    model = model_of(run(source, tmp_path / "small", bits=bits, group_size=32, keep_words=keep))
-    words = {"model.embed_tokens"} | (set() if tied else {"lm_head"})
+    model = model_of(run(source, tmp_path / "small", bits=bits, group_size=32, keep_sensitive=keep))
+    sensitive = {"model.embed_tokens"} | (set() if tied else {"lm_head"})
+    sensitive |= {f"model.layers.0.self_attn.{n}_proj" for n in "qkvo"}
+    sensitive |= {f"model.layers.0.mlp.{n}_proj" for n in ("gate", "up", "down")}
+    sensitive |= {f"visual.blocks.0.{n}" for n in ("attn.qkv", "attn.proj", "mlp.gate_proj", "mlp.up_proj")}
     packed = {n for n, m in model.named_modules() if isinstance(m, nn.QuantizedLinear | nn.QuantizedEmbedding)}
-    assert packed & words == (set() if plain else words)
-    assert "model.layers.1.self_attn.o_proj" in packed
+    assert packed & sensitive == (set() if plain else sensitive)
+    assert {"model.layers.1.self_attn.o_proj", "visual.blocks.1.attn.qkv"} <= packed
     if plain:
         assert mx.array_equal(model.model.embed_tokens.weight, model_of(source).model.embed_tokens.weight)
 

@@ -5,7 +5,9 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,15 +15,18 @@ from typing import Any
 ROOT = Path(__file__).parents[2]
 # A process of a test that hangs is a failure; a busy machine is none.
 PATIENCE = 240
+# Seconds within which a process ends that another one was lost to.
+TOLD_WITHIN = 30
 
 
 @dataclass(frozen=True)
 class Ended:
-    """What became of one process."""
+    """What became of one process, and when, on a clock in seconds that all of a test's processes share."""
 
     status: int
     out: str
     err: str
+    at: float
 
     @property
     def result(self) -> Any:
@@ -49,11 +54,16 @@ def start(folder: Path, count: int, command: Sequence[str]) -> list[subprocess.P
 def wait(processes: Sequence[subprocess.Popen[str]]) -> list[Ended]:
     """Return what became of `processes`; none is left behind."""
     try:
-        said = [process.communicate(timeout=PATIENCE) for process in processes]
+        with ThreadPoolExecutor(len(processes)) as threads:
+            return list(threads.map(_wait, processes))
     finally:
         for process in processes:
             process.kill()
-    return [Ended(p.returncode, out, err) for p, (out, err) in zip(processes, said, strict=True)]
+
+
+def _wait(process: subprocess.Popen[str]) -> Ended:
+    out, err = process.communicate(timeout=PATIENCE)
+    return Ended(process.returncode, out, err, time.monotonic())
 
 
 def run(folder: Path, count: int, command: Sequence[str]) -> list[Ended]:

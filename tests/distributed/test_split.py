@@ -21,7 +21,7 @@ from streaming_vlm_mlx.stream.session import Session
 from streaming_vlm_mlx.text.tokenizer import Tokenizer
 from streaming_vlm_mlx.text.vocabulary_build import preset
 from tests.data.making import write_clip
-from tests.distributed.machines import Ended, run
+from tests.distributed.machines import TOLD_WITHIN, Ended, run
 from tests.distributed.streaming import play
 from tests.small import small_config
 from tui.cli import main
@@ -81,6 +81,7 @@ def test_one_that_dies_ends_the_other(tokenizer: Tokenizer, tmp_path: Path) -> N
     leader, follower = split(tmp_path, checkpoint, dies=2)
     assert (leader.status, follower.status) == (9, 2)
     assert "rank 1 of 2: another machine was lost" in follower.err.splitlines()[-1]
+    assert follower.at - leader.at < TOLD_WITHIN
 
 
 def test_the_command_speaks_on_one_and_is_silent_on_the_other(

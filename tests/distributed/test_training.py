@@ -8,7 +8,7 @@ import pytest
 
 from streaming_vlm_mlx.train.events import Evaluated
 from streaming_vlm_mlx.train.state import RunFolder
-from tests.distributed.machines import Ended
+from tests.distributed.machines import TOLD_WITHIN, Ended
 from tests.distributed.machines import run as run_ranks
 from tests.train.running import run, write_records
 
@@ -73,6 +73,7 @@ def test_one_that_dies_ends_the_other_and_both_go_on(
     assert ended[dying].status == 9
     assert left.status == 2
     assert f"rank {1 - dying} of 2: another machine was lost" in left.err.splitlines()[-1]
+    assert left.at - ended[dying].at < TOLD_WITHIN
     assert "Traceback" not in left.err
     for rank, again in enumerate(two(tmp_path, asked, resume=True)):
         assert again.status == 0, again.err

@@ -4,7 +4,8 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from streaming_vlm_mlx.model.tiny import TinyStreamingDecoder, seed_weights, tiny_config
+from streaming_vlm_mlx.model.preset import tiny_config
+from streaming_vlm_mlx.model.tiny import TinyStreamingDecoder, seed_weights
 from tests.small import small_config, small_model
 
 

@@ -107,6 +107,10 @@ PLACES = {
     "seed: 1\nauxiliary:\n  heads:\n  - {name: a}\n  - {name: a}": "3: auxiliary.heads: two heads",
     "seed: 1\nsaving:\n  keep: 0": "3: saving.keep is 0",
     "seed: 1\nstream:\n  window: 0": "3: window is 0",
+    "start:\n  seed: 1\n  sizes:\n    text_config:\n      hidden_size: wide": "5: TextConfig.hidden_size is 'wide'",
+    "start:\n  sizes:\n    text_config:\n      num_hidden_layers: 0": "3: text_config.num_hidden_layers is 0",
+    # A width alone does not say how many heads there are.
+    "seed: 1\nstart:\n  sizes:\n    text_config: {hidden_size: 194}": "3: config: hidden_size 194 is no multiple of 4",
     # What a "<<" brings in stands where it was written; a setting of the same name is the one that counts.
     "saving: &often\n  every: 5\nevaluation:\n  <<: *often": "2: there is no setting 'evaluation.every'",
     "data:\n  batches: &some {pool: few}\nstream: {}\nlora:\n  <<: *some": "2: there is no setting 'lora.pool'",

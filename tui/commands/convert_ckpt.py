@@ -31,9 +31,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--keep-vision", action="store_true", help="leave the vision tower's weights plain")
     parser.add_argument(
-        "--keep-words",
+        "--keep-sensitive",
         action=argparse.BooleanOptionalAction,
-        help="leave the embedding and the head plain (default: with 8 bits, not with 4)",
+        help="leave plain what costs most when rounded: embedding, head, first layers (default: with 8 bits only)",
     )
     parser.add_argument(
         "--check",
@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
     if args.check and args.bits is None:
         check.needs_torch()
     job = Conversion(
-        locate(args.source), args.out, args.bits, args.group_size, args.dtype, args.keep_vision, args.keep_words
+        locate(args.source), args.out, args.bits, args.group_size, args.dtype, args.keep_vision, args.keep_sensitive
     )
     plan = make_plan(job)
     for note in plan.notes:
