@@ -104,7 +104,8 @@ def train(
     _check_ranks(ranks, progress, trained.learner)
     kept = _kept(config, folder, progress.step, watch) if ranks.leads else watch
     kept.report(Began(progress.step, config.schedule.steps, len(windows), _count(trained.learner)))
-    with _make_frames(config, checkpoint.model) as frames, hired(trained.learner, blueprint, dtype, cores, ranks) as crew:
+    frames_of = _make_frames(config, checkpoint.model)
+    with frames_of as frames, hired(trained.learner, blueprint, dtype, cores, ranks) as crew:
         trainer = Trainer(config, folder, trained, crew, learnt, watched, progress, kept)
         trainer.run(frames)
     return trainer.progress
