@@ -277,6 +277,8 @@ class StreamConfig(FromDict):
         style: how turns are written, as the published inference program does or as its training data are.
         query: what the viewer asks for, in the first second.
         previous: the text that the stream starts from.
+        scratchpad: what the model is asked in each second in which the viewer asks nothing. It answers to itself before
+            it speaks (arXiv 2112.00114): the answer is not shown, and leaves with its turn.
     """
 
     mode: Mode = "streaming"
@@ -291,6 +293,7 @@ class StreamConfig(FromDict):
     style: Style = "inference"
     query: str = "Commentate on this match"
     previous: str = ""
+    scratchpad: str = ""
     pixels: PixelConfig = field(default_factory=PixelConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
 

@@ -15,6 +15,7 @@ from streaming_vlm_mlx.stream.events import SpanMap, SpanView, TextPiece
 from streaming_vlm_mlx.stream.leading import make_runner, release
 from streaming_vlm_mlx.stream.runner import Logits, Runner
 from streaming_vlm_mlx.stream.sampler import Chooser, Sampler
+from streaming_vlm_mlx.stream.scratchpad import SCRATCH_TOKENS, Scratchpad
 from streaming_vlm_mlx.text.layout import CommentaryCleaner, Layout
 from streaming_vlm_mlx.text.tokenizer import StreamDecoder, Tokenizer
 from streaming_vlm_mlx.text.vocabulary import Vocabulary
@@ -162,15 +163,16 @@ class Session:
         logits = self._prefill()
         prefilled = self._parts.clock()
         first, said, decoder = 0.0, list[int](), _Pieces(self._parts.tokenizer)
+        scratch = Scratchpad(self._parts.tokenizer) if self._thinks(second) else None
         try:
             yield SpanMap(second.index, sp.merge_views(self._spans), dropped)
-            for token in self._decode(logits, chooser or self._sampler, stopped):
+            for token in self._decode(logits, chooser or self._sampler, stopped, scratch):
                 said.append(token)
                 if piece := decoder.push(token):
                     first = first or self._parts.clock()
                     yield TextPiece(second.index, piece)
         finally:
-            self._close(said)
+            self._close(said, scratch)
         if piece := decoder.flush():
             yield TextPiece(second.index, piece)
         done = self._parts.clock()
@@ -191,6 +193,10 @@ class Session:
         features = self._see(second)
         if second.patches is not None and features is not None:
             self._ahead = second.patches, features, self._parts.clock() - begun
+
+    def _thinks(self, second: Second) -> bool:
+        """Whether the model answers to itself before it speaks about `second`."""
+        return bool(self._config.scratchpad) and not second.question
 
     def _take(self, second: Second) -> tuple[mx.array | None, float]:
         """Return the second's features, and the seconds of work that were done on them ahead."""
@@ -227,11 +233,10 @@ class Session:
     def _extend(self, second: Second, features: mx.array | None) -> None:
         """Append the second's user turn and the opening of its assistant turn."""
         layout, number = self._parts.layout, self._round
+        question = second.question or self._config.scratchpad
         turn = [
             sp.new_span("open", number, layout.user_open),
-            sp.new_span(
-                "time", number, self._encode(layout.time(second.start, second.end, second.question, not number))
-            ),
+            sp.new_span("time", number, self._encode(layout.time(second.start, second.end, question, not number))),
         ]
         if features is not None:
             assert second.patches is not None
@@ -244,7 +249,7 @@ class Session:
             turn.append(sp.new_span("query", number, self._encode(self._config.query)))
             self._query = self._config.query
         turn.append(sp.new_span("close", number, layout.turn_close))
-        turn.append(sp.new_span("assistant", number, layout.assistant_open(bool(second.question))))
+        turn.append(sp.new_span("assistant", number, layout.assistant_open(bool(question))))
         self._spans = sp.number_slots((*self._spans, *turn))
 
     def _prefill(self) -> Logits:
@@ -276,10 +281,23 @@ class Session:
         new = sp.positions((s for s in fresh if len(s.ids)), int(old.max()) + 1, self._config, steps)
         return np.concatenate([old, new], axis=1)
 
-    def _decode(self, logits: Logits, chooser: Chooser, stopped: Callable[[], bool]) -> Iterator[int]:
-        """Yield tokens of this second, a stop token included, until one comes or the limit is reached."""
+    def _decode(
+        self, logits: Logits, chooser: Chooser, stopped: Callable[[], bool], scratch: Scratchpad | None
+    ) -> Iterator[int]:
+        """Yield tokens of this second, a stop token included, until one comes or the limit is reached.
+
+        What goes onto `scratch` comes before them and is not yielded.
+        """
         assert self._runner is not None
         seen = self._seen_rows
+        while scratch is not None and not scratch.is_full:
+            row = chooser.choose(logits, seen, 0)
+            token = self._parts.vocabulary.to_id(row)
+            if token in self._parts.layout.stop_ids or stopped():
+                return
+            scratch.push(token)
+            seen = np.append(seen, np.int32(row))
+            logits = self._runner.step(row)
         limit = self._config.sampling.max_new_tokens
         for step in range(limit):
             row = chooser.choose(logits, seen, step)
@@ -290,11 +308,15 @@ class Session:
             seen = np.append(seen, np.int32(row))
             logits = self._runner.step(row)
 
-    def _close(self, said: list[int]) -> None:
+    def _close(self, said: list[int], scratch: Scratchpad | None) -> None:
         """Enter what was said and its end mark into the sequence; the mark is prefilled with the next second."""
         text = said[:-1] if said and said[-1] in self._parts.layout.stop_ids else said
         number = self._round
-        turn = (sp.new_span("text", number, text), sp.new_span("end", number, self._parts.layout.turn_close))
+        turn = (
+            sp.new_span("scratch", number, scratch.ids if scratch else ()),
+            sp.new_span("text", number, text),
+            sp.new_span("end", number, self._parts.layout.turn_close),
+        )
         self._spans = sp.number_slots((*self._spans, *turn))
         self._round += 1
 
@@ -314,7 +336,9 @@ class Session:
         c, turn = self._config, self.ids.size - sum(len(s.ids) for s in self._spans if s.round < 0)
         rounds = 1 if c.mode == "full" else max(c.window, c.text_round)
         previous = 0 if c.sink is None or c.slide is None else c.sink + c.slide
-        spoken = c.sampling.max_new_tokens + len(self._parts.layout.turn_close)
+        spoken = (
+            c.sampling.max_new_tokens + len(self._parts.layout.turn_close) + (SCRATCH_TOKENS if c.scratchpad else 0)
+        )
         longest_time = 16
         capacity = self.ids.size + previous + rounds * (turn + spoken + longest_time)
         moves = c.mode == "streaming" and c.pos_mode == "shrink"

@@ -15,10 +15,10 @@ from streaming_vlm_mlx.config import StreamConfig
 from streaming_vlm_mlx.stream.events import SpanKind, SpanView
 
 Ids = npt.NDArray[np.int32]
-Part = Literal["head", "previous", "open", "time", "video", "query", "close", "assistant", "text", "end"]
+Part = Literal["head", "previous", "open", "time", "video", "query", "close", "assistant", "scratch", "text", "end"]
 
 USER_TURN: tuple[Part, ...] = ("open", "time", "video", "query", "close")
-ASSISTANT_TURN: tuple[Part, ...] = ("assistant", "text", "end")
+ASSISTANT_TURN: tuple[Part, ...] = ("assistant", "scratch", "text", "end")
 _VIEW: dict[Part, SpanKind] = {
     "head": "system",
     "previous": "previous",

@@ -1,0 +1,94 @@
+"""What a model answers to itself: in its sequence for as long as its turn is, never shown, never remembered."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from streaming_vlm_mlx.config import StreamConfig
+from streaming_vlm_mlx.stream.scratchpad import SCRATCH_TOKENS
+from streaming_vlm_mlx.stream.session import Parts, Session
+from streaming_vlm_mlx.text.tokenizer import Tokenizer
+from streaming_vlm_mlx.text.vocabulary import CompactVocabulary, Vocabulary
+from tests.stream.streams import GREEDY, make_parts, make_second, speak
+
+ONE, TWO, THREE, SILENCE, IM_END, LINE = 825, 1378, 2326, 2503, 151645, 198
+THINKS = StreamConfig(
+    window=2, text_round=2, sink=64, slide=64, style="training", scratchpad="Who has the ball?", sampling=GREEDY
+)
+
+
+@dataclass
+class Told:
+    """Says one token after another, whatever their number within the second."""
+
+    vocabulary: Vocabulary
+    ids: Sequence[int]
+    at: int = 0
+
+    def choose(self, logits: npt.NDArray[np.float32], seen: npt.NDArray[np.int32], step: int) -> int:
+        """Return the row of the next token."""
+        self.at += 1
+        return int(self.vocabulary.to_rows([self.ids[self.at - 1]])[0])
+
+
+@pytest.fixture
+def training(tokenizer: Tokenizer, vocabulary: CompactVocabulary) -> Parts:
+    return make_parts(tokenizer, vocabulary, style="training")
+
+
+def written(session: Session, parts: Parts) -> str:
+    return parts.tokenizer.decode(session.ids, markup=True).replace("<|video_pad|>", "")
+
+
+def test_the_answer_is_written_as_trained_and_not_shown(training: Parts) -> None:
+    session = Session(training, THINKS)
+    told = Told(training.vocabulary, [ONE, LINE, TWO, THREE, IM_END])
+    said = speak(session, make_second(0), told)
+    assert said.text == "two three"
+    assert "".join(said.pieces) == "two three"
+    assert said.sum.tokens == 3
+    vision = "<|vision_start|><|vision_end|><|im_end|>\n"
+    assert written(session, training).endswith(
+        f"Time=0.0-1.0sWho has the ball?{vision}<|im_start|>assistant\n one\n two three<|im_end|>\n"
+    )
+
+
+def test_commentary_alone_is_remembered(training: Parts) -> None:
+    session = Session(training, THINKS)
+    for index in range(4):
+        speak(session, make_second(index), Told(training.vocabulary, [ONE, LINE, TWO, SILENCE, IM_END]))
+    head, *turns = written(session, training).split("<|im_start|>user\n")
+    assert head.endswith("previous text\n two two<|im_end|>\n")
+    assert len(turns) == 2
+    assert all("\n one\n two ...<|im_end|>" in turn for turn in turns)
+
+
+def test_who_is_asked_answers_aloud(training: Parts) -> None:
+    session = Session(training, replace(THINKS, sampling=replace(GREEDY, max_new_tokens=9)))
+    said = speak(session, make_second(0, question="Who?"), Told(training.vocabulary, [ONE, LINE, TWO, IM_END]))
+    assert said.text == "one\ntwo"
+
+
+def test_a_line_that_does_not_end_is_cut(training: Parts) -> None:
+    session = Session(training, THINKS)
+    told = Told(training.vocabulary, [ONE] * SCRATCH_TOKENS + [TWO, IM_END])
+    assert speak(session, make_second(0), told).text == "two"
+
+
+def test_who_ends_the_turn_before_the_line_says_nothing(training: Parts) -> None:
+    session = Session(training, THINKS)
+    assert speak(session, make_second(0), Told(training.vocabulary, [ONE, IM_END])).text == ""
+    assert speak(session, make_second(1), Told(training.vocabulary, [ONE, LINE, TWO, IM_END])).text == "two"
+
+
+def test_the_cache_has_room_for_it(training: Parts) -> None:
+    session = Session(training, THINKS)
+    limit = THINKS.sampling.max_new_tokens
+    sizes = set()
+    for index in range(6):
+        speak(session, make_second(index), Told(training.vocabulary, [ONE] * SCRATCH_TOKENS + [TWO] * limit))
+        sizes.add(session.cache_bytes)
+    assert len(sizes) == 1
