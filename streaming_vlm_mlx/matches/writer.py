@@ -3,7 +3,7 @@
 In the folder: ``match_000007.mp4``, ``match_000007.truth.json`` (see `truth`), ``match_000007.targets.npz`` (what the
 vision heads are taught, see `train.targets`), ``matches_with_seeks.jsonl`` with a conversation a line and
 ``matches_seeks.jsonl`` with the byte offset of each line, as one JSON list. ``sights_with_seeks.jsonl`` is of the same
-form: nothing is said of its own accord, but in every second a viewer asks what there is to see.
+form, with the same commentary: in every second a viewer asks what there is to see, and is told before it goes on.
 """
 
 import json
@@ -42,7 +42,7 @@ class Made:
     Attributes:
         clip: its video; the sidecar lies beside it.
         annotations: its lines for the annotation file, one a telling.
-        sights: its line for the file of sights.
+        sights: its lines for the file of sights, likewise.
         events: how many events it has.
         words: how many words are said.
         new: False where it was there before.
@@ -50,7 +50,7 @@ class Made:
 
     clip: Path
     annotations: tuple[str, ...]
-    sights: str
+    sights: tuple[str, ...]
     events: int
     words: int
     new: bool
@@ -112,7 +112,7 @@ def make_matches(
     finally:
         if done:
             write_annotations(folder / ANNOTATIONS, folder / INDEX, {m.clip.name: m.annotations for m in done})
-            write_annotations(folder / SIGHTS, folder / SIGHTS_INDEX, {m.clip.name: (m.sights,) for m in done})
+            write_annotations(folder / SIGHTS, folder / SIGHTS_INDEX, {m.clip.name: m.sights for m in done})
 
 
 def make_match(folder: Path, sport: Sport, seed: int, seconds: float, every: float = EVERY, tellings: int = 1) -> Made:
@@ -134,16 +134,15 @@ def make_match(folder: Path, sport: Sport, seed: int, seconds: float, every: flo
         np.savez_compressed(file, allow_pickle=False, **sport.targets(truth))
     if new:
         write_truth(sidecar, truth)
+    told = [match.words(number) for number in range(tellings)]
+    asked, seen = sport.questions(truth, every), sport.sights(truth)
     return Made(
-        clip,
-        tuple(
-            json.dumps(conversation(truth, match.words(number), sport.questions(truth, every)))
-            for number in range(tellings)
-        ),
-        json.dumps(conversation(truth, (), sport.sights(truth))),
-        len(truth.events),
-        len(truth.words),
-        new,
+        clip=clip,
+        annotations=tuple(json.dumps(conversation(truth, words, asked)) for words in told),
+        sights=tuple(json.dumps(conversation(truth, words, seen)) for words in told),
+        events=len(truth.events),
+        words=len(truth.words),
+        new=new,
     )
 
 

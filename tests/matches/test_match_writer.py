@@ -79,14 +79,14 @@ def test_the_index_gives_the_byte_where_each_line_begins(folder: Path) -> None:
         assert content[offset:].split(b"\n")[0].decode() == line
 
 
-def test_sights_are_asked_for_in_every_second_and_nothing_else_is_said(folder: Path) -> None:
+def test_sights_are_asked_for_in_every_second_of_the_same_commentary(folder: Path) -> None:
     content = (folder / SIGHTS).read_bytes()
     annotations = [Annotation.from_line(line) for line in content.splitlines()]
     assert [a.video for a in annotations] == ["match_000003.mp4", "match_000004.mp4"]
     offsets = json.loads((folder / SIGHTS_INDEX).read_text())
     assert [content[offset:].splitlines()[0] for offset in offsets] == content.splitlines()
-    for annotation in annotations:
-        assert not annotation.words
+    for annotation, line in zip(annotations, lines(folder), strict=True):
+        assert annotation.words == Annotation.from_line(line.encode()).words
         assert [int(start) for start, *_ in annotation.questions] == list(range(int(SECONDS)))
         assert {asked for _, _, asked, _ in annotation.questions} == {"What do you see?"}
 
