@@ -14,6 +14,7 @@ from streaming_vlm_mlx.measure.memory import available_memory, machine_memory
 from streaming_vlm_mlx.model.checkpoint import open_checkpoint
 from streaming_vlm_mlx.model.vlm import VisionLanguageModel
 from streaming_vlm_mlx.stream.cache import KVCache
+from streaming_vlm_mlx.text.scratchpad import SCRATCH_TOKENS
 
 GIB = 1 << 30
 # Tokens of markup, time and question around a second's video and words, and of what stands before the first.
@@ -125,7 +126,8 @@ def estimate(config: ModelConfig, stream: StreamConfig, dtype: mx.Dtype, gpu: bo
     rounds, bounded = _rounds(stream)
     turn = _video_tokens(config.vision_config, stream) + _TURN
     kept = (stream.sink or 0) + (stream.slide or 0)
-    tokens = _HEAD + kept + (rounds + 1) * (turn + stream.sampling.max_new_tokens)
+    spoken = stream.sampling.max_new_tokens + (SCRATCH_TOKENS if stream.scratchpad else 0)
+    tokens = _HEAD + kept + (rounds + 1) * (turn + spoken)
     moves = stream.mode == "streaming" and stream.pos_mode == "shrink"
     text = config.text_config
     text = replace(text, num_key_value_heads=max(text.num_key_value_heads // machines, 1))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from streaming_vlm_mlx.data.samples import IGNORED, Ids, Sample
+from streaming_vlm_mlx.data.samples import ALWAYS, IGNORED, Ids, Sample
 
 NO_SAMPLE = -1
 
@@ -23,6 +23,8 @@ class Tokens:
         position_ids: int32 [3, rows, length], each sample's start at 0.
         segments: int32 [rows, length], which sample of its row a token belongs to, -1 for padding.
         video_grid_thw: int32 [videos, 3], patches of each second's video, row by row in the order of the tokens.
+        until: int32 [rows, length], the place of its row from which on a token is not seen any more; None where each is
+            seen by all behind it.
     """
 
     input_ids: Ids
@@ -30,18 +32,21 @@ class Tokens:
     position_ids: Ids
     segments: Ids
     video_grid_thw: Ids
+    until: Ids | None = None
 
 
 def collate(rows: Sequence[Sequence[Sample]], pad_id: int, multiple: int = 1) -> Tokens:
     """Lay `rows` of samples under one another, padded to the longest's length, or to the next `multiple` of tokens."""
     longest = max(sum(len(sample) for sample in row) for row in rows)
     shape = len(rows), -(-longest // multiple) * multiple
+    hides = any(sample.until is not None for row in rows for sample in row)
     tokens = Tokens(
         input_ids=np.full(shape, pad_id, np.int32),
         labels=np.full(shape, IGNORED, np.int32),
         position_ids=np.zeros((3, *shape), np.int32),
         segments=np.full(shape, NO_SAMPLE, np.int32),
         video_grid_thw=np.concatenate([sample.video_grid_thw for row in rows for sample in row]),
+        until=np.full(shape, ALWAYS, np.int32) if hides else None,
     )
     for number, row in enumerate(rows):
         at = 0
@@ -51,6 +56,8 @@ def collate(rows: Sequence[Sequence[Sample]], pad_id: int, multiple: int = 1) ->
             tokens.labels[number, here] = sample.labels
             tokens.position_ids[:, number, here] = sample.position_ids
             tokens.segments[number, here] = segment
+            if tokens.until is not None and sample.until is not None:
+                tokens.until[number, here] = np.where(sample.until < ALWAYS, sample.until + at, ALWAYS)
             at += len(sample)
     return tokens
 

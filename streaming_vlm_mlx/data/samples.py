@@ -1,6 +1,6 @@
 """Records as token ids and labels, equal to what StreamingVLM's ``LMMDataset`` gives its trainer."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,11 +13,14 @@ from streaming_vlm_mlx.data.record import StreamingRecord, Turn
 from streaming_vlm_mlx.from_dict import FromDict
 from streaming_vlm_mlx.stream.spans import new_span, positions
 from streaming_vlm_mlx.text.layout import Layout
+from streaming_vlm_mlx.text.scratchpad import Scratchpad
 from streaming_vlm_mlx.text.tokenizer import Tokenizer
 from streaming_vlm_mlx.text.vocabulary import Vocabulary
 from streaming_vlm_mlx.video.source import probe
 
 IGNORED = -100
+# A place that no sequence reaches.
+ALWAYS = 2**30
 
 Ids = npt.NDArray[np.int32]
 Grid = tuple[int, int, int]
@@ -34,6 +37,7 @@ class SampleConfig(FromDict):
             temporal step.
         all_text: positions count up on one axis, video too.
         pixels: how frames become patches.
+        scratchpad: a question whose answer is gone when its second is over, as in a stream with this setting.
         features_width: of the features that take the patches' place; None where there are patches.
     """
 
@@ -42,6 +46,7 @@ class SampleConfig(FromDict):
     tokens_per_second: float | None = 2.0
     all_text: bool = False
     pixels: PixelConfig = field(default_factory=PixelConfig)
+    scratchpad: str = ""
     features_width: int | None = None
 
 
@@ -54,12 +59,14 @@ class Sample:
         labels: int32 [n], the id where a commentary or its end mark stands, else -100.
         position_ids: int32 [3, n], M-RoPE's time, row and column.
         video_grid_thw: int32 [seconds, 3], patches of each second's video in time, down and across.
+        until: int32 [n], the place from which on a token is not seen any more; None where each is seen by all behind.
     """
 
     input_ids: Ids
     labels: Ids
     position_ids: Ids
     video_grid_thw: Ids
+    until: Ids | None = None
 
     def __len__(self) -> int:
         return len(self.input_ids)
@@ -67,11 +74,15 @@ class Sample:
 
 @dataclass(frozen=True)
 class _Piece:
-    """Tokens that are all learnt or all not; those of a video have the grid of its merged patches."""
+    """Tokens that are all learnt or all not; those of a video have the grid of its merged patches.
+
+    Those of a scratchpad are seen by the next piece alone.
+    """
 
     ids: tuple[int, ...]
     learnt: bool = False
     grid: Grid | None = None
+    is_scratch: bool = False
 
 
 class SampleBuilder:
@@ -130,8 +141,22 @@ class SampleBuilder:
         yield _Piece((*self._layout.user_open, *self._encode(turn.user_text)))
         yield _Piece(self._layout.video(merged[0] * merged[1] * merged[2]), grid=merged)
         yield _Piece((*self._layout.turn_close, special.im_start, special.assistant, said[0]))
-        yield _Piece((*said[1:], special.im_end), learnt=True)
+        line = self._line(said[1:]) if turn.question and turn.question == self.config.scratchpad else 0
+        if line:
+            yield _Piece(tuple(said[1 : 1 + line]), learnt=True, is_scratch=True)
+        yield _Piece(tuple(said[1 + line :]), learnt=True)
+        # An end mark is prefilled with the next second, when what was on the scratchpad has gone.
+        yield _Piece((special.im_end,), learnt=True)
         yield _Piece((special.newline,))
+
+    def _line(self, said: list[int]) -> int:
+        """Return how many tokens of `said` a stream takes for the scratchpad's line."""
+        scratch = Scratchpad(self._tokenizer)
+        for token in said:
+            if scratch.is_full:
+                break
+            scratch.push(token)
+        return len(scratch.ids)
 
     def _encode(self, text: str) -> list[int]:
         ids = self._tokenizer.encode(text)
@@ -141,11 +166,19 @@ class SampleBuilder:
         return split
 
     def _joined(self, pieces: list[_Piece], video_grid_thw: Ids, fps: float) -> Sample:
-        input_ids = np.concatenate([piece.ids for piece in pieces], dtype=np.int32)
+        input_ids = np.concatenate([np.array(piece.ids, np.int32) for piece in pieces])
         learnt = np.repeat([piece.learnt for piece in pieces], [len(piece.ids) for piece in pieces])
         spans = [new_span("video" if piece.grid else "text", 0, piece.ids, piece.grid) for piece in pieces]
         speed, seconds = self.config.tokens_per_second, self.config.pixels.temporal_patch_size / fps
         steps = 1.0 if speed is None else speed * seconds
         position_ids = positions(spans, 0, StreamConfig(all_text=self.config.all_text), steps)
         labels = np.where(learnt, input_ids, IGNORED).astype(np.int32)
-        return Sample(input_ids, labels, position_ids.astype(np.int32), video_grid_thw)
+        return Sample(input_ids, labels, position_ids.astype(np.int32), video_grid_thw, _until(pieces))
+
+
+def _until(pieces: Sequence[_Piece]) -> Ids | None:
+    if not any(piece.is_scratch for piece in pieces):
+        return None
+    starts = np.cumsum([0, *(len(piece.ids) for piece in pieces)])
+    ends = [starts[k + 2] if piece.is_scratch else ALWAYS for k, piece in enumerate(pieces)]
+    return np.repeat(np.array(ends, np.int32), [len(piece.ids) for piece in pieces])

@@ -8,7 +8,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from streaming_vlm_mlx.config import TextConfig
-from streaming_vlm_mlx.model.functions import attend, silu
+from streaming_vlm_mlx.model.functions import Mask, attend, silu
 from streaming_vlm_mlx.model.rope import MRope, rotate
 from streaming_vlm_mlx.model.wrapping import Wrap, as_it_is
 
@@ -57,7 +57,7 @@ class Attention(nn.Module):
         x: mx.array,
         angles: tuple[mx.array, mx.array],
         cache: LayerCache | None,
-        mask: mx.array | str | None,
+        mask: Mask | None,
         asked: Asked | None = None,
     ) -> mx.array:
         """Map [batch, n, hidden_size] to itself, or to `asked`'s places; `angles` are the new tokens'."""
@@ -104,7 +104,7 @@ class DecoderLayer(nn.Module):
         x: mx.array,
         angles: tuple[mx.array, mx.array],
         cache: LayerCache | None,
-        mask: mx.array | str | None,
+        mask: Mask | None,
         asked: Asked | None = None,
     ) -> mx.array:
         """Map [batch, n, hidden_size] to itself, or to `asked`'s places."""
@@ -133,7 +133,7 @@ class StreamingDecoder(nn.Module):
         embeddings: mx.array,
         angles: tuple[mx.array, mx.array],
         caches: Sequence[LayerCache] | None = None,
-        mask: mx.array | str | None = "causal",
+        mask: Mask | None = "causal",
         asked: Asked | None = None,
         wrap: Wrap = as_it_is,
     ) -> mx.array:

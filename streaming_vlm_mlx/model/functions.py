@@ -6,6 +6,7 @@ kernels.
 """
 
 import math
+from dataclasses import dataclass
 from typing import cast
 
 import mlx.core as mx
@@ -20,6 +21,16 @@ _POWER_OF_TWO = (1.0, 0.6931472067, 0.2402265121, 0.0555032721, 0.0096180256, 0.
 _HIDDEN = -1e9
 # Queries that are taken at a time where keys lie ahead of some of them: the products with those keys are not computed.
 _STRETCH = 128
+
+
+@dataclass(frozen=True)
+class Causal:
+    """A causal mask that hides more than what lies ahead: added to the scores, [batch, 1, n, n]."""
+
+    hidden: mx.array
+
+
+Mask = mx.array | str | Causal
 
 
 def uses_products(x: mx.array) -> bool:
@@ -65,7 +76,7 @@ def quick_gelu(x: mx.array) -> mx.array:
     return x / (1.0 + exp(-1.702 * x))
 
 
-def attend(q: mx.array, k: mx.array, v: mx.array, scale: float, mask: mx.array | str | None = None) -> mx.array:
+def attend(q: mx.array, k: mx.array, v: mx.array, scale: float, mask: Mask | None = None) -> mx.array:
     """Return softmax attention [batch, heads, n, head_dim], as `mx.fast.scaled_dot_product_attention`.
 
     Args:
@@ -73,17 +84,23 @@ def attend(q: mx.array, k: mx.array, v: mx.array, scale: float, mask: mx.array |
         k: keys [batch, kv_heads, m, head_dim]; each is shared by heads // kv_heads queries.
         v: values, like `k`.
         scale: factor of the scores.
-        mask: added to the scores, broadcast to [batch, 1, n, m]; or "causal", the last query seeing every key.
+        mask: added to the scores, broadcast to [batch, 1, n, m]; or "causal", the last query seeing every key; or
+            `Causal`, where n is m.
     """
+    hidden = mask.hidden if isinstance(mask, Causal) else None
     # A single query's softmax is short; there the one call of MLX's own beats many small ones.
     if not uses_products(q) or q.shape[2] == 1:
+        mask = hidden if isinstance(mask, Causal) else mask
         mask = mask.astype(q.dtype) if isinstance(mask, mx.array) else mask
         return mx.fast.scaled_dot_product_attention(q, k, v, scale=scale, mask=mask)
-    if not isinstance(mask, str) or q.shape[2] <= _STRETCH:
-        return _attend(q, k, v, scale, mask)
+    if mask is None or isinstance(mask, mx.array) or q.shape[2] <= _STRETCH:
+        return _attend(q, k, v, scale, hidden if isinstance(mask, Causal) else mask)
     n, past = q.shape[2], k.shape[2] - q.shape[2]
     stretches = ((start, min(start + _STRETCH, n)) for start in range(0, n, _STRETCH))
-    parts = [_attend(q[:, :, a:b], k[:, :, : past + b], v[:, :, : past + b], scale, mask) for a, b in stretches]
+    parts = []
+    for a, b in stretches:
+        own = mask if isinstance(mask, str) else mask.hidden[:, :, a:b, :b]
+        parts.append(_attend(q[:, :, a:b], k[:, :, : past + b], v[:, :, : past + b], scale, own))
     return mx.concatenate(parts, axis=2)
 
 

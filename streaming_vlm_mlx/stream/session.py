@@ -15,8 +15,8 @@ from streaming_vlm_mlx.stream.events import SpanMap, SpanView, TextPiece
 from streaming_vlm_mlx.stream.leading import make_runner, release
 from streaming_vlm_mlx.stream.runner import Logits, Runner
 from streaming_vlm_mlx.stream.sampler import Chooser, Sampler
-from streaming_vlm_mlx.stream.scratchpad import SCRATCH_TOKENS, Scratchpad
 from streaming_vlm_mlx.text.layout import CommentaryCleaner, Layout
+from streaming_vlm_mlx.text.scratchpad import SCRATCH_TOKENS, Scratchpad
 from streaming_vlm_mlx.text.tokenizer import StreamDecoder, Tokenizer
 from streaming_vlm_mlx.text.vocabulary import Vocabulary
 from streaming_vlm_mlx.video.pixels import Patches

@@ -107,7 +107,7 @@ def prune(spans: Spans, now: int, config: StreamConfig) -> tuple[Spans, Spans]:
 
     Commentary that is older than `text_round` moves to the end of the previous text without its last token, the
     closing `` ...``; video that is older than `window` goes; a user turn goes when both of its halves are old; the
-    previous text keeps its first `sink` and last `slide` tokens.
+    previous text keeps its first `sink` and last `slide` tokens. What was on the scratchpad is gone already.
     """
     if config.mode == "window":
         return _prune_window(spans, now, config)
@@ -144,6 +144,8 @@ def _is_old(span: Span, now: int, config: StreamConfig) -> bool:
     if span.round < 0:
         return False
     age = now - span.round
+    if span.part == "scratch":
+        return True
     if span.part in ASSISTANT_TURN:
         return age >= config.text_round
     if age >= max(config.window, config.text_round):

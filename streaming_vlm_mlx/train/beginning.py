@@ -62,6 +62,7 @@ def make_builder(checkpoint: Checkpoint, config: TrainConfig) -> SampleBuilder:
         tokens_per_second=vision.tokens_per_second if vision else 0.0,
         all_text=data.all_text,
         pixels=data.pixels,
+        scratchpad=StreamConfig().merged(config.stream).scratchpad,
         features_width=vision.out_hidden_size if vision and config.keep_features else None,
     )
     return SampleBuilder(checkpoint.tokenizer, sample, checkpoint.vocabulary)

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from streaming_vlm_mlx.model.decoder import Asked
-from streaming_vlm_mlx.model.functions import exp, uses_products
+from streaming_vlm_mlx.model.functions import Causal, exp, uses_products
 from streaming_vlm_mlx.model.vlm import VisionLanguageModel
 from streaming_vlm_mlx.model.wrapping import Wrap, as_it_is
 from streaming_vlm_mlx.train.heads import VisionHeads
@@ -88,7 +88,7 @@ def text_loss(model: VisionLanguageModel, shard: Shard, features: mx.array | Non
     """Return the summed cross entropy of `shard`'s labels; logits are made where labels are, and nowhere else."""
     embeddings = model.embed(shard.rows.ravel(), features, shard.is_video.ravel()).reshape(*shard.rows.shape, -1)
     positions = shard.position_ids.astype(np.int64)
-    mask = "causal" if shard.mask is None else mx.array(shard.mask)
+    mask = "causal" if shard.mask is None else Causal(mx.array(shard.mask))
     hidden = model.model(embeddings, _turn(model, positions), mask=mask, asked=_ask(model, shard, positions), wrap=wrap)
     learnt = hidden.reshape(-1, hidden.shape[-1])[mx.array(np.flatnonzero(shard.is_learnt))]
     return cross_entropy(model.head(learnt), mx.array(shard.targets)).sum()

@@ -29,7 +29,8 @@ class Shard:
         rows: int32 [batch, n], rows of the embedding.
         is_video: bool [batch, n], where video features take the embedding's place.
         position_ids: int32 [3, batch, n].
-        mask: what hides the other samples of a packed row, [batch, 1, n, n]; None where a row holds one sample.
+        mask: what hides the other samples of a packed row, and what is not seen any more, [batch, 1, n, n]; None where
+            a row holds one sample, all of it seen.
         pixel_values: float32 [patches, 1176]; or what a tower that stands still made of them, [units, hidden_size].
         grids: patches in time, down and across of runs of videos of one size.
         places: int64 [batch, k], the places before the labels, filled up with 0.
@@ -96,6 +97,7 @@ def _part(tokens: Tokens, rows: Numbers, videos: Bools) -> Tokens:
         tokens.position_ids[:, rows],
         tokens.segments[rows],
         tokens.video_grid_thw[videos],
+        None if tokens.until is None else tokens.until[rows],
     )
 
 
@@ -115,11 +117,11 @@ def _shard(
         rows=rows.reshape(shape),
         is_video=tokens.input_ids == video_token_id,
         position_ids=tokens.position_ids,
-        mask=_mask(tokens.segments),
+        mask=_mask(tokens),
         pixel_values=pixel_values,
         grids=join_grids(tokens.video_grid_thw.tolist()),
         places=places,
-        asked_mask=_hiding(tokens.segments, places),
+        asked_mask=_hiding(tokens, places),
         is_learnt=is_learnt,
         targets=vocabulary.to_rows(said),
         known=known,
@@ -148,15 +150,19 @@ def join_grids(grids: Sequence[Sequence[int]]) -> tuple[Grid, ...]:
     return tuple((sum(grid[0] for grid in run), *size) for size, run in runs)
 
 
-def _mask(segments: Targets) -> Floats | None:
-    """Return what keeps the samples of a packed row apart; padding behind a single one needs nothing."""
-    if segments.max(initial=0) <= 0:
+def _mask(tokens: Tokens) -> Floats | None:
+    """Return what keeps the samples of a packed row apart, and hides what has gone; padding needs nothing."""
+    segments = tokens.segments
+    if segments.max(initial=0) <= 0 and tokens.until is None:
         return None
-    return _hiding(segments, np.broadcast_to(np.arange(segments.shape[1]), segments.shape))
+    return _hiding(tokens, np.broadcast_to(np.arange(segments.shape[1]), segments.shape))
 
 
-def _hiding(segments: Targets, places: Numbers) -> Floats:
+def _hiding(tokens: Tokens, places: Numbers) -> Floats:
     """Return [batch, 1, k, n]: 0 where `places` [batch, k] may look, a large negative number elsewhere."""
+    segments = tokens.segments
     own = np.take_along_axis(segments, places, axis=1)[:, :, None]
     seen = (own == segments[:, None, :]) & (np.arange(segments.shape[1]) <= places[:, :, None])
+    if tokens.until is not None:
+        seen &= places[:, :, None] < tokens.until[:, None, :]
     return np.where(seen, np.float32(0), np.float32(HIDDEN))[:, None]

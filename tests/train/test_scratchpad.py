@@ -1,0 +1,92 @@
+"""What a sample's scratchpad hides in training is what a stream has forgotten."""
+
+from dataclasses import replace
+
+import mlx.core as mx
+import numpy as np
+import pytest
+
+from streaming_vlm_mlx.config import StreamConfig
+from streaming_vlm_mlx.data.batches import Batch, Position
+from streaming_vlm_mlx.data.collate import collate
+from streaming_vlm_mlx.data.record import StreamingRecord, Turn
+from streaming_vlm_mlx.data.samples import ALWAYS, Sample, SampleBuilder, SampleConfig
+from streaming_vlm_mlx.model.functions import Causal, attend
+from streaming_vlm_mlx.text.tokenizer import Tokenizer
+from streaming_vlm_mlx.text.vocabulary import FullVocabulary
+from streaming_vlm_mlx.train.shards import make_shards
+
+ASKED = "What do you see?"
+PIXELS = StreamConfig().pixels
+
+
+def record(*answers: str) -> StreamingRecord:
+    turns = tuple(
+        Turn(
+            float(s),
+            s + 1.0,
+            f"Time={s}.0-{s + 1}.0s {ASKED}",
+            f"{answer}\n word{s} ...",
+            question=ASKED,
+            answer=answer,
+        )
+        for s, answer in enumerate(answers)
+    )
+    return StreamingRecord("a.mp4", 0.0, float(len(answers)), turns, width=56, height=56)
+
+
+def build(tokenizer: Tokenizer, scratchpad: str = ASKED) -> Sample:
+    config = SampleConfig(scratchpad=scratchpad, pixels=replace(PIXELS, min_pixels=784))
+    return SampleBuilder(tokenizer, config).build(record("Red near.", "Blue far, a pause."))
+
+
+def test_an_answer_is_seen_by_its_own_commentary_alone(tokenizer: Tokenizer) -> None:
+    sample = build(tokenizer)
+    assert sample.until is not None
+    hidden = np.flatnonzero(sample.until < ALWAYS)
+    assert tokenizer.decode(sample.input_ids[hidden]) == "Red near.\nBlue far, a pause.\n"
+    for place in hidden:
+        until = int(sample.until[place])
+        rest = tokenizer.decode(sample.input_ids[place:until], markup=True)
+        assert rest.endswith(" ...")
+        assert sample.input_ids[until] == 151645
+    # All of it is still learnt.
+    assert (sample.labels[hidden] == sample.input_ids[hidden]).all()
+
+
+def test_without_the_setting_nothing_is_hidden(tokenizer: Tokenizer) -> None:
+    plain, hiding = build(tokenizer, ""), build(tokenizer)
+    assert plain.until is None
+    assert plain.input_ids.tolist() == hiding.input_ids.tolist()
+    assert plain.labels.tolist() == hiding.labels.tolist()
+
+
+def test_masks_hide_it_from_later_turns(tokenizer: Tokenizer) -> None:
+    sample = build(tokenizer)
+    other = SampleBuilder(tokenizer, SampleConfig(pixels=replace(PIXELS, min_pixels=784))).build(record("Long " * 9))
+    tokens = collate([[sample], [other, sample]], 151643, multiple=16)
+    assert tokens.until is not None
+    assert tokens.until[1, len(other) : len(other) + len(sample)].min() == sample.until.min() + len(other)
+    batch = Batch(
+        tokens, np.zeros((tokens.video_grid_thw.prod(axis=1).sum(), 1176), np.float32), (0, 1), 5, 0, Position()
+    )
+    (shard,) = make_shards(
+        batch, {}, FullVocabulary(tokenizer.size if hasattr(tokenizer, "size") else 151936), 151656, 1
+    )
+    assert shard.mask is not None
+    n, until = len(sample), sample.until
+    expected = np.tril(np.ones((n, n), bool)) & (np.arange(n)[:, None] < until[None])
+    assert ((shard.mask[0, 0, :n, :n] == 0) == expected).all()
+    asked = shard.places[0][shard.is_learnt[0]]
+    assert ((shard.asked_mask[0, 0, : len(asked), :n] == 0) == expected[asked]).all()
+
+
+@pytest.mark.parametrize("n", [40, 300])
+def test_a_causal_mask_that_hides_more_is_taken_in_stretches(n: int) -> None:
+    rng = np.random.default_rng(n)
+    q, k, v = (mx.array(rng.standard_normal((2, 2, n, 8)).astype(np.float32)) for _ in range(3))
+    seen = np.tril(rng.random((2, 1, n, n)) < 0.7) | np.eye(n, dtype=bool)
+    mask = mx.array(np.where(seen, 0, -1e9).astype(np.float32))
+    ours = attend(q, k, v, 0.3, Causal(mask))
+    theirs = mx.fast.scaled_dot_product_attention(q, k, v, scale=0.3, mask=mask)
+    np.testing.assert_allclose(np.array(ours), np.array(theirs), atol=2e-5)
