@@ -55,7 +55,7 @@ class Second:
 
 @dataclass(frozen=True)
 class Spoken:
-    """What one second came to: its text without markup, token counts, and milliseconds of work."""
+    """What one second came to: its text without markup, counts of tokens, unseen ones too, and milliseconds of work."""
 
     text: str
     tokens: int
@@ -178,7 +178,7 @@ class Session:
         done = self._parts.clock()
         yield Spoken(
             text=decoder.text,
-            tokens=len(said),
+            tokens=len(said) + (len(scratch.ids) if scratch else 0),
             video_tokens=0 if features is None else features.shape[0],
             vision_ms=1e3 * (seen - begun + ahead),
             prefill_ms=1e3 * (prefilled - seen),
