@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from streaming_vlm_mlx.data.samples import ALWAYS, IGNORED, Ids, Sample
+from streaming_vlm_mlx.data.samples import ALWAYS, IGNORED, Flags, Ids, Sample
 
 NO_SAMPLE = -1
 
@@ -25,6 +25,8 @@ class Tokens:
         video_grid_thw: int32 [videos, 3], patches of each second's video, row by row in the order of the tokens.
         until: int32 [rows, length], the place of its row from which on a token is not seen any more; None where each is
             seen by all behind it.
+        said: bool [rows, length], tokens that only those in `speaks` see; None with `until`.
+        speaks: bool [rows, length].
     """
 
     input_ids: Ids
@@ -33,6 +35,8 @@ class Tokens:
     segments: Ids
     video_grid_thw: Ids
     until: Ids | None = None
+    said: Flags | None = None
+    speaks: Flags | None = None
 
 
 def collate(rows: Sequence[Sequence[Sample]], pad_id: int, multiple: int = 1) -> Tokens:
@@ -47,6 +51,8 @@ def collate(rows: Sequence[Sequence[Sample]], pad_id: int, multiple: int = 1) ->
         segments=np.full(shape, NO_SAMPLE, np.int32),
         video_grid_thw=np.concatenate([sample.video_grid_thw for row in rows for sample in row]),
         until=np.full(shape, ALWAYS, np.int32) if hides else None,
+        said=np.zeros(shape, np.bool_) if hides else None,
+        speaks=np.ones(shape, np.bool_) if hides else None,
     )
     for number, row in enumerate(rows):
         at = 0
@@ -58,6 +64,9 @@ def collate(rows: Sequence[Sequence[Sample]], pad_id: int, multiple: int = 1) ->
             tokens.segments[number, here] = segment
             if tokens.until is not None and sample.until is not None:
                 tokens.until[number, here] = np.where(sample.until < ALWAYS, sample.until + at, ALWAYS)
+            for ours, theirs in ((tokens.said, sample.said), (tokens.speaks, sample.speaks)):
+                if ours is not None and theirs is not None:
+                    ours[number, here] = theirs
             at += len(sample)
     return tokens
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +24,7 @@ IGNORED = -100
 ALWAYS = 2**30
 
 Ids = npt.NDArray[np.int32]
+Flags = npt.NDArray[np.bool_]
 Grid = tuple[int, int, int]
 
 
@@ -60,6 +62,8 @@ class Sample:
         position_ids: int32 [3, n], M-RoPE's time, row and column.
         video_grid_thw: int32 [seconds, 3], patches of each second's video in time, down and across.
         until: int32 [n], the place from which on a token is not seen any more; None where each is seen by all behind.
+        said: bool [n], tokens that only those in `speaks` see; None with `until`.
+        speaks: bool [n].
     """
 
     input_ids: Ids
@@ -67,6 +71,8 @@ class Sample:
     position_ids: Ids
     video_grid_thw: Ids
     until: Ids | None = None
+    said: Flags | None = None
+    speaks: Flags | None = None
 
     def __len__(self) -> int:
         return len(self.input_ids)
@@ -76,13 +82,14 @@ class Sample:
 class _Piece:
     """Tokens that are all learnt or all not; those of a video have the grid of its merged patches.
 
-    Those of a scratchpad are seen by the next piece alone.
+    Those of a scratchpad are seen by the next piece alone; what was said is seen by what is said.
     """
 
     ids: tuple[int, ...]
     learnt: bool = False
     grid: Grid | None = None
     is_scratch: bool = False
+    is_said: bool = False
 
 
 class SampleBuilder:
@@ -117,12 +124,12 @@ class SampleBuilder:
             info = probe(Path(record.video))
             width, height = info.width, info.height
         grid = grid_thw(width, height, int(record.fps), self.config.pixels)
-        pieces = [self._head(record.previous)]
+        pieces = [*self._head(record.previous)]
         for turn in record.turns:
             pieces += self._turn(turn, grid)
         return self._joined(pieces, np.array([grid] * len(record.turns), np.int32), record.fps)
 
-    def _head(self, previous: str) -> _Piece:
+    def _head(self, previous: str) -> Iterator[_Piece]:
         """Return the system turn and the previous text, cut by the rule of ``LMMDataset``."""
         special = self._layout.special
         opening = (special.im_start, *special.previous, special.newline)
@@ -131,7 +138,12 @@ class SampleBuilder:
         sink, tail = self.config.text_sink, self.config.text_sliding_window
         if (sink or tail) and sink + tail < len(turn):
             turn = turn[:sink] + turn[len(turn) - tail :]
-        return _Piece(system + turn)
+        # The turn's markup is no text; the cut may have taken of it.
+        opened, closed = min(len(opening), len(turn)), len(self._layout.head_close)
+        yield _Piece(system + turn[:opened])
+        if turn[opened:-closed]:
+            yield _Piece(turn[opened:-closed], is_said=True)
+        yield _Piece(turn[max(opened, len(turn) - closed) :])
 
     def _turn(self, turn: Turn, grid: Grid) -> Iterator[_Piece]:
         special, merge = self._layout.special, self.config.pixels.merge_size
@@ -144,7 +156,7 @@ class SampleBuilder:
         line = self._line(said[1:]) if turn.question and turn.question == self.config.scratchpad else 0
         if line:
             yield _Piece(tuple(said[1 : 1 + line]), learnt=True, is_scratch=True)
-        yield _Piece(tuple(said[1 + line :]), learnt=True)
+        yield _Piece(tuple(said[1 + line :]), learnt=True, is_said=True)
         # An end mark is prefilled with the next second, when what was on the scratchpad has gone.
         yield _Piece((special.im_end,), learnt=True)
         yield _Piece((special.newline,))
@@ -173,12 +185,19 @@ class SampleBuilder:
         steps = 1.0 if speed is None else speed * seconds
         position_ids = positions(spans, 0, StreamConfig(all_text=self.config.all_text), steps)
         labels = np.where(learnt, input_ids, IGNORED).astype(np.int32)
-        return Sample(input_ids, labels, position_ids.astype(np.int32), video_grid_thw, _until(pieces))
+        positioned = position_ids.astype(np.int32)
+        return Sample(input_ids, labels, positioned, video_grid_thw, **_hiding(pieces))
 
 
-def _until(pieces: Sequence[_Piece]) -> Ids | None:
+def _hiding(pieces: Sequence[_Piece]) -> dict[str, Any]:
+    """Return `until`, `said` and `speaks` of a sample, nothing where it has no scratchpad."""
     if not any(piece.is_scratch for piece in pieces):
-        return None
-    starts = np.cumsum([0, *(len(piece.ids) for piece in pieces)])
+        return {}
+    sizes = [len(piece.ids) for piece in pieces]
+    starts = np.cumsum([0, *sizes])
     ends = [starts[k + 2] if piece.is_scratch else ALWAYS for k, piece in enumerate(pieces)]
-    return np.repeat(np.array(ends, np.int32), [len(piece.ids) for piece in pieces])
+    said = np.repeat([piece.is_said for piece in pieces], sizes)
+    speaks = said.copy()
+    # The token that ends a line is the first that speaks.
+    speaks[[starts[k + 1] - 1 for k, piece in enumerate(pieces) if piece.is_scratch]] = True
+    return {"until": np.repeat(np.array(ends, np.int32), sizes), "said": said, "speaks": speaks}

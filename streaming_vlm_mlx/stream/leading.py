@@ -12,9 +12,9 @@ import numpy.typing as npt
 
 from streaming_vlm_mlx.distributed.ranks import Ranks
 from streaming_vlm_mlx.model.vlm import VisionLanguageModel
-from streaming_vlm_mlx.stream.runner import Logits, Positions, Rows, Runner
+from streaming_vlm_mlx.stream.runner import Hidden, Logits, Positions, Rows, Runner
 
-_NUMBERS = 4
+_NUMBERS = 5
 
 
 class Op(IntEnum):
@@ -23,8 +23,8 @@ class Op(IntEnum):
     END = 0
     OPEN = 1  # capacity, whether unrotated keys are kept, bits of the cache or 0
     KEEP = 2  # how many; then the slots
-    PREFILL = 3  # new tokens, all tokens, rows of features; then rows, positions, is_video, features
-    STEP = 4  # the row
+    PREFILL = 3  # new tokens, all tokens, rows of features, hidden ones or 0; then these and what is hidden
+    STEP = 4  # the row, cached tokens or 0; then which of them are hidden
 
 
 class LeadingRunner(Runner):
@@ -45,21 +45,30 @@ class LeadingRunner(Runner):
         super().keep(slots)
 
     def prefill(
-        self, rows: Rows, positions: Positions, features: mx.array | None, is_video: npt.NDArray[np.bool_]
+        self,
+        rows: Rows,
+        positions: Positions,
+        features: mx.array | None,
+        is_video: npt.NDArray[np.bool_],
+        hidden: Hidden | None = None,
     ) -> Logits:
         """As `Runner.prefill`."""
         count = 0 if features is None else features.shape[0]
-        _tell(self._ranks, Op.PREFILL, len(rows), positions.shape[1], count)
+        _tell(self._ranks, Op.PREFILL, len(rows), positions.shape[1], count, 0 if hidden is None else len(hidden))
         for array in (rows, positions, is_video):
             _share(self._ranks, mx.array(array.astype(np.int32)))
         if features is not None:
             _share(self._ranks, features.astype(mx.float32))
-        return super().prefill(rows, positions, features, is_video)
+        if hidden is not None:
+            _share(self._ranks, mx.array(hidden.astype(np.int32)))
+        return super().prefill(rows, positions, features, is_video, hidden)
 
-    def step(self, row: int) -> Logits:
+    def step(self, row: int, hidden: Hidden | None = None) -> Logits:
         """As `Runner.step`."""
-        _tell(self._ranks, Op.STEP, row)
-        return super().step(row)
+        _tell(self._ranks, Op.STEP, row, 0 if hidden is None else len(hidden))
+        if hidden is not None:
+            _share(self._ranks, mx.array(hidden.astype(np.int32)))
+        return super().step(row, hidden)
 
 
 def make_runner(
@@ -93,7 +102,7 @@ def follow(model: VisionLanguageModel, ranks: Ranks) -> None:
     """
     runner: Runner | None = None
     while True:
-        op, a, b, c = _tell(ranks)
+        op, a, b, c, d = _tell(ranks)
         if op == Op.END:
             return
         if op == Op.OPEN:
@@ -106,9 +115,10 @@ def follow(model: VisionLanguageModel, ranks: Ranks) -> None:
             rows, positions, is_video = _hear(ranks, (a,)), _hear(ranks, (3, b)), _hear(ranks, (a,))
             width = model.config.text_config.hidden_size
             features = _share(ranks, mx.zeros((c, width), mx.float32)) if c else None
-            runner.prefill(rows, positions.astype(np.int64), features, is_video.astype(np.bool_))
+            hidden = _hear(ranks, (d,)).astype(np.bool_) if d else None
+            runner.prefill(rows, positions.astype(np.int64), features, is_video.astype(np.bool_), hidden)
         else:
-            runner.step(a)
+            runner.step(a, _hear(ranks, (b,)).astype(np.bool_) if b else None)
 
 
 def _tell(ranks: Ranks, op: int = 0, *numbers: int) -> list[int]:

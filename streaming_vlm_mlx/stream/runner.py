@@ -12,6 +12,9 @@ from streaming_vlm_mlx.stream.cache import KVCache
 Positions = npt.NDArray[np.int64]
 Rows = npt.NDArray[np.int32]
 Logits = npt.NDArray[np.float32]
+Hidden = npt.NDArray[np.bool_]
+
+_FAR_BELOW = np.float32(-1e9)
 
 
 class Runner:
@@ -39,7 +42,12 @@ class Runner:
         self.positions = self.positions[:, slots]
 
     def prefill(
-        self, rows: Rows, positions: Positions, features: mx.array | None, is_video: npt.NDArray[np.bool_]
+        self,
+        rows: Rows,
+        positions: Positions,
+        features: mx.array | None,
+        is_video: npt.NDArray[np.bool_],
+        hidden: Hidden | None = None,
     ) -> Logits:
         """Take in the tokens behind the cached ones and return the last one's logits, float32 [vocab].
 
@@ -48,23 +56,26 @@ class Runner:
             positions: of the whole sequence, cached and new, [3, cached + n].
             features: the new video spans' features in order, or None.
             is_video: which of `rows` they take the place of.
+            hidden: which tokens, cached and new [cached + n], only those among them see; None hides nothing.
         """
         cached = self.cache.length
         self.cache.reserve(cached + len(rows))
         if not np.array_equal(positions[:, :cached], self.positions):
             self.cache.rotate(*self._model.model.rope(positions[:, :cached]))
         self.positions = positions
-        return self._forward(rows, features, is_video, "causal")
+        return self._forward(rows, features, is_video, "causal" if hidden is None else _hide(hidden, cached))
 
-    def step(self, row: int) -> Logits:
-        """Take in one token behind the last and return its logits, float32 [vocab]."""
+    def step(self, row: int, hidden: Hidden | None = None) -> Logits:
+        """Take in one token behind the last, which does not see the `hidden`; return its logits, float32 [vocab]."""
         self.cache.reserve(self.cache.length + 1)
         position = np.full((3, 1), self.positions[:, -1].max() + 1)
         self.positions = np.concatenate([self.positions, position], axis=1)
-        return self._forward(np.array([row], np.int32), None, np.zeros(1, np.bool_), None)
+        cached = self.cache.length
+        mask = None if hidden is None else _hide(np.append(hidden, False), cached)
+        return self._forward(np.array([row], np.int32), None, np.zeros(1, np.bool_), mask)
 
     def _forward(
-        self, rows: Rows, features: mx.array | None, is_video: npt.NDArray[np.bool_], mask: str | None
+        self, rows: Rows, features: mx.array | None, is_video: npt.NDArray[np.bool_], mask: mx.array | str | None
     ) -> Logits:
         x = self._model.embed(rows, features, is_video)
         angles = self._model.model.rope(self.positions[:, -len(rows) :])
@@ -72,3 +83,10 @@ class Runner:
         logits = self._model.head(hidden[:, -1]).astype(mx.float32)
         mx.eval(logits, self.cache.state)
         return np.array(logits[0])
+
+
+def _hide(hidden: Hidden, cached: int) -> mx.array:
+    """Return what is added to scores [1, 1, n, cached + n]; those that are `hidden` see one another."""
+    places = np.arange(len(hidden))
+    seen = (places <= places[cached:, None]) & (~hidden | hidden[cached:, None])
+    return mx.array(np.where(seen, np.float32(0), _FAR_BELOW)[None, None])

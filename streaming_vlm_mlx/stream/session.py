@@ -13,7 +13,7 @@ from streaming_vlm_mlx.model.vlm import VisionLanguageModel
 from streaming_vlm_mlx.stream import spans as sp
 from streaming_vlm_mlx.stream.events import SpanMap, SpanView, TextPiece
 from streaming_vlm_mlx.stream.leading import make_runner, release
-from streaming_vlm_mlx.stream.runner import Logits, Runner
+from streaming_vlm_mlx.stream.runner import Hidden, Logits, Runner
 from streaming_vlm_mlx.stream.sampler import Chooser, Sampler
 from streaming_vlm_mlx.text.layout import CommentaryCleaner, Layout
 from streaming_vlm_mlx.text.scratchpad import SCRATCH_TOKENS, Scratchpad
@@ -263,11 +263,15 @@ class Session:
         new = [s.round for s in self._spans if s.part == "video" and s.slots[0] >= cached]
         features = mx.concatenate([self._features[r] for r in new]) if new else None
         positions = self._count_positions(cached)
-        logits = runner.prefill(self._rows(ids[cached:]), positions, features, is_video)
+        logits = runner.prefill(self._rows(ids[cached:]), positions, features, is_video, self._hidden())
         if self._config.mode != "recompute":
             self._features.clear()
         self._seen_rows = self._rows(ids)
         return logits
+
+    def _hidden(self) -> Hidden | None:
+        """Return what is hidden from looking: with a scratchpad the eye shall not read what the mouth said."""
+        return sp.hidden_from_looking(self._spans) if self._config.scratchpad else None
 
     def _count_positions(self, cached: int) -> npt.NDArray[np.int64]:
         """Return positions [3, n] of the whole sequence: counted anew, or going on behind what is cached."""
@@ -289,7 +293,7 @@ class Session:
         What goes onto `scratch` comes before them and is not yielded.
         """
         assert self._runner is not None
-        seen = self._seen_rows
+        seen, hidden = self._seen_rows, self._hidden()
         while scratch is not None and not scratch.is_full:
             row = chooser.choose(logits, seen, 0)
             token = self._parts.vocabulary.to_id(row)
@@ -297,7 +301,7 @@ class Session:
                 return
             scratch.push(token)
             seen = np.append(seen, np.int32(row))
-            logits = self._runner.step(row)
+            logits = self._runner.step(row, None if scratch.is_full or hidden is None else self._stretched(hidden))
         limit = self._config.sampling.max_new_tokens
         for step in range(limit):
             row = chooser.choose(logits, seen, step)
@@ -307,6 +311,10 @@ class Session:
                 return
             seen = np.append(seen, np.int32(row))
             logits = self._runner.step(row)
+
+    def _stretched(self, hidden: Hidden) -> Hidden:
+        """Return `hidden` for all that is cached: nothing behind its end is hidden."""
+        return np.pad(hidden, (0, self.cached - len(hidden)))
 
     def _close(self, said: list[int], scratch: Scratchpad | None) -> None:
         """Enter what was said and its end mark into the sequence; the mark is prefilled with the next second."""

@@ -19,6 +19,7 @@ Part = Literal["head", "previous", "open", "time", "video", "query", "close", "a
 
 USER_TURN: tuple[Part, ...] = ("open", "time", "video", "query", "close")
 ASSISTANT_TURN: tuple[Part, ...] = ("assistant", "scratch", "text", "end")
+SAID: tuple[Part, ...] = ("previous", "text")
 _VIEW: dict[Part, SpanKind] = {
     "head": "system",
     "previous": "previous",
@@ -89,6 +90,11 @@ def join_video(spans: Iterable[Span], video_pad: int) -> npt.NDArray[np.bool_]:
 def join_slots(spans: Iterable[Span]) -> Ids:
     """Return where each token of the sequence lay before it was pruned."""
     return np.concatenate([s.slots for s in spans])
+
+
+def hidden_from_looking(spans: Spans) -> npt.NDArray[np.bool_]:
+    """Return which tokens of the sequence were said: what only looks, a question or a scratchpad, does not see them."""
+    return np.concatenate([np.full(len(s.ids), s.part in SAID) for s in spans])
 
 
 def merge_views(spans: Iterable[Span]) -> tuple[SpanView, ...]:

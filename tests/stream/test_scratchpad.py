@@ -1,7 +1,7 @@
 """What a model answers to itself: in its sequence for as long as its turn is, never shown, never remembered."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -27,10 +27,12 @@ class Told:
     vocabulary: Vocabulary
     ids: Sequence[int]
     at: int = 0
+    logits: list[npt.NDArray[np.float32]] = field(default_factory=list)
 
     def choose(self, logits: npt.NDArray[np.float32], seen: npt.NDArray[np.int32], step: int) -> int:
         """Return the row of the next token."""
         self.at += 1
+        self.logits.append(logits)
         return int(self.vocabulary.to_rows([self.ids[self.at - 1]])[0])
 
 
@@ -94,3 +96,19 @@ def test_the_cache_has_room_for_it(training: Parts) -> None:
         speak(session, make_second(index), Told(training.vocabulary, [ONE] * SCRATCH_TOKENS + [TWO] * limit))
         sizes.add(session.cache_bytes)
     assert len(sizes) == 1
+
+
+@pytest.mark.parametrize("previous", ["", " The reds lead"])
+def test_what_was_said_changes_nothing_that_is_seen(previous: str, training: Parts) -> None:
+    heard: list[list[npt.NDArray[np.float32]]] = []
+    for words in ([TWO, TWO, TWO], [THREE, ONE, SILENCE]):
+        session = Session(training, replace(THINKS, previous=previous, window=4, text_round=2))
+        for index in range(4):
+            told = Told(training.vocabulary, [ONE, THREE, LINE, *words, IM_END])
+            speak(session, make_second(index), told)
+        heard.append(told.logits)
+    ours, theirs = heard
+    for seen, other in zip(ours[:3], theirs[:3], strict=True):
+        np.testing.assert_allclose(seen, other, atol=1e-5)
+    # What is said next does depend on it.
+    assert np.abs(ours[3] - theirs[3]).max() > 1e-3

@@ -54,6 +54,17 @@ def test_an_answer_is_seen_by_its_own_commentary_alone(tokenizer: Tokenizer) -> 
     assert (sample.labels[hidden] == sample.input_ids[hidden]).all()
 
 
+def test_what_was_said_is_seen_by_what_is_said_alone(tokenizer: Tokenizer) -> None:
+    sample = SampleBuilder(tokenizer, SampleConfig(scratchpad=ASKED, pixels=replace(PIXELS, min_pixels=784))).build(
+        replace(record("Red near.", "Blue far, a pause."), previous="They lead")
+    )
+    assert sample.said is not None
+    assert sample.speaks is not None
+    said, speaks = (tokenizer.decode(sample.input_ids[flags]) for flags in (sample.said, sample.speaks))
+    assert said == "They lead word0 ... word1 ..."
+    assert speaks == "They lead.\n word0 ....\n word1 ..."
+
+
 def test_without_the_setting_nothing_is_hidden(tokenizer: Tokenizer) -> None:
     plain, hiding = build(tokenizer, ""), build(tokenizer)
     assert plain.until is None
@@ -76,6 +87,9 @@ def test_masks_hide_it_from_later_turns(tokenizer: Tokenizer) -> None:
     assert shard.mask is not None
     n, until = len(sample), sample.until
     expected = np.tril(np.ones((n, n), bool)) & (np.arange(n)[:, None] < until[None])
+    assert sample.said is not None
+    assert sample.speaks is not None
+    expected &= sample.speaks[:, None] | ~sample.said[None]
     assert ((shard.mask[0, 0, :n, :n] == 0) == expected).all()
     asked = shard.places[0][shard.is_learnt[0]]
     assert ((shard.asked_mask[0, 0, : len(asked), :n] == 0) == expected[asked]).all()
