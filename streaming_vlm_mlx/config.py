@@ -278,7 +278,8 @@ class StreamConfig(FromDict):
         query: what the viewer asks for, in the first second.
         previous: the text that the stream starts from.
         scratchpad: what the model is asked in each second in which the viewer asks nothing. It answers to itself before
-            it speaks (arXiv 2112.00114): the answer is not shown, and gone when the second is over.
+            it speaks (arXiv 2112.00114): the answer is not shown, and gone when the second is over. While it looks and
+            answers, what was said before is hidden from it.
     """
 
     mode: Mode = "streaming"
