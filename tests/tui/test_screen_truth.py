@@ -1,7 +1,7 @@
 """The true transcript beside the commentary."""
 
 from streaming_vlm_mlx.errors import SvmError
-from tests.tui.stand_ins import Play, Scripted, settle, truth, until
+from tests.tui.stand_ins import Play, Scripted, truth, until
 from tui.program import Note
 from tui.transcript import Timed
 from tui.widgets.heading import Heading
@@ -39,12 +39,13 @@ async def test_without_truth_the_commentary_has_the_whole_width(play: Play) -> N
     long = " ".join(["word"] * 20)
     async with play(Scripted({0: long}), read_truth=lambda note: ()) as p:
         await p.engine.until_spoken(0)
-        await settle(p.pilot)
-        assert p.screen.stage.mode == "off"
         view = p.screen.query_one(TranscriptView)
-        assert (
-            max(len(strip.text.rstrip()) for strip in view.render_lines(view.size.region)) > view.size.width // 2 + 10
-        )
+
+        def longest() -> int:
+            return max(len(strip.text.rstrip()) for strip in view.render_lines(view.size.region))
+
+        await until(lambda: longest() > view.size.width // 2 + 10)
+        assert p.screen.stage.mode == "off"
 
 
 async def test_a_broken_truth_is_told_and_the_clip_plays(play: Play) -> None:

@@ -20,7 +20,9 @@ from tui import cli
 from tui.commands import validate
 
 SEED = 900_000
-SHORT = ("--seconds", "4", "--fps", "4")
+# Ten seconds, within which a point ends and its score is called.
+SECONDS = 10.0
+SHORT = ("--seconds", str(SECONDS), "--fps", "4")
 
 
 class Knowing:
@@ -50,7 +52,7 @@ class Knowing:
         yield Ready("knowing", 1)
         number = (self.plays - 1) // 2
         self.plays += 1
-        truth = TennisMatch(SEED + number, 4.0, 4).truth("m.mp4") if number >= 0 else None
+        truth = TennisMatch(SEED + number, SECONDS, 4).truth("m.mp4") if number >= 0 else None
         for chunk in chunks:
             if self.plays - 1 == self.interrupt_at:
                 raise KeyboardInterrupt
@@ -76,7 +78,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def ask(folder: Path, tmp_path: Path) -> Callable[..., tuple[int, dict[str, Any]]]:
-    """Validate on matches of four seconds; return the status and what was written."""
+    """Validate on matches of ten seconds; return the status and what was written."""
 
     def run(count: int, *words: str) -> tuple[int, dict[str, Any]]:
         out = tmp_path / "v.json"
