@@ -8,7 +8,7 @@ _NOTICE = (
     "this checkpoint knows simulated matches only, and says of other clips what it would say of those; "
     "for real sport name a real one, such as --ckpt mit-han-lab/StreamingVLM."
 )
-_LEARNING = "this checkpoint is still learning: it speaks as commentators do, but hardly of what it sees."
+_LEARNING = "this checkpoint is still learning: it sees who plays where and how they stand, but hardly what happens."
 
 
 def notice(folder: Path, clip: str) -> str:
