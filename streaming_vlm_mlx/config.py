@@ -279,7 +279,8 @@ class StreamConfig(FromDict):
         previous: the text that the stream starts from.
         scratchpad: what the model is asked in each second in which the viewer asks nothing. It answers to itself before
             it speaks (arXiv 2112.00114): the answer is not shown, and gone when the second is over. While it looks and
-            answers, what was said before is hidden from it.
+            answers, what was said before is hidden from it. With ``full`` the answers stay, with ``window`` until the
+            window goes.
     """
 
     mode: Mode = "streaming"

@@ -77,7 +77,9 @@ def see(model: VisionLanguageModel, shard: Shard, wrap: Wrap = as_it_is) -> mx.a
     """Return the features [units, hidden_size] of all of `shard`'s videos, those of one size in one call."""
     if not shard.grids or model.config.vision_config is None:
         return None
-    if len(shard.pixel_values) == np.count_nonzero(shard.is_video):
+    width, units = model.config.vision_config.out_hidden_size, np.count_nonzero(shard.is_video)
+    # One row a unit is not enough to know features by: a tower that merges nothing has as many patches.
+    if shard.pixel_values.shape == (units, width):
         return mx.array(shard.pixel_values)
     runs = np.split(shard.pixel_values, np.cumsum([math.prod(grid) for grid in shard.grids])[:-1])
     features = [model.visual(mx.array(values), grid, wrap) for values, grid in zip(runs, shard.grids, strict=True)]
