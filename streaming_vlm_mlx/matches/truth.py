@@ -13,7 +13,8 @@ One JSON object. Times are seconds from the clip's start, boxes ``[left, top, ri
 - ``board``: ``layout`` gives the box of every field and row, ``states`` the texts from a time on, and who serves.
 - ``frames``: columns with one entry a frame: ``times``; ``ball`` [x, y, visible], the centre in pixels, visible 1 or
   0; ``players``, for each kit a list of boxes (all 0 where out of the picture); ``ends``, for each kit near 1 or 0;
-  ``signal``, 1 while an official shows a ball out.
+  ``signal``, 1 while an official shows a ball out; ``clock``, 1 or 2 while the serve clock shows a first or a second
+  serve, else 0. The board's layout has its box in both rows.
 """
 
 import json
@@ -26,7 +27,7 @@ from typing import Any, Self
 from streaming_vlm_mlx.atomic import write_text
 from streaming_vlm_mlx.errors import SvmError
 
-VERSION = 1
+VERSION = 2
 
 Box = tuple[int, int, int, int]
 Score = Mapping[str, tuple[str, str]]
@@ -76,6 +77,7 @@ class Frames:
     players: tuple[tuple[Box, ...], tuple[Box, ...]]
     ends: tuple[tuple[int, ...], tuple[int, ...]]
     signal: tuple[int, ...]
+    clock: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)

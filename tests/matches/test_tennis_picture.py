@@ -1,5 +1,6 @@
 """The picture shows what the sidecar says: read back from pixels."""
 
+import itertools
 from itertools import islice
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 from streaming_vlm_mlx.matches.film import Pixels
 from streaming_vlm_mlx.matches.kits import lab
 from streaming_vlm_mlx.matches.tennis.board import board_state
+from streaming_vlm_mlx.matches.tennis.clock import speed
 from streaming_vlm_mlx.matches.tennis.events import events
 from streaming_vlm_mlx.matches.tennis.match import TennisMatch
 from streaming_vlm_mlx.matches.tennis.rules import Score
@@ -99,7 +101,7 @@ def test_boxes_and_board_lie_in_the_picture(films) -> None:
     for _, truth, _ in films:
         boxes = [b for row in truth.frames.players for b in row] + [b for pair in truth.layout.values() for b in pair]
         assert all(0 <= x0 <= x1 <= 640 and 0 <= y0 <= y1 <= 360 for x0, y0, x1, y1 in boxes)
-        assert set(truth.layout) == {"server", "kit", "code", "sets", "games", "points"}
+        assert set(truth.layout) == {"server", "kit", "code", "sets", "games", "points", "clock"}
         assert {f for s in truth.states for f in s.fields} == {"code", "sets", "games", "points"}
 
 
@@ -148,6 +150,47 @@ def test_officials_show_what_was_out() -> None:
                 shown.append(any(s.holds(event.time + 0.6) for s in script.signals))
     assert len(shown) > 20
     assert all(shown)
+
+
+def test_the_player_it_was_about_makes_a_gesture() -> None:
+    told = {"net": 0, "ace": 0, "winner": 0}
+    for seed in range(20):
+        script = TennisMatch(seed, 60.0).script
+        for event in events(script):
+            if event.kind in told:
+                spans = script.dismays if event.kind == "net" else script.cheers
+                names = {script.cast.names[s.who] for s in spans if s.holds(event.time + 1.0)}
+                assert names == {event.player}
+                told[event.kind] += 1
+    assert min(told.values()) > 3
+
+
+def test_the_serve_clock_tells_first_from_second_until_it_is_played_back(films) -> None:
+    for match, truth, frames in films:
+        clock = dict(zip(truth.frames.times, truth.frames.clock, strict=True))
+        _, top, right, bottom = truth.layout["clock"][0]
+        for event in (e for e in truth.events if e.kind == "serve" and e.time < SECONDS - 0.5):
+            after = next(t for t in clock if t >= event.time + 0.002)
+            assert clock[after] == (1 if event.detail == "first" else 2)
+        for i, (time, shown) in enumerate(clock.items()):
+            reading = next((r for r in match.script.clock if r.start <= time < r.end), None)
+            assert (reading.serve if reading else 0) == shown
+            paper = frames[i][top + 1 : bottom - 1, right - 4 : right - 1].reshape(-1, 3)
+            assert bool(paper.std(axis=0).max() < 8) == bool(shown)
+        played = [e for e in truth.events if e.kind in ("serve", "shot")]
+        for serve, reply in itertools.pairwise(played):
+            if serve.kind == "serve" and reply.kind == "shot" and reply.time < SECONDS - 0.1:
+                assert clock[next(t for t in clock if t >= reply.time + 0.002)] == 0
+
+
+def test_a_serve_is_as_fast_as_its_ball() -> None:
+    speeds = {"first": [], "second": []}
+    for seed in range(10):
+        for shot in TennisMatch(seed, 60.0).script.shots:
+            if shot.stroke == "serve" and shot.miss != "net":
+                speeds[shot.detail].append(speed(shot))
+    assert all(100 <= v <= 170 for v in speeds["first"])
+    assert all(75 <= v <= 110 for v in speeds["second"])
 
 
 def test_the_sidecar_notes_an_official_s_signal(films) -> None:

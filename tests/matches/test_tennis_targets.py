@@ -97,17 +97,20 @@ def test_what_every_patch_is_asked_is_what_a_viewer_is_told(truths: list[Truth])
                 )
 
 
-def test_a_moment_is_known_for_a_second_and_a_stroke_for_half_of_one(truths: list[Truth]) -> None:
+def test_a_moment_is_known_for_a_second_an_ending_while_it_is_shown(truths: list[Truth]) -> None:
     for truth in truths:
         arrays, times = vision_targets(truth), np.array(truth.frames.times)
         told = {"double_fault": "fault", "ace": "winner"}
         events = [e for e in truth.events if told.get(e.kind, e.kind) in MOMENTS]
-        for i, event in enumerate(events):
-            until = events[i + 1].time if i + 1 < len(events) else np.inf
-            here = (times >= event.time) & (times < until)
+        spans = [
+            (e.time, e.time + 1.0) if e.kind in ("serve", "shot") else (e.time + 0.35, e.time + 2.0) for e in events
+        ]
+        for i, (event, (start, end)) in enumerate(zip(events, spans, strict=True)):
+            until = spans[i + 1][0] if i + 1 < len(events) else np.inf
+            here = (times >= start) & (times < until)
             number = 1 + 2 * MOMENTS.index(told.get(event.kind, event.kind)) + (event.end == "far")
-            assert np.all(arrays["moment"][here & (times <= event.time + 1.0)] == number)
-            assert not np.any(arrays["moment"][here & (times > event.time + 1.0)])
+            assert np.all(arrays["moment"][here & (times <= end)] == number)
+            assert not np.any(arrays["moment"][here & (times > end)])
         serve = next(e for e in truth.events if e.kind == "serve")
         after, later = truth.frame_at(serve.time + 0.26), truth.frame_at(serve.time + 0.76)
         server = arrays["who"][after] == (1 if serve.end == "near" else 2)

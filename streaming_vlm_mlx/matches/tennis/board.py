@@ -1,4 +1,7 @@
-"""The score bug: two rows of server mark, kit, code, sets, games and points, large enough for a small picture."""
+"""The score bug: two rows of server mark, kit, code, sets, games and points, large enough for a small picture.
+
+Beside it stands the serve clock while there is something on it.
+"""
 
 from dataclasses import dataclass
 
@@ -8,6 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 from streaming_vlm_mlx.matches.kits import Rgb
 from streaming_vlm_mlx.matches.people import shaded
 from streaming_vlm_mlx.matches.tennis.cast import Cast
+from streaming_vlm_mlx.matches.tennis.clock import Reading
 from streaming_vlm_mlx.matches.tennis.rules import Score, point_texts
 from streaming_vlm_mlx.matches.truth import BoardState, Box
 
@@ -21,6 +25,8 @@ COLUMNS = {
     "points": (162, 48),
 }
 WIDTH, ROW, FONT_SIZE = 212, 33, 30
+# The serve clock: how far right of the bug, and how wide.
+CLOCK_GAP, CLOCK_WIDTH = 4, 136
 PAPERS: tuple[Rgb, ...] = ((12, 16, 28), (18, 40, 30), (28, 18, 44), (22, 24, 26), (8, 36, 66))
 ACCENTS: tuple[Rgb, ...] = ((240, 220, 60), (250, 250, 250), (120, 230, 120), (120, 210, 250))
 
@@ -52,7 +58,27 @@ class Bug:
         return {
             field: ((x + left, y, x + left + wide, y + ROW), (x + left, y + ROW, x + left + wide, y + 2 * ROW))
             for field, (left, wide) in COLUMNS.items()
-        }
+        } | {"clock": (self._clock_box(), self._clock_box())}
+
+    def _clock_box(self) -> Box:
+        x, y = self.clock_corner
+        return x, y, x + CLOCK_WIDTH, y + ROW
+
+    @property
+    def clock_corner(self) -> tuple[int, int]:
+        """Return the upper left corner of the serve clock, pixels of the picture."""
+        x, y = self.corner
+        return x + WIDTH + CLOCK_GAP, y
+
+    def clock(self, reading: Reading) -> Image.Image:
+        """Return the serve clock as it shows `reading`."""
+        image = Image.new("RGB", (CLOCK_WIDTH, ROW), shaded(self.paper, 2.2))
+        font = ImageFont.load_default(FONT_SIZE)
+        ink = self.accent if reading.serve == 1 else (250, 250, 250)
+        ImageDraw.Draw(image).text(
+            (8, ROW - 6), reading.text, font=font, fill=ink, anchor="ls", stroke_width=1, stroke_fill=ink
+        )
+        return image
 
     def image(self, state: BoardState) -> Image.Image:
         """Return the bug as it shows `state`."""

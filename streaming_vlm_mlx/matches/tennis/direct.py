@@ -7,6 +7,7 @@ import numpy as np
 
 from streaming_vlm_mlx.matches.flight import Arc, cut, position
 from streaming_vlm_mlx.matches.tennis.cast import Cast
+from streaming_vlm_mlx.matches.tennis.clock import readings
 from streaming_vlm_mlx.matches.tennis.court import HALF_LENGTH
 from streaming_vlm_mlx.matches.tennis.point import PREPARE, Point, PointPlay
 from streaming_vlm_mlx.matches.tennis.rules import Score, after_point, ends_change
@@ -40,7 +41,7 @@ class Director:
     changes: list[float] = field(default_factory=list)
     signals: list[Span] = field(default_factory=list)
     cheers: list[Span] = field(default_factory=list)
-    slumps: list[Span] = field(default_factory=list)
+    dismays: list[Span] = field(default_factory=list)
     applause: list[Span] = field(default_factory=list)
 
     def run(self) -> Script:
@@ -63,8 +64,9 @@ class Director:
             ball=tuple(self.ball),
             signals=tuple(self.signals),
             cheers=tuple(self.cheers),
-            slumps=tuple(self.slumps),
+            dismays=tuple(self.dismays),
             applause=tuple(self.applause),
+            clock=readings(p.point for p in self.points),
         )
 
     def _play_point(self, time: float) -> float:
@@ -82,18 +84,18 @@ class Director:
         return following
 
     def _react(self, point: Point) -> None:
-        """Officials show what was out, players what they feel, the crowd what it liked."""
+        """Officials show what was out, who hit the net spreads the arms, who won with a stroke raises a fist."""
         rng = self.rng
         for shot in point.shots:
             if shot.miss in ("long", "wide"):
                 x, y, _ = shot.landing
                 judge = min(range(len(JUDGES)), key=lambda j: hypot(JUDGES[j][0] - x, 3 * (JUDGES[j][1] - y)))
-                self.signals.append(Span(shot.land_time + 0.25, shot.land_time + rng.uniform(2.0, 2.6), judge))
+                self.signals.append(Span(shot.land_time + 0.25, shot.land_time + rng.uniform(2.0, 2.3), judge))
+            elif shot.miss:
+                self.dismays.append(Span(shot.land_time + 0.3, shot.land_time + rng.uniform(2.0, 2.3), shot.player))
         brilliant = point.outcome in ("ace", "winner")
-        if rng.random() < (0.8 if brilliant else 0.35):
-            self.cheers.append(Span(point.time + 0.35, point.time + rng.uniform(1.7, 2.3), point.winner))
-        if rng.random() < 0.5:
-            self.slumps.append(Span(point.time + 0.35, point.time + rng.uniform(1.7, 2.4), 1 - point.winner))
+        if brilliant:
+            self.cheers.append(Span(point.time + 0.3, point.time + rng.uniform(2.0, 2.4), point.winner))
         if brilliant or len(point.shots) > 6:
             self.applause.append(Span(point.time + 0.2, point.time + rng.uniform(2.6, 3.6), 0))
 

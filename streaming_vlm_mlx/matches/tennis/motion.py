@@ -26,7 +26,7 @@ class Motion:
         self.strokes = [poses.contact(s, self.track.at(s.time)) for s in script.shots if s.player == player]
         self.lunges = _lunges(script, player)
         self.cheers = [s for s in script.cheers if s.who == player]
-        self.slumps = [s for s in script.slumps if s.who == player]
+        self.dismays = [s for s in script.dismays if s.who == player]
         self.alert = [Span(p.point.shots[0].time - 1.6, p.point.time + 0.3, 0) for p in script.points]
         serves = [s.time for s in script.shots if s.stroke == "serve" and s.player == player]
         self.bouncing = [Span(t - PREPARE, t - 1.1, 0) for t in serves]
@@ -60,8 +60,8 @@ class Motion:
                 return poses.lunging(lunge.who, hand)
         if _during(self.cheers, time):
             return poses.standing(poses.CHEER, hand, lift=0.07 * sin(14 * time))
-        if _during(self.slumps, time):
-            return poses.standing(poses.SLUMP, hand, crouch=0.15)
+        if _during(self.dismays, time):
+            return poses.standing(poses.DISMAY, hand, crouch=0.15)
         if _during(self.bouncing, time):
             return poses.standing(poses.BOUNCING, hand, crouch=0.2, lift=0.06 * sin(11.4 * time))
         if _during(self.alert, time):

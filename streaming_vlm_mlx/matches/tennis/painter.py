@@ -37,7 +37,7 @@ class Painter:
         self.motions = (Motion(stage.script, 0), Motion(stage.script, 1))
         self.states = states
         self._bugs = [bug.image(s) for s in states]
-        self._corner = bug.corner
+        self._bug = bug
         self._table = grade.table()
         self._seen: tuple[Image.Image, View, Image.Image] | None = None
         self._starts = [a.start for a in stage.script.ball]
@@ -63,7 +63,10 @@ class Painter:
             layers.append((by, lambda: self._ball(picture, frame, (bx, by, bz))))
         for _, layer in sorted(layers, key=lambda pair: -pair[0]):
             layer()
-        picture.paste(self._bugs[self._state(time)], self._corner)
+        picture.paste(self._bugs[self._state(time)], self._bug.corner)
+        for reading in self.stage.script.clock:
+            if reading.start <= time < reading.end:
+                picture.paste(self._bug.clock(reading), self._bug.clock_corner)
         return picture.point(self._table)
 
     def _still(self, plate: Image.Image, view: View) -> Image.Image:

@@ -51,7 +51,7 @@ SERVE: tuple[Key, ...] = (
 )
 KEYS = {"serve": SERVE, "smash": SERVE, "volley": VOLLEY, "forehand": FOREHAND, "backhand": BACKHAND}
 CHEER: Key = (0.0, 0.3, 2.0, 0.1, 0.56, -0.3, 1.55)
-SLUMP: Key = (0.0, 0.32, 0.72, 0.12, -0.52, -0.3, 0.72)
+DISMAY: Key = (0.0, 0.78, 1.3, 0.6, 0.06, -0.82, 1.3)
 RELAXED: Key = (0.0, 0.3, 0.86, 0.16, -0.5, -0.3, 0.86)
 BOUNCING: Key = (0.0, 0.3, 1.0, 0.24, 0.5, 0.44, 0.85)
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from streaming_vlm_mlx.matches.flight import Arc
 from streaming_vlm_mlx.matches.tennis.cast import Cast
+from streaming_vlm_mlx.matches.tennis.clock import Reading
 from streaming_vlm_mlx.matches.tennis.point import Point, Shot
 from streaming_vlm_mlx.matches.tennis.rules import Score
 from streaming_vlm_mlx.matches.tracks import Place, Track
@@ -60,8 +61,9 @@ class Script:
         ball: the ball's way.
         signals: an official (index in `JUDGES`) shows a ball out.
         cheers: a player raises a fist.
-        slumps: a player hangs the head.
+        dismays: a player spreads the arms.
         applause: the crowd stirs.
+        clock: what the serve clock shows.
     """
 
     seconds: float
@@ -74,8 +76,9 @@ class Script:
     ball: tuple[Arc, ...]
     signals: tuple[Span, ...]
     cheers: tuple[Span, ...]
-    slumps: tuple[Span, ...]
+    dismays: tuple[Span, ...]
     applause: tuple[Span, ...]
+    clock: tuple[Reading, ...]
 
     @property
     def shots(self) -> tuple[Shot, ...]:

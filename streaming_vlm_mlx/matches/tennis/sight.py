@@ -9,7 +9,7 @@ from streaming_vlm_mlx.matches.truth import BoardState, Event, Truth
 
 # A server stands ready so long before the serve. An ending is plain so long after it, then comes before all else, and
 # is old news after a while.
-READY, PLAIN, FRESH, TOLD = 2.4, 0.3, 1.4, 3.2
+READY, PLAIN, FRESH, TOLD = 2.4, 0.4, 2.0, 2.0
 ENDED = {
     **{kind: kind for kind in ("ace", "winner", "net", "out", "fault")},
     "double_fault": "double fault",

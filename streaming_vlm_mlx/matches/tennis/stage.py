@@ -62,7 +62,11 @@ class Stage:
             players=(self._boxes(0), self._boxes(1)),
             ends=(self._ends(0), self._ends(1)),
             signal=tuple(int(any(s.holds(t) for s in self.script.signals)) for t in self.times),
+            clock=tuple(self._clock(float(t)) for t in self.times),
         )
+
+    def _clock(self, time: float) -> int:
+        return next((r.serve for r in self.script.clock if r.start <= time < r.end), 0)
 
     def _ball(self, frame: int) -> tuple[int, int, int]:
         if np.isnan(self.ball[frame, 0]):

@@ -4,15 +4,15 @@ A small tower learns a thing quickly where it is asked for it at the very place.
 168×308 pixels, -1 where a question makes no sense:
 
 - ``who``: whether the near player (1), the far one (2) or nobody (0) is in it.
-- Where a player is: ``kit``, and ``stroke``, what that player did in the last half second.
+- Where a player is: ``kit``, and ``stroke``, what that player did in the last half second, or the gesture after it.
 - Where the scoreboard has the field: ``kit_0, points_0, games_0, sets_0`` and the same with 1 for its rows, and
-  ``server``, the row that has the mark.
+  ``server``, the row that has the mark; and where the serve clock stands ``clock``, which serve it shows.
 
 Of every patch, wherever it is, so that the tower carries to each what a decoder will want to find at any: ``near`` and
 ``far``, the kit that plays at that end; ``serving``, the server's kit; ``mine`` and ``theirs``, the server's points and
 the other's; ``hitter``, one more than the kit that struck in the last seconds, 0 for nobody.
 
-Of the whole picture: ``moment``, what happened in the last second and at which end; ``signal``, whether an official
+Of the whole picture: ``moment``, what has just happened and at which end; ``signal``, whether an official
 shows a ball out. As a place: ``ball``.
 """
 
@@ -28,16 +28,21 @@ from streaming_vlm_mlx.matches.tennis.rules import POINT_TEXTS
 from streaming_vlm_mlx.matches.truth import BoardState, Box, Event, Truth
 
 Values = npt.NDArray[Any]
+# From when until when, and the class.
+Shown = tuple[float, float, int]
 
 UNKNOWN = -1
 ROWS, COLUMNS = 6, 11
 NEAR, FAR = 1, 2
 POINTS = (*POINT_TEXTS, "AD")
-STROKES = ("serve", "forehand", "backhand", "volley", "smash", "lob")
+STROKES = ("serve", "forehand", "backhand", "volley", "smash", "lob", "glad", "sorry")
 # An ending is told apart by what is seen of it; a second fault looks like a first one, an ace like a winner.
 MOMENTS = ("serve", "shot", "fault", "net", "out", "winner")
+STRUCK = ("serve", "shot")
 _SEEN_AS = {"double_fault": "fault", "ace": "winner"}
 MOMENT_SECONDS, STROKE_SECONDS, HITTER_SECONDS = 1.0, 0.5, 2.5
+# An ending is shown, by officials and gestures, from then until then after it.
+SHOWN = (0.35, 2.0)
 
 BOARD = {"kit": len(KITS), "points": len(POINTS), "games": 8, "sets": 3}
 EVERYWHERE = {
@@ -51,6 +56,7 @@ PATCH = {
     "kit": len(KITS),
     "stroke": 1 + len(STROKES),
     "server": 2,
+    "clock": 3,
     **{f"{field}_{row}": count for field, count in BOARD.items() for row in (0, 1)},
 }
 
@@ -58,7 +64,7 @@ PATCH = {
 def vision_targets(truth: Truth) -> Mapping[str, Values]:
     """Return the arrays of ``CLIP.targets.npz``, an entry a frame each."""
     arrays = {
-        "moment": _latest(truth, MOMENT_SECONDS, [(e.time, _moment(e)) for e in truth.events]),
+        "moment": _latest(truth, [_moment(e) for e in truth.events]),
         "signal": np.array(truth.frames.signal),
         **_players(truth),
         **_board(truth),
@@ -74,8 +80,7 @@ def _players(truth: Truth) -> dict[str, Values]:
     who, kit, stroke = np.zeros(shape), np.full(shape, UNKNOWN), np.full(shape, UNKNOWN)
     for player in sorted((0, 1), key=lambda p: sum(truth.frames.ends[p])):
         name = truth.kits[player]
-        strokes = [(e.time, _stroke(e)) for e in truth.events if e.player == name]
-        latest = _latest(truth, STROKE_SECONDS, strokes)
+        latest = _latest(truth, [_stroke(e) for e in truth.events if e.player == name])
         ends = np.where(np.array(truth.frames.ends[player]) == 1, NEAR, FAR)
         inside = np.stack([_cells(box, truth.size) for box in truth.frames.players[player]])
         for values, classes in ((who, ends), (kit, np.full(shape[0], _kit(name))), (stroke, latest)):
@@ -93,7 +98,8 @@ def _board(truth: Truth) -> dict[str, Values]:
             arrays[f"{field}_{row}"] = _at(truth.layout[field][row], truth.size, classes)
     rows = np.array([truth.kits.index(state.server) for state in states])
     above, below = (_at(truth.layout["server"][row], truth.size, rows) for row in (0, 1))
-    return {**arrays, "server": np.where(above == UNKNOWN, below, above)}
+    clock = _at(truth.layout["clock"][0], truth.size, np.array(truth.frames.clock))
+    return {**arrays, "server": np.where(above == UNKNOWN, below, above), "clock": clock}
 
 
 def _everywhere(truth: Truth) -> dict[str, Values]:
@@ -104,14 +110,14 @@ def _everywhere(truth: Truth) -> dict[str, Values]:
     serving = np.array([truth.kits.index(state.server) for state in states])
     points = np.array([[_read(truth, state, "points", row) for row in (0, 1)] for state in states])
     frames = np.arange(len(states))
-    strokes = [(e.time, 1 + _kit(e.player)) for e in truth.events if e.kind in ("serve", "shot")]
+    strokes = [(e.time, e.time + HITTER_SECONDS, 1 + _kit(e.player)) for e in truth.events if e.kind in STRUCK]
     found = {
         "near": kits[near],
         "far": kits[1 - near],
         "serving": kits[serving],
         "mine": points[frames, serving],
         "theirs": points[frames, 1 - serving],
-        "hitter": _latest(truth, HITTER_SECONDS, strokes),
+        "hitter": _latest(truth, strokes),
     }
     return {name: values[:, None, None] for name, values in found.items()}
 
@@ -148,22 +154,34 @@ def _kit(name: str) -> int:
     return next(i for i, kit in enumerate(KITS) if kit.name == name)
 
 
-def _moment(event: Event) -> int:
+def _moment(event: Event) -> Shown:
     kind = _SEEN_AS.get(event.kind, event.kind)
-    return 1 + 2 * MOMENTS.index(kind) + (event.end == "far") if kind in MOMENTS else UNKNOWN
+    number = 1 + 2 * MOMENTS.index(kind) + (event.end == "far") if kind in MOMENTS else UNKNOWN
+    start, end = (0.0, MOMENT_SECONDS) if event.kind in STRUCK else SHOWN
+    return event.time + start, event.time + end, number
 
 
-def _stroke(event: Event) -> int:
-    return 1 + STROKES.index(event.stroke) if event.kind in ("serve", "shot") and event.stroke in STROKES else UNKNOWN
+def _stroke(event: Event) -> Shown:
+    """Return a stroke, or the gesture of a player after an ending, with its time."""
+    if event.kind in STRUCK:
+        number = 1 + STROKES.index(event.stroke) if event.stroke in STROKES else UNKNOWN
+        return event.time, event.time + STROKE_SECONDS, number
+    gesture = "glad" if event.kind in ("ace", "winner") else "sorry" if _netted(event) else ""
+    number = 1 + STROKES.index(gesture) if gesture else UNKNOWN
+    return event.time + SHOWN[0], event.time + SHOWN[1], number
 
 
-def _latest(truth: Truth, seconds: float, found: Sequence[tuple[float, int]]) -> Values:
-    """Return for each frame the class of what is `found` last, 0 where that is more than `seconds` ago."""
-    known = [pair for pair in found if pair[1] != UNKNOWN]
-    starts, classes = [time for time, _ in known], []
+def _netted(event: Event) -> bool:
+    return event.kind == "net" or (event.kind in ("fault", "double_fault") and event.detail == "net")
+
+
+def _latest(truth: Truth, found: Sequence[Shown]) -> Values:
+    """Return for each frame the class of what is `found` last, 0 where that is over."""
+    known = [shown for shown in found if shown[2] != UNKNOWN]
+    starts, classes = [start for start, _, _ in known], []
     for time in truth.frames.times:
         last = bisect_right(starts, time) - 1
-        classes.append(known[last][1] if last >= 0 and time - starts[last] <= seconds else 0)
+        classes.append(known[last][2] if last >= 0 and time <= known[last][1] else 0)
     return np.array(classes)
 
 

@@ -1,0 +1,60 @@
+"""The serve clock beside the score bug: which serve it is, and how fast the last one was, as broadcasts show it."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from math import hypot
+
+from streaming_vlm_mlx.matches.tennis.point import Point, Shot
+
+# A speed is shown so long after the ball has landed, unless it is played back.
+KEPT = 2.9
+# A second serve is announced so long after the fault.
+ANNOUNCED = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What the clock shows from `start` to `end`, seconds.
+
+    Attributes:
+        start: from then.
+        end: until then.
+        serve: 1 for a first serve, 2 for a second.
+        speed: km/h; None before it is struck.
+    """
+
+    start: float
+    end: float
+    serve: int
+    speed: int | None = None
+
+    @property
+    def text(self) -> str:
+        """What is written there."""
+        name = "1ST" if self.serve == 1 else "2ND"
+        return name if self.speed is None else f"{name} {self.speed}"
+
+
+def readings(points: Iterable[Point]) -> tuple[Reading, ...]:
+    """Return all that the clock shows while `points` are played, in order of time."""
+    return tuple(r for point in points for r in _readings(point))
+
+
+def _readings(point: Point) -> Iterator[Reading]:
+    serves = [s for s in point.shots if s.stroke == "serve"]
+    for shot in serves:
+        later = [s.time for s in point.shots if s.time > shot.time]
+        if shot.miss and later:
+            announced = shot.land_time + ANNOUNCED
+            yield Reading(shot.time, announced, 1, speed(shot))
+            yield Reading(announced, later[0], 2)
+        else:
+            yield Reading(
+                shot.time, later[0] if later else shot.land_time + KEPT, 1 if shot is serves[0] else 2, speed(shot)
+            )
+
+
+def speed(shot: Shot) -> int:
+    """Return a serve's mean speed over the ground until it lands, km/h."""
+    metres = hypot(shot.landing[0] - shot.hit[0], shot.landing[1] - shot.hit[1])
+    return round(3.6 * metres / (shot.land_time - shot.time))
