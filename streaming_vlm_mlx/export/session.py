@@ -30,6 +30,7 @@ class SpokenSecond(FromDict):
     query: str = ""
     timings: Timings | None = None
     memory: Memory | None = None
+    noted: str = ""
 
     @classmethod
     def of(cls, done: "SecondDone | SpokenSecond") -> Self:

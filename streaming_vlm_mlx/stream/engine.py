@@ -282,6 +282,7 @@ def _sum(second: Second, spoken: Spoken, session: Session) -> SecondDone:
         query=second.question,
         timings=Timings(spoken.vision_ms, spoken.prefill_ms, spoken.decode_ms, spoken.first_text_ms, spoken.total_ms),
         memory=read_memory(),
+        noted=spoken.noted,
     )
 
 

@@ -103,6 +103,7 @@ class SecondDone:
         query: the question that went into this second, else empty.
         timings: milliseconds.
         memory: bytes.
+        noted: what the model told itself on its scratchpad before it spoke.
     """
 
     index: int
@@ -116,6 +117,7 @@ class SecondDone:
     query: str
     timings: Timings
     memory: Memory
+    noted: str = ""
 
 
 @dataclass(frozen=True, slots=True)

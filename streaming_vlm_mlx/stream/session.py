@@ -55,9 +55,13 @@ class Second:
 
 @dataclass(frozen=True)
 class Spoken:
-    """What one second came to: its text without markup, counts of tokens, unseen ones too, and milliseconds of work."""
+    """What one second came to: its text without markup, what was noted, counts of tokens, unseen ones too, and times.
+
+    Times are milliseconds of work.
+    """
 
     text: str
+    noted: str
     tokens: int
     video_tokens: int
     vision_ms: float
@@ -178,6 +182,7 @@ class Session:
         done = self._parts.clock()
         yield Spoken(
             text=decoder.text,
+            noted=scratch.text.strip() if scratch else "",
             tokens=len(said) + (len(scratch.ids) if scratch else 0),
             video_tokens=0 if features is None else features.shape[0],
             vision_ms=1e3 * (seen - begun + ahead),

@@ -1,8 +1,8 @@
 """The figures of a validation: of one stretch of video, or of many, whose counts are pooled."""
 
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import astuple, dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import astuple, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -31,6 +31,7 @@ class Measured:
         words: that were said.
         seconds: that were watched.
         silent: of those, in which no word began.
+        notes: of the facts that the model noted for itself, how many were right, see `notes`.
     """
 
     play: Play | None
@@ -39,6 +40,7 @@ class Measured:
     words: int
     seconds: int
     silent: int
+    notes: Mapping[str, Share] = field(default_factory=dict)
 
 
 def measure(reference: Reference, words: Sequence[Word], rng: np.random.Generator) -> Measured:
@@ -58,7 +60,7 @@ def measure(reference: Reference, words: Sequence[Word], rng: np.random.Generato
 
 
 def summarise(measured: Sequence[Measured]) -> dict[str, Any]:
-    """Return the `FIGURES` over all of `measured`, and ``events``, their part for each kind of ending.
+    """Return the `FIGURES` over all of `measured`, ``events``, their part for each kind of ending, and ``notes``.
 
     Counts are pooled: a stretch with twice as many words weighs twice as much. What nothing was there to be measured
     on is None; what was there and went unsaid counts as missed.
@@ -74,6 +76,7 @@ def summarise(measured: Sequence[Measured]) -> dict[str, Any]:
       the same.
     - ``wer``, ``rouge_l``: as in `measure.scores`, against the words of the truth.
     - ``words_per_second``; ``silence``: the share of seconds without a word.
+    - ``notes``: by fact, the share of seconds in which what the model noted for itself was right.
     """
     plays = [m.play for m in measured if m.play]
     kinds = {kind: _add(play.endings[kind] for play in plays) for kind in ENDINGS} if plays else {}
@@ -89,8 +92,10 @@ def summarise(measured: Sequence[Measured]) -> dict[str, Any]:
         words / seconds if seconds else None,
         sum(m.silent for m in measured) / seconds if seconds else None,
     )
+    facts = dict.fromkeys(name for m in measured for name in m.notes)
+    notes = {name: _share(m.notes[name] for m in measured if name in m.notes) for name in facts}
     events = {k: {"asked": e.asked, "said": e.said, **_ending_figures(e)} for k, e in kinds.items()}
-    return {**dict(zip(FIGURES, values, strict=True)), "events": events}
+    return {**dict(zip(FIGURES, values, strict=True)), "events": events, "notes": notes}
 
 
 def _ending_figures(endings: Endings) -> dict[str, float | None]:

@@ -69,8 +69,13 @@ def figures(runs: Sequence[Run]) -> dict[str, Any]:
 
 def _row(row: Row) -> dict[str, Any]:
     values = {"name": row.name, "number": row.number, **figures([row.seen]), "said": _said(row.seen)}
+    values["noted"] = _noted(row.seen)
     return {**values, "blanked": {**figures([row.blanked]), "said": _said(row.blanked)}}
 
 
 def _said(run: Run) -> list[tuple[float, str]]:
     return [(s.start, s.text) for s in run.seconds if s.text]
+
+
+def _noted(run: Run) -> list[tuple[float, str]]:
+    return [(s.start, s.noted) for s in run.seconds if s.noted]

@@ -14,6 +14,7 @@ from streaming_vlm_mlx.matches.seeds import stream
 from streaming_vlm_mlx.stream.events import Event, Failed, SecondDone
 from streaming_vlm_mlx.validate.cases import Case
 from streaming_vlm_mlx.validate.measures import Measured, measure
+from streaming_vlm_mlx.validate.notes import judge_notes
 from streaming_vlm_mlx.validate.reference import Reference, SaidSecond, said_words
 from streaming_vlm_mlx.video.chunk import Chunk
 from streaming_vlm_mlx.video.source import open_video
@@ -84,7 +85,9 @@ def run_case(speaker: Speaker, config: StreamConfig, case: Case, show: Show, bla
 
 def measure_seconds(reference: Reference, seconds: Iterable[SaidSecond], number: int) -> Measured:
     """Measure what was said; random draws begin from `number`."""
-    return measure(reference, said_words(seconds), stream(number, "shuffled"))
+    said = tuple(seconds)
+    measured = measure(reference, said_words(said), stream(number, "shuffled"))
+    return replace(measured, notes=judge_notes(reference, said))
 
 
 def blanked(chunks: Iterable[Chunk]) -> Iterator[Chunk]:
@@ -101,5 +104,7 @@ async def _listen(speaker: Speaker, chunks: Iterable[Chunk], show: Show) -> tupl
             if isinstance(event, Failed):
                 raise SvmError(event.message)
             if isinstance(event, SecondDone):
-                seconds.append(SaidSecond(event.start, event.end, event.text, event.timings.total_ms / 1e3))
+                seconds.append(
+                    SaidSecond(event.start, event.end, event.text, event.timings.total_ms / 1e3, event.noted)
+                )
     return tuple(seconds)

@@ -47,7 +47,7 @@ def test_the_reader_hears_in_a_phrase_what_it_was_made_for(kind: str, miss: str)
 
 
 def test_the_reader_tells_sentences_and_times_apart() -> None:
-    words = timed("Fault, into the net. Ace from the player in pink. Advantage cyan.", 10.0, 3.0)
+    words = timed("Fault, into the net. Ace from pink. Advantage cyan.", 10.0, 3.0)
     found = mentions(words)
     assert [(m.kind, m.value) for m in found] == [
         ("fault", ""),

@@ -224,6 +224,14 @@ def _print_tables(report: "Report", checkpoint: str) -> None:
             counts, shares = (str(values[k]) for k in ("asked", "said")), (_shown(values[k]) for k in FIGURES[1:4])
             kinds.add_row(kind.replace("_", " "), *counts, *shares)
         console.print(kinds)
+    if seen["notes"]:
+        facts = Table(title="noted for itself, share of seconds that are right", title_justify="left")
+        facts.add_column("fact", no_wrap=True)
+        for name in ("as seen", "grey pictures"):
+            facts.add_column(name, justify="right")
+        for fact, share in seen["notes"].items():
+            facts.add_row(fact, _shown(share), _shown(grey["notes"].get(fact)))
+        console.print(facts)
 
 
 def _shown(value: float | None) -> str:

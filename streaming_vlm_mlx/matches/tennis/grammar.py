@@ -96,19 +96,14 @@ def phrase(rng: np.random.Generator, kinds: Sequence[str], slots: Mapping[str, s
     """Return a sentence of one of `kinds`, its slots filled; phrases whose slots are empty are left out.
 
     Args:
-        rng: draws the phrase, and by what name a player goes.
+        rng: draws the phrase.
         kinds: keys of `PHRASES`.
         slots: what is put in; ``p`` is a kit.
     """
     choices = [t for kind in kinds for t in PHRASES[kind] if all(slots.get(s) for s in _slots(t))]
     text = choices[rng.integers(len(choices))]
-    names = {k: _named(rng, v) if k == "p" else v for k, v in slots.items()}
-    return sentence(text.format(**names))
+    return sentence(text.format(**slots))
 
 
 def _slots(template: str) -> list[str]:
     return [part.split("}")[0] for part in template.split("{")[1:]]
-
-
-def _named(rng: np.random.Generator, kit: str) -> str:
-    return f"the player in {kit}" if rng.random() < 0.18 else kit

@@ -80,15 +80,11 @@ def _read(words: list[Word]) -> Iterator[Mention]:
 
 
 def _joined(texts: list[str], starts: list[float]) -> tuple[str, dict[int, float]]:
-    """Return the words as one text without ``the player in``, and the time of each word by its place in that text."""
-    out, times, i = "", {}, 0
-    while i < len(texts):
-        if texts[i : i + 3] == ["the", "player", "in"]:
-            i += 3
-            continue
-        times[len(out)] = starts[i]
-        out += texts[i] + " "
-        i += 1
+    """Return the words as one text, and the time of each word by its place in that text."""
+    out, times = "", {}
+    for text, start in zip(texts, starts, strict=True):
+        times[len(out)] = start
+        out += text + " "
     return out, times
 
 
