@@ -68,9 +68,12 @@ def figures(runs: Sequence[Run]) -> dict[str, Any]:
 
 
 def _row(row: Row) -> dict[str, Any]:
-    values = {"name": row.name, "number": row.number, **figures([row.seen]), "said": _said(row.seen)}
-    values["noted"] = _noted(row.seen)
-    return {**values, "blanked": {**figures([row.blanked]), "said": _said(row.blanked)}}
+    values = {"name": row.name, "number": row.number, **_told(row.seen)}
+    return {**values, "blanked": _told(row.blanked)}
+
+
+def _told(run: Run) -> dict[str, Any]:
+    return {**figures([run]), "said": _said(run), "noted": _noted(run)}
 
 
 def _said(run: Run) -> list[tuple[float, str]]:

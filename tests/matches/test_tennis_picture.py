@@ -1,7 +1,6 @@
 """The picture shows what the sidecar says: read back from pixels."""
 
-import itertools
-from itertools import islice
+from itertools import islice, pairwise
 
 import numpy as np
 import pytest
@@ -178,7 +177,7 @@ def test_the_serve_clock_tells_first_from_second_until_it_is_played_back(films) 
             paper = frames[i][top + 1 : bottom - 1, right - 4 : right - 1].reshape(-1, 3)
             assert bool(paper.std(axis=0).max() < 8) == bool(shown)
         played = [e for e in truth.events if e.kind in ("serve", "shot")]
-        for serve, reply in itertools.pairwise(played):
+        for serve, reply in pairwise(played):
             if serve.kind == "serve" and reply.kind == "shot" and reply.time < SECONDS - 0.1:
                 assert clock[next(t for t in clock if t >= reply.time + 0.002)] == 0
 

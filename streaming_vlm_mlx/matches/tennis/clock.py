@@ -41,17 +41,17 @@ def readings(points: Iterable[Point]) -> tuple[Reading, ...]:
 
 
 def _readings(point: Point) -> Iterator[Reading]:
-    serves = [s for s in point.shots if s.stroke == "serve"]
-    for shot in serves:
-        later = [s.time for s in point.shots if s.time > shot.time]
-        if shot.miss and later:
+    for shot in (s for s in point.shots if s.stroke == "serve"):
+        serve = 1 if shot.detail == "first" else 2
+        following = next((s.time for s in point.shots if s.time > shot.time), None)
+        if following is None:
+            yield Reading(shot.time, shot.land_time + KEPT, serve, speed(shot))
+        elif shot.miss:
             announced = shot.land_time + ANNOUNCED
-            yield Reading(shot.time, announced, 1, speed(shot))
-            yield Reading(announced, later[0], 2)
+            yield Reading(shot.time, announced, serve, speed(shot))
+            yield Reading(announced, following, 2)
         else:
-            yield Reading(
-                shot.time, later[0] if later else shot.land_time + KEPT, 1 if shot is serves[0] else 2, speed(shot)
-            )
+            yield Reading(shot.time, following, serve, speed(shot))
 
 
 def speed(shot: Shot) -> int:
