@@ -28,6 +28,7 @@ async def test_an_answer_stands_below_its_question_and_before_the_commentary(pla
         p.screen.conductor.ask("who leads?")
         await p.pass_time(1.75)
         await p.engine.until_spoken(1)
+        p.screen.stage.flush()
         await settle(p.pilot)
         view = p.screen.query_one(TranscriptView)
         lines = [strip.text for strip in view.render_lines(view.size.region)]
