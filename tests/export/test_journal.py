@@ -17,7 +17,7 @@ BEGUN = SessionRecord(created="2026-01-02T03:04:05+00:00", clip="a.mp4", model="
 
 def second(index: int, text: str = "he scores") -> SpokenSecond:
     timings, memory = Timings(1.0, 2.0, 3.0, 1.5, 6.0), Memory(1, 2, 3, 4, 5)
-    return SpokenSecond(index, float(index), index + 1.0, text, 3, 9, 40, 50, "why?", timings, memory)
+    return SpokenSecond(index, float(index), index + 1.0, text, 3, 9, 40, 50, "why?", timings, memory, "a pause.")
 
 
 def written(path: Path) -> SessionRecord:
