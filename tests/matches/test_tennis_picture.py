@@ -43,6 +43,15 @@ def test_a_longer_clip_begins_as_a_shorter_one_does() -> None:
     assert long.shots[: len(short.shots)] == short.shots
 
 
+def test_a_ball_that_leaves_by_the_edge_is_never_beside_the_picture() -> None:
+    # In one frame of this match the ball is a third of a pixel from the right edge.
+    truth = TennisMatch(70024, 60.0, 2).truth("clip.mp4")
+    places = np.array(truth.frames.ball)
+    assert places[:, 2].any()
+    assert (places[:, :2] >= 0).all()
+    assert (places[:, :2] < truth.size).all()
+
+
 def test_the_ball_is_where_the_sidecar_says(films) -> None:
     """Around the noted pixel the most yellow-green spot is the ball: far more so than the picture is on the whole."""
     hits, seen = 0, 0

@@ -72,10 +72,11 @@ class Stage:
         if np.isnan(self.ball[frame, 0]):
             return 0, 0, 0
         bx, by, bz = (float(v) for v in self.ball[frame])
-        x, y, _ = self.spot(frame, (bx, by, bz))
-        inside = 0 <= x < WIDTH and 0 <= y < HEIGHT
+        x, y = (round(v) for v in self.spot(frame, (bx, by, bz))[:2])
+        if not (0 <= x < WIDTH and 0 <= y < HEIGHT):
+            return 0, 0, 0
         hidden = any(self._hides(track.at(self.times[frame]), (bx, by, bz)) for track in self.script.players)
-        return (round(x), round(y), int(inside and not hidden)) if inside else (0, 0, 0)
+        return x, y, int(not hidden)
 
     def _hides(self, place: tuple[float, float], ball: Vec) -> bool:
         """Whether a player at `place` stands before the ball."""
