@@ -44,7 +44,7 @@ def test_a_longer_clip_begins_as_a_shorter_one_does() -> None:
 
 
 def test_a_ball_that_leaves_by_the_edge_is_never_beside_the_picture() -> None:
-    # In one frame of this match the ball is a third of a pixel from the right edge.
+    # In one frame of this match the ball is less than half a pixel from the right edge.
     truth = TennisMatch(70024, 60.0, 2).truth("clip.mp4")
     places = np.array(truth.frames.ball)
     assert places[:, 2].any()
