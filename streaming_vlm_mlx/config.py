@@ -278,9 +278,9 @@ class StreamConfig(FromDict):
         query: what the viewer asks for, in the first second.
         previous: the text that the stream starts from.
         scratchpad: what the model is asked in each second in which the viewer asks nothing. It answers to itself before
-            it speaks (arXiv 2112.00114): the answer is not shown, and gone when the second is over. While it looks and
-            answers, what was said before is hidden from it. With ``full`` the answers stay, with ``window`` until the
-            window goes.
+            it speaks (arXiv 2112.00114), and the answer is not shown. While it looks and answers, what was said and
+            answered before is hidden from it. With ``full`` the answers stay, with ``window`` until the window goes.
+        scratch_round: rounds in which what is said sees such an answer, its own counted; then it is gone.
     """
 
     mode: Mode = "streaming"
@@ -296,6 +296,7 @@ class StreamConfig(FromDict):
     query: str = "Commentate on this match"
     previous: str = ""
     scratchpad: str = ""
+    scratch_round: int = 1
     pixels: PixelConfig = field(default_factory=PixelConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
 
@@ -305,7 +306,7 @@ class StreamConfig(FromDict):
         Raises:
             SvmError: names the setting and what it can be.
         """
-        for name in ("window", "text_round"):
+        for name in ("window", "text_round", "scratch_round"):
             demand(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
         for name in ("sink", "slide"):
             demand((getattr(self, name) or 0) >= 0, name, getattr(self, name), "0 or more, or null to keep all")

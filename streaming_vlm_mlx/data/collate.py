@@ -25,7 +25,7 @@ class Tokens:
         video_grid_thw: int32 [videos, 3], patches of each second's video, row by row in the order of the tokens.
         until: int32 [rows, length], the place of its row from which on a token is not seen any more; None where each is
             seen by all behind it.
-        said: bool [rows, length], tokens that only those in `speaks` see; None with `until`.
+        looked_until: int32 [rows, length], the same for tokens that only look, those not in `speaks`.
         speaks: bool [rows, length].
     """
 
@@ -35,7 +35,7 @@ class Tokens:
     segments: Ids
     video_grid_thw: Ids
     until: Ids | None = None
-    said: Flags | None = None
+    looked_until: Ids | None = None
     speaks: Flags | None = None
 
 
@@ -51,7 +51,7 @@ def collate(rows: Sequence[Sequence[Sample]], pad_id: int, multiple: int = 1) ->
         segments=np.full(shape, NO_SAMPLE, np.int32),
         video_grid_thw=np.concatenate([sample.video_grid_thw for row in rows for sample in row]),
         until=np.full(shape, ALWAYS, np.int32) if hides else None,
-        said=np.zeros(shape, np.bool_) if hides else None,
+        looked_until=np.full(shape, ALWAYS, np.int32) if hides else None,
         speaks=np.ones(shape, np.bool_) if hides else None,
     )
     for number, row in enumerate(rows):
@@ -62,11 +62,11 @@ def collate(rows: Sequence[Sequence[Sample]], pad_id: int, multiple: int = 1) ->
             tokens.labels[number, here] = sample.labels
             tokens.position_ids[:, number, here] = sample.position_ids
             tokens.segments[number, here] = segment
-            if tokens.until is not None and sample.until is not None:
-                tokens.until[number, here] = np.where(sample.until < ALWAYS, sample.until + at, ALWAYS)
-            for ours, theirs in ((tokens.said, sample.said), (tokens.speaks, sample.speaks)):
+            for ours, theirs in ((tokens.until, sample.until), (tokens.looked_until, sample.looked_until)):
                 if ours is not None and theirs is not None:
-                    ours[number, here] = theirs
+                    ours[number, here] = np.where(theirs < ALWAYS, theirs + at, ALWAYS)
+            if tokens.speaks is not None and sample.speaks is not None:
+                tokens.speaks[number, here] = sample.speaks
             at += len(sample)
     return tokens
 

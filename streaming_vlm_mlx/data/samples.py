@@ -39,7 +39,8 @@ class SampleConfig(FromDict):
             temporal step.
         all_text: positions count up on one axis, video too.
         pixels: how frames become patches.
-        scratchpad: a question whose answer is gone when its second is over, as in a stream with this setting.
+        scratchpad: a question whose answer is for what is said alone, as in a stream with this setting.
+        scratch_round: seconds in which what is said sees such an answer, its own counted; then it is gone.
         features_width: of the features that take the patches' place; None where there are patches.
     """
 
@@ -49,6 +50,7 @@ class SampleConfig(FromDict):
     all_text: bool = False
     pixels: PixelConfig = field(default_factory=PixelConfig)
     scratchpad: str = ""
+    scratch_round: int = 1
     features_width: int | None = None
 
 
@@ -62,7 +64,7 @@ class Sample:
         position_ids: int32 [3, n], M-RoPE's time, row and column.
         video_grid_thw: int32 [seconds, 3], patches of each second's video in time, down and across.
         until: int32 [n], the place from which on a token is not seen any more; None where each is seen by all behind.
-        said: bool [n], tokens that only those in `speaks` see; None with `until`.
+        looked_until: int32 [n], the same for tokens that only look, those that are not in `speaks`; None with `until`.
         speaks: bool [n].
     """
 
@@ -71,7 +73,7 @@ class Sample:
     position_ids: Ids
     video_grid_thw: Ids
     until: Ids | None = None
-    said: Flags | None = None
+    looked_until: Ids | None = None
     speaks: Flags | None = None
 
     def __len__(self) -> int:
@@ -82,7 +84,7 @@ class Sample:
 class _Piece:
     """Tokens that are all learnt or all not; those of a video have the grid of its merged patches.
 
-    Those of a scratchpad are seen by the next piece alone; what was said is seen by what is said.
+    Those of a scratchpad see one another; else they, and what was said, are seen by what is said alone.
     """
 
     ids: tuple[int, ...]
@@ -186,18 +188,29 @@ class SampleBuilder:
         position_ids = positions(spans, 0, StreamConfig(all_text=self.config.all_text), steps)
         labels = np.where(learnt, input_ids, IGNORED).astype(np.int32)
         positioned = position_ids.astype(np.int32)
-        return Sample(input_ids, labels, positioned, video_grid_thw, **_hiding(pieces))
+        return Sample(input_ids, labels, positioned, video_grid_thw, **_hiding(pieces, self.config.scratch_round))
 
 
-def _hiding(pieces: Sequence[_Piece]) -> dict[str, Any]:
-    """Return `until`, `said` and `speaks` of a sample, nothing where it has no scratchpad."""
+def _hiding(pieces: Sequence[_Piece], rounds: int) -> dict[str, Any]:
+    """Return `until`, `looked_until` and `speaks` of a sample, nothing where it has no scratchpad."""
     if not any(piece.is_scratch for piece in pieces):
         return {}
     sizes = [len(piece.ids) for piece in pieces]
     starts = np.cumsum([0, *sizes])
-    ends = [starts[k + 2] if piece.is_scratch else ALWAYS for k, piece in enumerate(pieces)]
-    said = np.repeat([piece.is_said for piece in pieces], sizes)
-    speaks = said.copy()
+    # Where what is said in each second ends; a line is seen up to the end of the last of its `rounds`.
+    over = [starts[k + 1] for k, piece in enumerate(pieces) if piece.is_said and piece.learnt]
+    until, looked = np.full((2, len(pieces)), ALWAYS)
+    for k, piece in enumerate(pieces):
+        if piece.is_scratch:
+            last = over.index(starts[k + 2]) + rounds - 1
+            until[k], looked[k] = over[last] if last < len(over) else ALWAYS, starts[k + 1]
+        elif piece.is_said:
+            looked[k] = starts[k]
+    speaks = np.repeat([piece.is_said for piece in pieces], sizes)
     # The token that ends a line is the first that speaks.
     speaks[[starts[k + 1] - 1 for k, piece in enumerate(pieces) if piece.is_scratch]] = True
-    return {"until": np.repeat(np.array(ends, np.int32), sizes), "said": said, "speaks": speaks}
+    return {
+        "until": np.repeat(until.astype(np.int32), sizes),
+        "looked_until": np.repeat(looked.astype(np.int32), sizes),
+        "speaks": speaks,
+    }

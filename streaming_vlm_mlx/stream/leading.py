@@ -115,10 +115,10 @@ def follow(model: VisionLanguageModel, ranks: Ranks) -> None:
             rows, positions, is_video = _hear(ranks, (a,)), _hear(ranks, (3, b)), _hear(ranks, (a,))
             width = model.config.text_config.hidden_size
             features = _share(ranks, mx.zeros((c, width), mx.float32)) if c else None
-            hidden = _hear(ranks, (d,)).astype(np.bool_) if d else None
+            hidden = _hear(ranks, (d,)) if d else None
             runner.prefill(rows, positions.astype(np.int64), features, is_video.astype(np.bool_), hidden)
         else:
-            runner.step(a, _hear(ranks, (b,)).astype(np.bool_) if b else None)
+            runner.step(a, _hear(ranks, (b,)) if b else None)
 
 
 def _tell(ranks: Ranks, op: int = 0, *numbers: int) -> list[int]:

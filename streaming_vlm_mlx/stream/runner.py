@@ -8,11 +8,13 @@ import numpy.typing as npt
 
 from streaming_vlm_mlx.model.vlm import VisionLanguageModel
 from streaming_vlm_mlx.stream.cache import KVCache
+from streaming_vlm_mlx.stream.spans import SEEN, SPOKEN
 
 Positions = npt.NDArray[np.int64]
 Rows = npt.NDArray[np.int32]
 Logits = npt.NDArray[np.float32]
-Hidden = npt.NDArray[np.bool_]
+# See `spans.hidden_from_looking`.
+Hidden = npt.NDArray[np.int32]
 
 _FAR_BELOW = np.float32(-1e9)
 
@@ -71,7 +73,7 @@ class Runner:
         position = np.full((3, 1), self.positions[:, -1].max() + 1)
         self.positions = np.concatenate([self.positions, position], axis=1)
         cached = self.cache.length
-        mask = None if hidden is None else _hide(np.append(hidden, False), cached)
+        mask = None if hidden is None else _hide(np.append(hidden, np.int32(SEEN)), cached)
         return self._forward(np.array([row], np.int32), None, np.zeros(1, np.bool_), mask)
 
     def _forward(
@@ -86,7 +88,7 @@ class Runner:
 
 
 def _hide(hidden: Hidden, cached: int) -> mx.array:
-    """Return what is added to scores [1, 1, n, cached + n]; those that are `hidden` see one another."""
-    places = np.arange(len(hidden))
-    seen = (places <= places[cached:, None]) & (~hidden | hidden[cached:, None])
+    """Return what is added to scores [1, 1, n, cached + n]."""
+    places, own = np.arange(len(hidden)), hidden[cached:, None]
+    seen = (places <= places[cached:, None]) & ((hidden == SEEN) | (own == SPOKEN) | (hidden == own))
     return mx.array(np.where(seen, np.float32(0), _FAR_BELOW)[None, None])

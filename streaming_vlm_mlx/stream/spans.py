@@ -20,6 +20,8 @@ Part = Literal["head", "previous", "open", "time", "video", "query", "close", "a
 USER_TURN: tuple[Part, ...] = ("open", "time", "video", "query", "close")
 ASSISTANT_TURN: tuple[Part, ...] = ("assistant", "scratch", "text", "end")
 SAID: tuple[Part, ...] = ("previous", "text")
+# What hides a token: nothing; or that only what is spoken sees it.
+SEEN, SPOKEN = 0, -1
 _VIEW: dict[Part, SpanKind] = {
     "head": "system",
     "previous": "previous",
@@ -92,9 +94,21 @@ def join_slots(spans: Iterable[Span]) -> Ids:
     return np.concatenate([s.slots for s in spans])
 
 
-def hidden_from_looking(spans: Spans) -> npt.NDArray[np.bool_]:
-    """Return which tokens of the sequence were said: what only looks, a question or a scratchpad, does not see them."""
-    return np.concatenate([np.full(len(s.ids), s.part in SAID) for s in spans])
+def hidden_from_looking(spans: Spans) -> Ids:
+    """Return what hides each token of the sequence from what only looks, a question or a scratchpad, int32 [n].
+
+    `SEEN` where all behind it see it, `SPOKEN` where it was said, so that it sees all; on a scratchpad the line's
+    number, from 1 up, since a line sees itself and no other. The token that ends a line is the first that speaks.
+    """
+    return np.concatenate([_hidden(span) for span in spans])
+
+
+def _hidden(span: Span) -> Ids:
+    value = span.round + 1 if span.part == "scratch" else SPOKEN if span.part in SAID else SEEN
+    hidden = np.full(len(span.ids), value, np.int32)
+    if span.part == "scratch":
+        hidden[-1:] = SPOKEN
+    return hidden
 
 
 def merge_views(spans: Iterable[Span]) -> tuple[SpanView, ...]:
@@ -113,7 +127,7 @@ def prune(spans: Spans, now: int, config: StreamConfig) -> tuple[Spans, Spans]:
 
     Commentary that is older than `text_round` moves to the end of the previous text without its last token, the
     closing `` ...``; video that is older than `window` goes; a user turn goes when both of its halves are old; the
-    previous text keeps its first `sink` and last `slide` tokens. What was on the scratchpad is gone already.
+    previous text keeps its first `sink` and last `slide` tokens. A scratchpad's line goes after `scratch_round`.
     """
     if config.mode == "window":
         return _prune_window(spans, now, config)
@@ -151,7 +165,7 @@ def _is_old(span: Span, now: int, config: StreamConfig) -> bool:
         return False
     age = now - span.round
     if span.part == "scratch":
-        return True
+        return age >= config.scratch_round
     if span.part in ASSISTANT_TURN:
         return age >= config.text_round
     if age >= max(config.window, config.text_round):
@@ -176,7 +190,7 @@ def trim_previous(previous: Span, config: StreamConfig) -> tuple[Span, Span]:
 def reanchor(spans: Spans, config: StreamConfig) -> tuple[Spans, Spans]:
     """Empty the windows after a seek: commentary moves to the previous text, every turn goes."""
     now = max(s.round for s in spans) + 1
-    return prune(spans, now, replace(config, mode="streaming", window=1, text_round=1))
+    return prune(spans, now, replace(config, mode="streaming", window=1, text_round=1, scratch_round=1))
 
 
 def positions(spans: Iterable[Span], start: int, config: StreamConfig, steps_per_grid: float) -> npt.NDArray[np.int64]:

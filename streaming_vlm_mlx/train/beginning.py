@@ -55,14 +55,15 @@ def make_windows(files: Sequence[RecordFile], config: TrainConfig) -> Windows:
 def make_builder(checkpoint: Checkpoint, config: TrainConfig) -> SampleBuilder:
     """Return what writes windows in the model's ids."""
     vision = checkpoint.model.config.vision_config
-    data = config.data
+    data, stream = config.data, StreamConfig().merged(config.stream)
     sample = SampleConfig(
         text_sink=data.text_sink,
         text_sliding_window=data.text_sliding_window,
         tokens_per_second=vision.tokens_per_second if vision else 0.0,
         all_text=data.all_text,
         pixels=data.pixels,
-        scratchpad=StreamConfig().merged(config.stream).scratchpad,
+        scratchpad=stream.scratchpad,
+        scratch_round=stream.scratch_round,
         features_width=vision.out_hidden_size if vision and config.keep_features else None,
     )
     return SampleBuilder(checkpoint.tokenizer, sample, checkpoint.vocabulary)

@@ -98,7 +98,7 @@ def _part(tokens: Tokens, rows: Numbers, videos: Bools) -> Tokens:
         tokens.segments[rows],
         tokens.video_grid_thw[videos],
         None if tokens.until is None else tokens.until[rows],
-        None if tokens.said is None else tokens.said[rows],
+        None if tokens.looked_until is None else tokens.looked_until[rows],
         None if tokens.speaks is None else tokens.speaks[rows],
     )
 
@@ -165,9 +165,7 @@ def _hiding(tokens: Tokens, places: Numbers) -> Floats:
     segments = tokens.segments
     own = np.take_along_axis(segments, places, axis=1)[:, :, None]
     seen = (own == segments[:, None, :]) & (np.arange(segments.shape[1]) <= places[:, :, None])
-    if tokens.until is not None:
-        seen &= places[:, :, None] < tokens.until[:, None, :]
-    if tokens.said is not None and tokens.speaks is not None:
-        speaks = np.take_along_axis(tokens.speaks, places, axis=1)
-        seen &= speaks[:, :, None] | ~tokens.said[:, None, :]
+    if tokens.until is not None and tokens.looked_until is not None and tokens.speaks is not None:
+        speaks = np.take_along_axis(tokens.speaks, places, axis=1)[:, :, None]
+        seen &= places[:, :, None] < np.where(speaks, tokens.until[:, None], tokens.looked_until[:, None])
     return np.where(seen, np.float32(0), np.float32(HIDDEN))[:, None]

@@ -71,6 +71,44 @@ def test_commentary_alone_is_remembered(training: Parts) -> None:
     assert "assistant\n one\n two ...<|im_end|>" in turns[1]
 
 
+def test_what_was_noted_stays_for_so_many_seconds(training: Parts) -> None:
+    session = Session(training, replace(THINKS, scratch_round=2, window=4, text_round=4))
+    for index in range(4):
+        speak(session, make_second(index), Told(training.vocabulary, [ONE, LINE, TWO, SILENCE, IM_END]))
+    _, *turns = written(session, training).split("<|im_start|>user\n")
+    assert ["one" in turn for turn in turns] == [False, False, True, True]
+    session.reanchor()
+    assert " one" not in written(session, training)
+
+
+def test_what_was_noted_changes_what_is_said_and_nothing_that_is_seen(training: Parts) -> None:
+    heard: list[list[npt.NDArray[np.float32]]] = []
+    for noted in ([ONE, TWO], [THREE, THREE]):
+        session = Session(training, replace(THINKS, scratch_round=2, window=4, text_round=4))
+        for index, line in enumerate((noted, [ONE, ONE])):
+            told = Told(training.vocabulary, [*line, LINE, TWO, IM_END])
+            speak(session, make_second(index), told)
+        heard.append(told.logits)
+    ours, theirs = heard
+    # The line's own three tokens, then what is said.
+    for seen, other in zip(ours[:3], theirs[:3], strict=True):
+        np.testing.assert_allclose(seen, other, atol=1e-5)
+    assert np.abs(ours[3] - theirs[3]).max() > 1e-3
+
+
+def test_recomputing_sees_what_streaming_saw(training: Parts) -> None:
+    """While nothing goes, a deep model that reads all of it again must see in each token what was seen then."""
+    heard = []
+    for mode in ("streaming", "recompute"):
+        config = {**THINKS.to_dict(), "mode": mode, "scratch_round": 6, "window": 6, "text_round": 6}
+        session = Session(training, StreamConfig.from_dict(config))
+        for index in range(4):
+            told = Told(training.vocabulary, [ONE, THREE, LINE, TWO, SILENCE, IM_END])
+            speak(session, make_second(index), told)
+        heard.append(np.array(told.logits))
+    np.testing.assert_allclose(*heard, atol=1e-4)
+
+
 def test_who_is_asked_answers_aloud(training: Parts) -> None:
     session = Session(training, replace(THINKS, sampling=replace(GREEDY, max_new_tokens=9)))
     said = speak(session, make_second(0, question="Who?"), Told(training.vocabulary, [ONE, LINE, TWO, IM_END]))

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
@@ -9,12 +10,13 @@ import numpy as np
 import pytest
 
 from streaming_vlm_mlx.data.loading import FrameJob, FrameLoader
-from streaming_vlm_mlx.data.record import StreamingRecord
+from streaming_vlm_mlx.data.record import StreamingRecord, Turn
 from streaming_vlm_mlx.data.samples import Sample
 from streaming_vlm_mlx.model.checkpoint import Checkpoint
 from streaming_vlm_mlx.stream.session import Parts, Second, Session
 from streaming_vlm_mlx.text.layout import Layout
 from streaming_vlm_mlx.train.beginning import begin, make_builder, make_windows, open_records
+from streaming_vlm_mlx.train.config import TrainConfig
 from streaming_vlm_mlx.train.crew import Crew
 from streaming_vlm_mlx.train.feeding import Feeder
 from streaming_vlm_mlx.train.gradients import Work
@@ -26,6 +28,7 @@ from tests.train.batching import make_batch
 from tests.train.running import BASE, write_records
 
 SECONDS, WINDOW = 9, 3
+ASKED = "What do you see?"
 CONFIG = BASE.merged({"data": {"seconds": WINDOW, "stride": 1}})
 
 
@@ -41,9 +44,9 @@ class Forced:
     losses: list[float] = field(default_factory=list)
 
     def choose(self, logits: np.ndarray, seen: np.ndarray, step: int) -> int:
-        if step == 0:
+        if not self.losses:
             self.ids, self.positions = self.session.ids, self.session.positions
-        row = int(self.checkpoint.vocabulary.to_rows([self.said[step]])[0])
+        row = int(self.checkpoint.vocabulary.to_rows([self.said[len(self.losses)]])[0])
         self.losses.append(float(mx.logsumexp(mx.array(logits)).item()) - float(logits[row]))
         return row
 
@@ -58,11 +61,11 @@ def stream(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     path.write_bytes(replace(record, turns=turns, previous=request.param).to_line())
     files = open_records([str(path)], print)
     checkpoint = begin(CONFIG, files)
-    return checkpoint, make_windows(files, CONFIG), list(speak(checkpoint, files[0][0]))
+    return checkpoint, make_windows(files, CONFIG), list(speak(checkpoint, files[0][0], CONFIG))
 
 
-def speak(checkpoint: Checkpoint, record: StreamingRecord) -> Iterator[tuple[Forced, np.ndarray]]:
-    builder = make_builder(checkpoint, CONFIG)
+def speak(checkpoint: Checkpoint, record: StreamingRecord, config: TrainConfig) -> Iterator[tuple[Forced, np.ndarray]]:
+    builder = make_builder(checkpoint, config)
     layout = Layout.of(checkpoint.tokenizer, "training")
     parts = Parts(checkpoint.model, checkpoint.tokenizer, checkpoint.vocabulary, layout, lambda: 0.0)
     session = Session(parts, replace(checkpoint.stream, previous=record.previous))
@@ -102,7 +105,37 @@ def test_a_window_is_what_the_stream_holds(stream: Any, second: int) -> None:
 def test_the_loss_is_that_of_what_was_said(stream: Any) -> None:
     """While nothing was let go of, the stream's own losses are those of the first window."""
     checkpoint, windows, met = stream
-    builder, window = make_builder(checkpoint, CONFIG), windows[0]
+    check_losses(checkpoint, windows, met, CONFIG)
+
+
+def test_the_loss_is_that_of_what_was_noted_and_said(tmp_path: Path) -> None:
+    """So it is with a scratchpad, whose lines are there for what is said and not for what is noted later."""
+    config = CONFIG.merged({"stream": {"scratchpad": ASKED, "scratch_round": WINDOW}})
+    path = write_records(tmp_path, clips=1, seconds=WINDOW)
+    record = StreamingRecord.from_line(path.read_bytes())
+    turns = tuple(asked(turn, number) for number, turn in enumerate(record.turns))
+    path.write_bytes(replace(record, turns=turns, previous="Before the match.").to_line())
+    files = open_records([str(path)], print)
+    checkpoint = begin(config, files)
+    met = list(speak(checkpoint, files[0][0], config))
+    assert all(len(forced.losses) > 3 for forced, _ in met)
+    check_losses(checkpoint, make_windows(files, config), met, config)
+
+
+def asked(turn: Turn, number: int) -> Turn:
+    space = " " if number else ""
+    noted = ("Red near.", "Blue far.", "A pause.")[number]
+    return replace(
+        turn,
+        user_text=f"Time={turn.start}-{turn.end}s{space}{ASKED}",
+        assistant_text=f"{noted}\n{turn.assistant_text.lstrip()}",
+        question=ASKED,
+        answer=noted,
+    )
+
+
+def check_losses(checkpoint: Checkpoint, windows: Any, met: Any, config: TrainConfig) -> None:
+    builder, window = make_builder(checkpoint, config), windows[0]
     sample = builder.build(window)
     pixels = np.concatenate([values for _, values in met[:WINDOW]])
     batch = replace(make_batch([[sample]]), pixel_values=pixels)

@@ -35,16 +35,18 @@ def record(*answers: str) -> StreamingRecord:
     return StreamingRecord("a.mp4", 0.0, float(len(answers)), turns, width=56, height=56)
 
 
-def build(tokenizer: Tokenizer, scratchpad: str = ASKED) -> Sample:
-    config = SampleConfig(scratchpad=scratchpad, pixels=replace(PIXELS, min_pixels=784))
-    return SampleBuilder(tokenizer, config).build(record("Red near.", "Blue far, a pause."))
+def build(tokenizer: Tokenizer, scratchpad: str = ASKED, rounds: int = 1, previous: str = "") -> Sample:
+    config = SampleConfig(scratchpad=scratchpad, scratch_round=rounds, pixels=replace(PIXELS, min_pixels=784))
+    return SampleBuilder(tokenizer, config).build(
+        replace(record("Red near.", "Blue far, a pause.", "Green."), previous=previous)
+    )
 
 
 def test_an_answer_is_seen_by_its_own_commentary_alone(tokenizer: Tokenizer) -> None:
     sample = build(tokenizer)
     assert sample.until is not None
     hidden = np.flatnonzero(sample.until < ALWAYS)
-    assert tokenizer.decode(sample.input_ids[hidden]) == "Red near.\nBlue far, a pause.\n"
+    assert tokenizer.decode(sample.input_ids[hidden]) == "Red near.\nBlue far, a pause.\nGreen.\n"
     for place in hidden:
         until = int(sample.until[place])
         rest = tokenizer.decode(sample.input_ids[place:until], markup=True)
@@ -55,14 +57,29 @@ def test_an_answer_is_seen_by_its_own_commentary_alone(tokenizer: Tokenizer) -> 
 
 
 def test_what_was_said_is_seen_by_what_is_said_alone(tokenizer: Tokenizer) -> None:
-    sample = SampleBuilder(tokenizer, SampleConfig(scratchpad=ASKED, pixels=replace(PIXELS, min_pixels=784))).build(
-        replace(record("Red near.", "Blue far, a pause."), previous="They lead")
-    )
-    assert sample.said is not None
+    sample = build(tokenizer, previous="They lead")
+    assert sample.until is not None
+    assert sample.looked_until is not None
     assert sample.speaks is not None
-    said, speaks = (tokenizer.decode(sample.input_ids[flags]) for flags in (sample.said, sample.speaks))
-    assert said == "They lead word0 ... word1 ..."
-    assert speaks == "They lead.\n word0 ....\n word1 ..."
+    never_seen = (sample.looked_until <= np.arange(len(sample))) & (sample.until == ALWAYS)
+    said, speaks = (tokenizer.decode(sample.input_ids[flags]) for flags in (never_seen, sample.speaks))
+    assert said == "They lead word0 ... word1 ... word2 ..."
+    assert speaks == "They lead.\n word0 ....\n word1 ....\n word2 ..."
+
+
+@pytest.mark.parametrize("rounds", [1, 2, 3])
+def test_an_answer_is_seen_by_the_commentary_of_so_many_seconds(rounds: int, tokenizer: Tokenizer) -> None:
+    sample = build(tokenizer, rounds=rounds)
+    assert sample.until is not None
+    assert sample.looked_until is not None
+    assert sample.speaks is not None
+    places = np.arange(len(sample))
+    first = int(np.flatnonzero(sample.looked_until < ALWAYS)[0])
+    sees = np.where(sample.speaks, places < sample.until[first], places < sample.looked_until[first]) & (places > first)
+    speaking, looking = (tokenizer.decode(sample.input_ids[sees & flags]) for flags in (sample.speaks, ~sample.speaks))
+    assert speaking.replace("\n", "").split("...")[:-1] == [f". word{s} " for s in range(rounds)]
+    # The full stop and the line feed behind it are one token, which ends the line.
+    assert looking == " near"
 
 
 def test_without_the_setting_nothing_is_hidden(tokenizer: Tokenizer) -> None:
@@ -87,9 +104,9 @@ def test_masks_hide_it_from_later_turns(tokenizer: Tokenizer) -> None:
     assert shard.mask is not None
     n, until = len(sample), sample.until
     expected = np.tril(np.ones((n, n), bool)) & (np.arange(n)[:, None] < until[None])
-    assert sample.said is not None
+    assert sample.looked_until is not None
     assert sample.speaks is not None
-    expected &= sample.speaks[:, None] | ~sample.said[None]
+    expected &= sample.speaks[:, None] | (np.arange(n)[:, None] < sample.looked_until[None])
     assert ((shard.mask[0, 0, :n, :n] == 0) == expected).all()
     asked = shard.places[0][shard.is_learnt[0]]
     assert ((shard.asked_mask[0, 0, : len(asked), :n] == 0) == expected[asked]).all()
