@@ -8,9 +8,11 @@ import pytest
 
 from streaming_vlm_mlx.matches.tennis.match import Tennis, TennisMatch
 from streaming_vlm_mlx.matches.tennis.sight import ENDED, FRESH, PLAIN, play, sight
+from streaming_vlm_mlx.matches.truth import Event
 
 SENTENCE = re.compile(
-    r"(\w+) near, (\w+) far, (?:(?:upper|lower) (?:left|middle|right)|out of sight), (\w+) serves, ([^,]+), (.+)"
+    r"(\w+) near(?: forward)?, (\w+) far(?: forward)?, "
+    r"(?:(?:upper|lower) (?:left|middle|right)|out of sight), (\w+) serves, ([^,]+), (.+)"
 )
 
 
@@ -31,6 +33,18 @@ def test_every_second_names_the_same_facts_in_the_same_order(matches: list[Tenni
             called = [e for e in truth.events if e.kind == "point" and e.time <= start + 0.4]
             if called and "game" not in called[-1].call:
                 assert score == called[-1].call
+            elif called:
+                assert score == games(called[-1], truth.kits)
+
+
+def games(event: Event, kits: tuple[str, str]) -> str:
+    """Return the games after `event`, in words, from the score that it carries."""
+    counts = dict(zip(kits, (int(n) for n in event.score["games"]), strict=True)) if event.score else {}
+    (leader, most), (_, least) = sorted(counts.items(), key=lambda kit: -kit[1])
+    words = ("zero", "one", "two", "three", "four", "five", "six")
+    if most == least == 6:
+        return "zero all"  # a tie-break begins: its points are what counts
+    return f"{words[most]} all games" if most == least else f"{leader} {words[most]} {words[least]} games"
 
 
 def test_the_ends_are_those_that_the_players_stand_at(matches: list[TennisMatch]) -> None:
@@ -55,7 +69,8 @@ def test_a_stroke_holds_until_the_next_and_an_ending_comes_before_all_else(match
                     assert play(truth, following.time - 0.01) == f"{name} {shot.stroke}"
             plain = played.point.time + PLAIN
             if plain + FRESH < 58:
-                expected = f"{truth.kits[shots[-1].player]} {ENDED[played.point.outcome]}"
+                last, won = truth.kits[shots[-1].player], truth.kits[played.point.winner]
+                expected = f"{last} {ENDED[played.point.outcome]} for {won}"
                 assert play(truth, plain + 0.01) == expected
                 assert play(truth, played.point.time + FRESH - 0.01) == expected
                 told[played.point.outcome] += 1
@@ -69,3 +84,21 @@ def test_who_serves_next_is_ready_before(matches: list[TennisMatch]) -> None:
             first = played.point.shots[0]
             if first.time < 59:
                 assert play(truth, first.time - 0.5) == f"{truth.kits[first.player]} ready to serve"
+
+
+def test_whoever_follows_a_stroke_in_is_forward_until_the_point_ends(matches: list[TennisMatch]) -> None:
+    seen = 0
+    for match in matches:
+        truth = match.truth("a.mp4")
+        for played in match.script.points:
+            for shot in (s for s in played.point.shots if s.detail == "approach" and played.point.time < 58):
+                name, begun, ended = truth.kits[shot.player], shot.time + PLAIN, played.point.time + PLAIN
+                if begun + 0.02 > ended:
+                    continue
+                mark = re.compile(rf"{name} (near|far) forward,")
+                assert not mark.search(sight(truth, begun - 0.02))
+                assert mark.search(sight(truth, begun + 0.01))
+                assert mark.search(sight(truth, ended - 0.01))
+                assert not mark.search(sight(truth, ended + 0.01))
+                seen += 1
+    assert seen > 10

@@ -1,19 +1,21 @@
 """What a second of a match shows, in one sentence: who plays where, the ball, the scoreboard, and what goes on.
 
 Commentary names a fact now and then. This sentence names all of them, so that a model which is asked for it in every
-second learns in minutes where in a picture to look for what.
+second learns in minutes where in a picture to look for what. It also draws the conclusions that commentary needs: whose
+point it is, and before a game's first point how the games stand.
 """
 
 from streaming_vlm_mlx.matches.tennis.rules import COUNT_WORDS, POINT_TEXTS, POINT_WORDS
 from streaming_vlm_mlx.matches.truth import BoardState, Event, Truth
 
-# A server stands ready so long before the serve. An ending is plain so long after it, then comes before all else, and
-# is old news after a while.
+# A server stands ready so long before the serve. An ending, or a run to the net, is plain so long after it; an ending
+# then comes before all else, and is old news after a while.
 READY, PLAIN, FRESH, TOLD = 2.4, 0.4, 2.0, 2.0
 ENDED = {
     **{kind: kind for kind in ("ace", "winner", "net", "out", "fault")},
     "double_fault": "double fault",
 }
+WON = ("ace", "winner")
 PLAYED = ("serve", "shot")
 
 
@@ -21,8 +23,9 @@ def sight(truth: Truth, time: float) -> str:
     """Return what can be seen at `time`, the same facts in the same order for every second."""
     near, far = players(truth, time)
     state = truth.board_at(time)
-    where = f"{near} near, {far} far, {ball(truth, time)}"
-    return f"{where}, {state.server} serves, {score(truth, state)}, {play(truth, time)}"
+    forward = [p for p in (near, far) if _came_forward(truth, p, time)]
+    ends = ", ".join(f"{p} {end}{' forward' if p in forward else ''}" for p, end in ((near, "near"), (far, "far")))
+    return f"{ends}, {ball(truth, time)}, {state.server} serves, {standing(truth, state)}, {play(truth, time)}"
 
 
 def players(truth: Truth, time: float) -> tuple[str, str]:
@@ -53,12 +56,28 @@ def score(truth: Truth, state: BoardState) -> str:
     return f"{_points(mine)} {_points(other)}"
 
 
+def standing(truth: Truth, state: BoardState) -> str:
+    """Return the points, or before the first of a game the games, the leader's first."""
+    if set(state.fields["points"]) != {"0"} or state.fields["games"] == ("6", "6"):
+        return score(truth, state)
+    return f"{games(truth, state)} games"
+
+
+def games(truth: Truth, state: BoardState) -> str:
+    """Return the games of the set, the leader's first."""
+    first, second = (int(n) for n in state.fields["games"])
+    if first == second:
+        return f"{COUNT_WORDS[first]} all"
+    leader = truth.kits[0 if first > second else 1]
+    return f"{leader} {COUNT_WORDS[max(first, second)]} {COUNT_WORDS[min(first, second)]}"
+
+
 def _points(text: str) -> str:
     return POINT_WORDS[POINT_TEXTS.index(text)]
 
 
 def play(truth: Truth, time: float) -> str:
-    """Return what goes on: the last stroke while the ball is in play, how a point ended, who is about to serve."""
+    """Return what goes on: the last stroke while the ball is in play, how a point ended and whose it is, who serves."""
     last = _last(truth, time)
     coming = next((e for e in truth.events if e.kind == "serve" and e.time > time), None)
     settled = last is None or (last.kind in ENDED and time - last.time > FRESH)
@@ -68,7 +87,23 @@ def play(truth: Truth, time: float) -> str:
         return "a pause"
     if last.kind in PLAYED:
         return f"{last.player} {last.stroke}"
-    return f"{last.player} {ENDED[last.kind]}" if time - last.time <= TOLD else "a pause"
+    return _ended(truth, last) if time - last.time <= TOLD else "a pause"
+
+
+def _ended(truth: Truth, event: Event) -> str:
+    told = f"{event.player} {ENDED[event.kind]}"
+    if event.kind == "fault":
+        return told
+    other = truth.kits[1 - truth.kits.index(event.player)]
+    return f"{told} for {event.player if event.kind in WON else other}"
+
+
+def _came_forward(truth: Truth, player: str, time: float) -> bool:
+    """Return whether a player has followed a stroke to the net in the rally that goes on at `time`."""
+    begun = max((e.time for e in truth.events if e.kind == "serve" and e.time <= time), default=0.0)
+    rally = [e for e in truth.events if begun <= e.time and e.time + PLAIN <= time]
+    over = any(e.kind in ENDED for e in rally)
+    return not over and any(e.detail == "approach" and e.player == player for e in rally)
 
 
 def _last(truth: Truth, time: float) -> Event | None:
