@@ -3,7 +3,7 @@
 In the folder: ``match_000007.mp4``, ``match_000007.truth.json`` (see `truth`), ``match_000007.targets.npz`` (what the
 vision heads are taught, see `train.targets`), ``matches_with_seeks.jsonl`` with a conversation a line and
 ``matches_seeks.jsonl`` with the byte offset of each line, as one JSON list. ``sights_with_seeks.jsonl`` is of the same
-form, with the same commentary: in every second a viewer asks what there is to see, and is told before it goes on.
+form, with the same commentary: in every second in which the viewer asks nothing else, it is asked what there is to see.
 """
 
 import json
@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from math import floor
 from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import Any
@@ -135,7 +136,9 @@ def make_match(folder: Path, sport: Sport, seed: int, seconds: float, every: flo
     if new:
         write_truth(sidecar, truth)
     told = [match.words(number) for number in range(tellings)]
-    asked, seen = sport.questions(truth, every), sport.sights(truth)
+    asked = sport.questions(truth, every)
+    # As in a stream, where a viewer's question takes the place of the model's own.
+    seen = tuple({floor(question[0]): question for question in (*sport.sights(truth), *asked)}.values())
     return Made(
         clip=clip,
         annotations=tuple(json.dumps(conversation(truth, words, asked)) for words in told),

@@ -91,6 +91,17 @@ def test_sights_are_asked_for_in_every_second_of_the_same_commentary(folder: Pat
         assert {asked for _, _, asked, _ in annotation.questions} == {"What do you see?"}
 
 
+def test_a_viewer_s_question_takes_the_place_of_what_there_is_to_see(tmp_path: Path) -> None:
+    list(make_matches(tmp_path, Tennis(4), [3], 6.0, every=3.0))
+    annotated = (Annotation.from_line((tmp_path / file).read_bytes().splitlines()[0]) for file in (SIGHTS, ANNOTATIONS))
+    sights, asked = (file.questions for file in annotated)
+    assert len(asked) == 2
+    seconds = {int(start) for start, *_ in asked}
+    assert [int(start) for start, *_ in sights] == list(range(6))
+    assert [question for question in sights if int(question[0]) in seconds] == list(asked)
+    assert {q for start, _, q, _ in sights if int(start) not in seconds} == {"What do you see?"}
+
+
 def test_a_match_is_told_in_as_many_ways_as_are_asked_for(folder: Path, tmp_path: Path) -> None:
     list(make_matches(tmp_path, Tennis(), range(3, 5), SECONDS, tellings=3))
     told = [Annotation.from_line(line.encode()) for line in lines(tmp_path)]

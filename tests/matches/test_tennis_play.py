@@ -22,7 +22,7 @@ from streaming_vlm_mlx.matches.tennis.events import events
 from streaming_vlm_mlx.matches.tennis.match import TennisMatch
 from streaming_vlm_mlx.matches.tennis.rules import Score, after_point, point_texts
 from streaming_vlm_mlx.matches.tennis.script import PointScore, Script
-from streaming_vlm_mlx.matches.tennis.start import random_score
+from streaming_vlm_mlx.matches.tennis.start import Opening, late_score, random_score
 
 SEEDS = range(40)
 
@@ -133,6 +133,17 @@ def test_strokes_alternate_and_scores_follow(points: list[PointScore], scripts: 
             assert played.after == score
 
 
+@pytest.mark.parametrize("opening", [random_score, late_score])
+def test_clips_come_in_at_scores_that_there_are(opening: Opening) -> None:
+    for seed in range(3000):
+        score = opening(stream(seed, "play"))
+        assert score.winner is None
+        assert max(score.games) < 6 or min(score.games) >= 5
+        if not score.tiebreak:
+            assert max(score.points) <= 4
+            assert max(score.points) <= 3 or min(score.points) >= 3
+
+
 def test_clips_come_in_at_every_score() -> None:
     scores = [random_score(stream(seed, "play")) for seed in range(3000)]
     assert {t for s in scores if not s.tiebreak for t in point_texts(s)} == {"0", "15", "30", "40", "AD"}
@@ -140,12 +151,16 @@ def test_clips_come_in_at_every_score() -> None:
     assert {n for s in scores for n in s.sets} == {0, 1, 2}
     assert {s.server for s in scores} == {0, 1}
     assert 0.05 < np.mean([s.tiebreak for s in scores]) < 0.2
-    for score in scores:
-        assert score.winner is None
-        assert max(score.games) < 6 or min(score.games) >= 5
-        if not score.tiebreak:
-            assert max(score.points) <= 4
-            assert max(score.points) <= 3 or min(score.points) >= 3
+
+
+def test_late_clips_come_in_before_games_and_sets_are_decided() -> None:
+    scores = [late_score(stream(seed, "play")) for seed in range(3000)]
+    games = [s for s in scores if not s.tiebreak]
+    assert 0.1 < np.mean([s.tiebreak for s in scores]) < 0.35
+    assert {winner for s in games for winner in (0, 1) if after_point(s, winner).games != s.games} == {0, 1}
+    assert all(s.games != after_point(s, int(s.points[1] == 3)).games for s in games)
+    decided = [any(after_point(s, winner).sets != s.sets for winner in (0, 1)) for s in games]
+    assert 0.1 < np.mean(decided) < 0.4
 
 
 def test_a_match_that_is_won_ends_with_both_at_the_net() -> None:

@@ -33,6 +33,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="lines of the annotation file for each match, the same play in other words (default 1)",
     )
+    parser.add_argument(
+        "--late", action="store_true", help="begin each a point or two before a game, a set or a tie-break is decided"
+    )
     parser.add_argument("--workers", type=int, default=1, metavar="W", help="processes that film (default 1)")
 
 
@@ -42,10 +45,12 @@ def run(args: argparse.Namespace) -> int:
     from rich.progress import track
 
     from streaming_vlm_mlx.matches.tennis.match import Tennis
+    from streaming_vlm_mlx.matches.tennis.start import late_score, random_score
     from streaming_vlm_mlx.matches.writer import make_matches
 
     seeds = range(args.seed, args.seed + args.count)
-    work = make_matches(args.out, Tennis(args.fps), seeds, args.seconds, args.workers, args.ask, args.tellings)
+    sport = Tennis(args.fps, late_score if args.late else random_score)
+    work = make_matches(args.out, sport, seeds, args.seconds, args.workers, args.ask, args.tellings)
     console = Console(stderr=True)
     filmed = 0
     for made in track(work, "matches", total=len(seeds), console=console, disable=not sys.stderr.isatty()):

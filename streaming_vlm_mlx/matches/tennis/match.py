@@ -21,7 +21,7 @@ from streaming_vlm_mlx.matches.tennis.painter import Painter, grained
 from streaming_vlm_mlx.matches.tennis.questions import questions, sights
 from streaming_vlm_mlx.matches.tennis.script import Script
 from streaming_vlm_mlx.matches.tennis.stage import Stage, random_camera, staged
-from streaming_vlm_mlx.matches.tennis.start import random_score
+from streaming_vlm_mlx.matches.tennis.start import Opening, random_score
 from streaming_vlm_mlx.matches.tennis.surfaces import SURFACES
 from streaming_vlm_mlx.matches.tennis.targets import Values, vision_targets
 from streaming_vlm_mlx.matches.truth import BoardState, Question, Truth, Word
@@ -35,8 +35,8 @@ class Tennis:
 
     name = "tennis"
 
-    def __init__(self, fps: int = FPS) -> None:
-        """Film at `fps` frames a second.
+    def __init__(self, fps: int = FPS, opening: Opening = random_score) -> None:
+        """Film at `fps` frames a second, each match from the score on that `opening` draws.
 
         Raises:
             SvmError: that few or many can not be filmed.
@@ -44,10 +44,11 @@ class Tennis:
         if not LEAST_FPS <= fps <= MOST_FPS:
             raise SvmError(f"--fps is {fps}; a match is filmed at {LEAST_FPS} to {MOST_FPS} frames a second.")
         self._fps = fps
+        self._opening = opening
 
     def match(self, seed: int, seconds: float) -> "TennisMatch":
         """Return `seconds` of the match that belongs to `seed`."""
-        return TennisMatch(seed, seconds, self._fps)
+        return TennisMatch(seed, seconds, self._fps, self._opening)
 
     def questions(self, truth: Truth, every: float) -> tuple[Question, ...]:
         """Return what a viewer asks once in `every` seconds, see `tennis.questions`."""
@@ -69,14 +70,16 @@ class TennisMatch:
         seed: decides all of it.
         seconds: the clip's length.
         fps: frames a second; what happens does not depend on it.
+        opening: draws the score that the clip begins with.
     """
 
     size = (WIDTH, HEIGHT)
 
-    def __init__(self, seed: int, seconds: float, fps: int = FPS) -> None:
+    def __init__(self, seed: int, seconds: float, fps: int = FPS, opening: Opening = random_score) -> None:
         self.seed = seed
         self.seconds = seconds
         self.fps = fps
+        self.opening = opening
         self.surface = SURFACES[stream(seed, "surface").integers(len(SURFACES))]
 
     @cached_property
@@ -85,7 +88,7 @@ class TennisMatch:
         rng = stream(self.seed, "play")
         ends = ((-1, 1), (1, -1))[rng.integers(2)]
         cast = random_cast(stream(self.seed, "cast"), self.surface)
-        return Director(rng, cast, random_score(rng), ends, self.seconds).run()
+        return Director(rng, cast, self.opening(rng), ends, self.seconds).run()
 
     @cached_property
     def stage(self) -> Stage:

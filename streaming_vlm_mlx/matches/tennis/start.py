@@ -1,4 +1,6 @@
-"""Where a clip comes in: any moment of a match, so that every score is shown now and then."""
+"""Where a clip comes in: any moment of a match, or one where a game, a set or a tie-break is about to be won."""
+
+from collections.abc import Callable
 
 import numpy as np
 
@@ -7,7 +9,11 @@ from streaming_vlm_mlx.matches.tennis.rules import Pair, Score
 SETS: tuple[Pair, ...] = (*((0, 0), (0, 1), (1, 0), (1, 1)) * 2, (2, 0), (0, 2), (2, 1), (1, 2))
 GAMES: tuple[Pair, ...] = (*((a, b) for a in range(6) for b in range(6)), (6, 5), (5, 6))
 # With two sets won the match could be over in a moment, and the clip would show an empty court.
+# One game more is a set, for the first player or for the other.
+SET_GAMES: tuple[Pair, ...] = (*((5, b) for b in range(5)), (6, 5))
 EARLY_GAMES: tuple[Pair, ...] = tuple((a, b) for a, b in GAMES if max(a, b) <= 3)
+
+Opening = Callable[[np.random.Generator], Score]
 
 
 def random_score(rng: np.random.Generator) -> Score:
@@ -21,6 +27,27 @@ def random_score(rng: np.random.Generator) -> Score:
     return Score(_game_points(rng), GAMES[rng.integers(len(GAMES))], sets, server)
 
 
+def late_score(rng: np.random.Generator) -> Score:
+    """Draw a score a point or two before a game is won; tie-breaks and games for a set are as common as others."""
+    sets = SETS[rng.integers(len(SETS))]
+    server, kind = int(rng.integers(2)), rng.random()
+    if max(sets) == 2:
+        return Score(_late_points(rng), EARLY_GAMES[rng.integers(len(EARLY_GAMES))], sets, server)
+    if kind < 1 / 3:
+        return Score(_tiebreak_points(rng), (6, 6), sets, server)
+    if kind < 2 / 3:
+        return Score(_late_points(rng), _either(rng, SET_GAMES[rng.integers(len(SET_GAMES))]), sets, server)
+    return Score(_late_points(rng), GAMES[rng.integers(len(GAMES))], sets, server)
+
+
+def _late_points(rng: np.random.Generator) -> Pair:
+    return _either(rng, (3, int(rng.integers(3))))
+
+
+def _either(rng: np.random.Generator, pair: Pair) -> Pair:
+    return pair if rng.random() < 0.5 else (pair[1], pair[0])
+
+
 def _game_points(rng: np.random.Generator) -> Pair:
     if rng.random() < 0.2:
         return ((3, 3), (4, 3), (3, 4))[rng.integers(3)]
@@ -30,4 +57,4 @@ def _game_points(rng: np.random.Generator) -> Pair:
 def _tiebreak_points(rng: np.random.Generator) -> Pair:
     mine = int(rng.integers(8))
     other = int(rng.integers(7)) if mine < 7 else int(rng.integers(6, 8))
-    return (mine, other) if rng.random() < 0.5 else (other, mine)
+    return _either(rng, (mine, other))
