@@ -252,3 +252,13 @@ def test_the_command_makes_matches(tmp_path: Path, capsys: pytest.CaptureFixture
     assert shown.out.splitlines() == [str(c) for c in clips]
     assert "2 filmed now" in shown.err
     assert all(c.is_file() for c in clips)
+
+
+def test_late_matches_begin_at_game_point_or_in_a_tie_break(tmp_path: Path) -> None:
+    parser = argparse.ArgumentParser()
+    command.add_arguments(parser)
+    words = [str(tmp_path), "--late", "--count", "6", "--seconds", "1", "--fps", "2"]
+    assert command.run(parser.parse_args(words)) == 0
+    shown = [read_truth(path).board_at(0.0).fields for path in tmp_path.glob("*.truth.json")]
+    assert len(shown) == 6
+    assert all("40" in board["points"] or board["games"] == ("6", "6") for board in shown)

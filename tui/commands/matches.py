@@ -5,8 +5,8 @@ import sys
 from pathlib import Path
 
 HELP = (
-    "Film simulated tennis matches, one a seed: clip, commentary and truth. The same seed gives the same match. "
-    "Seeds from 900000 on are for testing alone; train on smaller ones."
+    "Film simulated tennis matches, one a seed: clip, commentary and truth. The same seed and choices give the same "
+    "match. Seeds from 900000 on are for testing alone; train on smaller ones."
 )
 
 
@@ -33,9 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="lines of the annotation file for each match, the same play in other words (default 1)",
     )
-    parser.add_argument(
-        "--late", action="store_true", help="begin each a point or two before a game, a set or a tie-break is decided"
-    )
+    parser.add_argument("--late", action="store_true", help="begin each at game point or in a tie-break")
     parser.add_argument("--workers", type=int, default=1, metavar="W", help="processes that film (default 1)")
 
 

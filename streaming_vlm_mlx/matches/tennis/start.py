@@ -1,4 +1,4 @@
-"""Where a clip comes in: any moment of a match, or one where a game, a set or a tie-break is about to be won."""
+"""Where a clip comes in: at any moment of a match, or where a game is about to be decided."""
 
 from collections.abc import Callable
 
@@ -8,9 +8,9 @@ from streaming_vlm_mlx.matches.tennis.rules import Pair, Score
 
 SETS: tuple[Pair, ...] = (*((0, 0), (0, 1), (1, 0), (1, 1)) * 2, (2, 0), (0, 2), (2, 1), (1, 2))
 GAMES: tuple[Pair, ...] = (*((a, b) for a in range(6) for b in range(6)), (6, 5), (5, 6))
-# With two sets won the match could be over in a moment, and the clip would show an empty court.
-# One game more is a set, for the first player or for the other.
+# One game more is a set for the leader.
 SET_GAMES: tuple[Pair, ...] = (*((5, b) for b in range(5)), (6, 5))
+# With two sets won the match could be over in a moment, and the clip would show an empty court.
 EARLY_GAMES: tuple[Pair, ...] = tuple((a, b) for a, b in GAMES if max(a, b) <= 3)
 
 Opening = Callable[[np.random.Generator], Score]
@@ -28,7 +28,7 @@ def random_score(rng: np.random.Generator) -> Score:
 
 
 def late_score(rng: np.random.Generator) -> Score:
-    """Draw a score a point or two before a game is won; tie-breaks and games for a set are as common as others."""
+    """Draw a score at game point or in a tie-break; games that may end a set are far commoner than in life."""
     sets = SETS[rng.integers(len(SETS))]
     server, kind = int(rng.integers(2)), rng.random()
     if max(sets) == 2:
