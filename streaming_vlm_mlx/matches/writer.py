@@ -3,7 +3,7 @@
 In the folder: ``match_000007.mp4``, ``match_000007.truth.json`` (see `truth`), ``match_000007.targets.npz`` (what the
 vision heads are taught, see `train.targets`), ``matches_with_seeks.jsonl`` with a conversation a line and
 ``matches_seeks.jsonl`` with the byte offset of each line, as one JSON list. ``sights_with_seeks.jsonl`` is of the same
-form, with the same commentary and questions; in every other second the viewer asks what there is to see.
+form, with the same commentary and questions; in each second without one the viewer asks what there is to see.
 """
 
 import json
