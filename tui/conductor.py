@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 # Seconds that quitting waits for the model's thread; what it computes then is lost anyway.
 PATIENCE = 0.1
+# Seconds of clip before a second begins in which it is read even while the model computes, which that slows down.
+READ_AHEAD = 0.4
 
 
 class Commentator(Protocol):
@@ -245,13 +247,22 @@ class Conductor:
         """Yield seconds as they are asked for; in a hurry, only those that still have a chance."""
         number = self._next
         while not self._left:
-            chunk = await self._read(self.pacer.following(number))
+            chunk = await self._read_in_time(number)
             if chunk is None or self._left:
                 return
             for missed in range(number, chunk.index):
                 self._pass(missed, float(missed), missed + 1.0)
             yield chunk
             number = chunk.index + 1
+
+    async def _read_in_time(self, number: int) -> "Chunk | None":
+        """Return second `number` or the one that has a chance, None past the end or when another one is wanted."""
+        await self._until(partial(self._may_read, number))
+        return None if self._left else await self._read(self.pacer.following(number))
+
+    def _may_read(self, number: int) -> bool:
+        done = self._next >= number or self._left
+        return done or self._seconds.duration is None or self.playhead.position >= number - READ_AHEAD
 
     async def _read(self, number: int) -> "Chunk | None":
         if self._seconds.duration is not None:
@@ -305,6 +316,7 @@ class Conductor:
             self.lag.finish(self.playhead.position)
             self.log.add(event)
             self._next = event.index + 1
+            self._wake()
         self._hold()
         self._tell(event)
 

@@ -1,14 +1,17 @@
 """Clip, model and playhead together: whose turn it is at each pace; no screen, and a clock that the test moves."""
 
+import asyncio
 import threading
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable
+from contextlib import aclosing
 
 import numpy as np
 import pytest
 
 from streaming_vlm_mlx.config import SamplingConfig, StreamConfig
-from streaming_vlm_mlx.stream.events import Loading, Ready
+from streaming_vlm_mlx.stream.events import Event, Loading, Ready
 from streaming_vlm_mlx.video.chunk import Chunk
-from tests.tui.stand_ins import Blank, Scripted
+from tests.tui.stand_ins import Blank, Scripted, until
 from tests.tui.watching import Watch
 from tui.conductor import Arrived, Passed
 
@@ -89,6 +92,69 @@ async def test_live_speaks_late_where_every_second_is_read_too_late(watch: Watch
         await engine.until_spoken(2)
         assert (w.done(), w.passed()) == ([0, 2], [1])
         clip.let.release(99)
+
+
+class Ahead(Scripted):
+    """Asks for the next second while it speaks and, as the engine, has it before it sees that it is to stop."""
+
+    async def play(
+        self, chunks: AsyncIterable[Chunk], due: Callable[[float, float], Awaitable[bool]]
+    ) -> AsyncGenerator[Event]:
+        async with aclosing(self._ahead(chunks)) as ahead, aclosing(super().play(ahead, due)) as events:
+            async for event in events:
+                yield event
+
+    async def _ahead(self, chunks: AsyncIterable[Chunk]) -> AsyncGenerator[Chunk]:
+        source = aiter(chunks)
+        task = asyncio.ensure_future(anext(source, None))
+        try:
+            while (chunk := await task) is not None:
+                task = asyncio.ensure_future(anext(source, None))
+                yield chunk
+        finally:
+            if not self._cancelled:
+                task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_the_next_second_is_read_when_the_model_is_done_with_this_one(watch: Watch) -> None:
+    engine, clip = Ahead(), Blank()
+    async with watch(engine, clip) as w:
+        await engine.until_spoken(0)
+        await until(lambda: clip.read_numbers == [0, 1])
+        engine.free.clear()
+        w.pass_time(1.25)
+        await engine.until_begun(1)
+        assert clip.read_numbers == [0, 1]
+        engine.free.set()
+        await engine.until_spoken(1)
+        await until(lambda: clip.read_numbers == [0, 1, 2])
+        assert w.conductor.playhead.position == 1.25
+
+
+async def test_the_next_second_is_read_before_its_turn_though_the_model_is_slow(watch: Watch) -> None:
+    engine, clip = Ahead(), Blank()
+    async with watch(engine, clip) as w:
+        await engine.until_spoken(0)
+        engine.free.clear()
+        w.pass_time(1.5)
+        await engine.until_begun(1)
+        assert clip.read_numbers == [0, 1]
+        w.pass_time(0.25)
+        await until(lambda: clip.read_numbers == [0, 1, 2])
+
+
+async def test_a_seek_does_not_wait_for_the_next_second_to_be_read(watch: Watch) -> None:
+    engine, clip = Ahead(), Blank()
+    async with watch(engine, clip, start=7.0) as w:
+        await engine.until_spoken(7)
+        engine.free.clear()
+        w.pass_time(1.25)
+        await engine.until_begun(8)
+        w.conductor.seek(3)
+        engine.free.set()
+        await engine.until_spoken(3)
+        assert clip.read_numbers[:3] == [7, 8, 3]
 
 
 async def test_at_every_second_the_picture_waits_for_the_model(watch: Watch) -> None:

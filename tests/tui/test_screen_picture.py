@@ -8,6 +8,7 @@ import pytest
 from tests.tui.stand_ins import Play, Player, settle, until
 from tui.clip import Shot, Stills
 from tui.pictures import RATE, RATE_BUSY
+from tui.screens.player import CALM
 from tui.widgets.blocks import BLOCK
 from tui.widgets.picture import Picture
 
@@ -98,3 +99,22 @@ async def test_pictures_come_less_often_while_the_model_speaks(play: Play, canva
         await p.pass_time(0.25)
         await p.engine.until_begun(1)
         assert await count_wishes(p, canvas, 30) <= 0.75 * RATE_BUSY + 1
+
+
+async def test_nothing_is_drawn_while_a_second_begins_but_what_a_key_does(play: Play, canvas: Canvas) -> None:
+    async with play(open_stills=lambda: cast(Stills, canvas)) as p:
+        await p.engine.until_spoken(0)
+        await settle(p.pilot)
+        p.engine.free.clear()
+        await p.pass_time(0.75)
+        p.clock.now += 0.25
+        p.screen.conductor.tick()
+        await p.engine.until_begun(1)
+        await settle(p.pilot)
+        calm = int(40 * CALM) - 1
+        before = p.title
+        assert await count_wishes(p, canvas, calm) == 0
+        assert p.title == before
+        await p.press("right_square_bracket")
+        assert "1.25×" in p.title
+        assert await count_wishes(p, canvas, 10) >= 1

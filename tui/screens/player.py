@@ -16,7 +16,7 @@ from textual.validation import Integer, Number
 from textual.widgets import Static
 
 from streaming_vlm_mlx.errors import SvmError
-from streaming_vlm_mlx.stream.events import SecondDone
+from streaming_vlm_mlx.stream.events import SecondDone, SecondStarted
 from tui import haste
 from tui.clip import Shot, scale
 from tui.conductor import Arrived, Conductor, Sought, Told
@@ -46,6 +46,8 @@ WORDS = 8
 DRAWN, DRAWN_BUSY = 5, 2.5
 # Seconds behind a second's last word that the model may look ahead undisturbed, at most.
 LOOK = 0.1
+# Seconds that the model may speak undisturbed, at most: a small one is done by then, and nothing is drawn meanwhile.
+CALM = 0.15
 # Seconds that the model waits for the first picture at most.
 FIRST_PICTURE = 0.5
 # Seconds of lag from which pictures come less often, as they do behind another screen.
@@ -106,7 +108,7 @@ class PlayerScreen(Screen[None]):
         self._config = program.config
         self._picture = Picture(id="picture")
         self._pictured = program.with_picture
-        self._looking = float("-inf")
+        self._looking = self._calm = float("-inf")
 
     def compose(self) -> ComposeResult:
         """Lay out the screen: a line, two columns, three lines."""
@@ -175,6 +177,8 @@ class PlayerScreen(Screen[None]):
     def tick(self) -> None:
         """Let time go on, and show it."""
         position = self.conductor.tick()
+        if self.conductor.lag.pending and self._clock() < self._calm:
+            return
         behind = self.conductor.lag.at(position) > BEHIND
         # Behind another screen every change draws all anew; while the model computes the processors are its own.
         busy = self.conductor.lag.pending or self._clock() < self._looking
@@ -302,7 +306,9 @@ class PlayerScreen(Screen[None]):
             self._show_feed(event)
             return
         self.stage.tell(event)
-        if isinstance(event, SecondDone):
+        if isinstance(event, SecondStarted):
+            self._calm = self._clock() + CALM
+        elif isinstance(event, SecondDone):
             # It sees the next second as soon as the last one is spoken, and takes as long as it took.
             self._looking = self._clock() + min(event.timings.vision_ms / 1e3, LOOK)
         elif isinstance(event, Sought):
