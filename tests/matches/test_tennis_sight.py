@@ -10,6 +10,7 @@ from streaming_vlm_mlx.matches.tennis.match import Tennis, TennisMatch
 from streaming_vlm_mlx.matches.tennis.sight import ENDED, FRESH, PLAIN, play, sight
 from streaming_vlm_mlx.matches.truth import Event
 
+STROKES = {"serve", "forehand", "backhand", "volley", "smash", "lob"}
 SENTENCE = re.compile(
     r"(\w+) near(?: forward)?, (\w+) far(?: forward)?, "
     r"(?:(?:upper|lower) (?:left|middle|right)|out of sight), (\w+) serves, ([^,]+), (.+)"
@@ -27,24 +28,24 @@ def test_every_second_names_the_same_facts_in_the_same_order(matches: list[Tenni
         for start, _, _, answer in Tennis(2).sights(truth):
             found = SENTENCE.fullmatch(answer[:-1].lower())
             assert found, answer
-            near, far, server, score, _ = found.groups()
+            near, far, server, standing, playing = found.groups()
             assert {near, far} == set(truth.kits)
             assert server == truth.board_at(start + 0.4).server
+            score, _, counts = standing.partition(" at ")
+            assert bool(counts) == (playing.split(" ", 1)[1] not in STROKES)
             called = [e for e in truth.events if e.kind == "point" and e.time <= start + 0.4]
             if called and "game" not in called[-1].call:
                 assert score == called[-1].call
-            elif called:
-                assert score == games(called[-1], truth.kits)
+            if called and counts:
+                assert counts == games(called[-1], truth.kits.index(server))
 
 
-def games(event: Event, kits: tuple[str, str]) -> str:
-    """Return the games after `event`, in words, from the score that it carries."""
-    counts = dict(zip(kits, (int(n) for n in event.score["games"]), strict=True)) if event.score else {}
-    (leader, most), (_, least) = sorted(counts.items(), key=lambda kit: -kit[1])
+def games(event: Event, server: int) -> str:
+    """Return the games after `event`, in words and the server's first, from the score that it carries."""
+    assert event.score
     words = ("zero", "one", "two", "three", "four", "five", "six")
-    if most == least == 6:
-        return "zero all"  # a tie-break begins: its points are what counts
-    return f"{words[most]} all games" if most == least else f"{leader} {words[most]} {words[least]} games"
+    mine, other = (words[int(event.score["games"][player])] for player in (server, 1 - server))
+    return f"{mine} all" if mine == other else f"{mine} {other}"
 
 
 def test_the_ends_are_those_that_the_players_stand_at(matches: list[TennisMatch]) -> None:

@@ -1,8 +1,8 @@
 """What a second of a match shows, in one sentence: who plays where, the ball, the scoreboard, and what goes on.
 
 Commentary names a fact now and then. This sentence names all of them, so that a model which is asked for it in every
-second learns in minutes where in a picture to look for what. It also draws the conclusions that commentary needs: whose
-point it is, and before a game's first point how the games stand.
+second learns in minutes where in a picture to look for what. It also draws the conclusion that commentary needs, whose
+point it is, and while the ball is not in play it tells the games beside the points.
 """
 
 from streaming_vlm_mlx.matches.tennis.rules import COUNT_WORDS, POINT_TEXTS, POINT_WORDS
@@ -22,10 +22,10 @@ PLAYED = ("serve", "shot")
 def sight(truth: Truth, time: float) -> str:
     """Return what can be seen at `time`, the same facts in the same order for every second."""
     near, far = players(truth, time)
-    state = truth.board_at(time)
     forward = [p for p in (near, far) if _came_forward(truth, p, time)]
     ends = ", ".join(f"{p} {end}{' forward' if p in forward else ''}" for p, end in ((near, "near"), (far, "far")))
-    return f"{ends}, {ball(truth, time)}, {state.server} serves, {standing(truth, state)}, {play(truth, time)}"
+    server = truth.board_at(time).server
+    return f"{ends}, {ball(truth, time)}, {server} serves, {standing(truth, time)}, {play(truth, time)}"
 
 
 def players(truth: Truth, time: float) -> tuple[str, str]:
@@ -50,17 +50,21 @@ def score(truth: Truth, state: BoardState) -> str:
     if "AD" in (mine, other):
         return f"advantage {truth.kits[server if mine == 'AD' else 1 - server]}"
     if not {mine, other} <= set(POINT_TEXTS) or state.fields["games"] == ("6", "6"):
-        return f"{COUNT_WORDS[int(mine)]} {'all' if mine == other else COUNT_WORDS[int(other)]}"
+        return _counts(mine, other)
     if mine == other:
         return "deuce" if mine == "40" else f"{_points(mine)} all"
     return f"{_points(mine)} {_points(other)}"
 
 
-def standing(truth: Truth, state: BoardState) -> str:
-    """Return the points, or before the first of a game the games, the leader's first."""
-    if set(state.fields["points"]) != {"0"} or state.fields["games"] == ("6", "6"):
-        return score(truth, state)
-    return f"{games(truth, state)} games"
+def standing(truth: Truth, time: float) -> str:
+    """Return the points, and while the ball is not in play the games too, both with the server's first."""
+    state = truth.board_at(time)
+    last = _last(truth, time)
+    points = score(truth, state)
+    if last is not None and last.kind in PLAYED:
+        return points
+    first, second = state.fields["games"] if state.server == truth.kits[0] else reversed(state.fields["games"])
+    return f"{points} at {_counts(first, second)}"
 
 
 def games(truth: Truth, state: BoardState) -> str:
@@ -70,6 +74,10 @@ def games(truth: Truth, state: BoardState) -> str:
         return f"{COUNT_WORDS[first]} all"
     leader = truth.kits[0 if first > second else 1]
     return f"{leader} {COUNT_WORDS[max(first, second)]} {COUNT_WORDS[min(first, second)]}"
+
+
+def _counts(first: str, second: str) -> str:
+    return f"{COUNT_WORDS[int(first)]} {'all' if first == second else COUNT_WORDS[int(second)]}"
 
 
 def _points(text: str) -> str:
