@@ -9,7 +9,8 @@ from streaming_vlm_mlx.data.record import StreamingRecord
 from streaming_vlm_mlx.data.record_file import RecordFile
 from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.matches.seeds import TEST_SEEDS
-from streaming_vlm_mlx.matches.truth import read_truth
+from streaming_vlm_mlx.matches.tennis.questions import questions
+from streaming_vlm_mlx.matches.truth import Question, read_truth
 from streaming_vlm_mlx.validate.reference import Reference
 
 SIDECAR = ".truth.json"
@@ -24,12 +25,14 @@ class Case:
         reference: the truth, and from when to when it goes.
         number: its match's seed or its record's number, from which random draws begin.
         settings: of the stream, where they are the record's own; laid over those of the checkpoint.
+        questions: what a viewer asks meanwhile.
     """
 
     clip: str
     reference: Reference
     number: int
     settings: dict[str, Any] = field(default_factory=dict)
+    questions: tuple[Question, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -56,12 +59,13 @@ def check_seeds(seeds: Sequence[int]) -> None:
         )
 
 
-def match_entry(clip: Path) -> Entry:
-    """Return the entry of the match whose clip and sidecar are there."""
+def match_entry(clip: Path, every: float | None = None) -> Entry:
+    """Return the entry of the match whose clip and sidecar are there, with a question in `every` seconds, if given."""
 
     def read() -> Case:
         truth = read_truth(clip.with_suffix(SIDECAR))
-        return Case(str(clip), Reference.of_truth(truth, 0.0, truth.seconds), truth.seed)
+        asked = () if every is None else questions(truth, every)
+        return Case(str(clip), Reference.of_truth(truth, 0.0, truth.seconds), truth.seed, questions=asked)
 
     return Entry(clip.stem, read)
 

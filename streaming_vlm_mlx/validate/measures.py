@@ -32,6 +32,7 @@ class Measured:
         seconds: that were watched.
         silent: of those, in which no word began.
         notes: of the facts that the model noted for itself, how many were right, see `notes`.
+        answers: of a viewer's questions, how many were answered rightly, see `answers`.
     """
 
     play: Play | None
@@ -41,6 +42,7 @@ class Measured:
     seconds: int
     silent: int
     notes: Mapping[str, Share] = field(default_factory=dict)
+    answers: Mapping[str, Share] = field(default_factory=dict)
 
 
 def measure(reference: Reference, words: Sequence[Word], rng: np.random.Generator) -> Measured:
@@ -60,7 +62,7 @@ def measure(reference: Reference, words: Sequence[Word], rng: np.random.Generato
 
 
 def summarise(measured: Sequence[Measured]) -> dict[str, Any]:
-    """Return the `FIGURES` over all of `measured`, ``events``, their part for each kind of ending, and ``notes``.
+    """Return the `FIGURES` over all of `measured`, and ``events`` (by kind of ending), ``notes`` and ``answers``.
 
     Counts are pooled: a stretch with twice as many words weighs twice as much. What nothing was there to be measured
     on is None; what was there and went unsaid counts as missed.
@@ -77,6 +79,7 @@ def summarise(measured: Sequence[Measured]) -> dict[str, Any]:
     - ``wer``, ``rouge_l``: as in `measure.scores`, against the words of the truth.
     - ``words_per_second``; ``silence``: the share of seconds without a word.
     - ``notes``: by fact, the share of seconds in which what the model noted for itself was right.
+    - ``answers``: by kind of question, how often a viewer asked it, and the share of right answers.
     """
     plays = [m.play for m in measured if m.play]
     kinds = {kind: _add(play.endings[kind] for play in plays) for kind in ENDINGS} if plays else {}
@@ -92,10 +95,10 @@ def summarise(measured: Sequence[Measured]) -> dict[str, Any]:
         words / seconds if seconds else None,
         sum(m.silent for m in measured) / seconds if seconds else None,
     )
-    facts = dict.fromkeys(name for m in measured for name in m.notes)
-    notes = {name: _share(m.notes[name] for m in measured if name in m.notes) for name in facts}
+    notes = {fact: share.value for fact, share in _pool(m.notes for m in measured).items()}
+    answers = {k: {"asked": s.of, "right": s.value} for k, s in _pool(m.answers for m in measured).items()}
     events = {k: {"asked": e.asked, "said": e.said, **_ending_figures(e)} for k, e in kinds.items()}
-    return {**dict(zip(FIGURES, values, strict=True)), "events": events, "notes": notes}
+    return {**dict(zip(FIGURES, values, strict=True)), "events": events, "notes": notes, "answers": answers}
 
 
 def _ending_figures(endings: Endings) -> dict[str, float | None]:
@@ -110,6 +113,15 @@ def _ending_figures(endings: Endings) -> dict[str, float | None]:
 
 def _add(parts: Iterable[Endings]) -> Endings:
     return Endings(*_sums(map(astuple, parts), 5))
+
+
+def _pool(parts: Iterable[Mapping[str, Share]]) -> dict[str, Share]:
+    """Return the sum of the shares of each name, in the order in which the names first come."""
+    pooled: dict[str, Share] = {}
+    for name, share in (item for part in parts for item in part.items()):
+        before = pooled.get(name, Share(0, 0))
+        pooled[name] = Share(before.hits + share.hits, before.of + share.of)
+    return pooled
 
 
 def _share(parts: Iterable[Share]) -> float | None:

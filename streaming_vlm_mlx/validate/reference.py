@@ -50,13 +50,23 @@ class Reference:
 
 @dataclass(frozen=True, slots=True)
 class SaidSecond:
-    """What a model said in one second of video, the seconds of work that it took, and what it noted for itself."""
+    """What a model said in one second of video.
+
+    Attributes:
+        start: seconds from the clip's beginning.
+        end: seconds from the clip's beginning.
+        text: its commentary.
+        work: seconds that it took.
+        noted: what it noted for itself.
+        answer: what it answered a viewer who asked something.
+    """
 
     start: float
     end: float
     text: str
     work: float
     noted: str = ""
+    answer: str = ""
 
 
 def said_words(seconds: Iterable[SaidSecond]) -> tuple[Word, ...]:

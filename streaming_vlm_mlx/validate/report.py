@@ -73,7 +73,8 @@ def _row(row: Row) -> dict[str, Any]:
 
 
 def _told(run: Run) -> dict[str, Any]:
-    return {**figures([run]), "said": _said(run), "noted": _noted(run)}
+    answered = [(s.start, s.answer) for s in run.seconds if s.answer]
+    return {**figures([run]), "said": _said(run), "noted": _noted(run), "answered": answered}
 
 
 def _said(run: Run) -> list[tuple[float, str]]:

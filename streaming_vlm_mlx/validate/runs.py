@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -11,7 +11,9 @@ import numpy as np
 from streaming_vlm_mlx.config import StreamConfig
 from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.matches.seeds import stream
+from streaming_vlm_mlx.matches.truth import Question
 from streaming_vlm_mlx.stream.events import Event, Failed, SecondDone
+from streaming_vlm_mlx.validate.answers import judge_answers
 from streaming_vlm_mlx.validate.cases import Case
 from streaming_vlm_mlx.validate.measures import Measured, measure
 from streaming_vlm_mlx.validate.notes import judge_notes
@@ -27,8 +29,11 @@ Show = Callable[[Event], None]
 class Speaker(Protocol):
     """What is needed of `stream.engine.Engine`."""
 
-    def play(self, chunks: Iterable[Chunk]) -> AsyncGenerator[Event]:
-        """Speak about `chunks` and yield what happens."""
+    def play(self, chunks: Iterable[Chunk], due: Callable[[float, float], Awaitable[bool]]) -> AsyncGenerator[Event]:
+        """Speak about `chunks`, each when `due` lets it, and yield what happens."""
+
+    def ask(self, question: str) -> None:
+        """Put `question` into the next second."""
 
     def configure(self, config: StreamConfig) -> None:
         """Change settings from the next second on."""
@@ -56,7 +61,7 @@ def load(speaker: Speaker, show: Show) -> None:
     Raises:
         SvmError: it can not be read.
     """
-    asyncio.run(_listen(speaker, (), show))
+    asyncio.run(_listen(speaker, (), (), show))
 
 
 def run_case(speaker: Speaker, config: StreamConfig, case: Case, show: Show, blank: bool = False) -> Run:
@@ -77,10 +82,11 @@ def run_case(speaker: Speaker, config: StreamConfig, case: Case, show: Show, bla
     start, duration = case.reference.start, case.reference.end - case.reference.start
     with open_video(case.clip, config.fps) as source:
         chunks = source.chunks(start, duration)
-        seconds = asyncio.run(_listen(speaker, blanked(chunks) if blank else chunks, show))
+        seconds = asyncio.run(_listen(speaker, blanked(chunks) if blank else chunks, case.questions, show))
     if not seconds:
         raise SvmError(f"{case.clip}: the model came to no second of it.")
-    return Run(seconds, measure_seconds(case.reference, seconds, case.number))
+    measured = measure_seconds(case.reference, seconds, case.number)
+    return Run(seconds, replace(measured, answers=judge_answers(case.questions, seconds)))
 
 
 def measure_seconds(reference: Reference, seconds: Iterable[SaidSecond], number: int) -> Measured:
@@ -95,16 +101,29 @@ def blanked(chunks: Iterable[Chunk]) -> Iterator[Chunk]:
     return (replace(chunk, frames=np.full_like(chunk.frames, GREY)) for chunk in chunks)
 
 
-async def _listen(speaker: Speaker, chunks: Iterable[Chunk], show: Show) -> tuple[SaidSecond, ...]:
+async def _listen(
+    speaker: Speaker, chunks: Iterable[Chunk], questions: Iterable[Question], show: Show
+) -> tuple[SaidSecond, ...]:
     await speaker.reset()
+    asked = {int(start): wording for start, _, wording, _ in questions}
+
+    async def due(start: float, _: float) -> bool:
+        if question := asked.get(round(start)):
+            speaker.ask(question)
+        return True
+
     seconds: list[SaidSecond] = []
-    async with contextlib.aclosing(speaker.play(chunks)) as events:
+    async with contextlib.aclosing(speaker.play(chunks, due)) as events:
         async for event in events:
             show(event)
             if isinstance(event, Failed):
                 raise SvmError(event.message)
             if isinstance(event, SecondDone):
-                seconds.append(
-                    SaidSecond(event.start, event.end, event.text, event.timings.total_ms / 1e3, event.noted)
-                )
+                seconds.append(_said(event))
     return tuple(seconds)
+
+
+def _said(done: SecondDone) -> SaidSecond:
+    """Return what was said; the line that answers a viewer is no commentary."""
+    answer, _, text = done.text.partition("\n") if done.query else ("", "", done.text)
+    return SaidSecond(done.start, done.end, text, done.timings.total_ms / 1e3, done.noted, answer)

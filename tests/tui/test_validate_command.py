@@ -1,7 +1,7 @@
 """A trainer asks how good a checkpoint is, and is told in a table and a file, however the run ends."""
 
 import json
-from collections.abc import AsyncGenerator, Callable, Iterable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import pytest
 from streaming_vlm_mlx.config import StreamConfig
 from streaming_vlm_mlx.data.record import StreamingRecord, Turn
 from streaming_vlm_mlx.matches.tennis.match import TennisMatch
+from streaming_vlm_mlx.matches.tennis.questions import SIGHT, questions, sights
 from streaming_vlm_mlx.stream.events import Event, Failed, Ready
 from streaming_vlm_mlx.validate.measures import FIGURES
 from streaming_vlm_mlx.video.chunk import Chunk
@@ -28,6 +29,8 @@ SHORT = ("--seconds", str(SECONDS), "--fps", "4")
 class Knowing:
     """Says the true words of matches from `SEED` on, one after another; nothing where it sees one colour alone.
 
+    It answers every question with what there is to be seen, before its commentary.
+
     Attributes:
         plays: how many were begun.
         interrupt_at: the play in which Ctrl-C is pressed.
@@ -37,7 +40,7 @@ class Knowing:
     def __init__(self) -> None:
         self.plays, self.interrupt_at, self.closed = 0, -1, False
         self.config = StreamConfig()
-        self.failure = ""
+        self.failure = self.question = ""
 
     def configure(self, config: StreamConfig) -> None:
         self.config = config
@@ -45,7 +48,12 @@ class Knowing:
     async def reset(self) -> None:
         pass
 
-    async def play(self, chunks: Iterable[Chunk]) -> AsyncGenerator[Event]:
+    def ask(self, question: str) -> None:
+        self.question = question
+
+    async def play(
+        self, chunks: Iterable[Chunk], due: Callable[[float, float], Awaitable[bool]]
+    ) -> AsyncGenerator[Event]:
         if self.failure:
             yield Failed(self.failure)
             return
@@ -57,8 +65,12 @@ class Knowing:
             if self.plays - 1 == self.interrupt_at:
                 raise KeyboardInterrupt
             assert truth is not None
-            words = [w.text for w in truth.words if chunk.start <= w.start < chunk.end]
-            yield second_done(chunk.index, " ".join(words) if np.ptp(chunk.frames) > 9 else "")
+            assert await due(chunk.start, chunk.end)
+            words = " ".join(w.text for w in truth.words if chunk.start <= w.start < chunk.end)
+            question, self.question = self.question, ""
+            if question:
+                words = f"{sights(truth)[chunk.index][3]}\n{words}"
+            yield second_done(chunk.index, words if np.ptp(chunk.frames) > 9 else "", question)
 
     def close(self) -> None:
         self.closed = True
@@ -109,6 +121,19 @@ def test_the_truth_scores_full_marks_and_nothing_without_pictures(knowing, ask, 
     assert "0.000" in row
     assert "v.json written" in said.err
     assert knowing.closed
+
+
+def test_a_viewer_is_answered_and_the_commentary_measured_without_the_answers(knowing, ask, capsys):
+    status, values = ask(2, "--ask", "1")
+    assert status == 0
+    asked = [q for n in (SEED, SEED + 1) for q in questions(TennisMatch(n, SECONDS, 4).truth("m.mp4"), 1)]
+    assert sum(kind["asked"] for kind in values["answers"].values()) == len(asked) == 20
+    assert values["answers"]["sight"] == {"asked": sum(q[2] == SIGHT for q in asked), "right": 1}
+    assert {kind["right"] for name, kind in values["answers"].items() if name != "sight"} == {0}
+    assert {kind["right"] for kind in values["blanked"]["answers"].values()} == {0}
+    assert (values["wer"], values["team_accuracy"]) == (0, 1)
+    assert len(values["matches"][0]["answered"]) == 10
+    assert "answers to a viewer" in capsys.readouterr().out
 
 
 def test_matches_are_filmed_once(knowing, ask, folder):
@@ -196,6 +221,8 @@ def test_a_checkpoint_that_can_not_be_read_ends_it_before_a_match_is_filmed(know
         (["--matches", "1", "--ckpt", "nobody"], "looked for nobody"),
         (["--matches", "1", "--json", "{tmp}"], "is a folder"),
         (["--records", "{tmp}/none.jsonl"], "none.jsonl"),
+        (["--records", "{tmp}/none.jsonl", "--ask", "5"], "--ask goes with --matches"),
+        (["--matches", "1", "--ask", "0.5"], "--ask is 0.5"),
         ([], "one of the arguments --matches --records is required"),
     ],
 )

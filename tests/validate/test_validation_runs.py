@@ -24,6 +24,7 @@ from streaming_vlm_mlx.stream.session import Parts
 from streaming_vlm_mlx.text.tokenizer import Tokenizer
 from streaming_vlm_mlx.text.vocabulary_build import build, count_ids
 from streaming_vlm_mlx.validate.cases import Case, check_seeds, match_entry, record_entries
+from streaming_vlm_mlx.validate.play import Share
 from streaming_vlm_mlx.validate.reference import LAG
 from streaming_vlm_mlx.validate.report import Report, Row
 from streaming_vlm_mlx.validate.runs import GREY, blanked, load, run_case
@@ -85,6 +86,14 @@ def test_grey_pictures_reach_the_model(clip: Path, engine: Engine, seen: list[An
     for pixels in seen:
         by_channel = pixels.reshape(len(pixels), 3, -1)
         assert np.allclose(by_channel, ((GREY / 255 - mean) / std)[None, :, None], atol=1e-5)
+
+
+def test_a_question_is_asked_in_its_second_and_its_answer_is_no_commentary(clip: Path, engine: Engine) -> None:
+    case = replace(match_entry(clip).read(), questions=((1.1, 1.9, "Who serves?", TEXT.upper()),))
+    run = run_case(engine, CONFIG, case, ignore)
+    assert [s.answer for s in run.seconds] == ["", TEXT, ""]
+    assert [s.text for s in run.seconds] == [TEXT, "", TEXT]
+    assert run.measured.answers == {"server": Share(1, 1)}
 
 
 def test_grey_seconds_keep_their_size_and_times() -> None:

@@ -4,7 +4,7 @@ import argparse
 import contextlib
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,8 @@ from tui.keeping import check_writable
 from tui.setup import add_model_arguments, make_engine, settle
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from streaming_vlm_mlx.config import StreamConfig
     from streaming_vlm_mlx.stream.events import Event
     from streaming_vlm_mlx.validate.cases import Case, Entry
@@ -26,6 +28,7 @@ HELP = (
     "the true words, by chance, and with grey pictures in the place of the clip's."
 )
 FIRST = 900_000
+BOTH = ("as seen", "grey pictures")
 
 # Told how many cases are done, parts of one included, and what is going on.
 Tell = Callable[[float, str], None]
@@ -47,6 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--fps", dest="filmed_fps", type=int, default=25, metavar="F", help="frames filmed a second (default 25)"
     )
+    parser.add_argument("--ask", type=float, metavar="S", help="ask a viewer's question in every S seconds of a match")
     parser.add_argument("--folder", type=Path, metavar="D", help="where matches are kept (default: the user's cache)")
     parser.add_argument("--workers", type=int, default=1, metavar="W", help="processes that film (default 1)")
 
@@ -90,21 +94,24 @@ def _open(args: argparse.Namespace) -> "tuple[int, contextlib.AbstractContextMan
     """
     from streaming_vlm_mlx.validate.cases import check_seeds, record_entries
 
+    if args.records and args.ask is not None:
+        raise SvmError("--ask goes with --matches: of records it is not known what could be asked.")
     if args.records:
         from streaming_vlm_mlx.data.record_file import RecordFile
+
 
         files = [RecordFile.open(path) for path in args.records]
         for line in (line for file in files for line in file.skipped):
             _note(f"{line}; passed over.")
         return sum(map(len, files)), contextlib.nullcontext(record_entries(files))
     from streaming_vlm_mlx.matches.tennis.match import Tennis
-    from streaming_vlm_mlx.matches.writer import check
+    from streaming_vlm_mlx.matches.writer import EVERY, check
 
     seeds = range(args.first, args.first + args.matches)
     if not seeds:
         raise SvmError("--matches must be at least 1.")
     check_seeds(seeds)
-    check(seeds, args.seconds, args.workers)
+    check(seeds, args.seconds, args.workers, EVERY if args.ask is None else args.ask)
     kept = cache_folder(os.environ, Path.home()) / "matches" / f"{args.seconds:g}s-{args.filmed_fps}fps"
     return len(seeds), _filmed(args.folder or kept, Tennis(args.filmed_fps), seeds, args)
 
@@ -117,7 +124,7 @@ def _filmed(folder: Path, sport: Any, seeds: range, args: argparse.Namespace) ->
     made = make_matches(folder, sport, seeds, args.seconds, args.workers)
     # Closing lets films under way end, and lists what was filmed.
     with contextlib.closing(made):  # type: ignore[type-var]
-        yield (match_entry(match.clip) for match in made)
+        yield (match_entry(match.clip, args.ask) for match in made)
 
 
 def _measure_all(
@@ -183,7 +190,12 @@ def _about(args: argparse.Namespace, config: "StreamConfig") -> dict[str, Any]:
 
     film = {"seconds": args.seconds, "fps": args.filmed_fps} if args.matches else None
     return {
-        "settings": {"stream": config.to_dict(), "film": film, "records": [str(p) for p in args.records or ()]},
+        "settings": {
+            "stream": config.to_dict(),
+            "film": film,
+            "ask": args.ask,
+            "records": [str(p) for p in args.records or ()],
+        },
         "seeds": list(range(args.first, args.first + (args.matches or 0))),
         "versions": installed_versions(),
     }
@@ -199,39 +211,51 @@ def _finish(report: "Report", args: argparse.Namespace, about: Mapping[str, Any]
 
 def _print_tables(report: "Report", checkpoint: str) -> None:
     from rich.console import Console
-    from rich.table import Table
 
+    # A pipe has no width of its own, and eighty columns would cut the figures.
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    for table in _tables(report, checkpoint):
+        console.print(table)
+
+
+def _tables(report: "Report", checkpoint: str) -> "Iterator[Table]":
     from streaming_vlm_mlx.validate.measures import FIGURES
 
     seen = report.figures()
     grey = seen["blanked"]
     left_out = f", {len(report.failed)} left out" if report.failed else ""
-    table = Table(title=f"{checkpoint}: {len(report.rows)} measured{left_out}", title_justify="left")
-    table.add_column("figure", no_wrap=True)
-    for name in ("as seen", "grey pictures"):
-        table.add_column(name, justify="right")
-    for name in (*FIGURES, "seconds_per_second"):
-        table.add_row(name.replace("_", " "), _shown(seen[name]), _shown(grey[name]))
-    # A pipe has no width of its own, and eighty columns would cut the figures.
-    console = Console(width=None if sys.stdout.isatty() else 120)
-    console.print(table)
-    if seen["events"]:
-        kinds = Table(title="endings of points, as seen", title_justify="left")
-        kinds.add_column("kind", no_wrap=True)
-        for name in ("happened", "said", "recall", "precision", "by chance"):
-            kinds.add_column(name, justify="right")
-        for kind, values in seen["events"].items():
-            counts, shares = (str(values[k]) for k in ("asked", "said")), (_shown(values[k]) for k in FIGURES[1:4])
-            kinds.add_row(kind.replace("_", " "), *counts, *shares)
-        console.print(kinds)
-    if seen["notes"]:
-        facts = Table(title="noted for itself, share of seconds that are right", title_justify="left")
-        facts.add_column("fact", no_wrap=True)
-        for name in ("as seen", "grey pictures"):
-            facts.add_column(name, justify="right")
-        for fact, share in seen["notes"].items():
-            facts.add_row(fact, _shown(share), _shown(grey["notes"].get(fact)))
-        console.print(facts)
+    title = f"{checkpoint}: {len(report.rows)} measured{left_out}"
+    names = (*FIGURES, "seconds_per_second")
+    yield _table(title, "figure", BOTH, ((n.replace("_", " "), _shown(seen[n]), _shown(grey[n])) for n in names))
+    if events := seen["events"]:
+        shares = ("event_recall", "event_precision", "event_precision_shuffled")
+        rows = (
+            (kind.replace("_", " "), str(v["asked"]), str(v["said"]), *(_shown(v[n]) for n in shares))
+            for kind, v in events.items()
+        )
+        columns = ("happened", "said", "recall", "precision", "by chance")
+        yield _table("endings of points, as seen", "kind", columns, rows)
+    if notes := seen["notes"]:
+        rows = ((fact, _shown(share), _shown(grey["notes"].get(fact))) for fact, share in notes.items())
+        yield _table("noted for itself, share of seconds that are right", "fact", BOTH, rows)
+    if answers := seen["answers"]:
+        rows = (
+            (kind, str(v["asked"]), _shown(v["right"]), _shown(grey["answers"][kind]["right"]))
+            for kind, v in answers.items()
+        )
+        yield _table("answers to a viewer, share that are right", "question", ("asked", *BOTH), rows)
+
+
+def _table(title: str, first: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> "Table":
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left")
+    table.add_column(first, no_wrap=True)
+    for column in columns:
+        table.add_column(column, justify="right")
+    for row in rows:
+        table.add_row(*row)
+    return table
 
 
 def _shown(value: float | None) -> str:
