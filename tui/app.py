@@ -1,7 +1,11 @@
 """The player, as a Textual application."""
 
+import asyncio
+import signal
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from textual import events
@@ -18,6 +22,9 @@ from tui.screens.player import PlayerScreen
 from tui.session_log import SessionLog, free_names
 from tui.widgets.picture import Picture
 from tui.widgets.prompt import ENDINGS, Line
+
+# What ends the player from outside: a terminal that is closed, a machine that shuts down.
+ENDS = ("SIGHUP", "SIGTERM")
 
 # The second colours are Okabe and Ito's, which the colour-blind can tell apart.
 NIGHT = Theme(
@@ -73,6 +80,14 @@ class PlayerApp(App[None]):
         for own in (NIGHT, DAY):
             self.register_theme(own)
         self.theme = theme if theme in self.available_themes else NIGHT.name
+
+    def on_mount(self) -> None:
+        """Quit when told to from outside, as with q; Windows has no such signals."""
+        loop = asyncio.get_running_loop()
+        for name in ENDS:
+            with suppress(AttributeError, NotImplementedError, RuntimeError, ValueError):
+                number = getattr(signal, name)
+                loop.add_signal_handler(number, partial(self.exit, return_code=128 + number))
 
     def get_default_screen(self) -> Screen[None]:
         """Return the player's screen."""

@@ -1,13 +1,16 @@
 """The command ``svm-tui``: finds the command that was asked for and imports nothing else."""
 
 import argparse
+import contextlib
 import errno
 import importlib
 import os
+import signal
 import sys
+import threading
 import traceback
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, NoReturn
 
 from streaming_vlm_mlx.errors import SvmError
 from tui.commands import COMMANDS
@@ -15,21 +18,28 @@ from tui.commands import COMMANDS
 PROGRAM = "svm-tui"
 
 OK, DEFECT, BAD_INPUT = 0, 1, 2
-# What a shell reports for a program that SIGINT or SIGPIPE ended.
-INTERRUPTED, PIPE_CLOSED = 130, 141
+# What a shell reports for a program that SIGINT, SIGPIPE or SIGTERM ended.
+INTERRUPTED, PIPE_CLOSED, TERMINATED = 130, 141, 143
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM: a command ends as with Ctrl-C and keeps what it has."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command in `argv` (without the program's name) and return the exit status.
 
-    0 is success, 1 a defect of this program, 2 input that can not be used, 130 Ctrl-C, 141 a reader of stdout that
-    went away.
+    0 is success, 1 a defect of this program, 2 input that can not be used, 130 Ctrl-C, 143 SIGTERM, 141 a reader of
+    stdout that went away.
     """
     words = list(sys.argv[1:] if argv is None else argv) or ["--help"]
     debug = "--debug" in words
     try:
-        status = _run(words)
+        with _terminable():
+            status = _run(words)
         print(end="", flush=True)
+    except Terminated:
+        return _fail(TERMINATED, "stopped.", debug)
     except KeyboardInterrupt:
         return _fail(INTERRUPTED, "stopped.", debug)
     except BrokenPipeError:
@@ -38,6 +48,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:  # noqa: BLE001 - the one place that stands between a defect and a viewer
         return _fail(*_explain(error), debug)
     return status
+
+
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    """Have SIGTERM raise `Terminated`; only the main thread can, and nobody is to be hindered where it is ignored."""
+    before = signal.getsignal(signal.SIGTERM)
+    if threading.current_thread() is not threading.main_thread() or before is signal.SIG_IGN:
+        yield
+        return
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _terminate(*_: object) -> NoReturn:
+    raise Terminated
 
 
 def _run(words: Sequence[str]) -> int:

@@ -8,13 +8,11 @@ _NOTICE = (
     "this checkpoint knows simulated matches only, and says of other clips what it would say of those; "
     "for real sport name a real one, such as --ckpt mit-han-lab/StreamingVLM."
 )
-_LEARNING = "this checkpoint is still learning: it sees who plays where and how they stand, but hardly what happens."
 
 
 def notice(folder: Path, clip: str) -> str:
-    """Return what a viewer of `clip` had better know of the checkpoint in `folder`; nothing where it is another one.
+    """Return what a viewer of `clip` had better know of the checkpoint in `folder`; nothing of another checkpoint.
 
-    A simulated match has its truth beside it.
+    Nor of a simulated match, which has its truth beside it.
     """
-    is_match = Path(clip).with_suffix(".truth.json").is_file()
-    return "" if folder != CHECKPOINT else _LEARNING if is_match else _NOTICE
+    return "" if folder != CHECKPOINT or Path(clip).with_suffix(".truth.json").is_file() else _NOTICE

@@ -163,8 +163,8 @@ def test_workers_make_the_same(folder: Path, tmp_path: Path) -> None:
         assert (tmp_path / name).read_bytes() == (folder / name).read_bytes()
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_workers_end_with_a_parent_that_is_killed(number: signal.Signals, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGKILL, -signal.SIGKILL)])
+def test_workers_end_with_a_parent_that_is_killed(number: signal.Signals, status: int, tmp_path: Path) -> None:
     words = ["matches", str(tmp_path), "--count", "500", "--seconds", "1", "--workers", "2"]
     parent = subprocess.Popen(
         [sys.executable, "-m", "tui.cli", *words], stdout=subprocess.PIPE, text=True, start_new_session=True
@@ -178,7 +178,9 @@ def test_workers_end_with_a_parent_that_is_killed(number: signal.Signals, tmp_pa
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(parent.pid, signal.SIGKILL)
-    assert parent.returncode == -number
+    assert parent.returncode == status
+    # What a run that was told to end has made is listed.
+    assert (tmp_path / ANNOTATIONS).is_file() == (number == signal.SIGTERM)
 
 
 @pytest.mark.parametrize(

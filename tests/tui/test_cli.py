@@ -71,6 +71,7 @@ DEFECT = "a defect of this program, --debug shows where"
     [
         (SvmError("clip.mp4 is empty;\n choose another."), 2, "clip.mp4 is empty; choose another."),
         (KeyboardInterrupt(), 130, "stopped."),
+        (cli.Terminated(), 143, "stopped."),
         (ZeroDivisionError("by\nzero"), 1, f"{DEFECT}: ZeroDivisionError: by zero"),
         (AssertionError(), 1, f"{DEFECT}: AssertionError"),
         (OSError(errno.EIO, "broken"), 1, f"{DEFECT}: OSError: [Errno 5] broken"),

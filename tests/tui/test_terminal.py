@@ -121,6 +121,30 @@ def test_a_clip_is_played_from_the_command_to_the_subtitles(terminal: Terminal, 
     assert not list((tmp_path / "state").rglob("*.jsonl"))
 
 
+def test_a_player_that_is_told_to_end_saves_and_leaves_the_terminal_as_it_was(
+    terminal: Terminal, clip: Path, tmp_path: Path
+) -> None:
+    terminal.run("play", str(clip), "--no-picture", "--out", str(tmp_path / "watched.json"))
+    terminal.until_shown("00:02  ")
+    os.kill(terminal.program_id, signal.SIGTERM)
+    terminal.until_shown("status 143")
+    terminal.until(lambda screen: " icanon" in screen and " -echo " not in screen)
+    assert load_session(tmp_path / "watched.json").seconds
+    assert not list((tmp_path / "state").rglob("*.jsonl"))
+
+
+def test_a_player_whose_terminal_is_closed_saves(terminal: Terminal, clip: Path, tmp_path: Path) -> None:
+    terminal.run("play", str(clip), "--no-picture", "--out", str(tmp_path / "watched.json"))
+    terminal.until_shown("00:02  ")
+    terminal.tmux("kill-session")
+    paths = [tmp_path / "watched.json", tmp_path / "watched.vtt"]
+    deadline = time.monotonic() + PATIENCE
+    while not all(path.is_file() for path in paths):
+        assert time.monotonic() < deadline, "the session was not saved"
+        time.sleep(0.01)
+    assert load_session(paths[0]).seconds
+
+
 def test_a_player_that_is_killed_leaves_its_journal(terminal: Terminal, clip: Path, tmp_path: Path) -> None:
     terminal.run("play", str(clip), "--no-picture")
     state = tmp_path / "state"

@@ -99,7 +99,6 @@ def _open(args: argparse.Namespace) -> "tuple[int, contextlib.AbstractContextMan
     if args.records:
         from streaming_vlm_mlx.data.record_file import RecordFile
 
-
         files = [RecordFile.open(path) for path in args.records]
         for line in (line for file in files for line in file.skipped):
             _note(f"{line}; passed over.")
