@@ -2,7 +2,7 @@
 
 Commentary names a fact now and then. This sentence names all of them, so that a model which is asked for it in every
 second learns in minutes where in a picture to look for what. It also draws the conclusion that commentary needs, whose
-point, game or set it is, and while the ball is not in play it tells the games beside the points.
+point it is, and while the ball is not in play it tells the games beside the points.
 """
 
 from streaming_vlm_mlx.matches.tennis.rules import COUNT_WORDS, POINT_TEXTS, POINT_WORDS
@@ -103,15 +103,7 @@ def _ended(truth: Truth, event: Event) -> str:
     if event.kind == "fault":
         return told
     other = truth.kits[1 - truth.kits.index(event.player)]
-    return f"{told}{_decided(event)} for {event.player if event.kind in WON else other}"
-
-
-def _decided(event: Event) -> str:
-    """Return what else the point decided: after a game no points are left on the board, after a set no games."""
-    assert event.score
-    if set(event.score["points"]) != {"0"}:
-        return ""
-    return " game and set" if set(event.score["games"]) == {"0"} else " game"
+    return f"{told} for {event.player if event.kind in WON else other}"
 
 
 def _came_forward(truth: Truth, player: str, time: float) -> bool:
