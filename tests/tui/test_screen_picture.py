@@ -101,6 +101,19 @@ async def test_pictures_come_less_often_while_the_model_speaks(play: Play, canva
         assert await count_wishes(p, canvas, 30) <= 0.75 * RATE_BUSY + 1
 
 
+async def test_a_session_that_is_played_again_is_drawn_from_a_second_s_beginning(play: Play, canvas: Canvas) -> None:
+    async with play(open_stills=lambda: cast(Stills, canvas), config=None) as p:
+        await p.engine.until_spoken(0)
+        await settle(p.pilot)
+        p.engine.free.clear()
+        await p.pass_time(0.75)
+        p.clock.now += 0.25
+        p.screen.conductor.tick()
+        await p.engine.until_begun(1)
+        await settle(p.pilot)
+        assert await count_wishes(p, canvas, int(40 * CALM) - 1) >= 1
+
+
 async def test_nothing_is_drawn_while_a_second_begins_but_what_a_key_does(play: Play, canvas: Canvas) -> None:
     async with play(open_stills=lambda: cast(Stills, canvas)) as p:
         await p.engine.until_spoken(0)

@@ -77,7 +77,10 @@ def test_what_can_not_be_used_is_refused_in_a_line(
     assert len(err.splitlines()) == 1
 
 
-def test_ctrl_c_saves_and_says_how_to_go_on(records: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_run_that_is_told_to_stop_saves_and_says_how_to_go_on(
+    records: Path, tmp_path: Path, number: signal.Signals, status: int
+) -> None:
     config = write_config(tmp_path, schedule={"steps": 100_000}, saving={"every": 100_000})
     options = ["--config", str(config), "--records", str(records), "--out", str(tmp_path / "a")]
     process = subprocess.Popen(
@@ -88,12 +91,12 @@ def test_ctrl_c_saves_and_says_how_to_go_on(records: Path, tmp_path: Path) -> No
     for line in process.stderr:
         heard.append(line)
         if line.startswith("step 10:"):
-            process.send_signal(signal.SIGINT)
+            process.send_signal(number)
             break
     out, rest = process.communicate()
     said = re.search(r"stopped and saved at step (\d+); go on with: svm-tui (train .*)\n", rest)
     assert said, [*heard, rest]
-    assert process.returncode == 130
+    assert process.returncode == status
     assert out == ""
     assert [path.name for path in (tmp_path / "a" / "steps").iterdir()] == [f"{int(said[1]):08d}"]
     assert "Traceback" not in rest

@@ -5,10 +5,10 @@ import os
 import shlex
 import signal
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +25,6 @@ HELP = (
     "--ckpt run1'."
 )
 
-INTERRUPTED = 130
 BENCHMARK_ROUNDS = 10
 
 
@@ -60,14 +59,14 @@ def run(args: argparse.Namespace) -> int:
     from tui.training import watching
 
     ranks, cores = join(os.environ), max(1, _cores(machine) // count_neighbours(os.environ))
-    with _stopping() as stopped, watching(ranks.rank) as watcher:
-        watch = Watch(watcher, time.perf_counter, stopped.is_set)
+    with _stopping() as stop, watching(ranks.rank) as watcher:
+        watch = Watch(watcher, time.perf_counter, lambda: stop.status > 0)
         progress = train(config, args.out, args.resume, machine.dtype, cores, watch, ranks)
     if not ranks.leads:
-        return INTERRUPTED if stopped.is_set() else 0
-    if stopped.is_set():
+        return stop.status
+    if stop.status:
         print(_how_to_go_on(args.out, progress), file=sys.stderr)
-        return INTERRUPTED
+        return stop.status
     played = f"{config.start.checkpoint} --adapter {args.out}" if config.lora else args.out
     print(f"{args.out} is trained for {progress.step} steps; hear it with: svm-tui infer CLIP --ckpt {played}")
     return 0
@@ -118,22 +117,29 @@ def _config(args: argparse.Namespace) -> "TrainConfig":
     return config.merged(named)
 
 
+@dataclass
+class _Stop:
+    """Whether a run is to end: `status` is 0, or what a shell reports for the signal that said so."""
+
+    status: int = 0
+
+
 @contextmanager
-def _stopping() -> Iterator[threading.Event]:
-    """Yield an event that the first Ctrl-C (or SIGTERM) sets; a second one breaks off at once."""
-    stopped = threading.Event()
+def _stopping() -> Iterator[_Stop]:
+    """Yield what the first Ctrl-C (or SIGTERM) sets; a second one breaks off at once."""
+    stopping = _Stop()
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
-    def stop(*_: object) -> None:
-        if stopped.is_set():
+    def stop(number: int, _: object) -> None:
+        if stopping.status:
             raise KeyboardInterrupt
-        stopped.set()
+        stopping.status = 128 + number
         print("svm-tui: stopping after this update; once more breaks off without saving.", file=sys.stderr)
 
     try:
         for number in before:
             signal.signal(number, stop)
-        yield stopped
+        yield stopping
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

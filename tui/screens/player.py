@@ -306,10 +306,11 @@ class PlayerScreen(Screen[None]):
             self._show_feed(event)
             return
         self.stage.tell(event)
-        if isinstance(event, SecondStarted):
+        if isinstance(event, SecondStarted) and self._config:
+            # A session that is played again computes nothing.
             self._calm = self._clock() + CALM
         elif isinstance(event, SecondDone):
-            # It sees the next second as soon as the last one is spoken, and takes as long as it took.
+            # It reads and sees the next second as soon as the last one is spoken, and takes as long as it took.
             self._looking = self._clock() + min(event.timings.vision_ms / 1e3, LOOK)
         elif isinstance(event, Sought):
             if self._projector:
