@@ -50,7 +50,11 @@ def _score(truth: Truth, time: float) -> str:
 
 
 def _games(truth: Truth, time: float) -> str:
-    return sight.games(truth, truth.board_at(time))
+    first, second = (int(n) for n in truth.board_at(time).fields["games"])
+    if first == second:
+        return f"{COUNT_WORDS[first]} all"
+    leader = truth.kits[0 if first > second else 1]
+    return f"{leader} {COUNT_WORDS[max(first, second)]} {COUNT_WORDS[min(first, second)]}"
 
 
 def _sets(truth: Truth, time: float) -> str:

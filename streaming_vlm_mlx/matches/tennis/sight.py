@@ -1,16 +1,16 @@
 """What a second of a match shows, in one sentence: who plays where, the ball, the scoreboard, and what goes on.
 
 Commentary names a fact now and then. This sentence names all of them, so that a model which is asked for it in every
-second learns in minutes where in a picture to look for what. It also draws the conclusion that commentary needs, whose
-point it is, and while the ball is not in play it tells the games beside the points.
+second learns in minutes where in a picture to look for what. It also draws the conclusions that commentary needs, whose
+point or game it is, and while the ball is not in play it tells the games beside the points.
 """
 
-from streaming_vlm_mlx.matches.tennis.rules import COUNT_WORDS, POINT_TEXTS, POINT_WORDS
+from streaming_vlm_mlx.matches.tennis.rules import COUNT_WORDS, POINT_TEXTS, POINT_WORDS, SETS_TO_WIN
 from streaming_vlm_mlx.matches.truth import BoardState, Event, Truth
 
 # A server stands ready so long before the serve. An ending, or a run to the net, is plain so long after it; an ending
-# then comes before all else, and is old news after a while.
-READY, PLAIN, FRESH, TOLD = 2.4, 0.4, 2.0, 2.0
+# then comes before all else, and is old news after a while. So long after it a game is what the umpire calls.
+READY, PLAIN, FRESH, TOLD, CALLED = 2.4, 0.4, 2.0, 2.0, 4.0
 ENDED = {
     **{kind: kind for kind in ("ace", "winner", "net", "out", "fault")},
     "double_fault": "double fault",
@@ -57,23 +57,34 @@ def score(truth: Truth, state: BoardState) -> str:
 
 
 def standing(truth: Truth, time: float) -> str:
-    """Return the points, and while the ball is not in play the games too, both with the server's first."""
+    """Return the points, and while the ball is not in play the games too, both with the server's first.
+
+    When a game is over it is what an umpire calls, ``game red``: a small model repeats what it has noted, and seldom
+    draws the conclusion.
+    """
     state = truth.board_at(time)
     last = _last(truth, time)
     points = score(truth, state)
-    if last is not None and last.kind in PLAYED:
-        return points
+    if last is not None:
+        if last.kind in PLAYED:
+            return points
+        if last.kind != "fault" and last.time < state.time <= time <= last.time + CALLED:
+            points = _game(truth, state, last) or points
     first, second = state.fields["games"] if state.server == truth.kits[0] else reversed(state.fields["games"])
     return f"{points} at {_counts(first, second)}"
 
 
-def games(truth: Truth, state: BoardState) -> str:
-    """Return the games of the set, the leader's first."""
-    first, second = (int(n) for n in state.fields["games"])
-    if first == second:
-        return f"{COUNT_WORDS[first]} all"
-    leader = truth.kits[0 if first > second else 1]
-    return f"{leader} {COUNT_WORDS[max(first, second)]} {COUNT_WORDS[min(first, second)]}"
+def _game(truth: Truth, state: BoardState, ending: Event) -> str:
+    """Return whose the game, the set or the match is that `ending` decided; nothing if it decided none."""
+    if any(points != "0" for points in state.fields["points"]):
+        return ""
+    over = str(SETS_TO_WIN) in state.fields["sets"]
+    new_set = state.fields["games"] == ("0", "0")
+    return f"game{' set and match' if over else ' and set' if new_set else ''} {_winner(truth, ending)}"
+
+
+def _winner(truth: Truth, ending: Event) -> str:
+    return ending.player if ending.kind in WON else truth.kits[1 - truth.kits.index(ending.player)]
 
 
 def _counts(first: str, second: str) -> str:
@@ -102,8 +113,7 @@ def _ended(truth: Truth, event: Event) -> str:
     told = f"{event.player} {ENDED[event.kind]}"
     if event.kind == "fault":
         return told
-    other = truth.kits[1 - truth.kits.index(event.player)]
-    return f"{told} for {event.player if event.kind in WON else other}"
+    return f"{told} for {_winner(truth, event)}"
 
 
 def _came_forward(truth: Truth, player: str, time: float) -> bool:
