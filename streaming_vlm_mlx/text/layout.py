@@ -15,8 +15,9 @@ from streaming_vlm_mlx.text.tokenizer import Tokenizer
 SYSTEM = "You are a helpful assistant."
 
 _MARKUP = re.compile(r"<\|[a-z_]+\|>")
-# What a text may end on and still turn out to be markup or the closing ellipsis.
-_UNDECIDED = re.compile(r"(?:\s+\.\.\.)*(?:\s+\.{0,3})?(?:<(?:\|[a-z_]*\|?)?)?$")
+# What a text may end on and still turn out to be markup, or the closing ellipsis.
+_MARKUP_BEGUN = re.compile(r"<(?:\|[a-z_]*\|?)?\Z")
+_UNDECIDED = re.compile(r"(?:\s+\.\.\.)*(?:\s+\.{0,3})?$")
 _CLOSING = re.compile(r"(?:\s+\.\.\.)*\s*$")
 _LINE_BREAK = re.compile(r"[^\S\n]*\n\s*")
 
@@ -126,15 +127,18 @@ class CommentaryCleaner:
 
     def _restart(self) -> None:
         # The space lets a "..." at the very beginning count as closing; it never shows.
-        self._held, self._begun = " ", False
+        self._markup, self._held, self._begun = "", " ", False
 
     def push(self, piece: str) -> str:
         """Take the next piece of text; return what can be shown now, often empty."""
-        self._held = _MARKUP.sub("", self._held + piece)
+        text = self._markup + piece
+        end = _tail_start(_MARKUP_BEGUN, text)
+        self._held, self._markup = self._held + _MARKUP.sub("", text[:end]), text[end:]
         return self._show(_tail_start(_UNDECIDED, self._held))
 
     def flush(self) -> str:
         """Return what was held back and belongs to the text, and start anew."""
+        self._held += self._markup
         shown = self._show(_tail_start(_CLOSING, self._held))
         self._restart()
         return shown

@@ -1,7 +1,7 @@
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from streaming_vlm_mlx.text.layout import CommentaryCleaner, Layout, clean_commentary, layout_ids
@@ -127,6 +127,7 @@ def test_what_a_viewer_reads(generated, read):
     assert clean_commentary(generated) == read
 
 
+@example(pieces=["<|im", "<|im_end|>", "_end|>"])
 @given(
     pieces=st.lists(
         st.sampled_from(
