@@ -7,13 +7,10 @@ import dataclasses
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal, Self
 
-import yaml
-
+from streaming_vlm_mlx.config_io import FromDict, demand, demand_sizes
 from streaming_vlm_mlx.errors import SvmError
-from streaming_vlm_mlx.from_dict import FromDict, demand, demand_sizes
 
 Positions = Literal["shrink", "append"]
 Mode = Literal["streaming", "recompute", "window", "full"]
@@ -344,22 +341,3 @@ def _part(values: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     part = values.get(name) or {}
     demand(isinstance(part, Mapping), name, part, "a mapping of settings")
     return typing.cast(Mapping[str, Any], part)
-
-
-def read_yaml(path: Path, loader: type[yaml.SafeLoader] = yaml.SafeLoader) -> dict[str, Any]:
-    """Return the mapping in the YAML file `path`, as `loader` makes it; an empty file is an empty mapping.
-
-    Raises:
-        SvmError: the file is absent, is not YAML, or holds something other than a mapping.
-    """
-    try:
-        values = yaml.load(path.read_text(encoding="utf-8"), loader)
-    except OSError as error:
-        raise SvmError(f"{path} can not be read: {error.strerror}.") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise SvmError(f"{path} is not YAML: {' '.join(str(error).split())}.") from error
-    if values is None:
-        return {}
-    if not isinstance(values, dict):
-        raise SvmError(f"{path} holds a {type(values).__name__}; settings are lines of 'name: value'.")
-    return values

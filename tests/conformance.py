@@ -28,13 +28,14 @@ from mlx.utils import tree_unflatten
 
 from streaming_vlm_mlx.config import ModelConfig, SamplingConfig, StreamConfig
 from streaming_vlm_mlx.errors import SvmError
-from streaming_vlm_mlx.model.vlm import VisionLanguageModel
-from streaming_vlm_mlx.stream.sampler import Sampler
-from streaming_vlm_mlx.stream.session import Parts, Second, Session
-from streaming_vlm_mlx.text.layout import Layout
+from streaming_vlm_mlx.models.loading import Parts
+from streaming_vlm_mlx.models.vlm import VisionLanguageModel
+from streaming_vlm_mlx.stream.sampling import Sampler
+from streaming_vlm_mlx.stream.session import Second, Session
+from streaming_vlm_mlx.text.chat_template import Layout
 from streaming_vlm_mlx.text.tokenizer import Tokenizer
 from streaming_vlm_mlx.text.vocabulary import FullVocabulary
-from streaming_vlm_mlx.video.pixels import to_patches
+from streaming_vlm_mlx.video.image_processor import to_patches
 
 LOGIT_LIMIT = 2e-3
 CLEAR_MARGIN = 1e-2

@@ -38,13 +38,13 @@ def untrained(tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFactory) ->
     import mlx.core as mx
 
     from streaming_vlm_mlx.config import StreamConfig
-    from streaming_vlm_mlx.model.checkpoint import Checkpoint, save_checkpoint
-    from streaming_vlm_mlx.model.tiny import TinyStreamingDecoder, seed_weights
-    from streaming_vlm_mlx.text.vocabulary_build import preset
+    from streaming_vlm_mlx.models.loading import Checkpoint, save_checkpoint
+    from streaming_vlm_mlx.models.presets import TinyStreamingDecoder, seed_weights
+    from tests.small import small_vocabulary
 
     model = TinyStreamingDecoder(4096)
     seed_weights(model, 3)
     mx.eval(model.parameters())
     folder = tmp_path_factory.mktemp("checkpoints") / "untrained"
-    save_checkpoint(folder, Checkpoint(model, tokenizer, preset(tokenizer, 4096), StreamConfig()))
+    save_checkpoint(folder, Checkpoint(model, tokenizer, small_vocabulary(tokenizer, 4096), StreamConfig()))
     return folder

@@ -1,10 +1,13 @@
 """A model with every part at a size that a test can afford."""
 
 import mlx.core as mx
+import numpy as np
 
 from streaming_vlm_mlx.config import ModelConfig, TextConfig, VisionConfig
-from streaming_vlm_mlx.model.tiny import seed_weights
-from streaming_vlm_mlx.model.vlm import VisionLanguageModel
+from streaming_vlm_mlx.models.presets import seed_weights
+from streaming_vlm_mlx.models.vlm import VisionLanguageModel
+from streaming_vlm_mlx.text.tokenizer import Tokenizer
+from streaming_vlm_mlx.text.vocabulary import CompactVocabulary, build
 
 SMALL_VISION = VisionConfig(
     depth=2,
@@ -38,3 +41,8 @@ def small_model(config: ModelConfig, seed: int = 0) -> VisionLanguageModel:
     seed_weights(model, seed)
     mx.eval(model.parameters())
     return model
+
+
+def small_vocabulary(tokenizer: Tokenizer, size: int) -> CompactVocabulary:
+    """Return a vocabulary of `size` rows without a corpus: what must be there, then the first ranks."""
+    return build(tokenizer, np.zeros(len(tokenizer), np.int64), size)

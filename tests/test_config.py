@@ -9,15 +9,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streaming_vlm_mlx.config import (
-    ModelConfig,
-    PixelConfig,
-    SamplingConfig,
-    StreamConfig,
-    TextConfig,
-    VisionConfig,
-    read_yaml,
-)
+from streaming_vlm_mlx.config import ModelConfig, PixelConfig, SamplingConfig, StreamConfig, TextConfig, VisionConfig
+from streaming_vlm_mlx.config_io import read_yaml
 from streaming_vlm_mlx.errors import SvmError
 
 # The decoder's part of Qwen/Qwen2.5-VL-3B-Instruct's config.json.

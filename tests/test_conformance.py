@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from streaming_vlm_mlx.model.vlm import VisionLanguageModel
+from streaming_vlm_mlx.models.vlm import VisionLanguageModel
 from streaming_vlm_mlx.stream.session import Session
 from tests.modules import load_module
 

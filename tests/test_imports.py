@@ -13,14 +13,15 @@ from tui.commands import COMMANDS
 ROOT = Path(__file__).parents[1]
 HEAVY = {"numpy", "mlx", "textual", "rich", "transformers", "tokenizers", "torch", "av", "PIL", "matplotlib"}
 
-ENGINE, SCREEN = "the engine never imports the screen", "the screen knows no tensor"
+ENGINE = "the engine never imports the screen"
+TENSORS, MODEL = "the command line and the player use no tensors", "the player knows no model"
 IN_FUNCTION = "def late() -> None:\n    import"
 BREAKS = [
     ("streaming_vlm_mlx/stream/events.py", "import rich", ENGINE),
     ("streaming_vlm_mlx/stream/events.py", "from textual.app import App", ENGINE),
     ("streaming_vlm_mlx/errors.py", f"{IN_FUNCTION} tui.cli", ENGINE),
-    ("tui/cli.py", f"{IN_FUNCTION} mlx.core", SCREEN),
-    ("tui/commands/doctor.py", "import streaming_vlm_mlx.model.vlm", SCREEN),
+    ("tui/cli.py", f"{IN_FUNCTION} mlx.core", TENSORS),
+    ("tui/player/app.py", "import streaming_vlm_mlx.models.vlm", MODEL),
 ]
 
 

@@ -9,7 +9,7 @@ from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
 from streaming_vlm_mlx.config import StreamConfig
 from streaming_vlm_mlx.errors import SvmError
-from streaming_vlm_mlx.locate import locate, read_stream_config
+from streaming_vlm_mlx.hub import locate, read_stream_config
 
 
 @pytest.fixture

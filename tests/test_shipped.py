@@ -5,8 +5,7 @@ from pathlib import Path
 import pytest
 import webvtt
 
-from streaming_vlm_mlx.matches.seeds import TEST_SEEDS
-from streaming_vlm_mlx.matches.truth import read_truth
+from streaming_vlm_mlx.matches.truth import TEST_SEEDS, read_truth
 from streaming_vlm_mlx.shipped import CHECKPOINT, SAMPLE, notice
 from streaming_vlm_mlx.video.source import open_video
 from tui import cli

@@ -1,6 +1,6 @@
 import numpy
 
-from streaming_vlm_mlx import versions
+from streaming_vlm_mlx import backend as versions
 
 
 def test_versions_name_what_the_session_ran_on(monkeypatch):

@@ -82,7 +82,7 @@ class _Version(argparse.Action):
     """Prints the version; reads the installed package for it only then."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
-        from streaming_vlm_mlx.versions import installed_version
+        from streaming_vlm_mlx.backend import installed_version
 
         print(PROGRAM, installed_version(PROGRAM) or "(not installed)")
         parser.exit()

@@ -1,24 +1,151 @@
-"""From annotations, or a clip and its transcript, to a file of records: the whole job."""
+"""Which samples of a dataset are taken."""
 
+import fnmatch
+import hashlib
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Self
 
 import numpy as np
 
 from streaming_vlm_mlx.config import PixelConfig
-from streaming_vlm_mlx.data.annotations import Annotation
-from streaming_vlm_mlx.data.builder import RecordBuilder
-from streaming_vlm_mlx.data.clips import ClipCache
-from streaming_vlm_mlx.data.fields import BadSampleError
-from streaming_vlm_mlx.data.lines import Offsets
-from streaming_vlm_mlx.data.lmm_dataset import LMMReader
-from streaming_vlm_mlx.data.record import StreamingRecord
-from streaming_vlm_mlx.data.resumable import ResumableFile
-from streaming_vlm_mlx.data.selection import Selection
-from streaming_vlm_mlx.data.sources import Candidate, Source
-from streaming_vlm_mlx.data.summary import Summary, is_cut
+from streaming_vlm_mlx.config_io import FromDict
+from streaming_vlm_mlx.data.annotations import Annotation, Candidate, Source
+from streaming_vlm_mlx.data.clip_metadata import ClipCache
+from streaming_vlm_mlx.data.jsonl import BadSampleError, Offsets
+from streaming_vlm_mlx.data.record_builder import LMMReader, RecordBuilder
+from streaming_vlm_mlx.data.records import StreamingRecord
+from streaming_vlm_mlx.data.resumable_file import ResumableFile
+from streaming_vlm_mlx.errors import SvmError
+
+Split = Literal["all", "train", "valid"]
+
+
+@dataclass(frozen=True)
+class Selection(FromDict):
+    """What is taken.
+
+    Attributes:
+        games: glob that a video's path must match, where ``*`` also matches ``/``; null for any.
+        max_samples: records written at most; null for all.
+        every: one sample of so many.
+        min_words: samples with fewer words of commentary are left out; 0 keeps silent ones.
+        split: the clips to learn from (``train``), those held out (``valid``), or ``all``.
+        held_out: share of clips that is held out; a clip's path alone decides, so that no clip is on both sides.
+        shard: which part of the samples, from 1 up.
+        shards: how many parts there are.
+    """
+
+    games: str | None = None
+    max_samples: int | None = None
+    every: int = 1
+    min_words: int = 1
+    split: Split = "all"
+    held_out: float = 0.05
+    shard: int = 1
+    shards: int = 1
+
+    def check(self) -> None:
+        """Refuse numbers that make no sense.
+
+        Raises:
+            SvmError: names the first.
+        """
+        if self.every < 1:
+            raise SvmError(f"every is {self.every}; one sample of every 1, 2, 3 or more can be taken.")
+        if not 1 <= self.shard <= self.shards:
+            raise SvmError(
+                f"shard is {self.shard}/{self.shards}; it can be 1/{self.shards} to {self.shards}/{self.shards}."
+            )
+        if not 0 <= self.held_out <= 1:
+            raise SvmError(f"held_out is {self.held_out}; it is a share, from 0 to 1.")
+        if self.max_samples is not None and self.max_samples < 1:
+            raise SvmError(f"max_samples is {self.max_samples}; it must be 1 or more.")
+
+    def numbers(self, total: int) -> Offsets:
+        """Return int64 [n], which of `total` samples are looked at."""
+        return np.arange(0, total, self.every)[self.shard - 1 :: self.shards]
+
+    def leaves_out(self, annotation: Annotation) -> str | None:
+        """Return why `annotation` is not taken, or None when it is."""
+        if self.games is not None and not fnmatch.fnmatchcase(annotation.video, self.games):
+            return "another game"
+        if self.split != "all" and (self.split == "valid") != self._is_held_out(annotation.video):
+            return "the other split"
+        return None
+
+    def _is_held_out(self, video: str) -> bool:
+        digest = hashlib.blake2b(video.encode(), digest_size=8).digest()
+        return int.from_bytes(digest, "big") < self.held_out * 2**64
+
+
+def is_cut(record: StreamingRecord) -> bool:
+    """Whether a second or more of what `record` was made of is not in it, because its clip or a limit ends there."""
+    return record.turns[-1].end + 1 <= record.video_end
+
+
+@dataclass
+class Summary:
+    """A running count.
+
+    Attributes:
+        samples: records written.
+        seconds: of video in them.
+        silent: seconds in which nothing is said.
+        words: of commentary in them.
+        questions: that viewers ask in them.
+        cut: records that end before their annotation does.
+        skipped: samples that could not be used, by reason.
+        left_out: samples that a filter left out, by filter.
+    """
+
+    samples: int = 0
+    seconds: int = 0
+    silent: int = 0
+    words: int = 0
+    questions: int = 0
+    cut: int = 0
+    skipped: Counter[str] = field(default_factory=Counter)
+    left_out: Counter[str] = field(default_factory=Counter)
+
+    def add(self, record: StreamingRecord, words: list[int]) -> None:
+        """Count `record`; `words` are those of its seconds."""
+        self.samples += 1
+        self.seconds += len(words)
+        self.silent += words.count(0)
+        self.words += sum(words)
+        self.questions += sum(bool(turn.question) for turn in record.turns)
+        self.cut += is_cut(record)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values that `from_dict` reads back."""
+        return {**vars(self), "skipped": dict(self.skipped), "left_out": dict(self.left_out)}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        """Read what `to_dict` gave."""
+        counters = {name: Counter(values[name]) for name in ("skipped", "left_out")}
+        return cls(**{**values, **counters})
+
+    def lines(self) -> list[str]:
+        """Return the count in words, a line each."""
+        share = f" ({self.silent / self.seconds:.0%})" if self.seconds else ""
+        lines = [
+            f"samples         {self.samples:,}",
+            f"video           {timedelta(seconds=self.seconds)}",
+            f"words           {self.words:,}",
+            f"silent seconds  {self.silent:,}{share}",
+            f"questions       {self.questions:,}",
+            f"cut short       {self.cut:,}",
+        ]
+        for name, counter in (("skipped", self.skipped), ("left out", self.left_out)):
+            lines.append(f"{name:15} {sum(counter.values()):,}")
+            lines += [f"  {count:,} × {reason}" for reason, count in counter.most_common()]
+        return lines
+
 
 # Samples between two notes of how far the job got: a fraction of a second's work.
 _CHECKPOINT = 1000

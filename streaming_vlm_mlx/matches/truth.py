@@ -1,21 +1,4 @@
-"""What happened and what can be seen in a simulated clip: the sidecar beside it, ``match_000007.truth.json``.
-
-One JSON object. Times are seconds from the clip's start, boxes ``[left, top, right, bottom]`` in pixels of the clip.
-
-- ``version, sport, seed, video, size`` ([width, height]), ``fps, seconds``.
-- ``kits``: the two players' kit colours by name; the order is that of every pair below and of the scoreboard's rows.
-- ``words``: the commentary, ``[start, end, word]``.
-- ``events``: in order of time, each ``time, kind, player`` (a kit), ``end`` (near or far, seen from the camera),
-  ``stroke, direction, detail, call`` (a score as it is called) and ``score`` (points, games and sets after it, as
-  the scoreboard will show them). What does not apply is empty. Tennis has the kinds serve, fault, double_fault, ace,
-  shot, net, out, winner, point, game, set, match and change_of_ends. A point's ending (ace, winner, net, out,
-  double_fault) stands at the moment when it is plain to see, its ``point`` where the scoreboard changes.
-- ``board``: ``layout`` gives the box of every field and row, ``states`` the texts from a time on, and who serves.
-- ``frames``: columns with one entry a frame: ``times``; ``ball`` [x, y, visible], the centre in pixels, visible 1 or
-  0; ``players``, for each kit a list of boxes (all 0 where out of the picture); ``ends``, for each kit near 1 or 0;
-  ``signal``, 1 while an official shows a ball out; ``clock``, 1 or 2 while the serve clock shows a first or a second
-  serve, else 0. The board's layout has its box in both rows.
-"""
+"""One seed, many independent draws: what is played does not change when what is painted does."""
 
 import json
 from bisect import bisect_right
@@ -23,9 +6,21 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Self
+from zlib import crc32
+
+import numpy as np
 
 from streaming_vlm_mlx.atomic import write_text
 from streaming_vlm_mlx.errors import SvmError
+
+# Matches from this seed on are for testing alone: nothing is ever trained on them.
+TEST_SEEDS = 900_000
+
+
+def stream(seed: int, part: str) -> np.random.Generator:
+    """Return the generator that draws the `part` of match `seed`."""
+    return np.random.default_rng((seed, crc32(part.encode())))
+
 
 VERSION = 2
 

@@ -1,33 +1,72 @@
-"""Matches on disk: clips, sidecars and one annotation file in StreamingVLM's format.
-
-In the folder: ``match_000007.mp4``, ``match_000007.truth.json`` (see `truth`), ``match_000007.targets.npz`` (what the
-vision heads are taught, see `train.targets`), ``matches_with_seeks.jsonl`` with a conversation a line and
-``matches_seeks.jsonl`` with the byte offset of each line, as one JSON list. ``sights_with_seeks.jsonl`` is of the same
-form, with the same commentary and questions; in each second without one the viewer asks what there is to see.
-"""
+"""What a sport must give to be filmed."""
 
 import json
 import os
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from math import floor
 from multiprocessing import get_context, parent_process
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 from streaming_vlm_mlx.atomic import replacing, write_text
 from streaming_vlm_mlx.config import StreamConfig
 from streaming_vlm_mlx.errors import SvmError
-from streaming_vlm_mlx.matches.clip import write_clip
-from streaming_vlm_mlx.matches.seeds import TEST_SEEDS
-from streaming_vlm_mlx.matches.sport import Sport
-from streaming_vlm_mlx.matches.truth import Question, Truth, Word, write_truth
+from streaming_vlm_mlx.matches.film import Pixels, write_clip
+from streaming_vlm_mlx.matches.truth import TEST_SEEDS, Question, Truth, Word, write_truth
+
+
+class Match(Protocol):
+    """A stretch of one match, all of it decided by its seed."""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height in pixels."""
+
+    @property
+    def fps(self) -> int:
+        """Frames a second."""
+
+    @property
+    def crf(self) -> int:
+        """How coarsely the clip is to be compressed: H.264's constant rate factor."""
+
+    def truth(self, video: str) -> Truth:
+        """Return commentary, events and what is where in each frame; `video` is the clip's file name."""
+
+    def words(self, telling: int) -> Sequence[Word]:
+        """Return commentary; each number `telling` from 0 on tells the same play in other words, 0 as in the truth."""
+
+    def frames(self) -> Iterator[Pixels]:
+        """Yield the pictures in order: uint8 [height, width, 3], RGB."""
+
+
+class Sport(Protocol):
+    """Makes matches."""
+
+    @property
+    def name(self) -> str:
+        """One word, as in the sidecar's ``sport`` and the annotation's title."""
+
+    def match(self, seed: int, seconds: float) -> Match:
+        """Return `seconds` of the match that belongs to `seed`; the same arguments give the same match."""
+
+    def questions(self, truth: Truth, every: float) -> Sequence[Question]:
+        """Return what a viewer asks about a match, once in `every` seconds, with answers that can be seen."""
+
+    def sights(self, truth: Truth) -> Sequence[Question]:
+        """Return a question what there is to see for every second, with an answer that names all of it."""
+
+    def targets(self, truth: Truth) -> Mapping[str, npt.NDArray[Any]]:
+        """Return what each picture of a match shows: the arrays of its ``.targets.npz``."""
+
 
 ANNOTATIONS, INDEX = "matches_with_seeks.jsonl", "matches_seeks.jsonl"
 SIGHTS, SIGHTS_INDEX = "sights_with_seeks.jsonl", "sights_seeks.jsonl"

@@ -14,19 +14,12 @@ import mlx.core as mx
 
 from streaming_vlm_mlx.config import StreamConfig
 from streaming_vlm_mlx.errors import SvmError
-from streaming_vlm_mlx.measure.memory import read_memory
-from streaming_vlm_mlx.stream.events import (
-    Event,
-    Failed,
-    Loading,
-    Ready,
-    SecondDone,
-    SecondStarted,
-    Timings,
-)
-from streaming_vlm_mlx.stream.session import Parts, Second, Session, Spoken
+from streaming_vlm_mlx.memory import read_memory
+from streaming_vlm_mlx.models.loading import Parts
+from streaming_vlm_mlx.stream.events import Event, Failed, Loading, Ready, SecondDone, SecondStarted, Timings
+from streaming_vlm_mlx.stream.session import Second, Session, Spoken
 from streaming_vlm_mlx.video.chunk import Chunk
-from streaming_vlm_mlx.video.pixels import patchify
+from streaming_vlm_mlx.video.image_processor import patchify
 
 Emit = Callable[[Event], None]
 # Given a second's start and end, returns when it is its turn: whether it shall be spoken, or is passed over.

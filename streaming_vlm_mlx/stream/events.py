@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from streaming_vlm_mlx.memory import Memory
+
 SpanKind = Literal["system", "previous", "user", "video", "text"]
 
 
@@ -20,17 +22,6 @@ class SpanView:
     kind: SpanKind
     round: int
     tokens: int
-
-
-@dataclass(frozen=True, slots=True)
-class Memory:
-    """Bytes in use: MLX's active and cached memory, its peak, the process, the machine's total."""
-
-    active: int
-    cache: int
-    peak: int
-    process: int
-    machine: int
 
 
 @dataclass(frozen=True, slots=True)

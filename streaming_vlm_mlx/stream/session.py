@@ -8,30 +8,15 @@ import numpy as np
 import numpy.typing as npt
 
 from streaming_vlm_mlx.config import StreamConfig
-from streaming_vlm_mlx.distributed.ranks import ALONE, Ranks
-from streaming_vlm_mlx.model.vlm import VisionLanguageModel
+from streaming_vlm_mlx.models.loading import Parts
 from streaming_vlm_mlx.stream import spans as sp
+from streaming_vlm_mlx.stream.distributed_runner import make_runner, release
 from streaming_vlm_mlx.stream.events import SpanMap, SpanView, TextPiece
-from streaming_vlm_mlx.stream.leading import make_runner, release
-from streaming_vlm_mlx.stream.runner import Hidden, Logits, Runner
-from streaming_vlm_mlx.stream.sampler import Chooser, Sampler
-from streaming_vlm_mlx.text.layout import CommentaryCleaner, Layout
-from streaming_vlm_mlx.text.scratchpad import SCRATCH_TOKENS, Scratchpad
-from streaming_vlm_mlx.text.tokenizer import StreamDecoder, Tokenizer
-from streaming_vlm_mlx.text.vocabulary import Vocabulary
-from streaming_vlm_mlx.video.pixels import Patches
-
-
-@dataclass(frozen=True)
-class Parts:
-    """What every stream of one checkpoint shares; `clock` reads seconds, `ranks` hold the model's parts."""
-
-    model: VisionLanguageModel
-    tokenizer: Tokenizer
-    vocabulary: Vocabulary
-    layout: Layout
-    clock: Callable[[], float]
-    ranks: Ranks = ALONE
+from streaming_vlm_mlx.stream.generate import Hidden, Logits, Runner
+from streaming_vlm_mlx.stream.sampling import Chooser, Sampler
+from streaming_vlm_mlx.text.detokenizer import SCRATCH_TOKENS, CommentaryCleaner, Scratchpad, StreamDecoder
+from streaming_vlm_mlx.text.tokenizer import Tokenizer
+from streaming_vlm_mlx.video.image_processor import Patches
 
 
 @dataclass(frozen=True)

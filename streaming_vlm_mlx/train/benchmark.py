@@ -6,19 +6,18 @@ import mlx.core as mx
 import numpy as np
 
 from streaming_vlm_mlx.config import PixelConfig
-from streaming_vlm_mlx.data.batches import Batch, BatchConfig, Position
-from streaming_vlm_mlx.data.collate import collate
-from streaming_vlm_mlx.data.lmm import assistant_text, user_text
-from streaming_vlm_mlx.data.record import StreamingRecord, Turn
-from streaming_vlm_mlx.data.samples import SampleBuilder
-from streaming_vlm_mlx.train.beginning import begin, make_builder
+from streaming_vlm_mlx.data.collator import Batch, BatchConfig, Position, collate
+from streaming_vlm_mlx.data.dataset import SampleBuilder
+from streaming_vlm_mlx.data.record_builder import assistant_text, user_text
+from streaming_vlm_mlx.data.records import StreamingRecord, Turn
 from streaming_vlm_mlx.train.config import DataConfig, StartConfig, TrainConfig
-from streaming_vlm_mlx.train.crew import hired
-from streaming_vlm_mlx.train.jobs import Blueprint, make_learner
+from streaming_vlm_mlx.train.gradients import Blueprint, make_learner
 from streaming_vlm_mlx.train.loss import Weights
-from streaming_vlm_mlx.train.optimizer import make_optimizer
-from streaming_vlm_mlx.train.shards import make_shards
-from streaming_vlm_mlx.train.update import update
+from streaming_vlm_mlx.train.microbatch import make_shards
+from streaming_vlm_mlx.train.optim import make_optimizer
+from streaming_vlm_mlx.train.setup import begin, make_builder
+from streaming_vlm_mlx.train.trainer import update
+from streaming_vlm_mlx.train.workers import hired
 
 SIZE = 308, 168
 WORDS = ("and", "the", "ball", "goes", "wide", "past", "the", "line")

@@ -1,15 +1,49 @@
-"""A training run's settings."""
+"""The learning rate over a run: a linear warm-up, then half a cosine (Loshchilov and Hutter, arXiv 1608.03983)."""
 
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from streaming_vlm_mlx.adapters.config import LoraConfig
-from streaming_vlm_mlx.config import PixelConfig, StreamConfig
-from streaming_vlm_mlx.data.batches import BatchConfig
+from streaming_vlm_mlx.config import ModelConfig, PixelConfig, StreamConfig
+from streaming_vlm_mlx.config_io import FromDict
+from streaming_vlm_mlx.data.collator import BatchConfig
 from streaming_vlm_mlx.errors import SvmError
-from streaming_vlm_mlx.from_dict import FromDict
-from streaming_vlm_mlx.model.preset import tiny_config
-from streaming_vlm_mlx.train.schedule import ScheduleConfig
+from streaming_vlm_mlx.models.lora import LoraConfig
+from streaming_vlm_mlx.models.presets import tiny_config
+
+
+@dataclass(frozen=True)
+class ScheduleConfig(FromDict):
+    """How long a run is, and how its learning rate goes.
+
+    Attributes:
+        steps: updates of the weights in all.
+        warmup_steps: over which the rate rises from 0.
+        final_fraction: of the highest rate that is left at the end.
+    """
+
+    steps: int = 1000
+    warmup_steps: int = 50
+    final_fraction: float = 0.1
+
+    def of_length(self, steps: int) -> dict[str, int]:
+        """Return the settings of a run of `steps`; a shorter one warms up in proportion."""
+        return {"steps": steps, "warmup_steps": min(self.warmup_steps, self.warmup_steps * steps // self.steps)}
+
+    def check(self) -> None:
+        """Refuse a run of no steps, and fractions that are none.
+
+        Raises:
+            SvmError: names the setting.
+        """
+        if self.steps < 1:
+            raise SvmError(f"schedule.steps is {self.steps}; it must be 1 or more.")
+        if not 0 <= self.warmup_steps <= self.steps:
+            raise SvmError(
+                f"schedule.warmup_steps is {self.warmup_steps}; it must be from 0 to {self.steps}, the steps."
+            )
+        if not 0 <= self.final_fraction <= 1:
+            raise SvmError(f"schedule.final_fraction is {self.final_fraction}; it must be from 0 to 1.")
+
 
 HeadKind = Literal["picture", "patch", "place"]
 
@@ -29,6 +63,11 @@ class StartConfig(FromDict):
     sizes: dict[str, Any] = field(default_factory=dict)
     vocabulary: int = 4096
     seed: int = 0
+
+    @classmethod
+    def overlays(cls) -> dict[str, type[FromDict]]:
+        """Return what `sizes` is laid over."""
+        return {"sizes": ModelConfig}
 
     def check(self) -> None:
         """Refuse sizes that make no model.
@@ -237,6 +276,11 @@ class TrainConfig(FromDict):
     recompute: bool = False
     stream: dict[str, Any] = field(default_factory=dict)
     seed: int = 0
+
+    @classmethod
+    def overlays(cls) -> dict[str, type[FromDict]]:
+        """Return what `stream` is laid over."""
+        return {"stream": StreamConfig}
 
     def learnt_stream(self) -> StreamConfig:
         """Return the windows that the model learns in, and their wording, as a stream's settings."""

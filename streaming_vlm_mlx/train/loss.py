@@ -9,12 +9,12 @@ import mlx.nn as nn
 import numpy as np
 import numpy.typing as npt
 
-from streaming_vlm_mlx.model.decoder import Asked
-from streaming_vlm_mlx.model.functions import Causal, exp, uses_products
-from streaming_vlm_mlx.model.vlm import VisionLanguageModel
-from streaming_vlm_mlx.model.wrapping import Wrap, as_it_is
-from streaming_vlm_mlx.train.heads import VisionHeads
-from streaming_vlm_mlx.train.shards import Shard
+from streaming_vlm_mlx.models.activations import Wrap, as_it_is, exp, uses_products
+from streaming_vlm_mlx.models.attention import Causal
+from streaming_vlm_mlx.models.language import Asked
+from streaming_vlm_mlx.models.vlm import VisionLanguageModel
+from streaming_vlm_mlx.train.microbatch import Shard
+from streaming_vlm_mlx.train.vision_heads import VisionHeads
 
 TEXT = "text"
 

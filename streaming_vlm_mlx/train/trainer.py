@@ -1,27 +1,139 @@
-"""The loop of a run: batches in, updates, savings, and events to whoever watches."""
+"""From a batch of windows to what the cores work on: rows, angles, labels, and what the vision heads should say."""
 
-from collections.abc import Callable, Iterator
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
+from typing import cast
 
+import mlx.core as mx
 import mlx.optimizers as optim
 
-from streaming_vlm_mlx.adapters.files import Adapter, save_adapter
-from streaming_vlm_mlx.data.batches import Batch
-from streaming_vlm_mlx.data.workers import FramePool
+from streaming_vlm_mlx.data.collator import Batch, Batches
+from streaming_vlm_mlx.data.dataset import Windows
+from streaming_vlm_mlx.data.frame_workers import FramePool
 from streaming_vlm_mlx.errors import SvmError
-from streaming_vlm_mlx.model.checkpoint import Checkpoint, save_checkpoint
-from streaming_vlm_mlx.train.config import TrainConfig
-from streaming_vlm_mlx.train.crew import Crew
-from streaming_vlm_mlx.train.evaluation import evaluate
-from streaming_vlm_mlx.train.events import Evaluated, Event, Note, Saved, Stepped
-from streaming_vlm_mlx.train.feeding import Dataset, Feeder
+from streaming_vlm_mlx.models.adapters import Adapter, save_adapter
+from streaming_vlm_mlx.models.loading import Checkpoint, save_checkpoint
+from streaming_vlm_mlx.train.checkpointing import Progress, RunFolder
+from streaming_vlm_mlx.train.config import OptimizerConfig, TrainConfig
 from streaming_vlm_mlx.train.loss import TEXT, Learner, Weights, count_targets
-from streaming_vlm_mlx.train.schedule import rate_fraction
-from streaming_vlm_mlx.train.shards import Shard
-from streaming_vlm_mlx.train.state import Progress, RunFolder
-from streaming_vlm_mlx.train.update import Updated, update
+from streaming_vlm_mlx.train.metrics import Evaluated, Event, Note, Saved, Stepped
+from streaming_vlm_mlx.train.microbatch import Grid, Shard, Targets, make_shards
+from streaming_vlm_mlx.train.optim import rate_fraction
+from streaming_vlm_mlx.train.vision_heads import TargetReader
+from streaming_vlm_mlx.train.workers import Crew
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Windows, and the batches that they come in."""
+
+    windows: Windows
+    batches: Batches
+
+
+class Feeder:
+    """Cuts batches into shards for one model."""
+
+    def __init__(
+        self, checkpoint: Checkpoint, targets: TargetReader, parts: int, report: Callable[[str], None]
+    ) -> None:
+        """Make `parts` shards of a batch; `report` is told of windows whose sidecar can not be read."""
+        self._checkpoint, self._targets = checkpoint, targets
+        self._parts, self._report = parts, report
+
+    def shards(self, batch: Batch, windows: Windows) -> list[Shard]:
+        """Return the shards of `batch`, which is of `windows`."""
+        vocabulary, video = self._checkpoint.vocabulary, self._checkpoint.model.config.video_token_id
+        return list(make_shards(batch, self._known(batch, windows), vocabulary, video, self._parts))
+
+    def _known(self, batch: Batch, windows: Windows) -> dict[str, list[Targets]]:
+        """Return what the heads should say; a batch's videos follow one another as its windows do."""
+        known: dict[str, list[Targets]] = {name: [] for name in self._targets.names}
+        grids: Sequence[Grid] = [(t, h, w) for t, h, w in batch.tokens.video_grid_thw.tolist()]
+        for number in batch.numbers if known else ():
+            record = windows[number]
+            own, grids = grids[: len(record.turns)], grids[len(record.turns) :]
+            try:
+                found = self._targets.read(record, own)
+            except SvmError as error:
+                self._report(f"window {number} teaches no head: {error}")
+                found = self._targets.unknown(own)
+            for name, targets in found.items():
+                known[name] += targets
+        return known
+
+
+def evaluate(
+    crew: Crew,
+    feeder: Feeder,
+    dataset: Dataset,
+    frames: FramePool,
+    weights: Weights,
+    limit: int | None,
+    stopped: Callable[[], bool],
+) -> dict[str, float]:
+    """Return each part's mean loss over the first `limit` batches (None: all), or nothing once `stopped`.
+
+    With several machines `dataset` is this one's share, `stopped` is asked of each, and the means are of all of them.
+
+    Raises:
+        SvmError: a helper of `crew` died, or another machine.
+    """
+    sums: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
+    broken_off = False
+    for batch in islice(dataset.batches.read(frames, epochs=1) if len(dataset.windows) else (), limit):
+        if broken_off := stopped():
+            break
+        shards = feeder.shards(batch, dataset.windows)
+        sums.update(crew.losses(shards, weights))
+        counts.update(count_targets(shards))
+    if crew.ranks.any(broken_off):
+        return {}
+    names = crew.parts(weights)
+    totals = crew.ranks.total({name: sums[name] for name in names})
+    targets = crew.ranks.total({name: counts[name] for name in names})
+    return {name: totals[name] / targets[name] for name in names if targets[name]}
+
+
+@dataclass(frozen=True)
+class Updated:
+    """What an update was made of: each part's mean loss, and the gradient's length before it was cut."""
+
+    losses: dict[str, float]
+    grad_norm: float
+
+
+def update(
+    learner: Learner,
+    optimizer: optim.MultiOptimizer,
+    crew: Crew,
+    shards: Sequence[Shard],
+    weights: Weights,
+    config: OptimizerConfig,
+    fraction: float,
+) -> Updated:
+    """Move `learner`'s weights once, at `fraction` of the highest learning rate.
+
+    Raises:
+        SvmError: a helper of `crew` died, or the gradient is no number any more; the weights stay as they were.
+    """
+    losses, slopes = crew.gradient(shards, weights)
+    slopes, norm = optim.clip_grad_norm(slopes, config.max_grad_norm)
+    if not math.isfinite(cast(float, norm.item())):
+        raise SvmError(
+            "The gradient is no number any more: go on from the last saving with --resume, and with --config and a "
+            "lower optimizer.learning_rate."
+        )
+    optimizer.learning_rate = config.learning_rate * fraction
+    optimizer.update(learner, slopes)
+    mx.eval(learner.parameters(), optimizer.state, norm)
+    crew.moved()
+    return Updated(losses, cast(float, norm.item()))
 
 
 @dataclass(frozen=True)

@@ -25,3 +25,22 @@ class Chunk:
     frames: npt.NDArray[np.uint8]
     times: tuple[float, ...]
     skipped: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ClipInfo:
+    """A clip or feed at a glance.
+
+    Attributes:
+        duration: seconds; None for a live feed.
+        width: of the upright picture, in pixels.
+        height: of the upright picture, in pixels.
+        frame_rate: frames a second as the stream states or FFmpeg guesses it; only timestamps tell the truth.
+        codec: FFmpeg's name of the coding, as ``h264``.
+    """
+
+    duration: float | None
+    width: int
+    height: int
+    frame_rate: float
+    codec: str

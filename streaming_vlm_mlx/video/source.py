@@ -1,31 +1,11 @@
 """Where chunks come from: the face that every source wears, and the door to them."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from os import PathLike, fspath
 from types import TracebackType
 from typing import Protocol, Self
 
-from streaming_vlm_mlx.video.chunk import Chunk
-
-
-@dataclass(frozen=True, slots=True)
-class ClipInfo:
-    """A clip or feed at a glance.
-
-    Attributes:
-        duration: seconds; None for a live feed.
-        width: of the upright picture, in pixels.
-        height: of the upright picture, in pixels.
-        frame_rate: frames a second as the stream states or FFmpeg guesses it; only timestamps tell the truth.
-        codec: FFmpeg's name of the coding, as ``h264``.
-    """
-
-    duration: float | None
-    width: int
-    height: int
-    frame_rate: float
-    codec: str
+from streaming_vlm_mlx.video.chunk import Chunk, ClipInfo
 
 
 class Source(Protocol):
@@ -87,7 +67,7 @@ def open_video(name: str | PathLike[str], fps: float = 2.0) -> Source:
         SvmError: it is absent, damaged, no video, or can not be reached; or `fps` is no whole number above 0.
     """
     # PyAV takes a while to import, which a command that opens nothing need not wait for.
-    from streaming_vlm_mlx.video.file import VideoFile
+    from streaming_vlm_mlx.video.video_file import VideoFile
 
     return VideoFile(fspath(name), fps)
 
@@ -98,7 +78,7 @@ def probe(name: str | PathLike[str]) -> ClipInfo:
     Raises:
         SvmError: as `open_video`.
     """
-    from streaming_vlm_mlx.video.reader import FrameReader
+    from streaming_vlm_mlx.video.pyav_reader import FrameReader
 
     reader = FrameReader(fspath(name))
     reader.close()

@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
+from streaming_vlm_mlx.data.annotations import open_sources
 from streaming_vlm_mlx.data.convert import ConvertJob, convert
-from streaming_vlm_mlx.data.record_file import RecordFile
-from streaming_vlm_mlx.data.sources import open_sources
+from streaming_vlm_mlx.data.records import RecordFile
 from tests.data.making import write_clip
 
 

@@ -10,13 +10,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from streaming_vlm_mlx.config import PixelConfig
-from streaming_vlm_mlx.data.batches import Batch, BatchConfig, Batches, Position
-from streaming_vlm_mlx.data.loading import FrameJob, PixelValues
-from streaming_vlm_mlx.data.record import StreamingRecord, Turn
-from streaming_vlm_mlx.data.record_file import RecordFile
-from streaming_vlm_mlx.data.samples import SampleBuilder, SampleConfig
-from streaming_vlm_mlx.data.windows import Windows
-from streaming_vlm_mlx.data.workers import FramePool
+from streaming_vlm_mlx.data.collator import Batch, BatchConfig, Batches, Position
+from streaming_vlm_mlx.data.dataset import SampleBuilder, SampleConfig, Windows
+from streaming_vlm_mlx.data.frame_workers import FrameJob, FramePool, PixelValues
+from streaming_vlm_mlx.data.records import RecordFile, StreamingRecord, Turn
 from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.text.tokenizer import Tokenizer
 

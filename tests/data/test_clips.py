@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from streaming_vlm_mlx.data import clips as clips_module
-from streaming_vlm_mlx.data.clips import ClipCache, measure
-from streaming_vlm_mlx.data.fields import BadSampleError
+from streaming_vlm_mlx.data import clip_metadata as clips_module
+from streaming_vlm_mlx.data.clip_metadata import ClipCache, measure
+from streaming_vlm_mlx.data.jsonl import BadSampleError
 from streaming_vlm_mlx.errors import SvmError
-from streaming_vlm_mlx.video.reader import FrameReader
+from streaming_vlm_mlx.video.pyav_reader import FrameReader
 from tests.data.making import write_clip
 
 

@@ -3,8 +3,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streaming_vlm_mlx.data.collate import collate, plan_rows
-from streaming_vlm_mlx.data.samples import Sample
+from streaming_vlm_mlx.data.collator import collate, plan_rows
+from streaming_vlm_mlx.data.dataset import Sample
 
 PAD = 9
 

@@ -1,4 +1,4 @@
-from streaming_vlm_mlx.data.complaints import limited
+from streaming_vlm_mlx.errors import limited
 
 
 def test_each_is_made_once_and_only_so_many() -> None:

@@ -8,11 +8,9 @@ from typing import Any
 import pytest
 
 from streaming_vlm_mlx.config import PixelConfig
-from streaming_vlm_mlx.data.convert import ConvertJob, convert
-from streaming_vlm_mlx.data.record_file import RecordFile
-from streaming_vlm_mlx.data.selection import Selection
-from streaming_vlm_mlx.data.sources import open_sources
-from streaming_vlm_mlx.data.summary import Summary
+from streaming_vlm_mlx.data.annotations import open_sources
+from streaming_vlm_mlx.data.convert import ConvertJob, Selection, Summary, convert
+from streaming_vlm_mlx.data.records import RecordFile
 from streaming_vlm_mlx.errors import SvmError
 from tests.data.making import conversation, write_annotations, write_clip
 

@@ -4,9 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from streaming_vlm_mlx.data.complaints import SHOWN
-from streaming_vlm_mlx.data.resumable import ResumableFile
-from streaming_vlm_mlx.errors import SvmError
+from streaming_vlm_mlx.data.resumable_file import ResumableFile
+from streaming_vlm_mlx.errors import SHOWN, SvmError
 from tests.data.making import conversation, write_annotations
 from tui.commands import convert
 

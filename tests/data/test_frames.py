@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streaming_vlm_mlx.config import PixelConfig
-from streaming_vlm_mlx.data.clips import measure
-from streaming_vlm_mlx.data.frames import count_seconds, read_frames
+from streaming_vlm_mlx.data.clip_metadata import measure
+from streaming_vlm_mlx.data.frame_workers import count_seconds, read_frames
 from streaming_vlm_mlx.errors import SvmError
 from tests.data.making import write_clip
 

@@ -2,8 +2,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streaming_vlm_mlx.data.annotations import Annotation, Question, Word
-from streaming_vlm_mlx.data.lmm import turns
+from streaming_vlm_mlx.data.annotations import Annotation, Question
+from streaming_vlm_mlx.data.record_builder import make_turns
+from streaming_vlm_mlx.data.transcripts import Word
 
 
 def annotation(words: list[Word], questions: list[Question] | None = None, start: float = 0.0) -> Annotation:
@@ -11,7 +12,7 @@ def annotation(words: list[Word], questions: list[Question] | None = None, start
 
 
 def said(made: Annotation, count: int) -> list[str]:
-    return [turn.assistant_text for turn in turns(made, count)]
+    return [turn.assistant_text for turn in make_turns(made, count)]
 
 
 def test_a_word_is_said_in_the_second_it_ends_in() -> None:
@@ -30,23 +31,23 @@ def test_a_word_waits_for_one_that_ends_later() -> None:
 
 
 def test_times_have_one_decimal_and_a_space_from_the_second_on() -> None:
-    texts = [turn.user_text for turn in turns(annotation([], start=1.25), 3)]
+    texts = [turn.user_text for turn in make_turns(annotation([], start=1.25), 3)]
     assert texts == ["Time=1.2-2.2s", "Time=2.2-3.2s ", "Time=3.2-4.2s "]
 
 
 class TestQuestions:
     def test_in_the_first_second_and_later(self) -> None:
-        made = turns(annotation([(0, 1, "w")], [(0.0, 0.5, "Who?", "He."), (1.0, 2.0, "What?", "It.")]), 3)
+        made = make_turns(annotation([(0, 1, "w")], [(0.0, 0.5, "Who?", "He."), (1.0, 2.0, "What?", "It.")]), 3)
         assert [turn.user_text for turn in made] == ["Time=0.0-1.0sWho?", "Time=1.0-2.0s What?", "Time=2.0-3.0s "]
         assert [turn.assistant_text for turn in made] == ["He.\n w ...", "It.\n ...", "\n ..."]
         assert [(turn.question, turn.answer) for turn in made] == [("Who?", "He."), ("What?", "It."), ("", "")]
 
     def test_two_in_a_second_lose_all_that_follow(self) -> None:
-        made = turns(annotation([], [(0, 1, "1?", ""), (0, 1, "2?", ""), (1, 2, "3?", "")]), 3)
+        made = make_turns(annotation([], [(0, 1, "1?", ""), (0, 1, "2?", ""), (1, 2, "3?", "")]), 3)
         assert [turn.question for turn in made] == ["1?", "", ""]
 
     def test_one_before_the_stretch_loses_all_that_follow(self) -> None:
-        made = turns(annotation([], [(0, 5, "1?", ""), (6, 7, "2?", "")], start=5.0), 3)
+        made = make_turns(annotation([], [(0, 5, "1?", ""), (6, 7, "2?", "")], start=5.0), 3)
         assert [turn.question for turn in made] == ["", "", ""]
 
 
@@ -57,7 +58,7 @@ words = st.lists(st.tuples(st.floats(0, 12), st.floats(0, 1), st.sampled_from("a
 def test_every_word_in_time_is_said_once_in_order(raw: list[tuple[float, float, str]], count: int, start: int) -> None:
     stream = sorted((begin, begin + length, word) for begin, length, word in raw)
     stream.sort(key=lambda word: word[1])
-    made = turns(annotation(list(stream), start=float(start)), count)
+    made = make_turns(annotation(list(stream), start=float(start)), count)
     assert [word for turn in made for word in turn.commentary.split()] == [
         w for _, e, w in stream if e <= start + count
     ]
@@ -67,5 +68,5 @@ def test_every_word_in_time_is_said_once_in_order(raw: list[tuple[float, float, 
 
 @pytest.mark.parametrize("count", [0, 1, 5])
 def test_seconds_follow_one_another(count: int) -> None:
-    made = turns(annotation([], start=2.0), count)
+    made = make_turns(annotation([], start=2.0), count)
     assert [(turn.start, turn.end) for turn in made] == [(2.0 + n, 3.0 + n) for n in range(count)]

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from streaming_vlm_mlx.data import lmm_dataset
+from streaming_vlm_mlx.data.annotations import open_sources
 from streaming_vlm_mlx.data.convert import ConvertJob, convert
-from streaming_vlm_mlx.data.sources import open_sources
+from streaming_vlm_mlx.data.record_builder import find_lmm_dataset
 
 
 class LMMDataset:
@@ -52,9 +52,9 @@ def installed(monkeypatch: pytest.MonkeyPatch, expected: Any, shared: Path) -> N
 
 
 def test_it_is_found_only_where_it_is_installed(request: pytest.FixtureRequest) -> None:
-    assert lmm_dataset.find() is None
+    assert find_lmm_dataset() is None
     request.getfixturevalue("installed")
-    assert lmm_dataset.find() is LMMDataset
+    assert find_lmm_dataset() is LMMDataset
 
 
 @pytest.mark.usefixtures("installed")
@@ -69,7 +69,7 @@ def test_records_are_the_same_as_ours(
     sources = open_sources([shared / "lmm" / "games_with_seeks.jsonl"])
     ours, theirs, told = tmp_path / "ours.jsonl", tmp_path / "theirs.jsonl", list[str]()
     convert(ConvertJob(sources, ours, shared / "clips"))
-    job = ConvertJob(sources, theirs, shared / "clips", dataset_class=lmm_dataset.find())
+    job = ConvertJob(sources, theirs, shared / "clips", dataset_class=find_lmm_dataset())
     summary = convert(job, report=told.append)
     first, _, third = ours.read_text().splitlines()
     assert theirs.read_text().splitlines() == [first, third]

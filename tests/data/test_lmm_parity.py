@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from streaming_vlm_mlx.config import PixelConfig
-from streaming_vlm_mlx.data.clips import measure
-from streaming_vlm_mlx.data.frames import count_seconds, read_frames
-from streaming_vlm_mlx.data.record_file import RecordFile
-from streaming_vlm_mlx.data.samples import SampleBuilder, SampleConfig
-from streaming_vlm_mlx.text.layout import Layout
+from streaming_vlm_mlx.data.clip_metadata import measure
+from streaming_vlm_mlx.data.dataset import SampleBuilder, SampleConfig
+from streaming_vlm_mlx.data.frame_workers import count_seconds, read_frames
+from streaming_vlm_mlx.data.records import RecordFile
+from streaming_vlm_mlx.text.chat_template import Layout
 from streaming_vlm_mlx.text.tokenizer import Tokenizer
 
 PLAIN = SampleConfig(text_sink=0, text_sliding_window=0)

@@ -5,9 +5,8 @@ import numpy as np
 import pytest
 
 from streaming_vlm_mlx.config import PixelConfig
-from streaming_vlm_mlx.data import loading
-from streaming_vlm_mlx.data.loading import FrameJob, FrameLoader
-from streaming_vlm_mlx.data.workers import FramePool, FrameWorker
+from streaming_vlm_mlx.data import frame_workers as loading
+from streaming_vlm_mlx.data.frame_workers import FrameJob, FrameLoader, FramePool, FrameWorker
 from streaming_vlm_mlx.errors import SvmError
 
 PIXELS = PixelConfig(min_pixels=28 * 28)

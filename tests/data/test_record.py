@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streaming_vlm_mlx.data.fields import BadSampleError
-from streaming_vlm_mlx.data.record import VERSION, NewerRecordError, StreamingRecord, Turn
+from streaming_vlm_mlx.data.jsonl import BadSampleError
+from streaming_vlm_mlx.data.records import VERSION, NewerRecordError, StreamingRecord, Turn
 
 texts = st.text(st.characters(codec="utf-8"), max_size=20)
 times = st.floats(0, 1e6)

@@ -3,9 +3,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from streaming_vlm_mlx.data import record_file
-from streaming_vlm_mlx.data.record import StreamingRecord, Turn
-from streaming_vlm_mlx.data.record_file import RecordFile
+from streaming_vlm_mlx.data import records as record_file
+from streaming_vlm_mlx.data.records import RecordFile, StreamingRecord, Turn
 from streaming_vlm_mlx.errors import SvmError
 
 

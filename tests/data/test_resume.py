@@ -16,11 +16,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from streaming_vlm_mlx.data import convert as convert_module
-from streaming_vlm_mlx.data.convert import ConvertJob, convert
-from streaming_vlm_mlx.data.resumable import ResumableFile
-from streaming_vlm_mlx.data.selection import Selection
-from streaming_vlm_mlx.data.sources import open_sources
-from streaming_vlm_mlx.data.summary import Summary
+from streaming_vlm_mlx.data.annotations import open_sources
+from streaming_vlm_mlx.data.convert import ConvertJob, Selection, Summary, convert
+from streaming_vlm_mlx.data.resumable_file import ResumableFile
 from streaming_vlm_mlx.errors import SvmError
 from tests.data.making import conversation, write_annotations
 
@@ -115,7 +113,7 @@ PROGRAM = """
     import sys
     from pathlib import Path
     from streaming_vlm_mlx.data import convert
-    from streaming_vlm_mlx.data.sources import open_sources
+    from streaming_vlm_mlx.data.annotations import open_sources
 
     convert._CHECKPOINT = 50
     annotations, out, videos = map(Path, sys.argv[1:4])

@@ -11,9 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streaming_vlm_mlx.config import PixelConfig
-from streaming_vlm_mlx.data.record import StreamingRecord, Turn
-from streaming_vlm_mlx.data.record_file import RecordFile
-from streaming_vlm_mlx.data.samples import SampleBuilder, SampleConfig
+from streaming_vlm_mlx.data.dataset import SampleBuilder, SampleConfig
+from streaming_vlm_mlx.data.records import RecordFile, StreamingRecord, Turn
 from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.text.tokenizer import Tokenizer
 

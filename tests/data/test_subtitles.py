@@ -10,7 +10,7 @@ import webvtt
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streaming_vlm_mlx.data.subtitles import Cue, read_cues
+from streaming_vlm_mlx.data.transcripts import Cue, read_cues
 
 lines = st.text("abc dé&,.!?'0123456789", min_size=1, max_size=20).map(str.strip).filter(lambda line: bool(line))
 cues = st.lists(

@@ -5,9 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streaming_vlm_mlx.data.record import StreamingRecord, Turn
-from streaming_vlm_mlx.data.record_file import RecordFile
-from streaming_vlm_mlx.data.windows import Windows, cut
+from streaming_vlm_mlx.data.dataset import Windows, cut
+from streaming_vlm_mlx.data.records import RecordFile, StreamingRecord, Turn
 from streaming_vlm_mlx.errors import SvmError
 
 

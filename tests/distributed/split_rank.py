@@ -14,10 +14,10 @@ import mlx.core as mx
 import numpy as np
 
 from streaming_vlm_mlx.config import StreamConfig
-from streaming_vlm_mlx.distributed.ranks import join
+from streaming_vlm_mlx.distributed import join
 from streaming_vlm_mlx.errors import SvmError
-from streaming_vlm_mlx.stream.leading import follow
-from streaming_vlm_mlx.stream.load import from_folder
+from streaming_vlm_mlx.stream.distributed_runner import follow
+from streaming_vlm_mlx.stream.loader import from_folder
 from streaming_vlm_mlx.stream.session import Session
 from tests.distributed.streaming import play
 

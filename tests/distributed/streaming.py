@@ -5,7 +5,8 @@ import os
 import numpy as np
 import numpy.typing as npt
 
-from streaming_vlm_mlx.stream.session import Parts, Session
+from streaming_vlm_mlx.models.loading import Parts
+from streaming_vlm_mlx.stream.session import Session
 from tests.stream.streams import force, make_second
 
 

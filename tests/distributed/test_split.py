@@ -11,19 +11,18 @@ import numpy as np
 import pytest
 
 from streaming_vlm_mlx.config import ModelConfig, PixelConfig, QuantizationConfig, StreamConfig
-from streaming_vlm_mlx.distributed.split import check_splits
 from streaming_vlm_mlx.errors import SvmError
-from streaming_vlm_mlx.model.checkpoint import Checkpoint, save_checkpoint
-from streaming_vlm_mlx.model.tiny import seed_weights
-from streaming_vlm_mlx.model.vlm import VisionLanguageModel
-from streaming_vlm_mlx.stream.load import from_folder
+from streaming_vlm_mlx.models.loading import Checkpoint, save_checkpoint
+from streaming_vlm_mlx.models.presets import seed_weights
+from streaming_vlm_mlx.models.tensor_parallel import check_splits
+from streaming_vlm_mlx.models.vlm import VisionLanguageModel
+from streaming_vlm_mlx.stream.loader import from_folder
 from streaming_vlm_mlx.stream.session import Session
 from streaming_vlm_mlx.text.tokenizer import Tokenizer
-from streaming_vlm_mlx.text.vocabulary_build import preset
 from tests.data.making import write_clip
 from tests.distributed.machines import TOLD_WITHIN, Ended, run
 from tests.distributed.streaming import play
-from tests.small import small_config
+from tests.small import small_config, small_vocabulary
 from tui.cli import main
 
 RANK = str(Path(__file__).with_name("split_rank.py"))
@@ -42,7 +41,7 @@ def sizes(rows: int, quantization: QuantizationConfig | None = None) -> ModelCon
 
 def save(folder: Path, tokenizer: Tokenizer, bits: int | None) -> Path:
     """Save a model with biases that are not 0, in `bits` where its layers divide into groups."""
-    vocabulary = preset(tokenizer, 400)
+    vocabulary = small_vocabulary(tokenizer, 400)
     model = VisionLanguageModel(sizes(len(vocabulary)))
     seed_weights(model, 0)
     for number, layer in enumerate(model.model.layers):

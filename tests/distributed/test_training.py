@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from streaming_vlm_mlx.train.events import Evaluated
-from streaming_vlm_mlx.train.state import RunFolder
+from streaming_vlm_mlx.train.checkpointing import RunFolder
+from streaming_vlm_mlx.train.metrics import Evaluated
 from tests.distributed.machines import TOLD_WITHIN, Ended
 from tests.distributed.machines import run as run_ranks
 from tests.train.running import run, write_records

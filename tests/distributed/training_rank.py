@@ -13,10 +13,10 @@ backend.prepare()
 
 import mlx.core as mx
 
-from streaming_vlm_mlx.distributed.ranks import join
+from streaming_vlm_mlx.distributed import join
 from streaming_vlm_mlx.errors import SvmError
-from streaming_vlm_mlx.train.events import Evaluated, Event, Stepped
-from streaming_vlm_mlx.train.run import train
+from streaming_vlm_mlx.train.metrics import Evaluated, Event, Stepped
+from streaming_vlm_mlx.train.setup import train
 from tests.train.running import BASE, Heard
 
 

@@ -12,9 +12,8 @@ import pytest
 
 from streaming_vlm_mlx.data.annotations import Annotation
 from streaming_vlm_mlx.errors import SvmError
-from streaming_vlm_mlx.matches.seeds import TEST_SEEDS
 from streaming_vlm_mlx.matches.tennis.match import Tennis, TennisMatch
-from streaming_vlm_mlx.matches.truth import Truth, read_truth
+from streaming_vlm_mlx.matches.truth import TEST_SEEDS, Truth, read_truth
 from streaming_vlm_mlx.matches.writer import (
     ANNOTATIONS,
     INDEX,

@@ -5,13 +5,12 @@ from itertools import islice, pairwise
 import numpy as np
 import pytest
 
+from streaming_vlm_mlx.matches.figures import lab
 from streaming_vlm_mlx.matches.film import Pixels
-from streaming_vlm_mlx.matches.kits import lab
-from streaming_vlm_mlx.matches.tennis.board import board_state
-from streaming_vlm_mlx.matches.tennis.clock import speed
-from streaming_vlm_mlx.matches.tennis.events import events
 from streaming_vlm_mlx.matches.tennis.match import TennisMatch
 from streaming_vlm_mlx.matches.tennis.rules import Score
+from streaming_vlm_mlx.matches.tennis.scoreboard import board_state, speed
+from streaming_vlm_mlx.matches.tennis.script import events
 from streaming_vlm_mlx.matches.truth import Truth
 
 SEEDS = (0, 3, 19)

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from streaming_vlm_mlx.matches.flight import position
-from streaming_vlm_mlx.matches.seeds import stream
 from streaming_vlm_mlx.matches.tennis.court import (
     HALF_LENGTH,
     NET_CENTRE,
@@ -17,12 +16,11 @@ from streaming_vlm_mlx.matches.tennis.court import (
     in_service_box,
     net_height,
 )
-from streaming_vlm_mlx.matches.tennis.direct import Director
-from streaming_vlm_mlx.matches.tennis.events import events
+from streaming_vlm_mlx.matches.tennis.director import Director
 from streaming_vlm_mlx.matches.tennis.match import TennisMatch
-from streaming_vlm_mlx.matches.tennis.rules import Score, after_point, point_texts
-from streaming_vlm_mlx.matches.tennis.script import PointScore, Script
-from streaming_vlm_mlx.matches.tennis.start import Opening, late_score, random_score
+from streaming_vlm_mlx.matches.tennis.rules import Opening, Score, after_point, late_score, point_texts, random_score
+from streaming_vlm_mlx.matches.tennis.script import PointScore, Script, events
+from streaming_vlm_mlx.matches.truth import stream
 
 SEEDS = range(40)
 

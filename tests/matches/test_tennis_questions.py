@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from streaming_vlm_mlx.data.annotations import Annotation
-from streaming_vlm_mlx.data.lmm import turns
+from streaming_vlm_mlx.data.record_builder import make_turns
 from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.matches.tennis.match import Tennis, TennisMatch
 from streaming_vlm_mlx.matches.tennis.questions import ASKED, questions
@@ -77,7 +77,7 @@ def test_one_question_falls_in_each_stretch_and_becomes_a_turn(every: float, tru
         assert len(asked) == int(60 // every)
         assert np.all(np.diff(np.floor(starts)) >= 1)
         words = tuple((w.start, w.end, w.text) for w in truth.words)
-        made = turns(Annotation("a.mp4", 0.0, 60.0, words, asked), 60)
+        made = make_turns(Annotation("a.mp4", 0.0, 60.0, words, asked), 60)
         assert [(t.question, t.answer) for t in made if t.question] == [(q, a) for *_, q, a in asked]
         assert asked == questions(truth, every)
 

@@ -3,14 +3,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streaming_vlm_mlx.matches.tennis.rules import (
-    Score,
-    after_point,
-    call_after,
-    call_points,
-    ends_change,
-    point_texts,
-)
+from streaming_vlm_mlx.matches.tennis.rules import Score, after_point, call_after, call_points, ends_change, point_texts
 
 NAMES = ("red", "blue")
 # ITF rule 6: a set is won by two games from six on, or by the tie-break.

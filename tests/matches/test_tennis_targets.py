@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from streaming_vlm_mlx.data.record import StreamingRecord, Turn
+from streaming_vlm_mlx.data.records import StreamingRecord, Turn
 from streaming_vlm_mlx.errors import SvmError
-from streaming_vlm_mlx.matches.kits import KITS
+from streaming_vlm_mlx.matches.figures import KITS
 from streaming_vlm_mlx.matches.tennis.match import Tennis, TennisMatch
 from streaming_vlm_mlx.matches.tennis.rules import POINT_WORDS
-from streaming_vlm_mlx.matches.tennis.targets import (
+from streaming_vlm_mlx.matches.tennis.vision_targets import (
     COLUMNS,
     EVERYWHERE,
     MOMENTS,
@@ -26,7 +26,7 @@ from streaming_vlm_mlx.matches.tennis.targets import (
 from streaming_vlm_mlx.matches.truth import Truth
 from streaming_vlm_mlx.matches.writer import make_matches
 from streaming_vlm_mlx.train.config import HeadConfig
-from streaming_vlm_mlx.train.targets import TargetReader
+from streaming_vlm_mlx.train.vision_heads import TargetReader
 
 SEEDS = (11, 12, 13)
 SECONDS = 40.0

@@ -2,11 +2,10 @@ from collections.abc import Iterator
 
 import pytest
 
+from streaming_vlm_mlx.models.loading import Parts
 from streaming_vlm_mlx.stream.engine import Engine
-from streaming_vlm_mlx.stream.session import Parts
 from streaming_vlm_mlx.text.tokenizer import Tokenizer
-from streaming_vlm_mlx.text.vocabulary import CompactVocabulary
-from streaming_vlm_mlx.text.vocabulary_build import build, count_ids
+from streaming_vlm_mlx.text.vocabulary import CompactVocabulary, build, count_ids
 from tests.stream.engines import CONFIG, Script, engine_threads, make_loader
 from tests.stream.streams import make_parts
 

@@ -9,9 +9,9 @@ from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, It
 import numpy as np
 
 from streaming_vlm_mlx.config import PixelConfig, SamplingConfig, StreamConfig
+from streaming_vlm_mlx.models.loading import Parts
 from streaming_vlm_mlx.stream.engine import Engine, Loader
 from streaming_vlm_mlx.stream.events import Event, Loading, SecondDone, SpanMap, SpanView
-from streaming_vlm_mlx.stream.session import Parts
 from streaming_vlm_mlx.text.tokenizer import Tokenizer
 from streaming_vlm_mlx.text.vocabulary import CompactVocabulary, Ids
 from streaming_vlm_mlx.video.chunk import Chunk

@@ -8,12 +8,13 @@ import numpy as np
 import numpy.typing as npt
 
 from streaming_vlm_mlx.config import SamplingConfig, Style
+from streaming_vlm_mlx.models.loading import Parts
 from streaming_vlm_mlx.stream.events import SpanMap, TextPiece
-from streaming_vlm_mlx.stream.session import Parts, Second, Session, Spoken
-from streaming_vlm_mlx.text.layout import Layout
+from streaming_vlm_mlx.stream.session import Second, Session, Spoken
+from streaming_vlm_mlx.text.chat_template import Layout
 from streaming_vlm_mlx.text.tokenizer import Tokenizer
 from streaming_vlm_mlx.text.vocabulary import Vocabulary
-from streaming_vlm_mlx.video.pixels import Patches
+from streaming_vlm_mlx.video.image_processor import Patches
 from tests.small import small_config, small_model
 
 Grid = tuple[int, int, int]

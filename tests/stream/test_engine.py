@@ -9,15 +9,7 @@ import pytest
 
 from streaming_vlm_mlx.config import SamplingConfig
 from streaming_vlm_mlx.stream.engine import Engine
-from streaming_vlm_mlx.stream.events import (
-    Event,
-    Loading,
-    Ready,
-    SecondDone,
-    SecondStarted,
-    SpanMap,
-    TextPiece,
-)
+from streaming_vlm_mlx.stream.events import Event, Loading, Ready, SecondDone, SecondStarted, SpanMap, TextPiece
 from streaming_vlm_mlx.text.tokenizer import Tokenizer
 from streaming_vlm_mlx.video.chunk import Chunk
 from tests.stream.engines import (

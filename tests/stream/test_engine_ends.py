@@ -8,15 +8,9 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from streaming_vlm_mlx.errors import SvmError
+from streaming_vlm_mlx.models.loading import Parts
 from streaming_vlm_mlx.stream.engine import Engine
-from streaming_vlm_mlx.stream.events import (
-    Failed,
-    Loading,
-    SecondDone,
-    SpanMap,
-    TextPiece,
-)
-from streaming_vlm_mlx.stream.session import Parts
+from streaming_vlm_mlx.stream.events import Failed, Loading, SecondDone, SpanMap, TextPiece
 from streaming_vlm_mlx.text.tokenizer import Tokenizer
 from streaming_vlm_mlx.video.chunk import Chunk
 from tests.stream.engines import (

@@ -15,8 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streaming_vlm_mlx.config import StreamConfig
+from streaming_vlm_mlx.models.loading import Parts
 from streaming_vlm_mlx.stream.events import SpanMap
-from streaming_vlm_mlx.stream.session import Parts, Second, Session
+from streaming_vlm_mlx.stream.session import Second, Session
 from streaming_vlm_mlx.text.tokenizer import Tokenizer
 from streaming_vlm_mlx.text.vocabulary import CompactVocabulary
 from tests.stream.streams import Forced, Grid, force, make_parts, make_second, speak

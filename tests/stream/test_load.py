@@ -9,12 +9,12 @@ import pytest
 
 from streaming_vlm_mlx.config import PixelConfig, SamplingConfig, StreamConfig
 from streaming_vlm_mlx.errors import SvmError
-from streaming_vlm_mlx.model.checkpoint import Checkpoint, save_checkpoint
-from streaming_vlm_mlx.model.tiny import TinyStreamingDecoder
+from streaming_vlm_mlx.models.loading import Checkpoint, Parts, lay_out_for_decode, save_checkpoint
+from streaming_vlm_mlx.models.presets import TinyStreamingDecoder
 from streaming_vlm_mlx.stream.engine import Engine
 from streaming_vlm_mlx.stream.events import Failed, Loading, Ready
-from streaming_vlm_mlx.stream.load import from_folder, lay_out_for_decode, random_parts
-from streaming_vlm_mlx.stream.session import Parts, Session
+from streaming_vlm_mlx.stream.loader import from_folder, random_parts
+from streaming_vlm_mlx.stream.session import Session
 from streaming_vlm_mlx.text.vocabulary import CompactVocabulary, FullVocabulary
 from tests.small import small_config
 from tests.stream.engines import done_texts, gather, make_chunks

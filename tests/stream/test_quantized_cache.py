@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 
 from streaming_vlm_mlx.config import ModelConfig, Positions, StreamConfig, TextConfig
 from streaming_vlm_mlx.errors import SvmError
-from streaming_vlm_mlx.model.rope import MRope
-from streaming_vlm_mlx.stream.cache import STEP, KVCache
-from streaming_vlm_mlx.stream.session import Parts, Session
-from streaming_vlm_mlx.text.layout import Layout
+from streaming_vlm_mlx.models.loading import Parts
+from streaming_vlm_mlx.models.rope import MRope
+from streaming_vlm_mlx.stream.kv_cache import STEP, KVCache
+from streaming_vlm_mlx.stream.session import Session
+from streaming_vlm_mlx.text.chat_template import Layout
 from streaming_vlm_mlx.text.tokenizer import Tokenizer
 from streaming_vlm_mlx.text.vocabulary import CompactVocabulary
 from tests.small import small_config, small_model

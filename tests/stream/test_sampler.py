@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streaming_vlm_mlx.config import SamplingConfig
-from streaming_vlm_mlx.stream.sampler import Sampler, hold_silence, keep_top_p, penalise
+from streaming_vlm_mlx.stream.sampling import Sampler, hold_silence, keep_top_p, penalise
 
 ROWS = 30
 SILENCE = 4

@@ -8,8 +8,9 @@ import numpy.typing as npt
 import pytest
 
 from streaming_vlm_mlx.config import StreamConfig
-from streaming_vlm_mlx.stream.session import Parts, Session
-from streaming_vlm_mlx.text.scratchpad import SCRATCH_TOKENS
+from streaming_vlm_mlx.models.loading import Parts
+from streaming_vlm_mlx.stream.session import Session
+from streaming_vlm_mlx.text.detokenizer import SCRATCH_TOKENS
 from streaming_vlm_mlx.text.tokenizer import Tokenizer
 from streaming_vlm_mlx.text.vocabulary import CompactVocabulary, Vocabulary
 from tests.stream.streams import GREEDY, make_parts, make_second, speak

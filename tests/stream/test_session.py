@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from streaming_vlm_mlx.config import Mode, SamplingConfig, StreamConfig
+from streaming_vlm_mlx.models.loading import Parts
 from streaming_vlm_mlx.stream.events import SpanMap, TextPiece
-from streaming_vlm_mlx.stream.session import Parts, Session, Spoken
+from streaming_vlm_mlx.stream.session import Session, Spoken
 from streaming_vlm_mlx.text.tokenizer import Tokenizer
 from streaming_vlm_mlx.text.vocabulary import CompactVocabulary
 from tests.stream.oracle import Oracle

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from streaming_vlm_mlx.config import StreamConfig
 from streaming_vlm_mlx.stream import spans as sp
 from streaming_vlm_mlx.stream.events import SpanView
-from streaming_vlm_mlx.text.layout import Layout
+from streaming_vlm_mlx.text.chat_template import Layout
 from tests.stream.oracle import Oracle
 
 LAYOUT = Layout(system=(7, 8))

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from streaming_vlm_mlx.text.layout import CommentaryCleaner, Layout, clean_commentary, layout_ids
+from streaming_vlm_mlx.text.chat_template import Layout, layout_ids
+from streaming_vlm_mlx.text.detokenizer import CommentaryCleaner, clean_commentary
 
 CASES = ["append", "balanced", "full_attention", "recompute", "text_longer", "vision_longer"]
 

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
 from streaming_vlm_mlx.errors import SvmError
-from streaming_vlm_mlx.text.special import SpecialIds
-from streaming_vlm_mlx.text.tokenizer import SHIPPED, StreamDecoder, Tokenizer, tokenizer_file
+from streaming_vlm_mlx.text.detokenizer import StreamDecoder
+from streaming_vlm_mlx.text.tokenizer import SHIPPED, SpecialIds, Tokenizer, tokenizer_file
 
 ASSIGNED = st.characters(exclude_categories=["Cs", "Cn"])
 IDS = st.lists(st.integers(0, 255) | st.integers(0, 152063), max_size=25)

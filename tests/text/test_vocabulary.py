@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streaming_vlm_mlx.errors import SvmError
-from streaming_vlm_mlx.text.layout import Layout, layout_ids
-from streaming_vlm_mlx.text.vocabulary import CompactVocabulary, FullVocabulary
-from streaming_vlm_mlx.text.vocabulary_build import build, count_ids, preset
+from streaming_vlm_mlx.text.chat_template import Layout, layout_ids
+from streaming_vlm_mlx.text.vocabulary import CompactVocabulary, FullVocabulary, build, count_ids
+from tests.small import small_vocabulary
 
 ASSIGNED = st.characters(exclude_categories=["Cs", "Cn"])
 CORPUS = ["and he cuts inside, it's a shot!", "the keeper parries the volley", "the crowd is on its feet"] * 3
@@ -18,7 +18,7 @@ CORPUS = ["and he cuts inside, it's a shot!", "the keeper parries the volley", "
 @pytest.fixture(scope="module", params=["preset", "corpus", "smallest"])
 def vocabulary(request, tokenizer):
     if request.param == "preset":
-        return preset(tokenizer, 2000)
+        return small_vocabulary(tokenizer, 2000)
     if request.param == "corpus":
         return build(tokenizer, count_ids(tokenizer, CORPUS), 400)
     return CompactVocabulary(tokenizer.byte_ids(), tokenizer)
@@ -55,7 +55,7 @@ def test_an_absent_token_becomes_its_largest_pieces(tokenizer):
 
 
 def test_the_turns_of_a_stream_are_not_split(tokenizer):
-    small = preset(tokenizer, 320)
+    small = small_vocabulary(tokenizer, 320)
     layout = Layout.of(tokenizer, "training")
     turns = [*layout.head_open, *layout.user_open, *layout.video(3), *layout.turn_close, *layout.assistant_open()]
     turns += tokenizer.encode(layout.time(59.0, 60.0)) + tokenizer.encode(layout.commentary(""))
@@ -71,7 +71,7 @@ def test_the_most_used_ids_get_the_rows(tokenizer):
 
 
 def test_a_preset_is_the_first_ranks(tokenizer):
-    ids = preset(tokenizer, 4096).ids
+    ids = small_vocabulary(tokenizer, 4096).ids
     required = {*tokenizer.byte_ids(), *layout_ids(tokenizer)}
     ranks = [i for i in ids.tolist() if i not in required]
     assert len(ids) == 4096
@@ -86,7 +86,7 @@ def test_extra_ids_get_a_row(tokenizer):
 @pytest.mark.parametrize("size", [0, 256, 151666])
 def test_an_impossible_size_names_the_possible_ones(tokenizer, size):
     with pytest.raises(SvmError, match=rf"of {size} rows is not possible; choose \d+ to 151665"):
-        preset(tokenizer, size)
+        small_vocabulary(tokenizer, size)
 
 
 def test_a_saved_vocabulary_is_the_same(vocabulary, tokenizer, tmp_path):
@@ -115,7 +115,7 @@ def test_the_digest_follows_the_rows(tokenizer):
 )
 def test_a_damaged_file_is_named(tokenizer, tmp_path, change, message):
     path = tmp_path / "vocabulary.json"
-    preset(tokenizer, 320).save(path)
+    small_vocabulary(tokenizer, 320).save(path)
     content = json.loads(path.read_text())
     change(content)
     path.write_text(json.dumps(content))

@@ -5,9 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from streaming_vlm_mlx.config import StreamConfig
-from streaming_vlm_mlx.data.batches import Batch, Position
-from streaming_vlm_mlx.data.collate import collate
-from streaming_vlm_mlx.data.samples import IGNORED, Sample
+from streaming_vlm_mlx.data.collator import Batch, Position, collate
+from streaming_vlm_mlx.data.dataset import IGNORED, Sample
 from streaming_vlm_mlx.stream.spans import Span, join_ids, new_span, positions
 
 VIDEO, PAD, ROWS = 490, 0, 500

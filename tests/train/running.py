@@ -8,11 +8,11 @@ from typing import Any
 
 import mlx.core as mx
 
-from streaming_vlm_mlx.data.record import StreamingRecord, Turn
+from streaming_vlm_mlx.data.records import StreamingRecord, Turn
+from streaming_vlm_mlx.train.checkpointing import Progress
 from streaming_vlm_mlx.train.config import TrainConfig
-from streaming_vlm_mlx.train.events import Event, Stepped
-from streaming_vlm_mlx.train.run import train
-from streaming_vlm_mlx.train.state import Progress
+from streaming_vlm_mlx.train.metrics import Event, Stepped
+from streaming_vlm_mlx.train.setup import train
 from streaming_vlm_mlx.train.trainer import Watch
 from tests.data.making import write_clip
 from tests.small import small_config

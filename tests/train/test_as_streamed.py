@@ -9,20 +9,20 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from streaming_vlm_mlx.data.loading import FrameJob, FrameLoader
-from streaming_vlm_mlx.data.record import StreamingRecord, Turn
-from streaming_vlm_mlx.data.samples import Sample
-from streaming_vlm_mlx.model.checkpoint import Checkpoint
-from streaming_vlm_mlx.stream.session import Parts, Second, Session
-from streaming_vlm_mlx.text.layout import Layout
-from streaming_vlm_mlx.train.beginning import begin, make_builder, make_windows, open_records
+from streaming_vlm_mlx.data.dataset import Sample
+from streaming_vlm_mlx.data.frame_workers import FrameJob, FrameLoader
+from streaming_vlm_mlx.data.records import StreamingRecord, Turn
+from streaming_vlm_mlx.models.loading import Checkpoint, Parts
+from streaming_vlm_mlx.stream.session import Second, Session
+from streaming_vlm_mlx.text.chat_template import Layout
 from streaming_vlm_mlx.train.config import TrainConfig
-from streaming_vlm_mlx.train.crew import Crew
-from streaming_vlm_mlx.train.feeding import Feeder
 from streaming_vlm_mlx.train.gradients import Work
 from streaming_vlm_mlx.train.loss import TEXT, Learner, Weights
-from streaming_vlm_mlx.train.targets import TargetReader
-from streaming_vlm_mlx.video.pixels import patchify
+from streaming_vlm_mlx.train.setup import begin, make_builder, make_windows, open_records
+from streaming_vlm_mlx.train.trainer import Feeder
+from streaming_vlm_mlx.train.vision_heads import TargetReader
+from streaming_vlm_mlx.train.workers import Crew
+from streaming_vlm_mlx.video.image_processor import patchify
 from streaming_vlm_mlx.video.source import open_video
 from tests.train.batching import make_batch
 from tests.train.running import BASE, write_records

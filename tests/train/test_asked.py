@@ -4,9 +4,9 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from streaming_vlm_mlx.model.decoder import Asked, StreamingDecoder
-from streaming_vlm_mlx.model.functions import attend
-from streaming_vlm_mlx.model.tiny import seed_weights
+from streaming_vlm_mlx.models.attention import attend
+from streaming_vlm_mlx.models.language import Asked, StreamingDecoder
+from streaming_vlm_mlx.models.presets import seed_weights
 from tests.small import small_config
 
 N = 20

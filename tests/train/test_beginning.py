@@ -6,9 +6,9 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from streaming_vlm_mlx.data.record_file import RecordFile
-from streaming_vlm_mlx.data.samples import SampleBuilder
-from streaming_vlm_mlx.train.beginning import begin, make_builder, make_stream, make_windows, open_records
+from streaming_vlm_mlx.data.dataset import SampleBuilder
+from streaming_vlm_mlx.data.records import RecordFile
+from streaming_vlm_mlx.train.setup import begin, make_builder, make_stream, make_windows, open_records
 from tests.train.running import BASE, write_records
 
 

@@ -9,17 +9,16 @@ import numpy as np
 import pytest
 from mlx.utils import tree_flatten, tree_map
 
-from streaming_vlm_mlx.data.batches import Batch
+from streaming_vlm_mlx.data.collator import Batch
 from streaming_vlm_mlx.errors import SvmError
-from streaming_vlm_mlx.model.vlm import VisionLanguageModel
+from streaming_vlm_mlx.models.vlm import VisionLanguageModel
 from streaming_vlm_mlx.text.tokenizer import Tokenizer
 from streaming_vlm_mlx.text.vocabulary import FullVocabulary
-from streaming_vlm_mlx.train.crew import Crew, hired
-from streaming_vlm_mlx.train.gradients import Work
-from streaming_vlm_mlx.train.jobs import Blueprint
+from streaming_vlm_mlx.train.gradients import Blueprint, Work
 from streaming_vlm_mlx.train.loss import TEXT, Learner, Weights
-from streaming_vlm_mlx.train.optimizer import freeze
-from streaming_vlm_mlx.train.shards import Shard, make_shards
+from streaming_vlm_mlx.train.microbatch import Shard, make_shards
+from streaming_vlm_mlx.train.optim import freeze
+from streaming_vlm_mlx.train.workers import Crew, hired
 from tests.small import small_config, small_model
 from tests.train.batching import ROWS, VIDEO, make_batch, make_sample
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from streaming_vlm_mlx.data import loading
+from streaming_vlm_mlx.data import frame_workers as loading
 from streaming_vlm_mlx.errors import SvmError
 from tests.train.running import run, write_records
 

@@ -5,8 +5,7 @@ from typing import Any
 import pytest
 
 from streaming_vlm_mlx.errors import SvmError
-from streaming_vlm_mlx.train.events import Evaluated, Note, Stepped
-from streaming_vlm_mlx.train.metrics import MetricsFile, plot_losses, read_metrics
+from streaming_vlm_mlx.train.metrics import Evaluated, MetricsFile, Note, Stepped, plot_losses, read_metrics
 
 
 def step(number: int, **losses: float) -> Stepped:

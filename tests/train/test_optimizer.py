@@ -7,9 +7,9 @@ import pytest
 from mlx.utils import tree_flatten
 
 from streaming_vlm_mlx.errors import SvmError
-from streaming_vlm_mlx.model.vlm import VisionLanguageModel
+from streaming_vlm_mlx.models.vlm import VisionLanguageModel
 from streaming_vlm_mlx.train.config import OptimizerConfig
-from streaming_vlm_mlx.train.optimizer import freeze, make_optimizer
+from streaming_vlm_mlx.train.optim import freeze, make_optimizer
 from tests.small import small_config, small_model
 
 CONFIG = OptimizerConfig(learning_rate=0.02, betas=(0.8, 0.9), eps=1e-6, weight_decay=0.3)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from streaming_vlm_mlx.measure.scores import plain_words, word_error_rate
+from streaming_vlm_mlx.eval.text_metrics import plain_words, word_error_rate
 from tests.train.running import BASE
 from tui.cli import main
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from streaming_vlm_mlx.errors import SvmError
-from streaming_vlm_mlx.train.events import Began, Note
-from streaming_vlm_mlx.train.state import RunFolder, read_progress
+from streaming_vlm_mlx.train.checkpointing import RunFolder, read_progress
+from streaming_vlm_mlx.train.metrics import Began, Note
 from tests.train.running import run, write_records
 
 CHANGES = ("rename", "replace", "link", "unlink", "rmdir", "mkdir")

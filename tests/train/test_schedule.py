@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streaming_vlm_mlx.errors import SvmError
-from streaming_vlm_mlx.train.schedule import ScheduleConfig, rate_fraction
+from streaming_vlm_mlx.train.config import ScheduleConfig
+from streaming_vlm_mlx.train.optim import rate_fraction
 
 configs = st.integers(1, 500).flatmap(
     lambda steps: st.builds(

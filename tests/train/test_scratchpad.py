@@ -7,14 +7,13 @@ import numpy as np
 import pytest
 
 from streaming_vlm_mlx.config import StreamConfig
-from streaming_vlm_mlx.data.batches import Batch, Position
-from streaming_vlm_mlx.data.collate import collate
-from streaming_vlm_mlx.data.record import StreamingRecord, Turn
-from streaming_vlm_mlx.data.samples import ALWAYS, Sample, SampleBuilder, SampleConfig
-from streaming_vlm_mlx.model.functions import Causal, attend
+from streaming_vlm_mlx.data.collator import Batch, Position, collate
+from streaming_vlm_mlx.data.dataset import ALWAYS, Sample, SampleBuilder, SampleConfig
+from streaming_vlm_mlx.data.records import StreamingRecord, Turn
+from streaming_vlm_mlx.models.attention import Causal, attend
 from streaming_vlm_mlx.text.tokenizer import Tokenizer
 from streaming_vlm_mlx.text.vocabulary import FullVocabulary
-from streaming_vlm_mlx.train.shards import make_shards
+from streaming_vlm_mlx.train.microbatch import make_shards
 
 ASKED = "What do you see?"
 PIXELS = StreamConfig().pixels

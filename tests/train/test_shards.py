@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streaming_vlm_mlx.text.vocabulary import FullVocabulary
-from streaming_vlm_mlx.train.shards import ask, join_grids, make_shards
+from streaming_vlm_mlx.train.microbatch import ask, join_grids, make_shards
 from tests.train.batching import ROWS, VIDEO, make_batch, make_sample
 
 labels = st.lists(st.lists(st.booleans(), min_size=9, max_size=9), min_size=1, max_size=4)

@@ -4,9 +4,9 @@ import pytest
 import yaml
 
 from streaming_vlm_mlx.config import PixelConfig
+from streaming_vlm_mlx.config_io import read_config
 from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.train.config import HeadConfig, TrainConfig
-from streaming_vlm_mlx.train.config_file import read_train_config
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs" / "train").glob("*.yaml"))
 
@@ -14,12 +14,12 @@ CONFIGS = sorted((Path(__file__).parents[2] / "configs" / "train").glob("*.yaml"
 def read(tmp_path: Path, text: str) -> TrainConfig:
     path = tmp_path / "run.yaml"
     path.write_text(text, encoding="utf-8")
-    return read_train_config(path)
+    return read_config(path, TrainConfig)
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
 def test_the_examples_are_read(path: Path) -> None:
-    config = read_train_config(path)
+    config = read_config(path, TrainConfig)
     assert config != TrainConfig()
     assert path.read_text(encoding="utf-8").startswith("# Use ")
     assert TrainConfig.from_dict(yaml.safe_load(yaml.safe_dump(config.to_dict()))) == config
@@ -137,7 +137,7 @@ def test_what_overrides_a_merged_value_is_what_counts(tmp_path: Path) -> None:
 
 def test_an_absent_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(SvmError, match=r"absent\.yaml can not be read"):
-        read_train_config(tmp_path / "absent.yaml")
+        read_config(tmp_path / "absent.yaml", TrainConfig)
 
 
 def test_the_stream_keeps_what_was_learnt_in() -> None:

@@ -11,10 +11,9 @@ import pytest
 
 from streaming_vlm_mlx.config import StreamConfig
 from streaming_vlm_mlx.errors import SvmError
-from streaming_vlm_mlx.locate import read_stream_config
-from streaming_vlm_mlx.model.checkpoint import load_checkpoint
-from streaming_vlm_mlx.train.events import Began, Evaluated, Note, Saved
-from streaming_vlm_mlx.train.metrics import read_metrics
+from streaming_vlm_mlx.hub import read_stream_config
+from streaming_vlm_mlx.models.loading import load_checkpoint
+from streaming_vlm_mlx.train.metrics import Began, Evaluated, Note, Saved, read_metrics
 from tests.train.running import BASE, run, write_records
 
 HEADS = {"heads": [{"name": "grey", "kind": "picture", "classes": 3}]}

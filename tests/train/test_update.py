@@ -7,12 +7,12 @@ import pytest
 from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.text.vocabulary import FullVocabulary
 from streaming_vlm_mlx.train.config import OptimizerConfig
-from streaming_vlm_mlx.train.crew import Crew
 from streaming_vlm_mlx.train.gradients import Work
 from streaming_vlm_mlx.train.loss import Learner, Weights
-from streaming_vlm_mlx.train.optimizer import make_optimizer
-from streaming_vlm_mlx.train.shards import make_shards
-from streaming_vlm_mlx.train.update import Updated, update
+from streaming_vlm_mlx.train.microbatch import make_shards
+from streaming_vlm_mlx.train.optim import make_optimizer
+from streaming_vlm_mlx.train.trainer import Updated, update
+from streaming_vlm_mlx.train.workers import Crew
 from tests.small import small_config, small_model
 from tests.train.batching import ROWS, VIDEO, make_batch, make_sample
 

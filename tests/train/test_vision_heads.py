@@ -11,18 +11,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streaming_vlm_mlx.data.record import StreamingRecord, Turn
+from streaming_vlm_mlx.data.records import StreamingRecord, Turn
 from streaming_vlm_mlx.errors import SvmError
-from streaming_vlm_mlx.model.tiny import seed_weights
+from streaming_vlm_mlx.models.presets import seed_weights
 from streaming_vlm_mlx.text.vocabulary import FullVocabulary
 from streaming_vlm_mlx.train.config import HeadConfig
-from streaming_vlm_mlx.train.crew import Crew
-from streaming_vlm_mlx.train.feeding import Feeder
 from streaming_vlm_mlx.train.gradients import Work
-from streaming_vlm_mlx.train.heads import VisionHeads
 from streaming_vlm_mlx.train.loss import Learner, Weights
-from streaming_vlm_mlx.train.shards import make_shards
-from streaming_vlm_mlx.train.targets import TargetReader
+from streaming_vlm_mlx.train.microbatch import make_shards
+from streaming_vlm_mlx.train.trainer import Feeder
+from streaming_vlm_mlx.train.vision_heads import TargetReader, VisionHeads
+from streaming_vlm_mlx.train.workers import Crew
 from tests.small import small_config, small_model
 from tests.train.batching import ROWS, VIDEO, make_batch, make_sample
 

@@ -9,11 +9,10 @@ import numpy as np
 import pytest
 
 from streaming_vlm_mlx.errors import SvmError
-from streaming_vlm_mlx.video.decoder import Decoder
-from streaming_vlm_mlx.video.describe import clip_pace
-from streaming_vlm_mlx.video.opening import Opened
-from streaming_vlm_mlx.video.sampling import LONGEST_STEP
+from streaming_vlm_mlx.video.container import Opened
+from streaming_vlm_mlx.video.pyav_reader import Decoder, clip_pace
 from streaming_vlm_mlx.video.source import open_video
+from streaming_vlm_mlx.video.timestamps import LONGEST_STEP
 from tests.video.clips import damage, make_clip, numbers, read, times
 
 MILLISECOND = Fraction(1, 1000)
@@ -24,7 +23,7 @@ FASTSTART = {"container_options": {"movflags": "faststart"}}
 
 def test_a_last_frame_of_damaged_length_ends_in_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = make_clip(tmp_path / "clip.mp4")
-    monkeypatch.setattr("streaming_vlm_mlx.video.sampling.Pace.length", lambda pace, ticks: 1e9)
+    monkeypatch.setattr("streaming_vlm_mlx.video.timestamps.Pace.length", lambda pace, ticks: 1e9)
     with open_video(path) as source:
         *_, last = itertools.islice(source.chunks(), 100)
     assert last.end == pytest.approx(89 / 30 + LONGEST_STEP + 3.0)

@@ -8,9 +8,9 @@ import av
 import pytest
 
 from streaming_vlm_mlx.errors import SvmError
-from streaming_vlm_mlx.video import decoder
-from streaming_vlm_mlx.video.decoder import MAX_FAILURES, Decoder
-from streaming_vlm_mlx.video.opening import Opened
+from streaming_vlm_mlx.video import pyav_reader as decoder
+from streaming_vlm_mlx.video.container import Opened
+from streaming_vlm_mlx.video.pyav_reader import MAX_FAILURES, Decoder
 from tests.video.clips import make_clip
 
 FAILURES: dict[str, Callable[[], Exception]] = {

@@ -68,7 +68,7 @@ def test_what_can_not_be_reached_is_named(name: str) -> None:
 
 
 def test_a_device_of_another_system_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("streaming_vlm_mlx.video.opening.DEVICES", ("betamax",))
+    monkeypatch.setattr("streaming_vlm_mlx.video.container.DEVICES", ("betamax",))
     assert "no betamax devices on this machine" in complaint("betamax:0")
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from streaming_vlm_mlx.errors import SvmError
-from streaming_vlm_mlx.video.picture import Developer
+from streaming_vlm_mlx.video.frame_converter import Developer
 from streaming_vlm_mlx.video.source import probe
 from tests.video.clips import grey, make_clip, numbers, read
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from streaming_vlm_mlx.config import PixelConfig
 from streaming_vlm_mlx.errors import SvmError
-from streaming_vlm_mlx.video.pixels import patchify, resize_frames, smart_resize, to_patches
+from streaming_vlm_mlx.video.image_processor import patchify, resize_frames, smart_resize, to_patches
 from tests.modules import load_module
 
 CONFIG = PixelConfig()

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streaming_vlm_mlx.video.sampling import HELD_BACK, Cursor, Pace, Timed, Timeline
+from streaming_vlm_mlx.video.timestamps import HELD_BACK, Cursor, Pace, Timed, Timeline
 
 MILLISECOND = Fraction(1, 1000)
 

@@ -75,7 +75,7 @@ def test_seeking_does_not_read_the_clip_from_its_beginning(
     tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clip = CLIPS[name](tmp_path)
-    monkeypatch.delattr("streaming_vlm_mlx.video.decoder.Decoder.rewind")
+    monkeypatch.delattr("streaming_vlm_mlx.video.pyav_reader.Decoder.rewind")
     with open_video(clip) as source:
         assert next(source.chunks(5.3)).start == 5.3
 

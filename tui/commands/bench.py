@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from streaming_vlm_mlx.backend import Backend
-    from streaming_vlm_mlx.measure.bench import BenchConfig, BenchSecond
+    from streaming_vlm_mlx.eval.bench import BenchConfig, BenchSecond
 
 HELP = "Run a model of given sizes, with seeded random weights, over moving frames, and time every second."
 MODES = ("full", "window", "recompute", "streaming")
@@ -32,7 +32,7 @@ def run(args: argparse.Namespace) -> int:
 
     machine = backend.prepare()
     from streaming_vlm_mlx.atomic import write_text
-    from streaming_vlm_mlx.measure.bench import read_bench_config
+    from streaming_vlm_mlx.eval.bench import read_bench_config
 
     config = read_bench_config(args.config)
     modes = MODES if args.mode == "all" else (args.mode,)
@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
         content = described[0] if len(described) == 1 else {"runs": described}
         write_text(args.json, json.dumps(content, indent=1) + "\n")
     if args.plot:
-        from streaming_vlm_mlx.measure.plots import plot_bench
+        from streaming_vlm_mlx.eval.bench import plot_bench
 
         plot_bench(runs, args.plot)
     return 0
@@ -53,7 +53,7 @@ def _measure(config: "BenchConfig", mode: Any, seconds: int, machine: "Backend")
     from rich.console import Console
     from rich.progress import track
 
-    from streaming_vlm_mlx.measure.bench import run_bench
+    from streaming_vlm_mlx.eval.bench import run_bench
 
     console = Console(stderr=True)
     work = run_bench(config, mode, seconds, machine.dtype)
@@ -66,8 +66,8 @@ def describe(config: "BenchConfig", machine: "Backend", mode: str, seconds: "Seq
     import os
     import platform
 
-    from streaming_vlm_mlx.measure.memory import machine_memory
-    from streaming_vlm_mlx.versions import installed_versions
+    from streaming_vlm_mlx.backend import installed_versions
+    from streaming_vlm_mlx.memory import machine_memory
 
     return {
         "mode": mode,

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any
 from streaming_vlm_mlx.errors import SvmError
 
 if TYPE_CHECKING:
-    from streaming_vlm_mlx.data.convert import ConvertJob, Progress
-    from streaming_vlm_mlx.data.selection import Selection
+    from streaming_vlm_mlx.data.convert import ConvertJob, Progress, Selection
 
 HELP = (
     "Make records (one JSON line each) of StreamingVLM's or LiveCC's annotation files, or of clips with a transcript: "
@@ -77,8 +76,8 @@ def _shard(text: str) -> tuple[int, int]:
 
 def run(args: argparse.Namespace) -> int:
     """Convert; print what was made."""
-    from streaming_vlm_mlx.data.complaints import limited
     from streaming_vlm_mlx.data.convert import convert
+    from streaming_vlm_mlx.errors import limited
 
     job = _job(args)
     with _shown_progress() as (progress, say):
@@ -95,11 +94,11 @@ def run(args: argparse.Namespace) -> int:
 
 def _job(args: argparse.Namespace) -> "ConvertJob":
     from streaming_vlm_mlx.config import PixelConfig
-    from streaming_vlm_mlx.data import lmm_dataset
+    from streaming_vlm_mlx.data.annotations import open_sources
     from streaming_vlm_mlx.data.convert import ConvertJob
-    from streaming_vlm_mlx.data.sources import open_sources
+    from streaming_vlm_mlx.data.record_builder import find_lmm_dataset
 
-    dataset_class = lmm_dataset.find() if args.via == "lmm" else None
+    dataset_class = find_lmm_dataset() if args.via == "lmm" else None
     if args.via == "lmm" and dataset_class is None:
         print("StreamingVLM's package can not be imported; our own reader gives the same records.", file=sys.stderr)
     return ConvertJob(
@@ -113,7 +112,7 @@ def _job(args: argparse.Namespace) -> "ConvertJob":
 
 
 def _selection(args: argparse.Namespace) -> "Selection":
-    from streaming_vlm_mlx.data.selection import Selection
+    from streaming_vlm_mlx.data.convert import Selection
 
     names = ("games", "max_samples", "every", "min_words", "split", "held_out")
     return Selection(shard=args.shard[0], shards=args.shard[1], **{name: getattr(args, name) for name in names})

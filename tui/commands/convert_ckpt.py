@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from streaming_vlm_mlx.checkpoints.convert import Progress
-    from streaming_vlm_mlx.checkpoints.plan import Conversion
+    from streaming_vlm_mlx.models.convert import Conversion, Progress
 
 HELP = (
     "Make a checkpoint smaller ('svm-tui convert-ckpt Qwen/Qwen2.5-VL-7B-Instruct small --bits 4'), or, without "
@@ -45,15 +44,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Convert; print what was made."""
     from streaming_vlm_mlx import backend
-    from streaming_vlm_mlx.locate import locate
+    from streaming_vlm_mlx.hub import locate
 
     backend.prepare()
-    from streaming_vlm_mlx.checkpoints import check
-    from streaming_vlm_mlx.checkpoints.convert import convert
-    from streaming_vlm_mlx.checkpoints.plan import Conversion, make_plan
+    from streaming_vlm_mlx.models.convert import Conversion, convert, make_plan
+    from streaming_vlm_mlx.models.verify import needs_torch
 
     if args.check and args.bits is None:
-        check.needs_torch()
+        needs_torch()
     job = Conversion(
         locate(args.source), args.out, args.bits, args.group_size, args.dtype, args.keep_vision, args.keep_sensitive
     )
@@ -74,16 +72,16 @@ def _check(job: "Conversion") -> str:
     Raises:
         SvmError: it is not what transformers makes of it.
     """
-    from streaming_vlm_mlx.checkpoints import check
     from streaming_vlm_mlx.errors import SvmError
+    from streaming_vlm_mlx.models.verify import check_against_source, check_against_transformers
 
     if job.bits is not None:
-        found = check.check_against_source(job.source, job.out)
+        found = check_against_source(job.source, job.out)
         return (
             f"check: the likeliest id is the source's at {found.agreement:.0%} of places; logits within "
             f"{found.error:.2g} of it, where they spread by {found.spread:.2g}"
         )
-    found = check.check_against_transformers(job.out)
+    found = check_against_transformers(job.out)
     if not found.same:
         raise SvmError(f"{job.out}: logits are off by {found.error:.2g} from transformers'; do not use it.")
     return f"check: logits within {found.error:.1e} of transformers'"

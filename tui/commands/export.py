@@ -19,8 +19,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Write the file."""
-    from streaming_vlm_mlx.export.journal import load_session
-    from streaming_vlm_mlx.export.writing import find_format, write
+    from streaming_vlm_mlx.sessions.journal import load_session
+    from streaming_vlm_mlx.sessions.subtitles import find_format, write
 
     if args.out.suffix.lower() == MP4:
         _write_clip(args)
@@ -32,8 +32,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _write_clip(args: argparse.Namespace) -> None:
-    from streaming_vlm_mlx.export.journal import load_session
-    from streaming_vlm_mlx.export.mp4 import write_mp4
+    from streaming_vlm_mlx.sessions.journal import load_session
+    from streaming_vlm_mlx.sessions.mp4 import write_mp4
     from tui.commands.replay import find_clip
 
     record = load_session(args.session)

@@ -21,8 +21,8 @@ def run(args: argparse.Namespace) -> int:
     from streaming_vlm_mlx import backend
 
     backend.prepare()
-    from streaming_vlm_mlx.adapters.fusing import fuse_checkpoint
-    from streaming_vlm_mlx.locate import locate
+    from streaming_vlm_mlx.hub import locate
+    from streaming_vlm_mlx.models.adapters import fuse_checkpoint
 
     fuse_checkpoint(locate(args.ckpt), args.adapter, args.out)
     print(args.out)

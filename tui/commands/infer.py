@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.shipped import SAMPLE, notice
-from tui.keeping import check_writable, new_record, refuge
-from tui.setup import add_model_arguments, followed, make_engine, settle
+from tui.commands.options import add_model_arguments, followed, make_engine, settle
+from tui.session_paths import check_writable, new_record, refuge
 
 if TYPE_CHECKING:
-    from streaming_vlm_mlx.export.session import SessionRecord
+    from streaming_vlm_mlx.sessions.record import SessionRecord
     from streaming_vlm_mlx.stream.engine import Engine
     from streaming_vlm_mlx.stream.events import Event, SecondDone
     from streaming_vlm_mlx.video.source import Source
@@ -42,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Speak about the clip; what was said is written even when the run breaks off."""
-    from streaming_vlm_mlx.export.writing import find_format
+    from streaming_vlm_mlx.sessions.subtitles import find_format
     from streaming_vlm_mlx.video.source import open_video
 
     if args.out:
@@ -75,7 +75,7 @@ def fill_in(args: argparse.Namespace) -> argparse.Namespace:
     """
     said: dict[str, Any] = {"start": 0.0}
     if args.clip.endswith(".jsonl"):
-        from streaming_vlm_mlx.data.record_file import RecordFile
+        from streaming_vlm_mlx.data.records import RecordFile
 
         records = RecordFile.open(Path(args.clip))
         if not 0 <= args.record < len(records):
@@ -126,7 +126,7 @@ class Keeper:
         return replace(self._record, failure=str(error) or type(error).__name__)
 
     def _write(self) -> None:
-        from streaming_vlm_mlx.export.writing import write
+        from streaming_vlm_mlx.sessions.subtitles import write
 
         if self._path is None:
             return
@@ -154,13 +154,13 @@ async def _listen(engine: "Engine", source: "Source", args: argparse.Namespace, 
 
 
 def _as_json(done: "SecondDone") -> str:
-    from streaming_vlm_mlx.export.session import SpokenSecond
+    from streaming_vlm_mlx.sessions.record import SpokenSecond
 
     return json.dumps(SpokenSecond.of(done).to_dict(), ensure_ascii=False) + "\n"
 
 
 def _as_line(done: "SecondDone") -> str:
-    from streaming_vlm_mlx.export.subtitles import clock, tidy
+    from streaming_vlm_mlx.sessions.subtitles import clock, tidy
 
     return f"{clock(round(done.start * 1000))[:-4]}  {' '.join(tidy(done.text).split())}\n" if done.text else ""
 

@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
     from rich.progress import track
 
     from streaming_vlm_mlx.matches.tennis.match import Tennis
-    from streaming_vlm_mlx.matches.tennis.start import late_score, random_score
+    from streaming_vlm_mlx.matches.tennis.rules import late_score, random_score
     from streaming_vlm_mlx.matches.writer import make_matches
 
     seeds = range(args.seed, args.seed + args.count)

@@ -9,18 +9,17 @@ from typing import TYPE_CHECKING, NoReturn
 
 from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.shipped import SAMPLE, notice
-from tui import haste
-from tui.folders import state_folder
-from tui.keeping import new_record, stems
-from tui.player import PACES
-from tui.settings import FILE, fill_in
-from tui.setup import add_model_arguments, make_engine, settle
+from tui.commands.options import add_model_arguments, make_engine, settle
+from tui.commands.player_settings import FILE, fill_in
+from tui.player import gc_tuning as haste
+from tui.player.playhead import PACES
+from tui.session_paths import new_record, state_folder, stems
 
 if TYPE_CHECKING:
     from streaming_vlm_mlx.config import StreamConfig
-    from tui.conductor import Commentator
-    from tui.program import Note, Program
-    from tui.transcript import Timed
+    from tui.player.controller import Commentator
+    from tui.player.spec import Note, Program
+    from tui.player.transcript import Timed
 
 # How a clip is shown when nobody says otherwise.
 VIEW = {"pace": "live", "start": 0.0, "loop": False, "picture": True, "theme": "floodlight"}
@@ -73,8 +72,8 @@ def run(args: argparse.Namespace) -> int:
 
 def watch(program: "Program", theme: str) -> NoReturn:
     """Show `program`, save its session, print where it is, and end the process."""
-    from tui.app import PlayerApp
-    from tui.threads import leave
+    from tui.player.app import PlayerApp
+    from tui.player.threads import leave
 
     # The model's thread needs the interpreter at each token; by default the screen may keep it for ten times as long.
     sys.setswitchinterval(SWITCH)
@@ -112,9 +111,9 @@ def check_terminal(there: bool, term: str, instead: str) -> None:
 
 def _program(args: argparse.Namespace, config: "StreamConfig", folder: Path) -> "Program":
     from streaming_vlm_mlx.video.source import open_video
-    from tui.clip import ClipSeconds, Stills
-    from tui.program import Program
-    from tui.session_log import ENDINGS
+    from tui.player.clip import ClipSeconds, Stills
+    from tui.player.session_log import ENDINGS
+    from tui.player.spec import Program
 
     source = open_video(args.clip, config.fps)
     if source.duration is not None and not 0 <= args.start < source.duration:
@@ -151,7 +150,7 @@ def read_clip_truth(named: Path | None, clip: str, duration: float | None, note:
     Raises:
         SvmError: it can not be read.
     """
-    from tui.truth import complain, find_truth, read_truth
+    from tui.player.truth import complain, find_truth, read_truth
 
     path = named or find_truth(clip)
     if path is None:

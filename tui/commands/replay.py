@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from streaming_vlm_mlx.errors import SvmError
-from tui import haste
 from tui.commands.play import (
     VIEW,
     add_options,
@@ -19,11 +18,12 @@ from tui.commands.play import (
     settings_file,
     watch,
 )
-from tui.settings import fill_in
+from tui.commands.player_settings import fill_in
+from tui.player import gc_tuning as haste
 
 if TYPE_CHECKING:
-    from streaming_vlm_mlx.export.session import SessionRecord
-    from tui.program import Program
+    from streaming_vlm_mlx.sessions.record import SessionRecord
+    from tui.player.spec import Program
 
 HELP = "Play a session again (a .json that was saved, or the .jsonl journal of one that was killed), without a model."
 
@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Play the session."""
-    from streaming_vlm_mlx.export.journal import load_session
+    from streaming_vlm_mlx.sessions.journal import load_session
 
     record = load_session(args.session)
     if not record.seconds:
@@ -58,9 +58,9 @@ def find_clip(record: "SessionRecord", session: Path, named: str | None) -> str 
 
 def _program(args: argparse.Namespace, record: "SessionRecord") -> "Program":
     from streaming_vlm_mlx.video.source import probe
-    from tui.clip import BlankSeconds, Stills
-    from tui.program import Program
-    from tui.replayer import Replayer, recorded_name
+    from tui.player.clip import BlankSeconds, Stills
+    from tui.player.replayer import Replayer, recorded_name
+    from tui.player.spec import Program
 
     clip = find_clip(record, args.session, args.clip)
     if args.clip and clip is None:

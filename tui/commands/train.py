@@ -16,8 +16,8 @@ from streaming_vlm_mlx.errors import SvmError
 
 if TYPE_CHECKING:
     from streaming_vlm_mlx.backend import Backend
+    from streaming_vlm_mlx.train.checkpointing import Progress
     from streaming_vlm_mlx.train.config import TrainConfig
-    from streaming_vlm_mlx.train.state import Progress
 
 HELP = (
     "Train a model on records, from nothing or from a checkpoint: "
@@ -53,10 +53,10 @@ def run(args: argparse.Namespace) -> int:
     if args.out is None:
         raise SvmError("say where the run shall go: --out runs/first.")
     config = _config(args)
-    from streaming_vlm_mlx.distributed.ranks import count_neighbours, join
-    from streaming_vlm_mlx.train.run import train
+    from streaming_vlm_mlx.distributed import count_neighbours, join
+    from streaming_vlm_mlx.train.setup import train
     from streaming_vlm_mlx.train.trainer import Watch
-    from tui.training import watching
+    from tui.train_progress import watching
 
     ranks, cores = join(os.environ), max(1, _cores(machine) // count_neighbours(os.environ))
     with _stopping() as stop, watching(ranks.rank) as watcher:
@@ -94,8 +94,9 @@ def _cores(machine: "Backend") -> int:
 
 def _config(args: argparse.Namespace) -> "TrainConfig":
     """Return the settings of --config, or of the run to go on with, under the other options."""
-    from streaming_vlm_mlx.train.config_file import read_train_config
-    from streaming_vlm_mlx.train.state import RunFolder
+    from streaming_vlm_mlx.config_io import read_config
+    from streaming_vlm_mlx.train.checkpointing import RunFolder
+    from streaming_vlm_mlx.train.config import TrainConfig
 
     path = args.config
     if path is None and args.resume:
@@ -109,7 +110,7 @@ def _config(args: argparse.Namespace) -> "TrainConfig":
         named["evaluation"] = {"records": args.evaluation}
     if args.ckpt:
         named["start"] = {"checkpoint": args.ckpt}
-    config = read_train_config(path)
+    config = read_config(path, TrainConfig)
     if args.lora is not None:
         named["lora"] = {"rank": args.lora}
     if args.steps is not None:
@@ -153,10 +154,11 @@ def _how_to_go_on(out: Path, progress: "Progress") -> str:
 def _benchmark(args: argparse.Namespace, machine: "Backend") -> int:
     from statistics import median
 
+    from streaming_vlm_mlx.config_io import read_config
     from streaming_vlm_mlx.train.benchmark import default_config, measure
-    from streaming_vlm_mlx.train.config_file import read_train_config
+    from streaming_vlm_mlx.train.config import TrainConfig
 
-    config = read_train_config(args.config) if args.config else default_config()
+    config = read_config(args.config, TrainConfig) if args.config else default_config()
     cores = _cores(machine)
     speeds = list(measure(config, machine.dtype, cores, BENCHMARK_ROUNDS, time.perf_counter))
     where = f"{machine.kind}, {cores} side by side" if machine.device == "cpu" else machine.kind

@@ -10,18 +10,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from streaming_vlm_mlx.errors import SvmError
-from tui.folders import cache_folder
-from tui.keeping import check_writable
-from tui.setup import add_model_arguments, make_engine, settle
+from tui.commands.options import add_model_arguments, make_engine, settle
+from tui.session_paths import cache_folder, check_writable
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from streaming_vlm_mlx.config import StreamConfig
+    from streaming_vlm_mlx.eval.report import Report, Row
+    from streaming_vlm_mlx.eval.runner import Case, Entry, Speaker
     from streaming_vlm_mlx.stream.events import Event
-    from streaming_vlm_mlx.validate.cases import Case, Entry
-    from streaming_vlm_mlx.validate.report import Report, Row
-    from streaming_vlm_mlx.validate.runs import Speaker
 
 HELP = (
     "Let a model comment on clips as a viewer would hear it, and measure what it says: against what happened, against "
@@ -57,7 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Measure, print a table and write what was asked for, also when the run breaks off."""
-    from streaming_vlm_mlx.validate.report import Report
+    from streaming_vlm_mlx.eval.report import Report
 
     config, folder = settle(_as_viewed(args))
     if args.json:
@@ -92,12 +90,12 @@ def _open(args: argparse.Namespace) -> "tuple[int, contextlib.AbstractContextMan
     Raises:
         SvmError: an option is off, or a file of records can not be read.
     """
-    from streaming_vlm_mlx.validate.cases import check_seeds, record_entries
+    from streaming_vlm_mlx.eval.runner import check_seeds, record_entries
 
     if args.records and args.ask is not None:
         raise SvmError("--ask goes with --matches: of records it is not known what could be asked.")
     if args.records:
-        from streaming_vlm_mlx.data.record_file import RecordFile
+        from streaming_vlm_mlx.data.records import RecordFile
 
         files = [RecordFile.open(path) for path in args.records]
         for line in (line for file in files for line in file.skipped):
@@ -117,8 +115,8 @@ def _open(args: argparse.Namespace) -> "tuple[int, contextlib.AbstractContextMan
 
 @contextlib.contextmanager
 def _filmed(folder: Path, sport: Any, seeds: range, args: argparse.Namespace) -> "Iterator[Iterator[Entry]]":
+    from streaming_vlm_mlx.eval.runner import match_entry
     from streaming_vlm_mlx.matches.writer import make_matches
-    from streaming_vlm_mlx.validate.cases import match_entry
 
     made = make_matches(folder, sport, seeds, args.seconds, args.workers)
     # Closing lets films under way end, and lists what was filmed.
@@ -129,7 +127,7 @@ def _filmed(folder: Path, sport: Any, seeds: range, args: argparse.Namespace) ->
 def _measure_all(
     speaker: "Speaker", config: "StreamConfig", entries: "Iterator[Entry]", report: "Report", tell: Tell
 ) -> None:
-    from streaming_vlm_mlx.validate.runs import load
+    from streaming_vlm_mlx.eval.runner import load
 
     tell(0.0, "loading")
     load(speaker, lambda _: None)
@@ -148,8 +146,8 @@ def _tell_part(tell: Tell, number: int, part: float, what: str) -> None:
 
 
 def _measure(speaker: "Speaker", config: "StreamConfig", entry: "Entry", tell: Tell) -> "Row":
-    from streaming_vlm_mlx.validate.report import Row
-    from streaming_vlm_mlx.validate.runs import run_case
+    from streaming_vlm_mlx.eval.report import Row
+    from streaming_vlm_mlx.eval.runner import run_case
 
     case = entry.read()
     seen = run_case(speaker, config, case, _shower(case, lambda part: tell(part / 2, entry.name)))
@@ -185,7 +183,7 @@ def _progress(total: int) -> Iterator[Tell]:
 
 
 def _about(args: argparse.Namespace, config: "StreamConfig") -> dict[str, Any]:
-    from streaming_vlm_mlx.versions import installed_versions
+    from streaming_vlm_mlx.backend import installed_versions
 
     film = {"seconds": args.seconds, "fps": args.filmed_fps} if args.matches else None
     return {
@@ -218,7 +216,7 @@ def _print_tables(report: "Report", checkpoint: str) -> None:
 
 
 def _tables(report: "Report", checkpoint: str) -> "Iterator[Table]":
-    from streaming_vlm_mlx.validate.measures import FIGURES
+    from streaming_vlm_mlx.eval.measures import FIGURES
 
     seen = report.figures()
     grey = seen["blanked"]

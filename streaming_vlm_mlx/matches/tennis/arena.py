@@ -8,10 +8,8 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 from streaming_vlm_mlx.matches.camera import HEIGHT, WIDTH, Camera
-from streaming_vlm_mlx.matches.kits import Rgb
-from streaming_vlm_mlx.matches.people import HAIRS, SKINS, shaded
-from streaming_vlm_mlx.matches.tennis.court import DOUBLES, HALF_LENGTH, SERVICE, SINGLES, WALL_X, WALL_Y
-from streaming_vlm_mlx.matches.tennis.surfaces import Surface
+from streaming_vlm_mlx.matches.figures import HAIRS, SKINS, Rgb, shaded
+from streaming_vlm_mlx.matches.tennis.court import DOUBLES, HALF_LENGTH, SERVICE, SINGLES, WALL_X, WALL_Y, Surface
 
 # The plate is larger than the picture by a margin for pans, and finer for zooms; it is painted finer still.
 MARGIN_X, MARGIN_Y, DENSE, FINE = 56, 22, 1.15, 2

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from streaming_vlm_mlx.matches.kits import KITS
+from streaming_vlm_mlx.matches.figures import KITS
 from streaming_vlm_mlx.matches.tennis.rules import COUNT_WORDS, POINT_WORDS
 from streaming_vlm_mlx.matches.truth import Word
 

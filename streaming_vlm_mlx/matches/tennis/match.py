@@ -9,22 +9,19 @@ from PIL import Image
 from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.matches.camera import HEIGHT, WIDTH
 from streaming_vlm_mlx.matches.film import Grade, Grain, Pixels, random_grade, vignetted
-from streaming_vlm_mlx.matches.seeds import stream
 from streaming_vlm_mlx.matches.tennis.arena import paint_plates
-from streaming_vlm_mlx.matches.tennis.board import Bug, board_state, random_bug
-from streaming_vlm_mlx.matches.tennis.cast import random_cast
 from streaming_vlm_mlx.matches.tennis.commentary import commentary
-from streaming_vlm_mlx.matches.tennis.direct import Director
-from streaming_vlm_mlx.matches.tennis.events import events
-from streaming_vlm_mlx.matches.tennis.extras import Extras
-from streaming_vlm_mlx.matches.tennis.painter import Painter, grained
+from streaming_vlm_mlx.matches.tennis.court import SURFACES
+from streaming_vlm_mlx.matches.tennis.director import Director
+from streaming_vlm_mlx.matches.tennis.painter import Extras, Painter, grained
+from streaming_vlm_mlx.matches.tennis.players import random_cast
 from streaming_vlm_mlx.matches.tennis.questions import questions, sights
-from streaming_vlm_mlx.matches.tennis.script import Script
+from streaming_vlm_mlx.matches.tennis.rules import Opening, random_score
+from streaming_vlm_mlx.matches.tennis.scoreboard import Bug, board_state, random_bug
+from streaming_vlm_mlx.matches.tennis.script import Script, events
 from streaming_vlm_mlx.matches.tennis.stage import Stage, random_camera, staged
-from streaming_vlm_mlx.matches.tennis.start import Opening, random_score
-from streaming_vlm_mlx.matches.tennis.surfaces import SURFACES
-from streaming_vlm_mlx.matches.tennis.targets import Values, vision_targets
-from streaming_vlm_mlx.matches.truth import BoardState, Question, Truth, Word
+from streaming_vlm_mlx.matches.tennis.vision_targets import Values, vision_targets
+from streaming_vlm_mlx.matches.truth import BoardState, Question, Truth, Word, stream
 
 FPS = 25
 LEAST_FPS, MOST_FPS = 2, 60

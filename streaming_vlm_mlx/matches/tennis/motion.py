@@ -1,16 +1,117 @@
-"""One player from moment to moment: place, gait and pose."""
+"""What a player's body does at a moment: ready, running, striking, glad or sorry.
+
+Strokes are tables of keys: seconds from the moment when the racket meets the ball, then hand, racket and other hand.
+u counts towards the side on which the ball is met. The key at 0 is bent so that the racket meets the ball.
+"""
 
 from bisect import bisect_left
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from math import hypot, sin
 
 import numpy as np
 
-from streaming_vlm_mlx.matches.figures import Pose
+from streaming_vlm_mlx.matches.figures import LIFE, Pose
 from streaming_vlm_mlx.matches.flight import position
-from streaming_vlm_mlx.matches.tennis import poses
-from streaming_vlm_mlx.matches.tennis.point import PREPARE
+from streaming_vlm_mlx.matches.tennis.point import PREPARE, Shot
 from streaming_vlm_mlx.matches.tennis.script import Script, Span
+
+Key = tuple[float, float, float, float, float, float, float]  # seconds, hand u v, racket u v, off hand u v
+
+READY: Key = (0.0, 0.16, 1.0, 0.14, 0.5, -0.06, 1.02)
+FOREHAND: tuple[Key, ...] = (
+    (-0.75, *READY[1:]),
+    (-0.4, 0.6, 1.15, 0.38, 0.44, 0.2, 1.2),
+    (-0.15, 0.62, 0.8, 0.5, -0.28, 0.1, 1.15),
+    (0.0, 0.42, 1.0, 0.58, 0.06, -0.2, 1.1),
+    (0.18, -0.05, 1.35, -0.2, 0.55, -0.3, 1.2),
+    (0.4, -0.25, 1.4, -0.5, 0.1, -0.3, 1.1),
+    (0.75, *READY[1:]),
+)
+BACKHAND: tuple[Key, ...] = (
+    (-0.75, *READY[1:]),
+    (-0.4, 0.5, 1.15, 0.36, 0.46, 0.42, 1.2),
+    (-0.15, 0.5, 0.85, 0.5, -0.25, 0.42, 0.9),
+    (0.0, 0.4, 1.0, 0.58, 0.04, 0.3, 1.04),
+    (0.2, -0.02, 1.4, -0.25, 0.52, 0.02, 1.42),
+    (0.4, -0.2, 1.45, -0.48, 0.2, -0.12, 1.45),
+    (0.75, *READY[1:]),
+)
+VOLLEY: tuple[Key, ...] = (
+    (-0.5, *READY[1:]),
+    (-0.2, 0.42, 1.3, 0.3, 0.5, 0.0, 1.1),
+    (0.0, 0.45, 1.1, 0.5, 0.3, 0.0, 1.0),
+    (0.2, 0.25, 0.95, 0.55, 0.1, -0.1, 1.0),
+    (0.55, *READY[1:]),
+)
+SERVE: tuple[Key, ...] = (
+    (-1.1, 0.25, 0.95, 0.1, 0.5, -0.1, 0.95),
+    (-0.75, 0.3, 1.0, 0.3, 0.4, -0.08, 1.3),
+    (-0.45, 0.45, 1.3, 0.2, 0.55, -0.14, 2.0),
+    (-0.15, 0.32, 1.6, 0.1, -0.5, -0.2, 1.75),
+    (0.0, 0.2, 1.85, 0.08, 0.58, -0.25, 1.2),
+    (0.16, -0.1, 1.2, -0.25, -0.5, -0.3, 1.05),
+    (0.4, -0.3, 0.85, -0.4, -0.4, -0.3, 1.0),
+    (0.8, *READY[1:]),
+)
+KEYS = {"serve": SERVE, "smash": SERVE, "volley": VOLLEY, "forehand": FOREHAND, "backhand": BACKHAND}
+CHEER: Key = (0.0, 0.3, 2.0, 0.1, 0.56, -0.3, 1.55)
+DISMAY: Key = (0.0, 0.78, 1.3, 0.6, 0.06, -0.82, 1.3)
+RELAXED: Key = (0.0, 0.3, 0.86, 0.16, -0.5, -0.3, 0.86)
+BOUNCING: Key = (0.0, 0.3, 1.0, 0.24, 0.5, 0.44, 0.85)
+
+
+@dataclass(frozen=True, slots=True)
+class Contact:
+    """A stroke as a body sees it: where the ball is met, in metres of the figure, and on which side of the picture."""
+
+    shot: Shot
+    side: int
+    ball: tuple[float, float]
+
+
+def contact(shot: Shot, place: tuple[float, float]) -> Contact:
+    """Return the stroke of a player who stands at `place` when it is struck."""
+    du = shot.hit[0] - place[0]
+    return Contact(shot, 1 if du >= 0 else -1, (abs(du) / LIFE, shot.hit[2] / LIFE))
+
+
+def striking(stroke: Contact, time: float, hand: int) -> Pose | None:
+    """Return the pose of a stroke at `time`, None where it is not under way.
+
+    Args:
+        stroke: the stroke.
+        time: seconds.
+        hand: the shoulder of the racket's arm, 1 on the right in the picture.
+    """
+    kind = stroke.shot.stroke if stroke.shot.stroke in ("serve", "smash", "volley") else stroke.shot.wing
+    keys, t = KEYS[kind], time - stroke.shot.time
+    if not keys[0][0] <= t <= keys[-1][0]:
+        return None
+    table = np.array(keys)
+    met = int(np.argmin(np.abs(table[:, 0])))
+    table[met, 1:3] = np.array(stroke.ball) - table[met, 3:5] * 0.85
+    values = [float(np.interp(t, table[:, 0], table[:, i])) for i in range(1, 7)]
+    low = max(0.0, 0.9 - stroke.ball[1]) if abs(t) < 0.4 else 0.0
+    lean = stroke.side * (0.1 if kind in ("forehand", "backhand", "volley") else 0.02)
+    return replace(_posed(values, stroke.side, hand), lean=lean, crouch=min(1.0, 0.25 + low))
+
+
+def standing(key: Key, hand: int, crouch: float = 0.0, lift: float = 0.0) -> Pose:
+    """Return the pose of one `key` on the side of `hand`, the hand raised by `lift` metres."""
+    values = list(key[1:])
+    values[1] += lift
+    return replace(_posed(values, hand, hand), crouch=crouch)
+
+
+def lunging(side: int, hand: int) -> Pose:
+    """Return the pose of a player who stretches to `side` for a ball that is past them."""
+    return Pose((0.75 * side, 0.85), (-0.35 * side, 1.0), (0.55 * side, -0.1), hand, lean=0.25 * side, crouch=0.7)
+
+
+def _posed(values: list[float], side: int, hand: int) -> Pose:
+    u, v, ru, rv, ou, ov = values
+    return Pose((side * u, v), (side * ou, ov), (side * ru, rv), hand)
+
 
 STEP = 0.04
 STRIDE = 2.3  # radians of gait a metre
@@ -23,7 +124,7 @@ class Motion:
     def __init__(self, script: Script, player: int) -> None:
         self.track = script.players[player]
         self.left_handed = script.cast.skills[player].left_handed
-        self.strokes = [poses.contact(s, self.track.at(s.time)) for s in script.shots if s.player == player]
+        self.strokes = [contact(s, self.track.at(s.time)) for s in script.shots if s.player == player]
         self.lunges = _lunges(script, player)
         self.cheers = [s for s in script.cheers if s.who == player]
         self.dismays = [s for s in script.dismays if s.who == player]
@@ -57,21 +158,21 @@ class Motion:
             return stroke
         for lunge in self.lunges:
             if lunge.holds(time):
-                return poses.lunging(lunge.who, hand)
+                return lunging(lunge.who, hand)
         if _during(self.cheers, time):
-            return poses.standing(poses.CHEER, hand, lift=0.07 * sin(14 * time))
+            return standing(CHEER, hand, lift=0.07 * sin(14 * time))
         if _during(self.dismays, time):
-            return poses.standing(poses.DISMAY, hand, crouch=0.15)
+            return standing(DISMAY, hand, crouch=0.15)
         if _during(self.bouncing, time):
-            return poses.standing(poses.BOUNCING, hand, crouch=0.2, lift=0.06 * sin(11.4 * time))
+            return standing(BOUNCING, hand, crouch=0.2, lift=0.06 * sin(11.4 * time))
         if _during(self.alert, time):
-            return poses.standing(poses.READY, hand, crouch=0.45)
-        return poses.standing(poses.RELAXED, hand)
+            return standing(READY, hand, crouch=0.45)
+        return standing(RELAXED, hand)
 
     def _stroke(self, time: float, hand: int) -> Pose | None:
         i = bisect_left(self.strokes, time, key=lambda s: s.shot.time)
         for stroke in self.strokes[max(0, i - 1) : i + 1][::-1]:
-            pose = poses.striking(stroke, time, hand)
+            pose = striking(stroke, time, hand)
             if pose:
                 return pose
         return None

@@ -5,10 +5,9 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from streaming_vlm_mlx.matches.flight import Arc, Vec, cut, throw, tumble
+from streaming_vlm_mlx.matches.flight import Arc, Place, Track, Vec, cut, throw, tumble
 from streaming_vlm_mlx.matches.tennis import strokes
 from streaming_vlm_mlx.matches.tennis.court import HALF_LENGTH
-from streaming_vlm_mlx.matches.tennis.meeting import Flight, Meet, Receiver, best_meet, missed_by
 from streaming_vlm_mlx.matches.tennis.players import (
     HOME_DEPTH,
     NET_DEPTH,
@@ -19,7 +18,7 @@ from streaming_vlm_mlx.matches.tennis.players import (
     draw_intent,
     rally_chances,
 )
-from streaming_vlm_mlx.matches.tracks import Place, Track
+from streaming_vlm_mlx.matches.tennis.strokes import Flight, Meet, Receiver, best_meet, missed_by
 
 # A serve is struck this long after the toss, and after the server is ready with the ball.
 TOSS, PREPARE = 0.75, 2.75

@@ -5,11 +5,10 @@ from math import ceil, floor
 
 import numpy as np
 
-from streaming_vlm_mlx.matches.seeds import stream
 from streaming_vlm_mlx.matches.speech import sentence
 from streaming_vlm_mlx.matches.tennis import sight
 from streaming_vlm_mlx.matches.tennis.rules import COUNT_WORDS
-from streaming_vlm_mlx.matches.truth import Event, Question, Truth
+from streaming_vlm_mlx.matches.truth import Event, Question, Truth, stream
 
 # The moment of a second that answers are about: its last picture's, at two a second.
 MOMENT = 0.5

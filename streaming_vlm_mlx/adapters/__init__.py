@@ -1,1 +1,0 @@
-"""Small matrices beside a model's weights, which learn in their place."""

@@ -1,0 +1,320 @@
+"""Samples side by side or end to end: the arrays of a batch."""
+
+import itertools
+import math
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from streaming_vlm_mlx.config_io import FromDict
+from streaming_vlm_mlx.data.dataset import ALWAYS, IGNORED, Flags, Ids, Sample, SampleBuilder, Windows
+from streaming_vlm_mlx.data.frame_workers import FrameJob, FramePool, PixelValues
+from streaming_vlm_mlx.data.records import StreamingRecord
+from streaming_vlm_mlx.errors import SvmError
+
+NO_SAMPLE = -1
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """The tokens of a batch: `rows` rows of `length` places.
+
+    A row holds one sample, or several end to end; a token attends to those before it in its own sample only.
+
+    Attributes:
+        input_ids: int32 [rows, length], the padding id behind the last sample of a row.
+        labels: int32 [rows, length], the id to learn at its own place (not shifted), -100 elsewhere.
+        position_ids: int32 [3, rows, length], each sample's start at 0.
+        segments: int32 [rows, length], which sample of its row a token belongs to, -1 for padding.
+        video_grid_thw: int32 [videos, 3], patches of each second's video, row by row in the order of the tokens.
+        until: int32 [rows, length], the place of its row from which on a token is not seen any more; None where each is
+            seen by all behind it.
+        looked_until: int32 [rows, length], the same for tokens that only look, those not in `speaks`.
+        speaks: bool [rows, length].
+    """
+
+    input_ids: Ids
+    labels: Ids
+    position_ids: Ids
+    segments: Ids
+    video_grid_thw: Ids
+    until: Ids | None = None
+    looked_until: Ids | None = None
+    speaks: Flags | None = None
+
+
+def collate(rows: Sequence[Sequence[Sample]], pad_id: int, multiple: int = 1) -> Tokens:
+    """Lay `rows` of samples under one another, padded to the longest's length, or to the next `multiple` of tokens."""
+    longest = max(sum(len(sample) for sample in row) for row in rows)
+    shape = len(rows), -(-longest // multiple) * multiple
+    hides = any(sample.until is not None for row in rows for sample in row)
+    tokens = Tokens(
+        input_ids=np.full(shape, pad_id, np.int32),
+        labels=np.full(shape, IGNORED, np.int32),
+        position_ids=np.zeros((3, *shape), np.int32),
+        segments=np.full(shape, NO_SAMPLE, np.int32),
+        video_grid_thw=np.concatenate([sample.video_grid_thw for row in rows for sample in row]),
+        until=np.full(shape, ALWAYS, np.int32) if hides else None,
+        looked_until=np.full(shape, ALWAYS, np.int32) if hides else None,
+        speaks=np.ones(shape, np.bool_) if hides else None,
+    )
+    for number, row in enumerate(rows):
+        at = 0
+        for segment, sample in enumerate(row):
+            here = slice(at, at + len(sample))
+            tokens.input_ids[number, here] = sample.input_ids
+            tokens.labels[number, here] = sample.labels
+            tokens.position_ids[:, number, here] = sample.position_ids
+            tokens.segments[number, here] = segment
+            for ours, theirs in ((tokens.until, sample.until), (tokens.looked_until, sample.looked_until)):
+                if ours is not None and theirs is not None:
+                    ours[number, here] = np.where(theirs < ALWAYS, theirs + at, ALWAYS)
+            if tokens.speaks is not None and sample.speaks is not None:
+                tokens.speaks[number, here] = sample.speaks
+            at += len(sample)
+    return tokens
+
+
+def plan_rows(lengths: Sequence[int], row_tokens: int | None) -> list[list[int]]:
+    """Put samples of `lengths` tokens into rows, short rows first.
+
+    Args:
+        lengths: tokens of each sample.
+        row_tokens: None gives each sample a row of its own; else as many share a row as fit in so many tokens (best
+            fit, longest first), and a longer sample has a row of its own.
+
+    Returns:
+        the numbers of the samples in each row.
+    """
+    order = np.argsort(np.asarray(lengths), kind="stable")
+    if row_tokens is None:
+        return [[int(number)] for number in order]
+    rows: list[list[int]] = []
+    room: npt.NDArray[np.int64] = np.zeros(0, np.int64)
+    for number in reversed(order.tolist()):
+        fitting = np.flatnonzero(room >= lengths[number])
+        if len(fitting):
+            best = int(fitting[np.argmin(room[fitting])])
+            rows[best].append(number)
+            room[best] -= lengths[number]
+        else:
+            rows.append([number])
+            room = np.append(room, row_tokens - lengths[number])
+    return sorted(rows, key=lambda row: sum(lengths[number] for number in row))
+
+
+Numbers = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class BatchConfig(FromDict):
+    """How samples become batches.
+
+    Attributes:
+        batch_size: rows of a batch.
+        row_tokens: null pads each sample to its batch's longest; a number packs as many into a row as fit in it.
+        multiple: rows are padded to a multiple of so many tokens, which keeps the number of different shapes small.
+        pool: samples that are tokenised at a time, to be sorted by length among themselves.
+        shuffle: whether the order changes from epoch to epoch; false keeps that of the file, but for the sorting.
+        workers: processes that decode; 0 decodes in a thread.
+        cache_mb: megabytes of decoded frames that are kept.
+        prefetch: batches that are made ready while one is computed.
+    """
+
+    batch_size: int = 1
+    row_tokens: int | None = None
+    multiple: int = 1
+    pool: int = 128
+    shuffle: bool = True
+    workers: int = 1
+    cache_mb: float = 512.0
+    prefetch: int = 2
+
+    def check(self) -> None:
+        """Refuse sizes below the smallest that make sense.
+
+        Raises:
+            SvmError: names the first.
+        """
+        least = {"batch_size": 1, "multiple": 1, "pool": 1, "workers": 0, "cache_mb": 0, "prefetch": 0}
+        for name, value in least.items():
+            if getattr(self, name) < value:
+                raise SvmError(f"{name} is {getattr(self, name)}; it must be {value} or more.")
+        if self.row_tokens is not None and self.row_tokens < 1:
+            raise SvmError(f"row_tokens is {self.row_tokens}; it must be 1 or more, or null.")
+
+
+@dataclass(frozen=True)
+class Position(FromDict):
+    """A place between two batches: `batch` batches of this rank into pool `pool` of epoch `epoch`."""
+
+    epoch: int = 0
+    pool: int = 0
+    batch: int = 0
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one step of training takes.
+
+    Attributes:
+        tokens: the rows, see `collate.Tokens`.
+        pixel_values: float32 [patches, 1176], in the order of ``tokens.video_grid_thw``.
+        numbers: the windows in it, by number.
+        seconds: of video in it.
+        epoch: the epoch that it belongs to.
+        following: where to go on behind it.
+    """
+
+    tokens: Tokens
+    pixel_values: PixelValues
+    numbers: tuple[int, ...]
+    seconds: int
+    epoch: int
+    following: Position
+
+
+@dataclass(frozen=True)
+class _Item:
+    """A window of number `number`, and its tokens."""
+
+    number: int
+    record: StreamingRecord
+    sample: Sample
+
+    def job(self, builder: SampleBuilder) -> FrameJob:
+        r, fps = self.record, int(self.record.fps)
+        return FrameJob(r.video, r.video_start, r.video_end, len(r.turns) * fps, fps, builder.config.pixels)
+
+
+_Rows = list[list[_Item]]
+
+
+class Batches:
+    """The batches of a dataset, for one of `ranks` trainers that go in step."""
+
+    def __init__(
+        self,
+        windows: Windows,
+        builder: SampleBuilder,
+        config: BatchConfig,
+        seed: int,
+        rank: int = 0,
+        ranks: int = 1,
+        report: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        """Prepare; nothing is read yet.
+
+        Args:
+            windows: what to learn from.
+            builder: tokenises it.
+            config: sizes.
+            seed: of the order; the same one gives the same batches.
+            rank: which of the trainers this is. All have as many batches, of similar lengths in the same step; where
+                they do not come out even, the first of a pool are seen twice.
+            ranks: how many there are.
+            report: is told of each window that can not be used.
+
+        Raises:
+            SvmError: a size makes no sense.
+        """
+        config.check()
+        self._windows, self._builder, self._config = windows, builder, config
+        self._seed, self._rank, self._ranks = seed, rank, ranks
+        self._report = report
+
+    def read(self, frames: FramePool, start: Position | None = None, epochs: int | None = None) -> Iterator[Batch]:
+        """Yield batches from `start` on (the beginning, if None), until `epochs` epochs are through, or without end.
+
+        A window whose tokens can not be made is left out; one whose frames can not be decoded keeps its place, black
+        and with nothing to learn, so that ranks stay in step.
+
+        Raises:
+            SvmError: no window at all can be used.
+        """
+        ahead: deque[tuple[_Rows, list[Future[PixelValues]], Position, int]] = deque()
+        for rows, following, epoch in self._planned(start or Position(), epochs):
+            jobs = [item.job(self._builder) for row in rows for item in row]
+            ahead.append((rows, [frames.submit(job) for job in jobs], following, epoch))
+            if len(ahead) > self._config.prefetch:
+                yield self._made(*ahead.popleft())
+        while ahead:
+            yield self._made(*ahead.popleft())
+
+    def _planned(self, start: Position, epochs: int | None) -> Iterator[tuple[_Rows, Position, int]]:
+        """Yield the rows of each batch, the position behind it and its epoch."""
+        pools = math.ceil(len(self._windows) / self._config.pool)
+        for epoch in itertools.count(start.epoch) if epochs is None else range(start.epoch, epochs):
+            order = self._order(epoch)
+            usable = start.pool > 0
+            for pool in range(start.pool, pools):
+                batches = self._batches_of_pool(epoch, pool, order)
+                usable = usable or bool(batches)
+                end = Position(epoch, pool + 1) if pool + 1 < pools else Position(epoch + 1)
+                for number in range(start.batch, len(batches)):
+                    last = number + 1 == len(batches)
+                    yield batches[number], end if last else Position(epoch, pool, number + 1), epoch
+                start = Position()
+            start = Position()
+            if not usable:
+                raise SvmError("No window of the dataset can be used; see the reasons above, and convert it again.")
+
+    def _order(self, epoch: int) -> Numbers:
+        windows = np.arange(len(self._windows))
+        return np.random.default_rng([self._seed, epoch]).permutation(windows) if self._config.shuffle else windows
+
+    def _batches_of_pool(self, epoch: int, pool: int, order: Numbers) -> list[_Rows]:
+        """Return this rank's batches of pool `pool`."""
+        size, ranks = self._config.batch_size, self._ranks
+        items = self._items(order[pool * self._config.pool : (pool + 1) * self._config.pool])
+        lengths = [len(item.sample) for item in items]
+        rows = [[items[number] for number in row] for row in plan_rows(lengths, self._config.row_tokens)]
+        batches = [rows[at : at + size] for at in range(0, len(rows), size)]
+        steps = np.arange(math.ceil(len(batches) / ranks))
+        if self._config.shuffle:
+            steps = np.random.default_rng([self._seed, epoch, pool]).permutation(steps)
+        return [batches[(step * ranks + self._rank) % len(batches)] for step in steps]
+
+    def _items(self, numbers: Numbers) -> list[_Item]:
+        items = []
+        for number in numbers.tolist():
+            try:
+                record = self._windows[number]
+                items.append(_Item(number, record, self._builder.build(record)))
+            except SvmError as error:
+                self._report(f"window {number} is left out: {error}")
+        return items
+
+    def _made(self, rows: _Rows, loading: list[Future[PixelValues]], following: Position, epoch: int) -> Batch:
+        """Wait for the frames of `rows` and lay everything out."""
+        futures = iter(loading)
+        loaded = [[self._loaded(item, next(futures)) for item in row] for row in rows]
+        items = [item for row in rows for item in row]
+        return Batch(
+            tokens=collate(
+                [[sample for sample, _ in row] for row in loaded], self._builder.pad_id, self._config.multiple
+            ),
+            pixel_values=np.concatenate([values for row in loaded for _, values in row]),
+            numbers=tuple(item.number for item in items),
+            seconds=sum(len(item.record.turns) for item in items),
+            epoch=epoch,
+            following=following,
+        )
+
+    def _loaded(self, item: _Item, future: Future[PixelValues]) -> tuple[Sample, PixelValues]:
+        """Return the sample with its pixels; without a label and black where they can not be had."""
+        shape = self._builder.pixels_shape(item.sample)
+        try:
+            values = future.result()
+            if values.shape == shape:
+                return item.sample, values
+            problem = f"{item.record.video} is not of the size that its record says; convert its dataset again."
+        except SvmError as error:
+            problem = str(error)
+        self._report(f"window {item.number} is not learnt from: {problem}")
+        muted = replace(item.sample, labels=np.full_like(item.sample.labels, IGNORED))
+        return muted, np.zeros(shape, np.float32)

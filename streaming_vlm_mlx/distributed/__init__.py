@@ -1,1 +1,0 @@
-"""Several machines that work on one model in step."""

@@ -1,0 +1,1 @@
+"""Measures: text metrics, validation runs, their report, and the benchmark of the stream."""

@@ -1,0 +1,108 @@
+"""What a second costs: a model of given sizes, seeded weights and moving frames, in the paper's four modes."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import mlx.core as mx
+import numpy as np
+import numpy.typing as npt
+
+from streaming_vlm_mlx.config import Mode, ModelConfig, StreamConfig
+from streaming_vlm_mlx.config_io import FromDict, read_config, read_yaml
+from streaming_vlm_mlx.errors import SvmError
+from streaming_vlm_mlx.eval.plots import drawing
+from streaming_vlm_mlx.memory import read_memory
+from streaming_vlm_mlx.stream.loader import random_parts
+from streaming_vlm_mlx.stream.session import Second, Session, Spoken
+from streaming_vlm_mlx.video.image_processor import patchify
+
+
+@dataclass(frozen=True)
+class BenchConfig(FromDict):
+    """A benchmark: the model's sizes, the stream's windows, the frames' size in pixels and the seed of both."""
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    stream: StreamConfig = field(default_factory=StreamConfig)
+    height: int = 168
+    width: int = 308
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class BenchSecond:
+    """One second's cost."""
+
+    index: int
+    total_s: float
+    vision_s: float
+    prefill_s: float
+    decode_s: float
+    tokens: int
+    cache_tokens: int
+    cache_bytes: int
+    rss_bytes: int
+
+
+def read_bench_config(path: Path) -> BenchConfig:
+    """Read a benchmark's YAML.
+
+    Raises:
+        SvmError: the file is absent or damaged, or lacks the model's sizes.
+    """
+    if "model" not in read_yaml(path):
+        raise SvmError(f"{path} has no part 'model'; configs/bench holds examples.")
+    return read_config(path, BenchConfig)
+
+
+def frames_of(config: BenchConfig, index: int) -> npt.NDArray[np.uint8]:
+    """Return second `index`'s frames, uint8 [frames, height, width, 3]: a drifting gradient under seeded noise."""
+    count = round(config.stream.fps)
+    noise = np.random.default_rng([config.seed, index]).integers(0, 64, (count, config.height, config.width, 3))
+    rows, columns = np.mgrid[0 : config.height, 0 : config.width]
+    drift = (rows + columns + 9 * index)[None, :, :, None]
+    frames: npt.NDArray[np.uint8] = ((drift + noise) % 256).astype(np.uint8)
+    return frames
+
+
+def run_bench(config: BenchConfig, mode: Mode, seconds: int, dtype: mx.Dtype) -> Iterator[BenchSecond]:
+    """Speak `seconds` seconds in `mode` and yield what each cost; pixels are prepared off the clock."""
+    stream = replace(config.stream, mode=mode)
+    session = Session(random_parts(config.model, dtype, stream, config.seed), stream)
+    for index in range(seconds):
+        patches = patchify(frames_of(config, index), stream.pixels)
+        spoken = None
+        for event in session.speak(Second(index, float(index), index + 1.0, patches)):
+            if isinstance(event, Spoken):
+                spoken = event
+        assert spoken is not None
+        yield BenchSecond(
+            index=index,
+            total_s=spoken.total_ms / 1e3,
+            vision_s=spoken.vision_ms / 1e3,
+            prefill_s=spoken.prefill_ms / 1e3,
+            decode_s=spoken.decode_ms / 1e3,
+            tokens=spoken.tokens,
+            cache_tokens=session.cached,
+            cache_bytes=session.cache_bytes,
+            rss_bytes=read_memory().process,
+        )
+
+
+def plot_bench(runs: Mapping[str, Sequence[BenchSecond]], path: Path) -> None:
+    """Draw each mode's seconds of work and its cached tokens over the stream's time, as a PNG at `path`.
+
+    Raises:
+        SvmError: matplotlib is not installed, or the file can not be written.
+    """
+    with drawing(path, 9, 6) as figure:
+        cost, cache = figure.subplots(2, 1, sharex=True)
+        for mode, seconds in runs.items():
+            index = [s.index for s in seconds]
+            cost.plot(index, [s.total_s for s in seconds], label=mode, linewidth=1)
+            cache.plot(index, [s.cache_tokens for s in seconds], label=mode, linewidth=1)
+        cost.axhline(1.0, color="gray", linewidth=0.8, linestyle=":")
+        cost.set_ylabel("seconds of work a second")
+        cache.set_ylabel("tokens in the cache")
+        cache.set_xlabel("seconds of video")
+        cost.legend()

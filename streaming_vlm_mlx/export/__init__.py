@@ -1,1 +1,0 @@
-"""Files that a session leaves: WebVTT, SRT, JSON."""

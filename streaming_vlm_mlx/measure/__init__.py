@@ -1,1 +1,0 @@
-"""Figures: scores against the truth, timings, memory, benchmarks, reports."""

@@ -1,0 +1,79 @@
+"""Memory in use, cheap enough to ask every second."""
+
+import ctypes
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Bytes in use: MLX's active and cached memory, its peak, the process, the machine's total."""
+
+    active: int
+    cache: int
+    peak: int
+    process: int
+    machine: int
+
+
+def read_memory() -> Memory:
+    """Return the bytes in use now; `Memory.peak` is MLX's since the process began."""
+    import mlx.core as mx
+
+    return Memory(
+        active=mx.get_active_memory(),
+        cache=mx.get_cache_memory(),
+        peak=mx.get_peak_memory(),
+        process=process_memory(),
+        machine=machine_memory(),
+    )
+
+
+def process_memory() -> int:
+    """Return the bytes that this process occupies: on Linux what is resident, on macOS what Activity Monitor counts."""
+    return _darwin_footprint() if sys.platform == "darwin" else _linux_resident()
+
+
+def machine_memory() -> int:
+    """Return the bytes that this machine has."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def available_memory() -> int | None:
+    """Return the bytes that a new program could use without swapping; None where the system does not say."""
+    meminfo = Path("/proc/meminfo")
+    if not meminfo.exists():
+        return None
+    lines = dict(line.split(":", 1) for line in meminfo.read_text(encoding="ascii").splitlines())
+    return int(lines["MemAvailable"].split()[0]) * 1024
+
+
+def _linux_resident() -> int:
+    pages = Path("/proc/self/statm").read_bytes().split()[1]
+    return int(pages) * os.sysconf("SC_PAGE_SIZE")
+
+
+class _Rusage(ctypes.Structure):
+    """``rusage_info_v0`` of macOS's ``sys/resource.h``."""
+
+    _fields_ = (
+        ("uuid", ctypes.c_uint8 * 16),
+        ("user_time", ctypes.c_uint64),
+        ("system_time", ctypes.c_uint64),
+        ("pkg_idle_wkups", ctypes.c_uint64),
+        ("interrupt_wkups", ctypes.c_uint64),
+        ("pageins", ctypes.c_uint64),
+        ("wired_size", ctypes.c_uint64),
+        ("resident_size", ctypes.c_uint64),
+        ("phys_footprint", ctypes.c_uint64),
+        ("proc_start_abstime", ctypes.c_uint64),
+        ("proc_exit_abstime", ctypes.c_uint64),
+    )
+
+
+def _darwin_footprint() -> int:
+    usage = _Rusage()
+    ctypes.CDLL(None).proc_pid_rusage(os.getpid(), 0, ctypes.byref(usage))
+    return int(usage.phys_footprint)

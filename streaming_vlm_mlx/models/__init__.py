@@ -1,0 +1,1 @@
+"""Models in MLX: vision towers, language model, loading, quantization, adapters, conversion."""

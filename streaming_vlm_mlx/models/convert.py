@@ -1,0 +1,324 @@
+"""What a conversion shall make of a checkpoint, settled before a weight is read."""
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+
+from streaming_vlm_mlx.atomic import replacing_folder, write_text
+from streaming_vlm_mlx.config import ModelConfig, QuantizationConfig
+from streaming_vlm_mlx.errors import SvmError
+from streaming_vlm_mlx.models.loading import CONFIG, Opened, ShardReader, hub_values, open_checkpoint
+from streaming_vlm_mlx.models.quantization import pack, quantizable
+from streaming_vlm_mlx.models.vlm import VisionLanguageModel
+from streaming_vlm_mlx.models.weights import INDEX, WEIGHTS, read_json
+from streaming_vlm_mlx.text.tokenizer import SHIPPED
+from streaming_vlm_mlx.text.vocabulary import CompactVocabulary, Ids
+
+# What Hugging Face rounds the rows of Qwen's embedding up to a multiple of.
+_ROUND = 64
+WORDS = ("model.embed_tokens", "lm_head")
+# What the first layers round goes through all others.
+SENSITIVE = (*WORDS, "model.layers.0.", "visual.blocks.0.")
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """From a checkpoint to another.
+
+    Attributes:
+        source: the folder to read.
+        out: the folder to make; nothing may lie there yet.
+        bits: of each weight, 4 or 8; None for plain weights in Hugging Face's layout.
+        group_size: weights that share a scale; None for 32 with 8 bits, 64 with 4.
+        dtype: of all that is not packed (``float32``, ``float16``, ``bfloat16``); None leaves it.
+        keep_vision: the vision tower's weights stay plain.
+        keep_sensitive: what costs most when it is rounded stays plain: the embedding, the head, the first layer and the
+            vision tower's first block; None for yes with 8 bits, of which little loss is expected, and no with 4, which
+            are for machines that are short of memory.
+        shard_bytes: of a file at most; as much is held in memory.
+    """
+
+    source: Path
+    out: Path
+    bits: int | None = None
+    group_size: int | None = None
+    dtype: str | None = None
+    keep_vision: bool = False
+    keep_sensitive: bool | None = None
+    shard_bytes: int = 2 << 30
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A conversion whose source is found whole.
+
+    Attributes:
+        opened: the source.
+        config: of the model to be written; its `vocab_size` counts the rows in the folder.
+        ids: where a compact vocabulary's rows go among all of the tokenizer's; None where rows stay.
+        notes: what the user had better know, a sentence each.
+    """
+
+    opened: Opened
+    config: ModelConfig
+    ids: Ids | None
+    notes: tuple[str, ...]
+
+
+def make_plan(job: Conversion) -> Plan:
+    """Look at the source and settle what shall become of it.
+
+    Raises:
+        SvmError: the source is damaged, the target is taken, or the one can not become the other.
+    """
+    if job.out.exists() and (not job.out.is_dir() or any(job.out.iterdir())):
+        raise SvmError(f"{job.out} is there already and is not replaced; choose another place.")
+    opened = open_checkpoint(job.source)
+    if job.bits is not None:
+        return _plan_packed(job, opened, job.bits)
+    if opened.config.vision_config is None:
+        raise SvmError(
+            f"{job.source} has no vision tower, which Hugging Face's {opened.config.model_type} is never without: "
+            "it can not open there."
+        )
+    plain = replace(opened.config, quantization=None)
+    if not isinstance(opened.vocabulary, CompactVocabulary):
+        return Plan(opened, plain, None, ())
+    rows = -(-len(opened.tokenizer) // _ROUND) * _ROUND
+    text = replace(plain.text_config, vocab_size=rows)
+    note = (
+        f"this model knows {len(opened.vocabulary)} of {len(opened.tokenizer)} ids; in transformers the others read as "
+        "nothing, and generation_config.json keeps them from being said. Text must be split into the ids of "
+        f"{plain.vocabulary} to read as it does here."
+    )
+    return Plan(opened, replace(plain, text_config=text), opened.vocabulary.ids, (note,))
+
+
+def quantization_for(
+    config: ModelConfig,
+    bits: int,
+    group_size: int | None = None,
+    keep_vision: bool = False,
+    keep_sensitive: bool | None = None,
+) -> QuantizationConfig:
+    """Return which layers of a plain model of `config` are packed, and how; the arguments are as in `Conversion`.
+
+    Layers whose inputs do not divide into groups stay plain.
+    """
+    group_size = group_size or (32 if bits == 8 else 64)
+    stays = bits == 8 if keep_sensitive is None else keep_sensitive
+    layers = {}
+    for name, layer in quantizable(VisionLanguageModel(config)):
+        kept = (keep_vision and name.startswith("visual.")) or (stays and name.startswith(SENSITIVE))
+        if kept or layer.weight.shape[1] % group_size:
+            layers[name] = False
+    return QuantizationConfig(group_size, bits, layers=layers)
+
+
+def _plan_packed(job: Conversion, opened: Opened, bits: int) -> Plan:
+    if opened.config.quantization is not None:
+        raise SvmError(f"{job.source} is quantised already; take the plain model, or convert this one without --bits.")
+    quantization = quantization_for(opened.config, bits, job.group_size, job.keep_vision, job.keep_sensitive)
+    quantization.check()
+    group_size = quantization.group_size
+    widths = {n: m.weight.shape[1] for n, m in quantizable(VisionLanguageModel(opened.config))}
+    uneven = {name: width for name, width in widths.items() if width % group_size}
+    for name, width in uneven.items():
+        if not name.startswith("visual."):
+            raise SvmError(
+                f"{job.source}: the {width} inputs of {name} do not divide into groups of {group_size}; "
+                "choose another --group-size."
+            )
+    notes = []
+    if uneven and not job.keep_vision:
+        notes.append(
+            f"{len(uneven)} layers of the vision tower stay plain: {max(uneven.values())} inputs do not divide into "
+            f"groups of {group_size}."
+        )
+    return Plan(opened, replace(opened.config, quantization=quantization), None, tuple(notes))
+
+
+class ShardWriter:
+    """Gathers arrays until a shard is full; only that shard is held."""
+
+    def __init__(self, folder: Path, limit: int, made_for: str) -> None:
+        """Write into `folder`, `limit` bytes a shard at most; `made_for` (``pt``, ``mlx``) is told in the header."""
+        self._folder, self._limit, self._made_for = folder, limit, made_for
+        self._held: dict[str, mx.array] = {}
+        self._shards: list[list[str]] = []
+        self.nbytes = 0
+
+    def add(self, name: str, array: mx.array) -> None:
+        """Compute `array` and keep it for the next shard.
+
+        Raises:
+            SvmError: the folder can not be written.
+        """
+        mx.eval(array)
+        if self._held and sum(a.nbytes for a in self._held.values()) + array.nbytes > self._limit:
+            self._write()
+        self._held[name] = array
+        self.nbytes += array.nbytes
+
+    def finish(self) -> int:
+        """Write what is held, give the shards their names, add the index; return how many shards there are.
+
+        Raises:
+            SvmError: the folder can not be written.
+        """
+        self._write()
+        count = len(self._shards)
+        if count == 1:
+            self._part(0).rename(self._folder / WEIGHTS)
+            return count
+        where: dict[str, str] = {}
+        for number, names in enumerate(self._shards):
+            file = f"model-{number + 1:05}-of-{count:05}.safetensors"
+            self._part(number).rename(self._folder / file)
+            where |= dict.fromkeys(names, file)
+        index = {"metadata": {"total_size": self.nbytes}, "weight_map": dict(sorted(where.items()))}
+        write_text(self._folder / INDEX, json.dumps(index, indent=1) + "\n")
+        return count
+
+    def _part(self, number: int) -> Path:
+        return self._folder / f"part-{number:05}.safetensors"
+
+    def _write(self) -> None:
+        path = self._part(len(self._shards))
+        try:
+            mx.save_safetensors(str(path), self._held, {"format": self._made_for})
+        except RuntimeError as error:
+            raise SvmError(f"{self._folder} can not be written: {error}") from error
+        self._shards.append(list(self._held))
+        self._held = {}
+        mx.clear_cache()
+
+
+GENERATION = "generation_config.json"
+_COPIED = {".json", ".txt", ".yaml", ".jinja"}
+_DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Converted:
+    """What was written: files of weights, and their bytes."""
+
+    shards: int
+    nbytes: int
+
+
+def convert(job: Conversion, plan: Plan, progress: Progress = lambda *_: None) -> Converted:
+    """Write what `plan` says to ``job.out``, whole or not at all.
+
+    Args:
+        job: what was asked for.
+        plan: what `make_plan` made of it.
+        progress: told how many of how many tensors are read.
+
+    Raises:
+        SvmError: a weight can not be read, or the folder can not be written.
+    """
+    with replacing_folder(job.out) as part:
+        _copy_files(job.source, part)
+        dtype = job.dtype or _stored_dtype(plan)
+        write_text(part / CONFIG, json.dumps(_config_values(job.source, plan, dtype), indent=1) + "\n")
+        if plan.ids is not None:
+            write_text(part / GENERATION, json.dumps(_generation(part, plan, plan.ids)) + "\n")
+        writer = ShardWriter(part, job.shard_bytes, "pt" if job.bits is None else "mlx")
+        for name, array in _weights(plan, getattr(mx, job.dtype) if job.dtype else None, progress):
+            writer.add(name, array)
+        return Converted(writer.finish(), writer.nbytes)
+
+
+def _weights(plan: Plan, dtype: mx.Dtype | None, progress: Progress) -> Iterator[tuple[str, mx.array]]:
+    """Yield what the target holds, not yet computed, in the order in which the source lies on disk."""
+    opened, reader = plan.opened, ShardReader(plan.opened.fit)
+    shapes = {name: array.shape for name, array in VisionLanguageModel(opened.config).named_arrays()}
+
+    def take(name: str) -> mx.array:
+        return reader.take(name, opened.tensors[name], shapes[name], dtype)
+
+    for number, name in enumerate(opened.tensors):
+        progress(number, len(opened.tensors))
+        layer, _, kind = name.rpartition(".")
+        if kind in ("scales", "biases"):
+            continue
+        array = take(name)
+        if opened.tensors[name].is_quantized:
+            assert opened.config.quantization is not None
+            bits, group_size = opened.config.quantization.of(layer) or (0, 0)
+            array = mx.dequantize(array, take(f"{layer}.scales"), take(f"{layer}.biases"), group_size, bits)
+        if plan.ids is not None and layer in WORDS:
+            array = _spread(array, plan.ids, plan.config.text_config.vocab_size)
+        yield from _packed(name, array, plan)
+    progress(len(opened.tensors), len(opened.tensors))
+
+
+def _spread(array: mx.array, ids: Ids, rows: int) -> mx.array:
+    """Return [rows, width], the rows of `array` [ids, width] at their `ids` and zeros between them."""
+    whole = mx.zeros((rows, array.shape[1]), array.dtype)
+    whole[mx.array(ids)] = array
+    return whole
+
+
+def _packed(name: str, array: mx.array, plan: Plan) -> Iterator[tuple[str, mx.array]]:
+    """Yield `array`, or in its place what it is packed into."""
+    layer, _, kind = name.rpartition(".")
+    quantization = plan.config.quantization
+    chosen = quantization.of(layer) if quantization and kind == "weight" and array.ndim == 2 else None
+    if chosen is None:
+        yield name, array
+        return
+    mx.eval(array)
+    parts = pack(array, *chosen)
+    yield from zip((name, f"{layer}.scales", f"{layer}.biases"), parts, strict=True)
+
+
+def _stored_dtype(plan: Plan) -> str:
+    """Return the dtype of most numbers in the source."""
+    counts: dict[str, int] = {}
+    for stored in plan.opened.tensors.values():
+        if not stored.is_quantized:
+            counts[stored.dtype] = counts.get(stored.dtype, 0) + stored.size
+    return _DTYPES[max(counts, key=lambda name: counts[name])]
+
+
+def _config_values(source: Path, plan: Plan, dtype: str) -> dict[str, Any]:
+    """Return the source's own ``config.json``, with what the conversion changes."""
+    ours = hub_values(plan.config, dtype)
+    own = {k: v for k, v in read_json(source / CONFIG).items() if k not in ("quantization", "quantization_config")}
+    own.pop("dtype", None)
+    if "text_config" not in own:
+        # The first folders have the decoder's settings at the root.
+        own |= {k: ours[k] for k in ("torch_dtype", "quantization") if k in ours}
+        return own | {"vocab_size": plan.config.text_config.vocab_size}
+    nested = {k: {**(own.get(k) or {}), **v} for k, v in ours.items() if k in ("text_config", "vision_config") and v}
+    for part in nested.values():
+        part.pop("dtype", None)
+    return {**own, **ours, **nested}
+
+
+def _generation(folder: Path, plan: Plan, ids: Ids) -> dict[str, Any]:
+    """Return ``generation_config.json``: ids without a row are never said, for their scores mean nothing."""
+    path = folder / GENERATION
+    own = read_json(path) if path.is_file() else {}
+    absent = np.setdiff1d(np.arange(plan.config.text_config.vocab_size, dtype=np.int32), ids)
+    special = plan.opened.tokenizer.special
+    ends = {"eos_token_id": special.im_end, "pad_token_id": special.endoftext}
+    return {**ends, **own, "suppress_tokens": absent.tolist()}
+
+
+def _copy_files(source: Path, part: Path) -> None:
+    """Copy what lies beside the weights; a tokenizer or processor that is not there is Qwen's own."""
+    for folder in (SHIPPED, source):
+        for file in sorted(folder.iterdir()):
+            if file.is_file() and file.suffix in _COPIED and file.name not in (CONFIG, INDEX):
+                shutil.copyfile(file, part / file.name)

@@ -1,0 +1,155 @@
+"""The decoder of Qwen2.5-VL: grouped queries, M-RoPE, gated feed-forward; at any size, the laptop's preset too."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import mlx.core as mx
+import mlx.nn as nn
+
+from streaming_vlm_mlx.config import TextConfig
+from streaming_vlm_mlx.models.activations import Wrap, as_it_is, silu
+from streaming_vlm_mlx.models.attention import Mask, attend
+from streaming_vlm_mlx.models.rope import MRope, rotate
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The places whose hidden states are wanted, k a row; of all others the last layer makes keys and values only.
+
+    Attributes:
+        places: int [batch, k], each counted through all rows, row × n + place.
+        angles: cosines and sines of their positions, [batch, 1, k, head_dim // 2].
+        mask: added to their scores, [batch, 1, k, n].
+    """
+
+    places: mx.array
+    angles: tuple[mx.array, mx.array]
+    mask: mx.array
+
+    def of(self, x: mx.array) -> mx.array:
+        """Return [batch, k, width], those places of `x` [batch, n, width]."""
+        return x.reshape(-1, x.shape[-1])[self.places]
+
+
+class LayerCache(Protocol):
+    """Where one layer keeps its keys and values."""
+
+    def update(self, keys: mx.array, rotated: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
+        """Add the new tokens' [1, heads, n, head_dim] and return all rotated keys and values, the new ones last."""
+        ...
+
+
+class Attention(nn.Module):
+    """Causal attention with grouped queries over the cache and the new tokens."""
+
+    def __init__(self, config: TextConfig) -> None:
+        super().__init__()
+        self.num_heads, self.num_kv_heads = config.num_attention_heads, config.num_key_value_heads
+        self.head_dim = config.head_dim
+        self.q_proj = nn.Linear(config.hidden_size, self.num_heads * self.head_dim)
+        self.k_proj = nn.Linear(config.hidden_size, self.num_kv_heads * self.head_dim)
+        self.v_proj = nn.Linear(config.hidden_size, self.num_kv_heads * self.head_dim)
+        self.o_proj = nn.Linear(self.num_heads * self.head_dim, config.hidden_size, bias=False)
+
+    def __call__(
+        self,
+        x: mx.array,
+        angles: tuple[mx.array, mx.array],
+        cache: LayerCache | None,
+        mask: Mask | None,
+        asked: Asked | None = None,
+    ) -> mx.array:
+        """Map [batch, n, hidden_size] to itself, or to `asked`'s places; `angles` are the new tokens'."""
+        batch, n, _ = x.shape
+        q = self.q_proj(asked.of(x) if asked else x)
+        q = q.reshape(batch, -1, self.num_heads, self.head_dim).transpose(0, 2, 1, 3)
+        keys = self.k_proj(x).reshape(batch, n, self.num_kv_heads, self.head_dim).transpose(0, 2, 1, 3)
+        values = self.v_proj(x).reshape(batch, n, self.num_kv_heads, self.head_dim).transpose(0, 2, 1, 3)
+        rotated = rotate(keys, *angles)
+        if cache is not None:
+            rotated, values = cache.update(keys, rotated, values)
+        if asked:
+            angles, mask = asked.angles, asked.mask
+        out = attend(rotate(q, *angles), rotated, values, scale=self.head_dim**-0.5, mask=mask)
+        return self.o_proj(out.transpose(0, 2, 1, 3).reshape(batch, q.shape[2], -1))
+
+
+class MLP(nn.Module):
+    """The gated feed-forward part of a layer."""
+
+    def __init__(self, config: TextConfig) -> None:
+        super().__init__()
+        self.gate_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
+        self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
+        self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
+
+    def __call__(self, x: mx.array) -> mx.array:
+        """Map [..., hidden_size] to itself."""
+        return self.down_proj(silu(self.gate_proj(x)) * self.up_proj(x))
+
+
+class DecoderLayer(nn.Module):
+    """Attention and feed-forward, each behind a norm and beside a residual."""
+
+    def __init__(self, config: TextConfig) -> None:
+        super().__init__()
+        self.self_attn = Attention(config)
+        self.mlp = MLP(config)
+        self.input_layernorm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+        self.post_attention_layernorm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+
+    def __call__(
+        self,
+        x: mx.array,
+        angles: tuple[mx.array, mx.array],
+        cache: LayerCache | None,
+        mask: Mask | None,
+        asked: Asked | None = None,
+    ) -> mx.array:
+        """Map [batch, n, hidden_size] to itself, or to `asked`'s places."""
+        attended = self.self_attn(self.input_layernorm(x), angles, cache, mask, asked)
+        x = (asked.of(x) if asked else x) + attended
+        return x + self.mlp(self.post_attention_layernorm(x))
+
+
+class StreamingDecoder(nn.Module):
+    """Token embedding, layers and the last norm; holds weights only, a stream's state is handed in."""
+
+    def __init__(self, config: TextConfig) -> None:
+        super().__init__()
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.layers = [DecoderLayer(config) for _ in range(config.num_hidden_layers)]
+        self.norm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+        self._rope = MRope(config.head_dim, config.rope_theta, config.mrope_section)
+
+    @property
+    def rope(self) -> MRope:
+        """Angles of positions, for the new tokens and for the keys that a cache holds."""
+        return self._rope
+
+    def __call__(
+        self,
+        embeddings: mx.array,
+        angles: tuple[mx.array, mx.array],
+        caches: Sequence[LayerCache] | None = None,
+        mask: Mask | None = "causal",
+        asked: Asked | None = None,
+        wrap: Wrap = as_it_is,
+    ) -> mx.array:
+        """Return the normed hidden states [batch, n, hidden_size] of `embeddings`, or of `asked`'s places alone.
+
+        Args:
+            embeddings: the new tokens, video features in their places.
+            angles: cosines and sines of the new tokens' positions, [n, head_dim // 2] or [batch, 1, n, head_dim // 2].
+            caches: one a layer, or None to attend among the new tokens alone.
+            mask: as in `functions.attend`; "causal" lines the new tokens up with the cache's end.
+            asked: the places that are wanted; None for all.
+            wrap: is given each layer, and returns what is called in its place.
+        """
+        x, last = embeddings, len(self.layers) - 1
+        for number, layer in enumerate(self.layers):
+            cache = caches[number] if caches else None
+            x = wrap(layer)(x, angles, cache, mask, asked if number == last else None)
+        normed: mx.array = self.norm(x)
+        return normed

@@ -1,0 +1,157 @@
+"""Layers that hold their weights in few bits, packed; `mlx.nn` computes with them as they are."""
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+
+from streaming_vlm_mlx.config import QuantizationConfig
+from streaming_vlm_mlx.errors import SvmError
+from streaming_vlm_mlx.models.weights import hub_name
+
+
+def quantizable(model: nn.Module) -> Iterator[tuple[str, nn.Linear | nn.Embedding]]:
+    """Yield every layer of `model` that can be quantised, and its name."""
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Linear | nn.Embedding):
+            yield name, module
+
+
+def quantize_layers(model: nn.Module, config: QuantizationConfig) -> None:
+    """Put quantised layers in the places that `config` says; nothing is computed yet.
+
+    Raises:
+        SvmError: a layer's inputs do not divide into groups.
+    """
+    for name, layer in quantizable(model):
+        chosen = config.of(name)
+        width = layer.weight.shape[1]
+        if chosen and width % chosen[1]:
+            raise SvmError(
+                f"quantization: the {width} inputs of {name} do not divide into groups of {chosen[1]}; "
+                "choose another group size, or leave the weights plain."
+            )
+
+    def settings(name: str, module: nn.Module) -> bool | dict[str, Any]:
+        chosen = config.of(name) if isinstance(module, nn.Linear | nn.Embedding) else None
+        return {"bits": chosen[0], "group_size": chosen[1]} if chosen else False
+
+    nn.quantize(model, class_predicate=settings)
+
+
+def settle(config: QuantizationConfig, plain: nn.Module, stored: Collection[str]) -> QuantizationConfig:
+    """Return `config` with every layer named that is plain, for blocks that leave that to be seen from the tensors.
+
+    Args:
+        config: as a folder's ``config.json`` has it; its layers may have any hub's names.
+        plain: the model without quantised layers.
+        stored: names of the tensors that the folder holds.
+    """
+    layers = {hub_name(name): part for name, part in config.layers.items() if isinstance(part, Mapping)}
+    absent = {name: False for name, _ in quantizable(plain) if f"{name}.scales" not in stored}
+    return replace(config, layers=layers | absent)
+
+
+# Weights that are looked at together, so that what is computed on the way takes few megabytes.
+_STRIPE = 1 << 17
+_WIDTHS, _SHIFTS = 8, 4
+# How many steps the narrowest grid is short of its group's span, and the widest beyond.
+_SHORT, _BEYOND = 1, 7
+_FITS = 2
+
+Packed = tuple[mx.array, mx.array, mx.array]
+
+
+def pack(weight: mx.array, bits: int, group_size: int) -> Packed:
+    """Return `weight` [rows, width] as `mx.dequantize` reads it: words, and scales and biases in its dtype.
+
+    No group is farther from its weights than where `mx.quantize` packs it.
+
+    Args:
+        weight: of a linear layer or an embedding; its width divides into groups.
+        bits: of a weight, 4 or 8.
+        group_size: weights that share a scale and a bias.
+    """
+    rows = max(1, _STRIPE // weight.shape[1])
+    starts = range(0, weight.shape[0], rows)
+    stripes = [_pack_rows(weight[start : start + rows], bits, group_size) for start in starts]
+    words, scales, biases = (mx.concatenate(list(parts)) for parts in zip(*stripes, strict=True))
+    return words, scales, biases
+
+
+@dataclass(frozen=True)
+class _Grids:
+    """A grid for each group, in float32 [rows, groups, 1]; `error` is the sum of its squared distances."""
+
+    scale: mx.array
+    bias: mx.array
+    error: mx.array
+
+    def or_better(self, other: "_Grids") -> "_Grids":
+        """Return the nearer of both for each group."""
+        better = other.error < self.error
+        pairs = ((other.scale, self.scale), (other.bias, self.bias), (other.error, self.error))
+        chosen = [mx.where(better, *pair) for pair in pairs]
+        mx.eval(chosen)
+        return _Grids(*chosen)
+
+
+@dataclass(frozen=True)
+class _Groups:
+    """The weights of a stripe in float32 [rows, groups, group_size], and what their codes and grids can hold."""
+
+    x: mx.array
+    top: int
+    dtype: mx.Dtype
+
+    def grids(self, scale: mx.array, bias: mx.array) -> _Grids:
+        """Return the grids of `scale` and `bias`, rounded as they will be stored."""
+        scale, bias = (part.astype(self.dtype).astype(mx.float32) for part in (scale, bias))
+        places = (self.x - bias) / scale
+        off = scale * (mx.clip(mx.round(places), 0, self.top) - places)
+        return _Grids(scale, bias, mx.square(off).sum(axis=-1, keepdims=True))
+
+    def codes(self, grids: _Grids) -> mx.array:
+        """Return the step that each weight is nearest to."""
+        return mx.clip(mx.round((self.x - grids.bias) / grids.scale), 0, self.top)
+
+    def tried(self) -> Iterator[_Grids]:
+        """Yield grids of several widths, each shifted by parts of a step."""
+        low, high = self.x.min(axis=-1, keepdims=True), self.x.max(axis=-1, keepdims=True)
+        middle, span = (low + high) / 2, high - low
+        for width in range(_WIDTHS):
+            steps = self.top - (width * (_SHORT + _BEYOND) / (_WIDTHS - 1) - _SHORT)
+            scale = span / steps
+            for shift in range(_SHIFTS):
+                yield self.grids(scale, middle + scale * ((shift + 0.5) / _SHIFTS - 0.5 - self.top / 2))
+
+    def fitted(self, grids: _Grids) -> _Grids:
+        """Return the line through the weights over their codes, by least squares."""
+        codes = self.codes(grids)
+        center, mean = codes.mean(axis=-1, keepdims=True), self.x.mean(axis=-1, keepdims=True)
+        along = ((codes - center) * (self.x - mean)).sum(axis=-1, keepdims=True)
+        scale = along / mx.square(codes - center).sum(axis=-1, keepdims=True)
+        return self.grids(scale, mean - scale * center)
+
+
+def _pack_rows(weight: mx.array, bits: int, group_size: int) -> Packed:
+    _, *grid = mx.quantize(weight, group_size, bits)
+    x = weight.astype(mx.float32).reshape(weight.shape[0], -1, group_size)
+    groups = _Groups(x, 2**bits - 1, weight.dtype)
+    best = groups.grids(*(part[..., None] for part in grid))
+    for tried in groups.tried():
+        best = best.or_better(tried)
+    for _ in range(_FITS):
+        best = best.or_better(groups.fitted(best))
+    scale, bias = (part.squeeze(-1).astype(weight.dtype) for part in (best.scale, best.bias))
+    found = _words(groups.codes(best).reshape(weight.shape), bits), scale, bias
+    mx.eval(found)
+    return found
+
+
+def _words(codes: mx.array, bits: int) -> mx.array:
+    """Return `codes` [rows, width] side by side in words, the first in the lowest bits."""
+    each = codes.astype(mx.uint32).reshape(codes.shape[0], -1, 32 // bits)
+    return mx.left_shift(each, mx.arange(32 // bits, dtype=mx.uint32) * bits).sum(axis=-1)

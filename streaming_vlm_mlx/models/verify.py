@@ -1,0 +1,141 @@
+"""A converted checkpoint beside its reference: the same prompt through both."""
+
+import gc
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+import mlx.core as mx
+import numpy as np
+import numpy.typing as npt
+
+from streaming_vlm_mlx.config import ModelConfig, StreamConfig
+from streaming_vlm_mlx.errors import SvmError
+from streaming_vlm_mlx.models.loading import ARCHITECTURES, load_checkpoint
+from streaming_vlm_mlx.stream.spans import Span, join_ids, join_video, new_span, positions
+from streaming_vlm_mlx.text.vocabulary import Vocabulary
+
+# Absolute, of logits in float32; those of large models are larger, and so are their roundings.
+LIMIT = 2e-3
+_GRID = (2, 6, 8)
+_TEXT = 24
+
+Logits = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two programs' logits on one prompt, [places, ids that both know].
+
+    Attributes:
+        error: the largest difference.
+        spread: the logits' own deviation.
+        agreement: share of places where both find the same id likeliest.
+    """
+
+    error: float
+    spread: float
+    agreement: float
+
+    @property
+    def same(self) -> bool:
+        """Whether the two differ by no more than rounding."""
+        return self.error <= LIMIT * max(1.0, self.spread)
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """Text around a video: ids [n], which of them are patches, positions [3, n], pixels [patches, values]."""
+
+    ids: npt.NDArray[np.int32]
+    is_video: npt.NDArray[np.bool_]
+    positions: npt.NDArray[np.int64]
+    pixels: npt.NDArray[np.float32]
+
+
+def needs_torch() -> None:
+    """Refuse where the reference can not run.
+
+    Raises:
+        SvmError: torch is absent.
+    """
+    if find_spec("torch") is None:
+        raise SvmError("--check runs the model in transformers, which needs torch; pip install 'svm-tui[parity]'.")
+
+
+def check_against_transformers(folder: Path, seed: int = 0) -> Comparison:
+    """Run the checkpoint in `folder` here and in Hugging Face's program, one after the other, in float32.
+
+    Raises:
+        SvmError: the folder can not be read here.
+    """
+    ours, prompt, vocabulary, config = _run_here(folder, seed)
+    gc.collect()
+    rows = vocabulary.to_ids(np.arange(ours.shape[1], dtype=np.int32))
+    return _compare(ours, _run_in_transformers(folder, config, prompt)[:, rows])
+
+
+def check_against_source(source: Path, folder: Path, seed: int = 0) -> Comparison:
+    """Run the checkpoints in `source` and `folder` here, one after the other, in float32.
+
+    Raises:
+        SvmError: one can not be read.
+    """
+    theirs, *_ = _run_here(source, seed)
+    gc.collect()
+    return _compare(_run_here(folder, seed)[0], theirs)
+
+
+def make_prompt(config: ModelConfig, vocabulary: Vocabulary, seed: int) -> Prompt:
+    """Return seeded text of ids that `vocabulary` knows, around a video where the model sees."""
+    random, vision = np.random.default_rng(seed), config.vision_config
+    known = vocabulary.to_ids(np.arange(min(len(vocabulary), 151_643), dtype=np.int32))
+    marks = (config.vision_start_token_id, config.vision_end_token_id, config.video_token_id, config.image_token_id)
+    words = random.choice(np.setdiff1d(known, marks), 2 * _TEXT)
+    spans: list[Span] = [new_span("text", 0, words[:_TEXT].tolist())]
+    pixels, step = np.zeros((0, 0), np.float32), 0.0
+    if vision is not None:
+        merge, step = vision.spatial_merge_size, vision.time_step(1.0)
+        grid = (_GRID[0], _GRID[1] // merge, _GRID[2] // merge)
+        pads = [config.video_token_id] * int(np.prod(grid))
+        spans.append(new_span("video", 0, [config.vision_start_token_id, *pads, config.vision_end_token_id], grid))
+        values = vision.in_channels * vision.temporal_patch_size * vision.patch_size**2
+        pixels = random.standard_normal((int(np.prod(_GRID)), values), dtype=np.float32)
+    spans.append(new_span("text", 0, words[_TEXT:].tolist()))
+    places = positions(spans, 0, StreamConfig(), step)
+    return Prompt(join_ids(spans), join_video(spans, config.video_token_id), places, pixels)
+
+
+def _run_here(folder: Path, seed: int) -> tuple[Logits, Prompt, Vocabulary, ModelConfig]:
+    checkpoint = load_checkpoint(folder, mx.float32)
+    model, vocabulary = checkpoint.model, checkpoint.vocabulary
+    prompt = make_prompt(model.config, vocabulary, seed)
+    features = model.visual(mx.array(prompt.pixels), _GRID) if prompt.pixels.size else None
+    x = model.embed(vocabulary.to_rows(prompt.ids), features, prompt.is_video)
+    logits = model.head(model.model(x, model.model.rope(prompt.positions)))[0]
+    return np.array(logits), prompt, vocabulary, model.config
+
+
+def _run_in_transformers(folder: Path, config: ModelConfig, prompt: Prompt) -> Logits:
+    import torch
+    import transformers
+
+    made = getattr(transformers, ARCHITECTURES[config.model_type])
+    try:
+        model = made.from_pretrained(folder, dtype=torch.float32).eval()
+    except (OSError, ValueError, RuntimeError) as error:
+        raise SvmError(f"{folder} does not open in transformers: {' '.join(str(error).split()):.200}") from error
+    with torch.no_grad():
+        out = model(
+            input_ids=torch.tensor(prompt.ids[None].astype(np.int64)),
+            position_ids=torch.tensor(prompt.positions[:, None]),
+            pixel_values_videos=torch.tensor(prompt.pixels),
+            video_grid_thw=torch.tensor([_GRID]),
+        )
+    logits: Logits = out.logits[0].float().numpy()
+    return logits
+
+
+def _compare(ours: Logits, theirs: Logits) -> Comparison:
+    same = ours.argmax(axis=1) == theirs.argmax(axis=1)
+    return Comparison(float(np.abs(ours - theirs).max()), float(theirs.std()), float(same.mean()))

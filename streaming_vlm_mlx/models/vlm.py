@@ -1,0 +1,77 @@
+"""The whole model: vision tower, decoder and head, under the names of Hugging Face's Qwen folders."""
+
+from collections.abc import Iterator
+from typing import cast
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+import numpy.typing as npt
+from mlx.utils import tree_flatten
+
+from streaming_vlm_mlx.config import ModelConfig
+from streaming_vlm_mlx.models.language import StreamingDecoder
+from streaming_vlm_mlx.models.quantization import quantize_layers
+from streaming_vlm_mlx.models.vision import VisionTower
+
+
+class VisionLanguageModel(nn.Module):
+    """Weights and pure functions; a stream's cache, positions and spans are never kept here."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        """Make random weights of `config`'s shapes; with no `vision_config` the model reads text alone.
+
+        Raises:
+            SvmError: `config` wants layers quantised that do not divide into groups.
+        """
+        super().__init__()
+        self._config = config
+        if config.vision_config is not None:
+            self.visual = VisionTower(config.vision_config)
+        self.model = StreamingDecoder(config.text_config)
+        if not config.text_config.tie_word_embeddings:
+            self.lm_head = nn.Linear(config.text_config.hidden_size, config.text_config.vocab_size, bias=False)
+        if config.quantization is not None:
+            quantize_layers(self, config.quantization)
+
+    @property
+    def config(self) -> ModelConfig:
+        """Sizes and special ids."""
+        return self._config
+
+    @property
+    def dtype(self) -> mx.Dtype:
+        """The dtype that the model computes in."""
+        return self.model.norm.weight.dtype
+
+    def head(self, hidden: mx.array) -> mx.array:
+        """Return logits [..., vocab_size] of hidden states [..., hidden_size]."""
+        head = self.lm_head if "lm_head" in self else self.model.embed_tokens.as_linear
+        logits: mx.array = head(hidden)
+        return logits
+
+    def embed(
+        self, rows: npt.NDArray[np.int32], features: mx.array | None, is_video: npt.NDArray[np.bool_]
+    ) -> mx.array:
+        """Return embeddings [1, n, hidden_size] of `rows` [n], `features` [m, hidden_size] at the m video places."""
+        x: mx.array = self.model.embed_tokens(mx.array(rows))
+        if features is not None:
+            x[mx.array(np.flatnonzero(is_video))] = features.astype(x.dtype)
+        return x[None]
+
+    def linears(self) -> Iterator[nn.Linear]:
+        """Yield every plain linear layer."""
+        for module in self.modules():
+            if type(module) is nn.Linear:
+                yield module
+
+    def named_arrays(self) -> list[tuple[str, mx.array]]:
+        """Return every weight with its dotted name, as it is called in a hub folder."""
+        return cast(list[tuple[str, mx.array]], tree_flatten(self.parameters()))
+
+    def parameter_count(self) -> int:
+        """Return how many weights the model has, packed ones counted one by one."""
+        packed = (m for m in self.modules() if isinstance(m, nn.QuantizedLinear | nn.QuantizedEmbedding))
+        # Besides the weights, several in a number, such a layer has a scale and a bias for each group of them.
+        more: int = sum(m.weight.size * 32 // m.bits - m.weight.size - 2 * m.scales.size for m in packed)
+        return more + sum(array.size for _, array in self.named_arrays())

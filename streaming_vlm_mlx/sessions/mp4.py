@@ -1,0 +1,65 @@
+"""A clip with a session's commentary as its subtitle track; picture and sound are copied as they are."""
+
+import io
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import av
+from av.container import InputContainer, OutputContainer
+from av.packet import Packet
+from av.subtitles.subtitle import SubtitleSet
+
+from streaming_vlm_mlx.atomic import replacing
+from streaming_vlm_mlx.errors import SvmError
+from streaming_vlm_mlx.sessions.record import SpokenSecond
+from streaming_vlm_mlx.sessions.subtitles import srt
+from streaming_vlm_mlx.video.container import open_stream
+
+
+def write_mp4(path: Path, clip: str, seconds: Iterable[SpokenSecond]) -> None:
+    """Replace `path` with `clip` and a track of subtitles, atomically; players show it when they are asked to.
+
+    Raises:
+        SvmError: `clip` can not be read, holds picture or sound that MP4 does not take, or `path` can not be written.
+    """
+    source = open_stream(clip).container
+    try:
+        with replacing(path) as part, av.open(str(part), "w", format="mp4") as target:
+            _copy(source, target, srt(seconds))
+    except (av.error.FFmpegError, ValueError) as error:
+        raise SvmError(f"{clip} can not be put into an MP4 file: {error}. Export subtitles (.vtt, .srt).") from error
+    finally:
+        source.close()
+
+
+def _copy(source: InputContainer, target: OutputContainer, subtitles: str) -> None:
+    """Write the cues, then the packets of `source`; the container sorts them by time."""
+    chosen = [stream for stream in source.streams if stream.type in ("video", "audio")]
+    copies = {stream.index: target.add_stream_from_template(stream) for stream in chosen}
+    for cue in _cues(subtitles, target) if subtitles else ():
+        target.mux(cue)
+    packet: Packet[Any]
+    for packet in source.demux(chosen):
+        # The empty packet at the end, and what came without a time.
+        if packet.dts is not None:
+            packet.stream = copies[packet.stream.index]
+            target.mux(packet)
+
+
+def _cues(subtitles: str, target: OutputContainer) -> "Iterator[Packet[Any]]":
+    """Yield a packet a cue, FFmpeg's MP4 text out of FFmpeg's reading of SubRip."""
+    # The stubs do not tell that this codec makes a subtitle stream.
+    stream: Any = target.add_stream("mov_text")
+    with av.open(io.BytesIO(subtitles.encode("utf-8")), format="srt") as source:
+        decoder = source.streams.subtitles[0].codec_context
+        for packet in source.demux():
+            for shown in packet.decode() if packet.size else ():
+                # There once the decoder has begun.
+                stream.codec_context.subtitle_header = decoder.subtitle_header
+                stream.codec_context.time_base = packet.time_base
+                cue = stream.codec_context.encode_subtitle(
+                    SubtitleSet.create(shown.ass, 0, packet.duration, packet.pts)
+                )
+                cue.stream, cue.time_base, cue.duration = stream, packet.time_base, packet.duration
+                yield cue

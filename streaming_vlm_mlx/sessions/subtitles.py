@@ -1,0 +1,127 @@
+"""Commentary as subtitles: one cue for each second in which something was said.
+
+A question shows as a NOTE in WebVTT and in brackets in plain text; SRT knows no comments and leaves it out. So a
+player never draws a question over the picture, and a program that scores the cues never takes it for commentary.
+"""
+
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from streaming_vlm_mlx.atomic import write_text
+from streaming_vlm_mlx.errors import SvmError
+from streaming_vlm_mlx.sessions.record import SessionRecord, SpokenSecond
+
+_VTT_ESCAPES = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;"})
+# SRT has no escapes, and players read HTML tags and ASS overrides ("{\\an8}") in it: look-alikes stand in.
+_SRT_ESCAPES = str.maketrans({"<": "‹", ">": "›", "{": "(", "}": ")"})
+
+
+@dataclass(frozen=True, slots=True)
+class Cue:
+    """What is shown from `start` to `end`, in milliseconds; `question` is what the viewer had asked."""
+
+    start: int
+    end: int
+    text: str
+    question: str
+
+
+def cues(seconds: Iterable[SpokenSecond]) -> Iterator[Cue]:
+    """Yield a cue for each of `seconds` that has words or a question, its text safe to stand in lines."""
+    for second in seconds:
+        text, question = tidy(second.text), " ".join(tidy(second.query).split())
+        if text or question:
+            start = max(round(second.start * 1000), 0)
+            yield Cue(start, max(round(second.end * 1000), start + 1), text, question)
+
+
+def webvtt(seconds: Iterable[SpokenSecond]) -> str:
+    """Return `seconds` as a WebVTT file (W3C WebVTT 1)."""
+    blocks = ["WEBVTT"]
+    for cue in cues(seconds):
+        if cue.question:
+            blocks.append(f"NOTE {clock(cue.start)} asked: {cue.question.translate(_VTT_ESCAPES)}")
+        if cue.text:
+            blocks.append(f"{clock(cue.start)} --> {clock(cue.end)}\n{cue.text.translate(_VTT_ESCAPES)}")
+    return "\n\n".join(blocks) + "\n"
+
+
+def srt(seconds: Iterable[SpokenSecond]) -> str:
+    """Return `seconds` as a SubRip file."""
+    spoken = (cue for cue in cues(seconds) if cue.text)
+    return "\n".join(
+        f"{number}\n{clock(cue.start, ',')} --> {clock(cue.end, ',')}\n{cue.text.translate(_SRT_ESCAPES)}\n"
+        for number, cue in enumerate(spoken, 1)
+    )
+
+
+def transcript(seconds: Iterable[SpokenSecond]) -> str:
+    """Return `seconds` as plain text, a line each: its time, the question in brackets, the commentary."""
+    return "".join(
+        "  ".join(
+            part for part in (clock(cue.start)[:-4], _bracketed(cue.question), " ".join(cue.text.split())) if part
+        )
+        + "\n"
+        for cue in cues(seconds)
+    )
+
+
+def clock(milliseconds: int, point: str = ".") -> str:
+    """Return a time as HH:MM:SS.mmm, more digits for the hours where they are needed."""
+    seconds, rest = divmod(milliseconds, 1000)
+    return f"{seconds // 3600:02d}:{seconds // 60 % 60:02d}:{seconds % 60:02d}{point}{rest:03d}"
+
+
+def tidy(text: str) -> str:
+    """Return `text` without empty lines, control characters and white space at its lines' ends.
+
+    Lone surrogates, which no file can hold, become U+FFFD.
+    """
+    lines = ("".join(map(_harmless, line)).strip() for line in text.splitlines())
+    return "\n".join(line for line in lines if line)
+
+
+def _harmless(char: str) -> str:
+    category = unicodedata.category(char)
+    if category == "Cs":
+        return "\ufffd"
+    if category == "Cc":
+        return " " if char == "\t" else ""
+    return char
+
+
+def _bracketed(question: str) -> str:
+    return f"[{question}]" if question else ""
+
+
+Render = Callable[[SessionRecord], str]
+
+FORMATS: dict[str, Render] = {
+    ".vtt": lambda record: webvtt(record.seconds),
+    ".srt": lambda record: srt(record.seconds),
+    ".json": SessionRecord.to_json,
+    ".txt": lambda record: transcript(record.seconds),
+}
+
+
+def find_format(path: Path) -> Render:
+    """Return what renders the format that the name of `path` ends with; ask before a long run, not after it.
+
+    Raises:
+        SvmError: the ending is none of the formats'.
+    """
+    found = FORMATS.get(path.suffix.lower())
+    if found is None:
+        raise SvmError(f"{path} has no known format; let its name end with one of {', '.join(FORMATS)}.")
+    return found
+
+
+def write(path: Path, record: SessionRecord) -> None:
+    """Replace `path` with `record`, atomically; whatever fails, the old file stays.
+
+    Raises:
+        SvmError: the ending of `path` is unknown, or it can not be written.
+    """
+    write_text(path, find_format(path)(record))

@@ -1,0 +1,84 @@
+"""Ways for an engine to get its model: a checkpoint's folder, or seeded random weights."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import mlx.core as mx
+
+from streaming_vlm_mlx.config import ModelConfig, StreamConfig
+from streaming_vlm_mlx.distributed import ALONE, Ranks
+from streaming_vlm_mlx.errors import SvmError
+from streaming_vlm_mlx.models.adapters import check_base, load_adapter, read_adapter
+from streaming_vlm_mlx.models.loading import Parts, fill, lay_out_for_decode, open_checkpoint, read_model_config
+from streaming_vlm_mlx.models.memory_budget import check_fits, memory_limit
+from streaming_vlm_mlx.models.presets import seed_weights
+from streaming_vlm_mlx.models.vlm import VisionLanguageModel
+from streaming_vlm_mlx.stream.engine import Loader
+from streaming_vlm_mlx.stream.events import Loading
+from streaming_vlm_mlx.stream.kv_cache import group_size_for
+from streaming_vlm_mlx.text.chat_template import Layout
+from streaming_vlm_mlx.text.tokenizer import Tokenizer
+from streaming_vlm_mlx.text.vocabulary import FullVocabulary
+
+
+def from_folder(
+    folder: Path,
+    dtype: mx.Dtype,
+    config: StreamConfig,
+    adapter: Path | None = None,
+    join: Callable[[], Ranks] = lambda: ALONE,
+    limit: int | None = None,
+) -> Loader:
+    """Return a loader of the checkpoint in `folder`, its turns laid out in `config.style`.
+
+    Args:
+        folder: the checkpoint's.
+        dtype: what to compute in.
+        config: the stream's settings.
+        adapter: the folder of an adapter to put beside it.
+        join: finds the machines that share the model, in the thread that will use it.
+        limit: bytes that the stream may take at the most, of each machine; what takes more is refused before a weight
+            is read. None for what this machine has for it.
+    """
+
+    def load(report: Callable[[Loading], None]) -> tuple[str, Parts]:
+        ranks = join()
+        if adapter and ranks.size > 1:
+            raise SvmError(f"{adapter} can not be split over machines; make it part of the weights with svm-tui fuse.")
+        if config.kv_bits:
+            group_size_for(read_model_config(folder).text_config, config.kv_bits)
+        opened = open_checkpoint(folder)
+        room = memory_limit() if limit is None else limit
+        on_gpu = mx.default_device().type != mx.DeviceType.cpu
+        check_fits(opened.config, folder, config, dtype, on_gpu, room, ranks.size)
+        described = read_adapter(adapter) if adapter else None
+        if adapter and described:
+            check_base(adapter, described, folder)
+        checkpoint = fill(
+            opened,
+            folder,
+            dtype,
+            lambda stage, done, total: report(Loading(stage, done, total)),
+            ranks,
+        )
+        if adapter and described:
+            load_adapter(adapter, described, checkpoint.model, dtype)
+        lay_out_for_decode(checkpoint.model)
+        layout = Layout.of(checkpoint.tokenizer, config.style)
+        return folder.name, Parts(
+            checkpoint.model, checkpoint.tokenizer, checkpoint.vocabulary, layout, time.perf_counter, ranks
+        )
+
+    return load
+
+
+def random_parts(model_config: ModelConfig, dtype: mx.Dtype, config: StreamConfig, seed: int) -> Parts:
+    """Return a model of any sizes with seeded random weights and the whole vocabulary, for benchmarks."""
+    tokenizer = Tokenizer.load()
+    model = VisionLanguageModel(model_config)
+    seed_weights(model, seed)
+    model.set_dtype(dtype)
+    lay_out_for_decode(model)
+    vocabulary = FullVocabulary(model_config.text_config.vocab_size)
+    return Parts(model, tokenizer, vocabulary, Layout.of(tokenizer, config.style), time.perf_counter)

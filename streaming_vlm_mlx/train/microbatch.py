@@ -1,0 +1,170 @@
+"""A batch as the model takes it, cut into as many parts as there are cores to work on them; NumPy alone."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+
+import numpy as np
+import numpy.typing as npt
+
+from streaming_vlm_mlx.data.collator import Batch, Tokens
+from streaming_vlm_mlx.data.dataset import IGNORED
+from streaming_vlm_mlx.text.vocabulary import Vocabulary
+
+HIDDEN = -1e9
+
+Grid = tuple[int, int, int]
+Bools = npt.NDArray[np.bool_]
+Floats = npt.NDArray[np.float32]
+Numbers = npt.NDArray[np.int64]
+Targets = npt.NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Some rows of a batch, n tokens each; at k places of each the model is asked for what comes next.
+
+    Attributes:
+        rows: int32 [batch, n], rows of the embedding.
+        is_video: bool [batch, n], where video features take the embedding's place.
+        position_ids: int32 [3, batch, n].
+        mask: what hides the other samples of a packed row, and what is not seen any more, [batch, 1, n, n]; None where
+            a row holds one sample, all of it seen.
+        pixel_values: float32 [patches, 1176]; or what a tower that stands still made of them, [units, hidden_size].
+        grids: patches in time, down and across of runs of videos of one size.
+        places: int64 [batch, k], the places before the labels, filled up with 0.
+        asked_mask: what they do not see, [batch, 1, k, n].
+        is_learnt: bool [batch, k], which of the places are no fillers.
+        targets: int32 [labels], the row of the embedding to be said at each of these.
+        known: int32 [targets] for each vision head, what it should say, video after video; -1 where nobody knows.
+    """
+
+    rows: Targets
+    is_video: Bools
+    position_ids: Targets
+    mask: Floats | None
+    pixel_values: Floats
+    grids: tuple[Grid, ...]
+    places: Numbers
+    asked_mask: Floats
+    is_learnt: Bools
+    targets: Targets
+    known: Mapping[str, Targets] = field(default_factory=dict)
+
+
+def make_shards(
+    batch: Batch, known: Mapping[str, Sequence[Targets]], vocabulary: Vocabulary, video_token_id: int, parts: int
+) -> Iterator[Shard]:
+    """Yield at most `parts` shards of `batch`, with as even a number of rows as can be.
+
+    Args:
+        batch: ids are the tokenizer's; each must have one row of the embedding.
+        known: for each vision head its targets, an array a video of the batch.
+        vocabulary: gives the rows.
+        video_token_id: stands where video features go.
+        parts: how many shards there should be.
+    """
+    tokens = batch.tokens
+    owner = _rows_of_videos(tokens, video_token_id)
+    sizes = tokens.video_grid_thw.astype(np.int64).prod(axis=1)
+    # Several patches are one row where features stand for them.
+    patches_a_row = sizes.sum() // max(len(batch.pixel_values), 1)
+    patch_owner = np.repeat(owner, sizes // max(patches_a_row, 1))
+    for rows in np.array_split(np.arange(len(tokens.input_ids)), min(parts, len(tokens.input_ids))):
+        videos = np.isin(owner, rows)
+        values = batch.pixel_values[np.isin(patch_owner, rows)]
+        theirs = {k: np.concatenate([v[i] for i in np.flatnonzero(videos).tolist()]) for k, v in known.items()}
+        yield _shard(_part(tokens, rows, videos), values, theirs, vocabulary, video_token_id)
+
+
+def _rows_of_videos(tokens: Tokens, video_token_id: int) -> Numbers:
+    """Return the row that each video stands in, int64 [videos]: videos follow their placeholders' order."""
+    pads = np.count_nonzero(tokens.input_ids == video_token_id, axis=1)
+    sizes = tokens.video_grid_thw.astype(np.int64).prod(axis=1)
+    if not len(sizes):
+        return np.zeros(0, np.int64)
+    patches_a_pad = sizes.sum() // pads.sum()
+    ends = np.cumsum(pads * patches_a_pad)
+    rows: Numbers = np.searchsorted(ends, np.cumsum(sizes), side="left")
+    return rows
+
+
+def _part(tokens: Tokens, rows: Numbers, videos: Bools) -> Tokens:
+    return Tokens(
+        tokens.input_ids[rows],
+        tokens.labels[rows],
+        tokens.position_ids[:, rows],
+        tokens.segments[rows],
+        tokens.video_grid_thw[videos],
+        None if tokens.until is None else tokens.until[rows],
+        None if tokens.looked_until is None else tokens.looked_until[rows],
+        None if tokens.speaks is None else tokens.speaks[rows],
+    )
+
+
+def _shard(
+    tokens: Tokens,
+    pixel_values: Floats,
+    known: Mapping[str, Targets],
+    vocabulary: Vocabulary,
+    video_token_id: int,
+) -> Shard:
+    shape = tokens.input_ids.shape
+    rows = vocabulary.to_rows(tokens.input_ids.ravel())
+    assert rows.size == tokens.input_ids.size, "every id of a sample must have a row of its own"
+    places, is_learnt = ask(tokens.labels)
+    said = np.take_along_axis(tokens.labels, np.minimum(places + 1, shape[1] - 1), axis=1)[is_learnt]
+    return Shard(
+        rows=rows.reshape(shape),
+        is_video=tokens.input_ids == video_token_id,
+        position_ids=tokens.position_ids,
+        mask=_mask(tokens),
+        pixel_values=pixel_values,
+        grids=join_grids(tokens.video_grid_thw.tolist()),
+        places=places,
+        asked_mask=_hiding(tokens, places),
+        is_learnt=is_learnt,
+        targets=vocabulary.to_rows(said),
+        known=known,
+    )
+
+
+def ask(labels: Targets) -> tuple[Numbers, Bools]:
+    """Return the places before labels [batch, k], and which of them are no fillers [batch, k].
+
+    Args:
+        labels: int32 [batch, n], the id to learn at its own place, -100 elsewhere; the first place of a row is never
+            learnt, since nothing comes before it.
+    """
+    before = labels[:, 1:] != IGNORED
+    counts = before.sum(axis=1)
+    k = max(1, int(counts.max(initial=0)))
+    is_learnt = np.arange(k) < counts[:, None]
+    places = np.zeros((len(labels), k), np.int64)
+    places[is_learnt] = np.nonzero(before)[1]
+    return places, is_learnt
+
+
+def join_grids(grids: Sequence[Sequence[int]]) -> tuple[Grid, ...]:
+    """Return runs of videos of one size as one video each: [[1, 12, 22], [1, 12, 22]] is ((2, 12, 22),)."""
+    runs = groupby(grids, key=lambda grid: (grid[1], grid[2]))
+    return tuple((sum(grid[0] for grid in run), *size) for size, run in runs)
+
+
+def _mask(tokens: Tokens) -> Floats | None:
+    """Return what keeps the samples of a packed row apart, and hides what has gone; padding needs nothing."""
+    segments = tokens.segments
+    if segments.max(initial=0) <= 0 and tokens.until is None:
+        return None
+    return _hiding(tokens, np.broadcast_to(np.arange(segments.shape[1]), segments.shape))
+
+
+def _hiding(tokens: Tokens, places: Numbers) -> Floats:
+    """Return [batch, 1, k, n]: 0 where `places` [batch, k] may look, a large negative number elsewhere."""
+    segments = tokens.segments
+    own = np.take_along_axis(segments, places, axis=1)[:, :, None]
+    seen = (own == segments[:, None, :]) & (np.arange(segments.shape[1]) <= places[:, :, None])
+    if tokens.until is not None and tokens.looked_until is not None and tokens.speaks is not None:
+        speaks = np.take_along_axis(tokens.speaks, places, axis=1)[:, :, None]
+        seen &= places[:, :, None] < np.where(speaks, tokens.until[:, None], tokens.looked_until[:, None])
+    return np.where(seen, np.float32(0), np.float32(HIDDEN))[:, None]

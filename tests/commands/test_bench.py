@@ -1,0 +1,104 @@
+"""The benchmark's report: what is promised to be in it, and that the modes differ as they must."""
+
+import json
+
+import pytest
+import yaml
+
+from streaming_vlm_mlx.config import TextConfig
+from streaming_vlm_mlx.eval.bench import frames_of, read_bench_config
+from tui import cli
+
+SMALL = {
+    "height": 56,
+    "width": 84,
+    "model": {
+        "text_config": {
+            "hidden_size": 32,
+            "intermediate_size": 48,
+            "num_hidden_layers": 1,
+            "num_attention_heads": 2,
+            "num_key_value_heads": 1,
+            "vocab_size": 151680,
+            "mrope_section": [2, 3, 3],
+        },
+        "vision_config": {
+            "depth": 1,
+            "hidden_size": 16,
+            "intermediate_size": 16,
+            "num_heads": 2,
+            "fullatt_block_indexes": [0],
+            "out_hidden_size": 32,
+        },
+    },
+    "stream": {
+        "window": 2,
+        "text_round": 2,
+        "sink": 4,
+        "slide": 4,
+        "pixels": {"min_pixels": 784},
+        "sampling": {"max_new_tokens": 3},
+    },
+}
+
+
+@pytest.fixture
+def config(tmp_path):
+    path = tmp_path / "small.yaml"
+    path.write_text(yaml.safe_dump(SMALL))
+    return path
+
+
+def test_the_json_holds_every_second(config, tmp_path, capsys):
+    out = tmp_path / "b.json"
+    assert (
+        cli.main(["bench", "--config", str(config), "--mode", "streaming", "--seconds", "6", "--json", str(out)]) == 0
+    )
+    report = json.loads(out.read_text())
+    assert report["settings"]["model"]["text_config"]["hidden_size"] == 32
+    assert report["machine"]["versions"]["mlx"]
+    seconds = report["seconds"]
+    assert [s["index"] for s in seconds] == list(range(6))
+    assert {
+        "total_s",
+        "vision_s",
+        "prefill_s",
+        "decode_s",
+        "tokens",
+        "cache_tokens",
+        "cache_bytes",
+        "rss_bytes",
+    } <= set(seconds[0])
+    assert len({s["cache_bytes"] for s in seconds}) == 1
+    assert "streaming" in capsys.readouterr().out
+
+
+def test_full_attention_grows_and_streaming_does_not(config, tmp_path, capsys):
+    out = tmp_path / "b.json"
+    words = ["bench", "--config", str(config), "--seconds", "8", "--json", str(out), "--plot", str(tmp_path / "b.png")]
+    assert cli.main(words) == 0
+    runs = {run["mode"]: [s["cache_tokens"] for s in run["seconds"]] for run in json.loads(out.read_text())["runs"]}
+    assert set(runs) == {"full", "window", "recompute", "streaming"}
+    assert runs["full"] == sorted(set(runs["full"]))
+    assert runs["streaming"][-1] == runs["streaming"][-2] == runs["recompute"][-1]
+    assert runs["window"][2] == runs["window"][4] < runs["window"][3]
+    assert (tmp_path / "b.png").read_bytes().startswith(b"\x89PNG")
+    capsys.readouterr()
+
+
+def test_frames_move_and_come_from_the_seed(config):
+    first = read_bench_config(config)
+    assert (frames_of(first, 0) == frames_of(first, 0)).all()
+    assert (frames_of(first, 0) != frames_of(first, 1)).any()
+
+
+def test_shipped_benchmarks_read(pytestconfig):
+    for path in sorted((pytestconfig.rootpath / "configs" / "bench").glob("*.yaml")):
+        assert isinstance(read_bench_config(path).model.text_config, TextConfig)
+        assert read_bench_config(path).stream.window == 8
+
+
+def test_a_benchmark_without_a_model_is_refused(tmp_path, capsys):
+    (tmp_path / "none.yaml").write_text("height: 56\n")
+    assert cli.main(["bench", "--config", str(tmp_path / "none.yaml")]) == 2
+    assert "has no part 'model'" in capsys.readouterr().err

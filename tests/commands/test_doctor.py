@@ -1,0 +1,142 @@
+import contextlib
+import dataclasses
+import importlib.metadata
+import json
+import os
+import pty
+import re
+import subprocess
+import sys
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from streaming_vlm_mlx import backend
+from streaming_vlm_mlx.errors import SvmError
+from tui import cli
+from tui.commands import doctor
+from tui.commands import doctor as diagnosis
+from tui.commands.doctor import Compute, Diagnosis, Machine, Terminal
+
+GIB = 1 << 30
+WELL = Diagnosis(
+    compute=Compute("CPU", "float32", "OpenBLAS", "/usr/lib/libopenblas.so.0", 90.5),
+    machine=Machine("Linux x86_64", 2, 16 * GIB, 8 * GIB, nvidia=False),
+    terminal=Terminal(100, 30, 1 << 24, interactive=True),
+    versions={"python": "3.12.1", "mlx": "0.32.4", "av": None},
+    variables={},
+    checkpoints="/home/x/checkpoints",
+    state="/home/x/.local/state/svm-tui",
+)
+
+
+@pytest.fixture(autouse=True)
+def _no_forced_colours(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("FORCE_COLOR", raising=False)
+
+
+def change(part: str, **values: Any) -> Diagnosis:
+    return dataclasses.replace(WELL, **{part: dataclasses.replace(getattr(WELL, part), **values)})
+
+
+def test_json_is_what_this_machine_has(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["doctor", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    prepared = backend.prepare()
+    assert found["compute"]["kind"] == prepared.kind
+    assert found["compute"]["blas"] == (prepared.blas.name if prepared.blas else None)
+    assert found["compute"]["gflops"] > 0
+    assert found["machine"]["cores"] <= (os.cpu_count() or 1)
+    assert found["versions"]["mlx"] == importlib.metadata.version("mlx")
+    assert found["versions"]["python"] == ".".join(map(str, sys.version_info[:3]))
+    assert found["terminal"]["interactive"] is False
+
+
+def test_lines_are_plain_when_nobody_looks(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["doctor"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "\x1b" not in "".join(lines)
+    names = [line.split(": ", 1)[0] for line in lines]
+    assert names[:6] == ["device", "BLAS", "matrix product", "machine", "memory", "versions"]
+
+
+def run_in_terminal(*words: str, **variables: str) -> bytes:
+    """Return what the program shows on a colour terminal of 60 columns."""
+    environ = {k: v for k, v in os.environ.items() if k not in {"NO_COLOR", "FORCE_COLOR"}}
+    environ |= {"TERM": "xterm-256color", "COLUMNS": "60"} | variables
+    leader, follower = pty.openpty()
+    program = [sys.executable, "-m", "tui", *words]
+    with subprocess.Popen(program, cwd=Path(__file__).parents[2], env=environ, stdout=follower) as running:
+        os.close(follower)
+        shown = b""
+        # Linux ends a terminal that nobody holds with an error, others with nothing.
+        with contextlib.suppress(OSError):
+            while more := os.read(leader, 65536):
+                shown += more
+    os.close(leader)
+    assert running.returncode == 0
+    return shown
+
+
+@pytest.mark.parametrize(("environ", "colored"), [({}, True), ({"NO_COLOR": "1"}, False)])
+def test_a_terminal_gets_a_table_and_colours_unless_it_declines(environ: dict[str, str], colored: bool) -> None:
+    shown = run_in_terminal("doctor", **environ)
+    text = re.sub(r"\x1b\[[\d;]*m", "", shown.decode())
+    assert re.search(r"^device +(CPU|Metal|CUDA)", text, re.MULTILINE)
+    assert re.search(r"^advice +This terminal is small", text, re.MULTILINE)
+    assert max(map(len, text.splitlines())) <= 60
+    assert bool(re.search(rb"\x1b\[[\d;]*3[1-7]m", shown)) is colored
+
+
+def test_rows_of_a_healthy_machine() -> None:
+    assert doctor.rows(WELL) == [
+        ("device", "CPU, float32"),
+        ("BLAS", "OpenBLAS, /usr/lib/libopenblas.so.0"),
+        ("matrix product", "90.5 GFLOP/s"),
+        ("machine", "Linux x86_64, 2 cores"),
+        ("memory", "16.0 GiB, 8.0 GiB available"),
+        ("versions", "python 3.12.1, mlx 0.32.4, av absent"),
+        ("terminal", "100x30, 16777216 colours"),
+        ("checkpoints", "/home/x/checkpoints"),
+        ("state", "/home/x/.local/state/svm-tui"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("found", "words"),
+    [
+        (change("compute", advice="Install a BLAS."), ["Install a BLAS."]),
+        (change("machine", nvidia=True), ["svm-tui[cuda]"]),
+        (change("terminal", colors=16), ["xterm-256color"]),
+        (change("terminal", columns=79), ["80 columns"]),
+        (change("terminal", lines=23), ["24 lines"]),
+        (change("terminal", columns=20, colors=0, interactive=False), []),
+        (dataclasses.replace(change("terminal", colors=0), variables={"NO_COLOR": "1"}), []),
+        (WELL, []),
+    ],
+)
+def test_advice_is_given_where_it_helps(found: Diagnosis, words: list[str]) -> None:
+    assert len(found.advice) == len(words)
+    assert all(word in line for word, line in zip(words, found.advice, strict=True))
+    assert [value for name, value in doctor.rows(found) if name == "advice"] == found.advice
+
+
+def test_without_mlx_it_says_so_and_fails(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def prepare() -> None:
+        raise SvmError("MLX can not be loaded: install it.")
+
+    monkeypatch.setattr(backend, "prepare", prepare)
+    assert cli.main(["doctor"]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "device: none: MLX can not be loaded"
+    assert lines[-1] == "advice: MLX can not be loaded: install it."
+    assert not [line for line in lines if line.startswith(("BLAS", "matrix"))]
+
+
+def test_only_variables_that_matter_and_are_set_are_named() -> None:
+    ticks = count()
+    found = diagnosis.diagnose({"OMP_NUM_THREADS": "1", "HOME": "/x"}, lambda: float(next(ticks)))
+    assert found.variables == {"OMP_NUM_THREADS": "1"}
+    assert ("variable", "OMP_NUM_THREADS=1") in doctor.rows(found)

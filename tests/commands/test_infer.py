@@ -1,0 +1,165 @@
+"""The headless way: a clip in, lines and files out, and a sentence for everything that can be wrong."""
+
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+import srt
+import webvtt
+
+from streaming_vlm_mlx.data.records import StreamingRecord, Turn
+from streaming_vlm_mlx.errors import SvmError
+from streaming_vlm_mlx.memory import Memory
+from streaming_vlm_mlx.sessions.record import SessionRecord
+from streaming_vlm_mlx.stream.events import SecondDone, Timings
+from streaming_vlm_mlx.video.video_file import VideoFile
+from tests.video.clips import make_clip
+from tui import cli
+from tui.commands import infer
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_clip(tmp_path_factory.mktemp("clips") / "clip.mp4", count=75, rate=30)
+
+
+@pytest.fixture(autouse=True)
+def state(untrained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where sessions take refuge; the model is one that always has something to say."""
+    monkeypatch.setattr("tui.commands.options.CHECKPOINT", untrained)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    return tmp_path / "state"
+
+
+def refusal(capsys: pytest.CaptureFixture[str], *words: object) -> str:
+    """Run the command, which has to fail with one line, and return that line."""
+    assert cli.main(["infer", *map(str, words)]) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.count("\n") == 1
+    return said.err.rstrip()
+
+
+def test_files_and_lines_tell_the_same(clip, tmp_path, capsys):
+    for suffix in ("vtt", "srt", "json"):
+        assert cli.main(["infer", str(clip), "--out", str(tmp_path / f"game.{suffix}"), "--seed", "3"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    spoken = [line.split("  ", 1)[1] for line in lines]
+    record = SessionRecord.load(tmp_path / "game.json")
+    assert [s.start for s in record.seconds] == [0.0, 1.0, 2.0]
+    cues = list(webvtt.read(str(tmp_path / "game.vtt")))
+    subtitles = list(srt.parse((tmp_path / "game.srt").read_text()))
+    assert len(cues) == len(subtitles) == len(spoken) // 3 == 3
+    assert cues[1].start == "00:00:01.000"
+    assert subtitles[2].end.total_seconds() == 2.5
+    assert record.settings["sampling"]["seed"] == 3
+
+
+def test_json_lines_are_whole_seconds(clip, capsys):
+    assert cli.main(["infer", str(clip), "--json", "--start", "1", "--duration", "1", "--fps", "4"]) == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    second = json.loads(line)
+    assert (second["start"], second["end"]) == (1.0, 2.0)
+    assert second["video_tokens"] == 2 * (2 * second["video_tokens"] // 4)
+    assert second["timings"]["total_ms"] > 0
+
+
+def test_a_record_brings_its_own_range_and_previous_text(clip, tmp_path, capsys):
+    turns = (Turn(1.0, 2.0, "Time=1.0-2.0s", "\n ..."),)
+    line = StreamingRecord(str(clip), 1.0, 2.0, turns, previous="They lead.").to_line()
+    (tmp_path / "r.jsonl").write_bytes(line)
+    out = tmp_path / "r.json"
+    assert cli.main(["infer", str(tmp_path / "r.jsonl"), "--out", str(out)]) == 0
+    record = SessionRecord.load(out)
+    assert [s.start for s in record.seconds] == [1.0]
+    assert record.settings["previous"] == "They lead."
+    capsys.readouterr()
+    assert "holds records 0 to 0; 4 is none" in refusal(capsys, tmp_path / "r.jsonl", "--record", 4)
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["{tmp}/none.mp4"], "none.mp4 does not exist"),
+        (["{tmp}"], "is a folder"),
+        (["{tmp}/empty.mp4"], "is empty"),
+        (["{tmp}/half.mp4"], "cut short"),
+        (["{clip}", "--start", "50"], "50 s is outside"),
+        (["{clip}", "--duration", "0"], "nothing to play"),
+        (["{clip}", "--ckpt", "nobody"], "looked for nobody, checkpoints/nobody"),
+        (["{clip}", "--out", "{tmp}/a.mp3"], "no known format"),
+        (["{clip}", "--out", "{tmp}/empty.mp4/a.vtt"], "can not be written"),
+        (["{clip}", "--config", "{tmp}/none.yaml"], "none.yaml can not be read"),
+        (["{clip}", "--fps", "0"], "fps is 0"),
+    ],
+)
+def test_bad_input_is_one_line_that_names_it(words, told, clip, tmp_path, capsys):
+    (tmp_path / "empty.mp4").touch()
+    (tmp_path / "half.mp4").write_bytes(clip.read_bytes()[: clip.stat().st_size // 2])
+    filled = [word.format(tmp=tmp_path, clip=clip) for word in words]
+    assert told in refusal(capsys, *filled)
+
+
+def done(start: float) -> SecondDone:
+    return SecondDone(
+        index=int(start),
+        start=start,
+        end=start + 1,
+        text="shot",
+        tokens=2,
+        video_tokens=4,
+        cache_tokens=9,
+        cache_bytes=90,
+        query="",
+        timings=Timings(1, 1, 1, 1, 3),
+        memory=Memory(1, 1, 1, 1, 1),
+    )
+
+
+def speak_until_it_breaks(keeper: infer.Keeper, feed: Iterable[SecondDone]) -> None:
+    for second in feed:
+        keeper.add(second)
+    raise SvmError("the feed broke off.")
+
+
+def test_what_was_said_before_a_failure_is_written(tmp_path):
+    keeper = infer.Keeper(tmp_path / "a.json", SessionRecord())
+    feed = (done(second) for second in (0.0,))
+    with pytest.raises(SvmError, match="feed broke"), keeper.kept():
+        speak_until_it_breaks(keeper, feed)
+    record = SessionRecord.load(tmp_path / "a.json")
+    assert [s.text for s in record.seconds] == ["shot"]
+    assert record.failure == "the feed broke off."
+
+
+def test_a_failure_before_the_first_word_leaves_an_old_file_alone(tmp_path):
+    (tmp_path / "a.vtt").write_text("old")
+    keeper = infer.Keeper(tmp_path / "a.vtt", SessionRecord())
+    with pytest.raises(SvmError), keeper.kept():
+        raise SvmError("no model.")
+    assert (tmp_path / "a.vtt").read_text() == "old"
+
+
+def test_a_session_that_can_not_be_written_finds_a_refuge(tmp_path, state, monkeypatch):
+    def full(source: object, target: object) -> None:
+        raise OSError(28, os.strerror(28))
+
+    keeper = infer.Keeper(tmp_path / "a.vtt", SessionRecord(created="2026-01-01T00:00:00+00:00"))
+    real = Path.replace
+    monkeypatch.setattr(
+        Path, "replace", lambda part, to: full(part, to) if to == tmp_path / "a.vtt" else real(part, to)
+    )
+    with pytest.raises(SvmError, match="No space left on device") as caught, keeper.kept():
+        keeper.add(done(4.0))
+    (kept,) = state.rglob("*.json")
+    assert str(kept) in str(caught.value)
+    assert SessionRecord.load(kept).seconds[0].start == 4.0
+    assert not list(tmp_path.glob("*.vtt"))
+
+
+def test_a_broken_packet_is_counted(clip, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(VideoFile, "skipped", property(lambda _: 3))
+    assert cli.main(["infer", str(clip), "--duration", "1"]) == 0
+    assert "3 corrupt packets were skipped" in capsys.readouterr().err

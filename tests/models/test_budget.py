@@ -1,0 +1,215 @@
+"""Memory told before it is spent: held to what MLX says that a stream took."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+import pytest
+
+from streaming_vlm_mlx.config import (
+    ModelConfig,
+    PixelConfig,
+    QuantizationConfig,
+    SamplingConfig,
+    StreamConfig,
+    TextConfig,
+    VisionConfig,
+)
+from streaming_vlm_mlx.errors import SvmError
+from streaming_vlm_mlx.memory import machine_memory
+from streaming_vlm_mlx.models.loading import Checkpoint, Parts, save_checkpoint
+from streaming_vlm_mlx.models.memory_budget import Budget, check_fits, estimate, memory_limit, ways_out
+from streaming_vlm_mlx.stream.loader import from_folder, random_parts
+from streaming_vlm_mlx.stream.session import Second, Session
+from streaming_vlm_mlx.text.tokenizer import Tokenizer
+from streaming_vlm_mlx.video.image_processor import patchify
+from tests.small import small_config, small_model, small_vocabulary
+from tui import cli
+from tui.commands import doctor as diagnosis
+
+GIB = 1 << 30
+SEVEN = ModelConfig(TextConfig(), VisionConfig())
+WIDE = ModelConfig(
+    TextConfig(
+        hidden_size=256,
+        intermediate_size=704,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        vocab_size=151_680,
+        mrope_section=(8, 12, 12),
+        tie_word_embeddings=True,
+    ),
+    VisionConfig(
+        depth=2,
+        hidden_size=128,
+        intermediate_size=340,
+        num_heads=4,
+        fullatt_block_indexes=(1,),
+        out_hidden_size=256,
+    ),
+)
+STREAM = StreamConfig(
+    window=3,
+    text_round=3,
+    sink=32,
+    slide=32,
+    pixels=PixelConfig(max_pixels=200 * 784),
+    sampling=SamplingConfig(max_new_tokens=4),
+)
+STREAMS = {
+    "streaming": STREAM,
+    "recompute": replace(STREAM, mode="recompute"),
+    "append": replace(STREAM, pos_mode="append"),
+    "8 bits": replace(STREAM, kv_bits=8),
+}
+
+
+@pytest.fixture(scope="module")
+def parts() -> Parts:
+    """A model of the sizes `WIDE`."""
+    return random_parts(WIDE, mx.float32, STREAM, seed=0)
+
+
+@pytest.mark.parametrize("stream", STREAMS.values(), ids=STREAMS.keys())
+def test_a_stream_takes_what_was_told(parts: Parts, stream: StreamConfig) -> None:
+    session = Session(parts, stream)
+    side = int(stream.pixels.max_pixels**0.5) // 28 * 28
+    frames = np.random.default_rng(0).integers(0, 255, (2, side, side, 3), dtype=np.uint8)
+    mx.clear_cache()
+    before = mx.get_active_memory()
+    mx.reset_peak_memory()
+    weights = sum(array.nbytes for _, array in parts.model.named_arrays())
+    for number in range(6):
+        for _ in session.speak(Second(number, float(number), number + 1.0, patchify(frames, stream.pixels))):
+            pass
+    told = estimate(WIDE, stream, mx.float32, gpu=mx.default_device().type != mx.DeviceType.cpu)
+    taken = mx.get_peak_memory() - before + weights
+    assert told.weights == weights
+    assert session.cache_bytes <= told.cache <= 1.5 * session.cache_bytes
+    assert session.cached <= told.tokens
+    assert 0.95 * taken <= told.peak <= 1.5 * taken
+
+
+def test_the_7b_in_the_figures_of_its_folder() -> None:
+    """8.29 billion parameters, as the hub says; 57,344 bytes a token of keys and values at two each, 1.5 with both."""
+    told = estimate(SEVEN, StreamConfig(), mx.bfloat16, gpu=True)
+    assert told.weights == 2 * 8_292_166_656
+    assert told.cache % (57_344 * 3 // 2) == 0
+    assert told.cache // (57_344 * 3 // 2) >= told.tokens
+    assert told.bounded
+
+
+def test_two_machines_share_the_layers_and_nothing_else() -> None:
+    """A layer's matrices, and the biases of queries, keys and values; 3,584 wide, 512 of keys and 18,944 within."""
+    whole, shared = (estimate(SEVEN, StreamConfig(), mx.bfloat16, gpu=True, machines=n) for n in (1, 2))
+    layer = 2 * 3584 * 3584 + 2 * 3584 * 512 + 3 * 3584 * 18944 + 3584 + 2 * 512
+    assert whole.weights - shared.weights == 2 * 28 * layer // 2
+    assert shared.cache == whole.cache // 2
+    # Half of the whole would fit, what is whole on each machine does not.
+    assert whole.peak < 18 * GIB
+    with pytest.raises(SvmError, match=r"big needs \d+\.\d GiB on each of 2 machines \(weights 9\.\d GiB"):
+        check_fits(SEVEN, Path("big"), StreamConfig(), mx.bfloat16, gpu=True, limit=9 * GIB, machines=2)
+    check_fits(SEVEN, Path("big"), StreamConfig(), mx.bfloat16, gpu=True, limit=11 * GIB, machines=2)
+
+
+def test_what_nothing_bounds_is_said() -> None:
+    full = estimate(SEVEN, StreamConfig(mode="full"), mx.bfloat16, gpu=True)
+    assert (full.bounded, full.rounds) == (False, 600)
+    assert not estimate(SEVEN, StreamConfig(sink=None), mx.bfloat16, gpu=True).bounded
+
+
+def test_each_way_out_leaves_what_it_says() -> None:
+    stream = StreamConfig()
+    now = estimate(SEVEN, stream, mx.bfloat16, gpu=True).peak
+    found = {change.what: change.peak for change in ways_out(SEVEN, stream, mx.bfloat16, gpu=True)}
+    assert list(found) == [
+        "'svm-tui convert-ckpt --bits 8'",
+        "'svm-tui convert-ckpt --bits 4'",
+        "window 8 and text_round 8",
+        "pixels.max_pixels 150528",
+        "all of these",
+    ]
+    assert all(peak < now for peak in found.values())
+    assert found["all of these"] == min(found.values())
+    short = replace(stream, window=8, text_round=8)
+    assert found["window 8 and text_round 8"] == estimate(SEVEN, short, mx.bfloat16, gpu=True).peak
+    packed = replace(SEVEN, quantization=QuantizationConfig(64, 4, layers=uneven()))
+    assert found["'svm-tui convert-ckpt --bits 4'"] == estimate(packed, stream, mx.bfloat16, gpu=True).peak
+    assert "bits" not in "".join(change.what for change in ways_out(packed, stream, mx.bfloat16, gpu=True))
+
+
+def uneven() -> dict[str, Any]:
+    return {f"visual.blocks.{number}.mlp.down_proj": False for number in range(32)}
+
+
+def test_what_does_not_fit_is_refused_with_the_ways_out() -> None:
+    with pytest.raises(SvmError) as caught:
+        check_fits(SEVEN, Path("big"), StreamConfig(), mx.bfloat16, gpu=True, limit=8 * GIB)
+    text = str(caught.value)
+    assert text.startswith("big needs 16.6 GiB (weights 15.4 GiB, cache ")
+    assert "there are 8.0 GiB; what would fit: 'svm-tui convert-ckpt --bits 4' (5.7 GiB), or all of these (" in text
+    with pytest.raises(SvmError, match="no setting makes it fit; take a smaller model"):
+        check_fits(SEVEN, Path("big"), StreamConfig(), mx.bfloat16, gpu=True, limit=GIB)
+    check_fits(SEVEN, Path("big"), StreamConfig(), mx.bfloat16, gpu=True, limit=24 * GIB)
+
+
+def test_a_sum_is_of_what_stands_beside_one_another() -> None:
+    assert Budget(1, 2, 40, 8, tokens=0, rounds=0, bounded=True).peak == 43
+
+
+def test_this_machine_has_a_limit() -> None:
+    assert GIB // 4 < memory_limit() <= machine_memory()
+
+
+@pytest.fixture
+def folder(tmp_path: Path, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A small checkpoint, run1; its tokenizer is taken as read."""
+    monkeypatch.setattr(Tokenizer, "load", lambda _: tokenizer)
+    checkpoint = Checkpoint(small_model(small_config(400)), tokenizer, small_vocabulary(tokenizer, 400), STREAM)
+    save_checkpoint(tmp_path / "run1", checkpoint)
+    return tmp_path / "run1"
+
+
+def test_loading_stops_before_a_weight_is_read(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def read_weights(*_: object) -> None:
+        raise AssertionError("a weight was read")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("streaming_vlm_mlx.models.loading.ShardReader.take", read_weights)
+        with pytest.raises(SvmError, match=r"run1 needs .* GiB"):
+            from_folder(folder, mx.float32, STREAM, limit=1 << 20)(lambda _: None)
+    name, _ = from_folder(folder, mx.float32, STREAM, limit=GIB)(lambda _: None)
+    assert name == "run1"
+
+
+def test_the_doctor_weighs_a_model(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["doctor", "--ckpt", str(folder), "--json"]) == 0
+    model = json.loads(capsys.readouterr().out)["model"]
+    assert model["folder"] == str(folder)
+    assert model["parts"]["weights"] == sum(a.nbytes for _, a in small_model(small_config(400)).named_arrays())
+    assert model["rounds"] == 3
+    wide = folder.parent / "wide.yaml"
+    wide.write_text("window: 600\n", encoding="utf-8")
+    assert cli.main(["doctor", "--ckpt", str(folder), "--config", str(wide)]) == 0
+    lines = dict(line.split(": ", 1) for line in capsys.readouterr().out.splitlines())
+    assert lines["windows"].startswith("600 s, ")
+    assert lines["fits"].startswith("yes: ")
+    assert lines["needs"].count(",") == 3
+
+
+def test_the_doctor_says_no(folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    weigh = diagnosis.weigh
+    monkeypatch.setattr("tui.commands.doctor.weigh", lambda name, settings: weigh(name, settings, limit=1 << 20))
+    assert cli.main(["doctor", "--ckpt", str(folder)]) == 1
+    out = capsys.readouterr().out
+    assert "fits: no: 0.0 GiB for it" in out
+    assert "with: window 1 and text_round 1: " in out
+
+
+def test_settings_without_a_checkpoint(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["doctor", "--config", "wide.yaml"]) == 2
+    assert "name the checkpoint with --ckpt" in capsys.readouterr().err

@@ -1,0 +1,76 @@
+"""The quick formulas against NumPy's in double precision and MLX's own."""
+
+from collections.abc import Callable
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from streaming_vlm_mlx.models.activations import exp, quick_gelu, silu
+from streaming_vlm_mlx.models.attention import attend
+
+counts = st.integers(1, 5)
+
+
+def test_exp_over_its_range() -> None:
+    x = np.linspace(-86, 86, 20_001, dtype=np.float32)
+    exact = np.exp(x.astype(np.float64))
+    # In float32 the argument's own rounding already moves the result by 6e-8 of it a unit.
+    assert np.all(np.abs(np.array(exp(mx.array(x))) - exact) <= (3e-7 + 1e-7 * np.abs(x)) * exact)
+
+
+def test_exp_holds_what_float32_can_not() -> None:
+    ends = np.array(exp(mx.array([-1e9, -200.0, 200.0], mx.float32)))
+    assert np.all(np.isfinite(ends))
+    assert np.all(ends[:2] < 1e-36)
+    assert ends[2] > 1e36
+
+
+def test_exp_is_its_own_gradient() -> None:
+    x = mx.linspace(-5, 5, 101)
+    slope = mx.grad(lambda x: exp(x).sum())(x)
+    assert np.allclose(np.array(slope), np.exp(np.array(x, np.float64)), rtol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [mx.float32, mx.bfloat16, mx.float16], ids=str)
+@pytest.mark.parametrize(("function", "slope"), [(silu, 1.0), (quick_gelu, 1.702)], ids=["silu", "quick_gelu"])
+def test_what_a_sigmoid_gates(function: Callable[[mx.array], mx.array], slope: float, dtype: mx.Dtype) -> None:
+    x = mx.concatenate([mx.linspace(-30, 30, 601), mx.array([-1e4, 1e4])]).astype(dtype)
+    y = function(x)
+    exact = np.array(x.astype(mx.float32), np.float64)
+    exact = exact / (1 + np.exp(np.minimum(-slope * exact, 700)))
+    assert y.dtype == dtype
+    tolerance = 1e-5 if dtype == mx.float32 else 1e-2
+    assert np.allclose(np.array(y.astype(mx.float32)), exact, rtol=tolerance, atol=tolerance)
+
+
+def test_silu_has_the_gradient_of_mlx() -> None:
+    x = mx.linspace(-20, 20, 401)
+    ours, theirs = (mx.grad(lambda x, f=f: f(x).sum())(x) for f in (silu, nn.silu))
+    assert mx.allclose(ours, theirs, atol=1e-5)
+
+
+@settings(max_examples=40, deadline=None)
+@example(1, 2, 300, 0, "causal", 0)
+@example(2, 1, 257, 40, "causal", 1)
+@example(1, 1, 300, 7, "added", 2)
+@given(counts, counts, counts, st.integers(0, 6), st.sampled_from([None, "causal", "added"]), st.integers(0, 99))
+def test_attention(batch: int, kv_heads: int, n: int, cached: int, mask: str | None, seed: int) -> None:
+    draw = np.random.default_rng(seed)
+    q = mx.array(draw.standard_normal((batch, 2 * kv_heads, n, 8), np.float32))
+    k, v = mx.array(draw.standard_normal((2, batch, kv_heads, n + cached, 8), np.float32))
+    hidden = np.where(draw.random((batch, 1, n, n + cached)) < 0.5, -1e9, 0) * (np.arange(n + cached) > 0)
+    given_mask = mx.array(hidden.astype(np.float32)) if mask == "added" else mask
+    ours = attend(q, k, v, scale=0.3, mask=given_mask)
+    theirs = mx.fast.scaled_dot_product_attention(q, k, v, scale=0.3, mask=given_mask)
+    assert ours.shape == q.shape
+    assert mx.allclose(ours, theirs, atol=1e-5)
+
+
+def test_attention_in_half_precision_is_mlx_own() -> None:
+    q, k, v = (mx.random.normal((1, 2, 4, 8), key=mx.random.key(s)).astype(mx.bfloat16) for s in range(3))
+    theirs = mx.fast.scaled_dot_product_attention(q, k, v, scale=1.0, mask="causal")
+    assert mx.array_equal(attend(q, k, v, scale=1.0, mask="causal"), theirs)

@@ -1,0 +1,57 @@
+"""The player on a scripted commentator and a clock that the test moves, with its screen and without."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.player.stand_ins import RECORD, Blank, Clock, Play, Player, Scripted, program
+from tests.player.watching import Watch, Watching
+from tui.player.app import PlayerApp
+from tui.player.controller import Commentator, Conductor, Told
+from tui.player.playhead import Pace, Pacer, Playhead
+from tui.player.session_log import SessionLog
+
+
+@pytest.fixture
+def play(tmp_path: Path) -> Play:
+    @asynccontextmanager
+    async def begin(
+        engine: Scripted | None = None, size: tuple[int, int] = (120, 40), **changes: object
+    ) -> AsyncIterator[Player]:
+        engine, clock = engine or Scripted(), Clock()
+        app = PlayerApp(program(lambda note: engine, tmp_path, **changes), clock=clock)  # type: ignore[arg-type]
+        async with app.run_test(size=size) as pilot:
+            yield Player(app, pilot, clock, engine)
+
+    return begin
+
+
+@pytest.fixture
+def watch(tmp_path: Path) -> Watch:
+    @asynccontextmanager
+    async def begin(
+        engine: Commentator | Callable[[], Commentator],
+        seconds: Blank | None = None,
+        pace: Pace = "live",
+        start: float = 0.0,
+        loop: bool = False,
+    ) -> AsyncIterator[Watching]:
+        clock, told = Clock(), list[Told]()
+        seconds = seconds or Blank()
+        head = Playhead(clock, seconds.duration, start)
+        log = SessionLog(RECORD, [tmp_path / "game"], lambda text: None)
+        make = engine if callable(engine) else lambda: engine
+        pacer = Pacer(head, pace, 0.0 if seconds.duration else 1.0)
+        conductor = Conductor(make, seconds, head, pacer, log, told.append, loop)
+        task = asyncio.create_task(conductor.run())
+        try:
+            yield Watching(conductor, clock, told, log)
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            conductor.close()
+
+    return begin

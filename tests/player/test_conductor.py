@@ -1,0 +1,250 @@
+"""Clip, model and playhead together: whose turn it is at each pace; no screen, and a clock that the test moves."""
+
+import asyncio
+import threading
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable
+from contextlib import aclosing
+
+import numpy as np
+import pytest
+
+from streaming_vlm_mlx.config import SamplingConfig, StreamConfig
+from streaming_vlm_mlx.stream.events import Event, Loading, Ready
+from streaming_vlm_mlx.video.chunk import Chunk
+from tests.player.stand_ins import Blank, Scripted, until
+from tests.player.watching import Watch
+from tui.player.controller import Arrived, Passed
+
+
+async def test_seconds_are_spoken_as_they_come(watch: Watch) -> None:
+    engine = Scripted()
+    async with watch(engine) as w:
+        await w.until(Ready)
+        await engine.until_spoken(0)
+        for number in range(1, 5):
+            assert w.done() == list(range(number))
+            w.pass_time(1)
+            await engine.until_spoken(number)
+        assert w.done() == [0, 1, 2, 3, 4]
+        assert w.passed() == []
+        assert [s.text for s in w.log.record.seconds] == [f"second {n}" for n in range(5)]
+
+
+async def test_the_picture_waits_at_its_beginning_for_the_model(watch: Watch) -> None:
+    engine = Scripted(loading=2)
+    engine.loaded.clear()
+    async with watch(engine, start=7.0) as w:
+        await w.until(Loading, 2)
+        w.pass_time(5)
+        assert (w.conductor.playhead.position, w.conductor.playhead.state) == (7, "waiting")
+        engine.loaded.set()
+        await engine.until_spoken(7)
+        w.pass_time(1)
+        assert w.conductor.playhead.position == 8
+        assert not w.conductor.loading
+
+
+async def test_who_does_not_want_to_wait_watches_without_the_model(watch: Watch) -> None:
+    engine = Scripted()
+    engine.loaded.clear()
+    async with watch(engine) as w:
+        w.conductor.toggle()
+        w.pass_time(5.5)
+        assert w.conductor.playhead.position == 5.5
+        engine.loaded.set()
+        await engine.until_spoken(5)
+        assert w.done() == [5]
+
+
+async def test_live_passes_over_what_the_model_is_too_slow_for(watch: Watch) -> None:
+    engine = Scripted()
+    async with watch(engine) as w:
+        await engine.until_spoken(0)
+        engine.free.clear()
+        w.pass_time(1)
+        await engine.until_begun(1)
+        w.pass_time(4.5)
+        assert w.conductor.lag.at(w.conductor.playhead.position) == pytest.approx(4.5)
+        engine.free.set()
+        await engine.until_spoken(5)
+        assert w.done() == [0, 1, 5]
+        assert w.passed() == [2, 3, 4]
+        assert [s.index for s in w.log.record.skipped] == [2, 3, 4]
+
+
+async def test_live_speaks_late_where_every_second_is_read_too_late(watch: Watch) -> None:
+    class Slow(Blank):
+        let = threading.Semaphore(0)
+
+        def read(self, number: int) -> Chunk | None:
+            self.let.acquire()
+            return super().read(number)
+
+    engine, clip = Scripted(), Slow()
+    async with watch(engine, clip) as w:
+        clip.let.release()
+        await engine.until_spoken(0)
+        w.pass_time(2.5)
+        clip.let.release()
+        await w.until(Passed)
+        w.pass_time(2)
+        clip.let.release()
+        await engine.until_spoken(2)
+        assert (w.done(), w.passed()) == ([0, 2], [1])
+        clip.let.release(99)
+
+
+class Ahead(Scripted):
+    """Asks for the next second while it speaks and, as the engine, has it before it sees that it is to stop."""
+
+    async def play(
+        self, chunks: AsyncIterable[Chunk], due: Callable[[float, float], Awaitable[bool]]
+    ) -> AsyncGenerator[Event]:
+        async with aclosing(self._ahead(chunks)) as ahead, aclosing(super().play(ahead, due)) as events:
+            async for event in events:
+                yield event
+
+    async def _ahead(self, chunks: AsyncIterable[Chunk]) -> AsyncGenerator[Chunk]:
+        source = aiter(chunks)
+        task = asyncio.ensure_future(anext(source, None))
+        try:
+            while (chunk := await task) is not None:
+                task = asyncio.ensure_future(anext(source, None))
+                yield chunk
+        finally:
+            if not self._cancelled:
+                task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_the_next_second_is_read_when_the_model_is_done_with_this_one(watch: Watch) -> None:
+    engine, clip = Ahead(), Blank()
+    async with watch(engine, clip) as w:
+        await engine.until_spoken(0)
+        await until(lambda: clip.read_numbers == [0, 1])
+        engine.free.clear()
+        w.pass_time(1.25)
+        await engine.until_begun(1)
+        assert clip.read_numbers == [0, 1]
+        engine.free.set()
+        await engine.until_spoken(1)
+        await until(lambda: clip.read_numbers == [0, 1, 2])
+        assert w.conductor.playhead.position == 1.25
+
+
+async def test_the_next_second_is_read_before_its_turn_though_the_model_is_slow(watch: Watch) -> None:
+    engine, clip = Ahead(), Blank()
+    async with watch(engine, clip) as w:
+        await engine.until_spoken(0)
+        engine.free.clear()
+        w.pass_time(1.5)
+        await engine.until_begun(1)
+        assert clip.read_numbers == [0, 1]
+        w.pass_time(0.25)
+        await until(lambda: clip.read_numbers == [0, 1, 2])
+
+
+async def test_a_seek_does_not_wait_for_the_next_second_to_be_read(watch: Watch) -> None:
+    engine, clip = Ahead(), Blank()
+    async with watch(engine, clip, start=7.0) as w:
+        await engine.until_spoken(7)
+        engine.free.clear()
+        w.pass_time(1.25)
+        await engine.until_begun(8)
+        w.conductor.seek(3)
+        engine.free.set()
+        await engine.until_spoken(3)
+        assert clip.read_numbers[:3] == [7, 8, 3]
+
+
+async def test_at_every_second_the_picture_waits_for_the_model(watch: Watch) -> None:
+    engine = Scripted()
+    async with watch(engine, pace="every") as w:
+        await engine.until_spoken(0)
+        engine.free.clear()
+        w.pass_time(9)
+        await engine.until_begun(1)
+        assert (w.conductor.playhead.position, w.conductor.playhead.state) == (2, "waiting")
+        engine.free.set()
+        for number in range(1, 6):
+            await engine.until_spoken(number)
+            w.pass_time(1)
+        assert w.done() == [0, 1, 2, 3, 4, 5]
+        assert w.passed() == []
+
+
+async def test_the_pace_can_be_changed_while_the_model_is_behind(watch: Watch) -> None:
+    engine = Scripted()
+    async with watch(engine) as w:
+        await engine.until_spoken(0)
+        engine.free.clear()
+        w.pass_time(1.5)
+        await engine.until_begun(1)
+        w.conductor.change_pace("every")
+        w.pass_time(9)
+        assert w.conductor.playhead.position == 2
+        w.conductor.change_pace("live")
+        w.pass_time(1)
+        assert w.conductor.playhead.position == 3
+
+
+async def test_a_question_goes_into_the_next_second(watch: Watch) -> None:
+    engine = Scripted()
+    async with watch(engine) as w:
+        await engine.until_spoken(0)
+        w.conductor.ask("who leads?")
+        w.pass_time(1)
+        await engine.until_spoken(1)
+        assert engine.questions == [(1, "who leads?")]
+        assert [s.query for s in w.log.record.seconds] == ["", "who leads?"]
+
+
+async def test_what_is_asked_before_the_model_is_there_waits_for_it(watch: Watch) -> None:
+    engine, config = Scripted(), StreamConfig(sampling=SamplingConfig(temperature=0.7))
+    async with watch(engine) as w:
+        w.conductor.ask("who leads?")
+        w.conductor.configure(config)
+        await engine.until_spoken(0)
+        assert engine.questions == [(0, "who leads?")]
+        assert engine.config == config
+        assert w.log.record.settings["sampling"]["temperature"] == 0.7
+
+
+class Feed(Blank):
+    """A feed whose seconds come when the test lets them."""
+
+    def __init__(self) -> None:
+        super().__init__(None)
+        import queue
+
+        self.coming: queue.SimpleQueue[int | None] = queue.SimpleQueue()
+
+    def read(self, number: int) -> Chunk | None:
+        index = self.coming.get()
+        if index is None:
+            return None
+        return Chunk(index, float(index), index + 1.0, np.zeros((2, 4, 4, 3), np.uint8), ())
+
+
+async def test_a_feed_is_spoken_as_it_comes_and_never_falls_behind(watch: Watch) -> None:
+    engine, feed = Scripted(), Feed()
+    async with watch(engine, feed) as w:
+        for number in range(2):
+            feed.coming.put(number)
+            await w.until(Arrived, number + 1)
+            w.conductor.tick()
+            await engine.until_spoken(number)
+        engine.free.clear()
+        for number in range(2, 9):
+            feed.coming.put(number)
+            await w.until(Arrived, number + 1)
+            w.conductor.tick()
+            await engine.until_begun(2)
+        assert w.conductor.playhead.position == 9
+        engine.free.set()
+        await engine.until_spoken(8)
+        assert w.done() == [0, 1, 2, 8]
+        assert w.passed() == [3, 4, 5, 6, 7]
+        w.conductor.seek(0)
+        assert w.conductor.playhead.position == 9
+        feed.coming.put(None)

@@ -1,0 +1,121 @@
+"""What seeks, pauses, steps and the end do to the second that is being spoken."""
+
+from streaming_vlm_mlx.stream.events import Loading
+from tests.player.stand_ins import Blank, Scripted, until
+from tests.player.watching import Watch
+from tui.player.controller import Sought
+
+
+async def test_a_seek_anchors_the_model_anew(watch: Watch) -> None:
+    engine = Scripted()
+    async with watch(engine) as w:
+        await engine.until_spoken(0)
+        w.conductor.seek(41.7)
+        assert w.conductor.playhead.position == 41
+        assert await w.until(Sought) == Sought(41.0)
+        await engine.until_spoken(41)
+        assert engine.anchors == 1
+        assert w.done() == [0, 41]
+
+
+async def test_what_is_said_of_a_second_that_was_left_is_nobody_s(watch: Watch) -> None:
+    engine = Scripted()
+    async with watch(engine) as w:
+        await engine.until_spoken(0)
+        engine.free.clear()
+        w.pass_time(1)
+        await engine.until_begun(1)
+        w.conductor.seek(30)
+        engine.free.set()
+        await engine.until_spoken(30)
+        assert w.done() == [0, 30]
+        after = w.told[w.told.index(Sought(30.0)) :]
+        assert all(getattr(event, "index", 30) == 30 for event in after)
+
+
+async def test_a_second_that_is_played_again_replaces_the_older_take(watch: Watch) -> None:
+    engine = Scripted({0: "first"})
+    async with watch(engine) as w:
+        await engine.until_spoken(0)
+        engine.lines = {0: "again"}
+        w.conductor.seek(0)
+        await engine.until_spoken(0, times=2)
+        assert [s.text for s in w.log.record.seconds] == ["again"]
+        assert [s.text for s in w.log.record.takes] == ["first"]
+
+
+async def test_a_storm_of_seeks_ends_where_the_last_one_went(watch: Watch) -> None:
+    engine = Scripted()
+    async with watch(engine) as w:
+        await engine.until_spoken(0)
+        for number in range(1, 50):
+            w.conductor.seek(number)
+            w.conductor.tick()
+        await engine.until_spoken(49)
+        assert w.done() == [0, 49]
+
+
+async def test_seeks_while_the_model_is_loaded_lose_nothing(watch: Watch) -> None:
+    engine = Scripted(loading=1)
+    engine.loaded.clear()
+    async with watch(engine) as w:
+        await w.until(Loading)
+        w.conductor.seek(12)
+        w.conductor.seek(20)
+        engine.loaded.set()
+        await engine.until_spoken(20)
+        assert w.done() == [20]
+
+
+async def test_a_pause_begins_nothing_new(watch: Watch) -> None:
+    engine = Scripted()
+    async with watch(engine) as w:
+        await engine.until_spoken(0)
+        w.conductor.toggle()
+        w.pass_time(10)
+        assert engine.begun == [0]
+        w.conductor.toggle()
+        w.pass_time(1)
+        await engine.until_spoken(1)
+
+
+async def test_one_second_is_played_and_spoken(watch: Watch) -> None:
+    engine = Scripted()
+    async with watch(engine) as w:
+        await engine.until_spoken(0)
+        w.conductor.toggle()
+        w.conductor.seek(10)
+        w.pass_time(3)
+        assert engine.begun == [0]
+        w.conductor.step()
+        w.pass_time(3)
+        await engine.until_spoken(10)
+        assert (w.conductor.playhead.position, w.conductor.playhead.state) == (11, "paused")
+        assert engine.begun == [0, 10]
+
+
+async def test_the_end_can_be_played_again(watch: Watch) -> None:
+    engine = Scripted()
+    async with watch(engine, Blank(2.0), pace="every") as w:
+        await engine.until_spoken(0)
+        w.pass_time(1)
+        await engine.until_spoken(1)
+        w.pass_time(3)
+        assert w.conductor.playhead.state == "ended"
+        w.conductor.toggle()
+        await engine.until_spoken(0, times=2)
+
+
+async def test_a_looped_clip_begins_again_once_its_last_second_is_spoken(watch: Watch) -> None:
+    engine = Scripted()
+    async with watch(engine, Blank(2.0), loop=True) as w:
+        await engine.until_spoken(0)
+        engine.free.clear()
+        w.pass_time(1)
+        await engine.until_begun(1)
+        w.pass_time(5)
+        assert w.conductor.playhead.state == "ended"
+        engine.free.set()
+        await engine.until_spoken(1)
+        await until(lambda: w.conductor.tick() < 2)
+        await engine.until_spoken(0, times=2)

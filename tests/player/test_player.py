@@ -1,0 +1,229 @@
+"""The playhead, the pace and the lag, by a clock that the test moves."""
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.player.stand_ins import Clock
+from tui.player.playhead import LONGEST_TICK, SPEEDS, Lag, Pace, Pacer, Playhead
+
+DURATION = 20.5
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def head(clock: Clock) -> Playhead:
+    return Playhead(clock, DURATION)
+
+
+def run(head: Playhead, clock: Clock, seconds: float) -> float:
+    """Let `seconds` pass, in ticks of a quarter."""
+    for _ in range(round(4 * seconds)):
+        clock.now += 0.25
+        head.tick()
+    return head.position
+
+
+def test_it_plays_at_its_speed(head: Playhead, clock: Clock) -> None:
+    assert run(head, clock, 2) == 2
+    head.change_speed(+2)
+    assert head.speed == 1.5
+    assert run(head, clock, 2) == 5
+    head.change_speed(-4)
+    assert head.speed == 0.5
+    assert run(head, clock, 2) == 6
+
+
+def test_speed_stays_within_its_range(head: Playhead) -> None:
+    head.change_speed(+99)
+    assert head.speed == 4.0 == SPEEDS[-1]
+    head.change_speed(-99)
+    assert head.speed == 0.25 == SPEEDS[0]
+
+
+def test_a_pause_stands_still(head: Playhead, clock: Clock) -> None:
+    run(head, clock, 1)
+    clock.now += 0.5
+    head.pause()
+    assert run(head, clock, 5) == 1.5
+    assert head.state == "paused"
+    head.play()
+    assert run(head, clock, 1) == 2.5
+    assert head.state == "playing"
+
+
+def test_it_ends_at_the_end(head: Playhead, clock: Clock) -> None:
+    assert run(head, clock, 30) == DURATION
+    assert head.state == "ended"
+    head.play()
+    assert head.state == "ended"
+
+
+@pytest.mark.parametrize(("to", "lands"), [(7.9, 7), (-3, 0), (20.4, 20), (99, 20), (0, 0)])
+def test_a_seek_lands_on_a_second_of_the_clip(head: Playhead, to: float, lands: float) -> None:
+    assert head.seek(to) == lands == head.position
+
+
+def test_a_seek_from_the_end_plays_and_from_a_pause_does_not(head: Playhead, clock: Clock) -> None:
+    run(head, clock, 30)
+    head.seek(4)
+    assert head.state == "playing"
+    head.pause()
+    head.seek(9)
+    assert head.state == "paused"
+
+
+def test_one_second_is_played_from_wherever_it_stands(head: Playhead, clock: Clock) -> None:
+    run(head, clock, 2.5)
+    head.step()
+    assert run(head, clock, 5) == 3
+    assert head.state == "paused"
+    head.step()
+    assert run(head, clock, 0.5) == 3.5
+    assert run(head, clock, 5) == 4
+
+
+def test_it_waits_where_it_is_held(head: Playhead, clock: Clock) -> None:
+    head.hold = 3.0
+    assert run(head, clock, 5) == 3
+    assert head.state == "waiting"
+    head.hold = 2.0
+    assert run(head, clock, 1) == 3
+    head.hold = None
+    assert run(head, clock, 1) == 4
+
+
+@pytest.mark.parametrize("jump", [-1e6, -0.1, 3600.0, 1e9])
+def test_a_clock_that_jumps_moves_it_by_a_second_at_most(head: Playhead, clock: Clock, jump: float) -> None:
+    run(head, clock, 1)
+    clock.now += jump
+    assert 1 <= head.tick() <= 1 + LONGEST_TICK
+    assert run(head, clock, 1) <= 2 + LONGEST_TICK
+
+
+def test_a_feed_stands_where_its_newest_second_ends(clock: Clock) -> None:
+    head = Playhead(clock, None)
+    assert run(head, clock, 3) == 0
+    head.follow(12.0)
+    assert head.position == 12
+    assert head.state == "playing"
+
+
+keys = st.lists(
+    st.one_of(
+        st.tuples(st.just("wait"), st.floats(-5, 5)),
+        st.tuples(st.just("seek"), st.floats(-100, 100)),
+        st.tuples(st.sampled_from(["play", "pause", "step"]), st.just(0.0)),
+        st.tuples(st.just("speed"), st.integers(-3, 3).map(float)),
+    )
+)
+
+
+@given(keys)
+def test_whatever_is_pressed_it_stays_within_the_clip(presses: list[tuple[str, float]]) -> None:
+    clock = Clock()
+    head = Playhead(clock, DURATION)
+    for name, value in presses:
+        before = head.position
+        if name == "wait":
+            clock.now += value
+            assert head.tick() >= before
+        elif name == "seek":
+            head.seek(value)
+        elif name == "speed":
+            head.change_speed(round(value))
+        else:
+            getattr(head, name)()
+        assert 0 <= head.position <= DURATION
+        assert head.speed in SPEEDS
+
+
+def pacer(head: Playhead, pace: Pace = "live", patience: float = 0.0) -> Pacer:
+    return Pacer(head, pace, patience)
+
+
+def test_a_second_waits_for_its_turn_and_is_spoken_in_it(head: Playhead, clock: Clock) -> None:
+    run(head, clock, 2.75)
+    assert pacer(head).judge(3.0) == "wait"
+    run(head, clock, 0.25)
+    assert pacer(head).judge(3.0) == "speak"
+    run(head, clock, 0.75)
+    assert pacer(head).judge(3.0) == "speak"
+
+
+def test_live_passes_over_what_is_gone_and_every_does_not(head: Playhead, clock: Clock) -> None:
+    run(head, clock, 6.5)
+    assert pacer(head).judge(5.0) == "pass"
+    assert pacer(head, "every").judge(5.0) == "speak"
+    assert pacer(head).following(3) == 6
+    assert pacer(head).following(9) == 9
+    assert pacer(head, "every").following(3) == 3
+
+
+def test_nothing_begins_in_a_pause_that_was_not_seen(head: Playhead, clock: Clock) -> None:
+    run(head, clock, 3)
+    head.pause()
+    assert pacer(head).judge(3.0) == "wait"
+    head.play()
+    run(head, clock, 0.25)
+    head.pause()
+    assert pacer(head).judge(3.0) == "speak"
+
+
+def test_standing_still_there_is_time_for_the_second_seen_last(head: Playhead, clock: Clock) -> None:
+    head.step()
+    run(head, clock, 3)
+    assert pacer(head).judge(0.0) == "speak"
+    assert pacer(head).following(0) == 0
+    head.play()
+    assert pacer(head).judge(0.0) == "pass"
+    run(head, clock, 60)
+    assert head.state == "ended"
+    assert pacer(head).judge(20.0) == "speak"
+    assert pacer(head).judge(19.0) == "pass"
+
+
+def test_a_feed_is_patient_for_a_second(clock: Clock) -> None:
+    head = Playhead(clock, None)
+    head.follow(5.0)
+    assert pacer(head, patience=1.0).judge(4.0) == "speak"
+    head.follow(6.0)
+    assert pacer(head, patience=1.0).judge(4.0) == "pass"
+
+
+@given(st.floats(0, DURATION), st.integers(0, 20))
+def test_what_is_read_next_is_never_passed_over_at_once(position: float, number: int) -> None:
+    clock = Clock()
+    head = Playhead(clock, DURATION, position)
+    number = pacer(head).following(number)
+    assert pacer(head).judge(float(number)) != "pass"
+
+
+def test_lag_counts_from_a_second_s_beginning_to_its_end() -> None:
+    lag = Lag()
+    assert lag.at(5.0) == 0
+    lag.begin(5.0)
+    assert lag.at(5.4) == pytest.approx(0.4)
+    lag.finish(5.6)
+    assert lag.at(5.9) == pytest.approx(0.6)
+    lag.begin(6.0)
+    assert lag.at(6.1) == pytest.approx(0.6)
+    assert lag.at(7.0) == pytest.approx(1.0)
+    lag.forget()
+    assert lag.at(99.0) == 0
+
+
+@given(st.floats(0, 1e6))
+def test_lag_is_never_negative(position: float) -> None:
+    lag = Lag()
+    lag.begin(500.0)
+    assert lag.at(position) >= 0
+    lag.finish(position)
+    assert math.isfinite(lag.at(position))
+    assert lag.at(position) >= 0

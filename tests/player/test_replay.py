@@ -1,0 +1,164 @@
+"""Sessions played again, and written elsewhere."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import av
+import pytest
+import srt
+import webvtt
+
+from streaming_vlm_mlx.errors import SvmError
+from streaming_vlm_mlx.sessions.journal import Journal
+from streaming_vlm_mlx.sessions.record import SessionRecord, SpokenSecond
+from tests.player.stand_ins import Clock, program, second_done, settle, until
+from tests.video.clips import make_clip
+from tui import cli
+from tui.commands.play import check_terminal
+from tui.commands.replay import find_clip
+from tui.player.app import PlayerApp
+from tui.player.clip import BlankSeconds
+from tui.player.replayer import Replayer
+from tui.player.screens.player import PlayerScreen
+from tui.player.widgets.title import Title
+from tui.player.widgets.transcript_view import TranscriptView
+
+SAID = {0: "he cuts inside", 2: "and he scores"}
+
+
+@pytest.fixture
+def record() -> SessionRecord:
+    found = SessionRecord(created="2026-01-02T03:04:05+00:00", clip="gone.mp4", model="runs/run1")
+    for number, text in SAID.items():
+        found = found.add(SpokenSecond.of(second_done(number, text, "who?" if number else "")))
+    return found.skip(1, 1.0, 2.0)
+
+
+@pytest.fixture
+def session(record: SessionRecord, tmp_path: Path) -> Path:
+    path = tmp_path / "game.json"
+    path.write_text(record.to_json())
+    return path
+
+
+async def test_a_session_is_said_again_word_by_word(record: SessionRecord, tmp_path: Path) -> None:
+    slept: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+
+    clock, replayer = Clock(), Replayer(record, sleep)
+    shown = program(lambda note: replayer, tmp_path, config=None, stems=(), endings=())
+    app = PlayerApp(replace(shown, seconds=BlankSeconds(6.0), pace="every"), clock=clock)
+    async with app.run_test() as pilot:
+        screen = app.screen
+        assert isinstance(screen, PlayerScreen)
+
+        def ended() -> bool:
+            clock.now += 0.25
+            screen.tick()
+            return screen.conductor.playhead.state == "ended"
+
+        await until(ended)
+        await settle(pilot)
+        rows = screen.query_one(TranscriptView).rows
+        assert {row.number: " ".join(row.said) for row in rows if row.said} == SAID
+        assert [row.question for row in rows if row.said] == ["", "who?"]
+        assert [(row.number, row.passed) for row in rows if row.passed] == [(1, 1)]
+        assert "run1, recorded" in screen.query_one(Title).render().plain
+    assert app.session.save() == ()
+    assert list(tmp_path.iterdir()) == []
+    # 160 ms to the first word, then three words in 100 ms.
+    assert slept[:4] == pytest.approx([0.16, 0.1 / 3, 0.1 / 3, 0.1 / 3])
+
+
+@pytest.mark.parametrize("ending", [".vtt", ".srt", ".txt", ".json"])
+def test_export_writes_every_format(session: Path, tmp_path: Path, ending: str, record: SessionRecord) -> None:
+    out = tmp_path / f"out{ending}"
+    assert cli.main(["export", str(session), "--out", str(out)]) == 0
+    text = out.read_text()
+    if ending == ".vtt":
+        assert [cue.text for cue in webvtt.read(str(out))] == list(SAID.values())
+    elif ending == ".srt":
+        assert [cue.content for cue in srt.parse(text)] == list(SAID.values())
+    elif ending == ".json":
+        assert text == record.to_json()
+    else:
+        assert text == "00:00:00  he cuts inside\n00:00:02  [who?]  and he scores\n"
+
+
+def test_export_puts_the_track_into_the_clip(session: Path, tmp_path: Path) -> None:
+    clip = make_clip(tmp_path / "gone.mp4", count=60, rate=20)
+    assert cli.main(["export", str(session), "--out", str(tmp_path / "out.mp4")]) == 0
+    with av.open(str(tmp_path / "out.mp4")) as container:
+        assert [stream.type for stream in container.streams] == ["video", "subtitle"]
+    assert clip.exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (["--out", "x.doc"], "x.doc has no known format"),
+        (["--out", "x.mp4"], "gone.mp4 is not there; name the session's clip with --clip."),
+        (["--out", "clip.mp4", "--clip", "clip.mp4"], "clip.mp4 is the clip itself"),
+    ],
+)
+def test_export_refuses_in_a_line(
+    session: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    words: list[str],
+    complaint: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    make_clip(tmp_path / "clip.mp4", count=10)
+    assert cli.main(["export", str(session), *words]) == 2
+    shown = capsys.readouterr().err
+    assert complaint in shown
+    assert shown.count("\n") == 1
+
+
+def test_a_journal_is_a_session(record: SessionRecord, tmp_path: Path) -> None:
+    path = tmp_path / "killed.jsonl"
+    with Journal(path, SessionRecord(clip="gone.mp4", model="run1")) as journal:
+        for second in record.seconds:
+            journal.speak(second)
+    assert cli.main(["export", str(path), "--out", str(tmp_path / "out.srt")]) == 0
+    assert [cue.content for cue in srt.parse((tmp_path / "out.srt").read_text())] == list(SAID.values())
+
+
+def test_the_clip_is_looked_for_where_it_was_and_beside_the_session(
+    record: SessionRecord, session: Path, tmp_path: Path
+) -> None:
+    assert find_clip(record, session, None) is None
+    (tmp_path / "gone.mp4").write_text("")
+    assert find_clip(record, session, None) == str(tmp_path / "gone.mp4")
+    assert find_clip(record, session, str(tmp_path / "other.mp4")) is None
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (["play"], "needs a terminal to draw on; without one, run 'svm-tui infer'."),
+        (
+            ["play", "absent.mp4"],
+            "needs a terminal to draw on; without one, run 'svm-tui infer absent.mp4'.",
+        ),
+        (["replay", "absent.json"], "absent.json can not be read"),
+    ],
+)
+def test_without_a_terminal_the_way_out_is_named(
+    capsys: pytest.CaptureFixture[str], words: list[str], complaint: str
+) -> None:
+    assert cli.main(words) == 2
+    shown = capsys.readouterr().err
+    assert complaint in shown
+    assert shown.count("\n") == 1
+
+
+@pytest.mark.parametrize("term", ["dumb", "", "unknown"])
+def test_a_terminal_that_can_not_be_drawn_on_is_refused(term: str) -> None:
+    with pytest.raises(SvmError, match="run 'svm-tui infer x'"):
+        check_terminal(True, term, "svm-tui infer x")
+    check_terminal(True, "xterm-256color", "svm-tui infer x")

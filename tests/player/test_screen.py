@@ -1,0 +1,214 @@
+"""The player's screen at every size and in every theme, its help, its exports and its end."""
+
+import re
+from pathlib import Path
+
+import pytest
+from textual.widgets import Static
+
+from streaming_vlm_mlx.sessions.journal import load_session
+from tests.player.stand_ins import Blank, Play, Scripted, settle, truth
+from tui.player.screens.help import HelpScreen
+from tui.player.widgets.cache_strip import FLASH, CacheStrip
+from tui.player.widgets.key_bar import KeyBar
+from tui.player.widgets.transcript_view import LIMIT, TranscriptView
+
+
+async def test_e_saves_what_was_said(play: Play, tmp_path: Path) -> None:
+    async with play() as p:
+        await p.speak(2)
+        await p.press("e")
+        assert load_session(tmp_path / "match.session.json").seconds == p.app.session.record.seconds
+        assert "second 1" in (tmp_path / "match.session.vtt").read_text()
+        await p.pass_time(1)
+        await p.engine.until_spoken(2)
+        await p.press("e")
+        assert "second 2" in (tmp_path / "match.session.vtt").read_text()
+        assert sorted(path.suffix for path in tmp_path.iterdir()) == [".json", ".jsonl", ".vtt"]
+
+
+async def test_a_journal_is_kept_while_it_plays(play: Play, tmp_path: Path) -> None:
+    async with play() as p:
+        await p.speak(3)
+        assert load_session(tmp_path / "match.session.jsonl").seconds == p.app.session.record.seconds
+
+
+async def test_question_mark_explains_every_key(play: Play) -> None:
+    async with play() as p:
+        await p.engine.until_spoken(0)
+        await p.press("question_mark")
+        assert isinstance(p.app.screen, HelpScreen)
+        shown = str(p.app.screen.query_one("#help-keys", Static).content)
+        for key in ("space", "←", "shift+→", "0–9", ".", "[", "g", "/", "i", "t", "p", "e", "? f1", "q ctrl+c"):
+            assert f"{key}  " in shown
+        await p.press("down", "escape")
+        assert p.app.screen is p.screen
+
+
+async def test_it_plays_on_behind_the_help(play: Play) -> None:
+    async with play() as p:
+        await p.engine.until_spoken(0)
+        await p.press("question_mark")
+        await p.pass_time(1)
+        await p.engine.until_spoken(1)
+        await p.press("escape")
+        assert [row.number for row in p.rows] == [0, 1]
+
+
+async def test_the_command_palette_offers_what_has_a_key(play: Play) -> None:
+    async with play() as p:
+        await p.engine.until_spoken(0)
+        commands = {command.title: command.callback for command in p.app.get_system_commands(p.app.screen)}
+        assert {"pause, play", "to the end", "theme", "screenshot"} <= commands.keys()
+        await commands["to the end"]()
+        assert p.position == 59
+
+
+async def test_the_screen_is_saved_beside_the_session_and_never_over_another(play: Play, tmp_path: Path) -> None:
+    async with play() as p:
+        await p.speak(1)
+        for name in ("match.session.svg", "match.session-2.svg"):
+            p.app.save_screen()
+            assert p.notice.splitlines()[0] == f"the screen is in {tmp_path / name}"
+            assert (tmp_path / name).read_text().startswith("<svg")
+
+
+async def test_a_screen_that_can_not_be_saved_is_told(play: Play, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    async with play(stems=(tmp_path / "file" / "match",)) as p:
+        await p.speak(1)
+        p.app.save_screen()
+        assert "can not be written" in p.notice
+
+
+async def test_themes_redraw_what_is_shown(play: Play) -> None:
+    async with play() as p:
+        await p.speak(2)
+        before = p.app.export_screenshot()
+        p.app.theme = "daylight"
+        await settle(p.pilot)
+        after = p.app.export_screenshot()
+        assert before != after
+        assert "second" in after
+
+
+async def test_without_colour_everything_is_grey(play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    async with play(read_truth=truth) as p:
+        await p.read_truth()
+        await p.speak(2)
+        await p.press("g")
+        # Of the window that an SVG draws around the screen.
+        window = {"ff5f57", "febc2e", "28c840", "c5c8c6"}
+        colours = set(re.findall("#([0-9a-f]{6})", p.app.export_screenshot())) - window
+        assert len(colours) > 3
+        assert not [colour for colour in colours if not colour[:2] == colour[2:4] == colour[4:]]
+
+
+async def test_old_rows_leave_the_screen_and_not_the_session(play: Play) -> None:
+    async with play(seconds=Blank(5000.0)) as p:
+        await p.engine.until_spoken(0)
+        for number in range(1, LIMIT + 50):
+            p.screen.stage.transcript.finish(number, f"words {number}", "")
+        p.screen.conductor.seek(LIMIT + 49)
+        assert len(p.rows) == LIMIT
+        assert p.rows[-1].number == LIMIT + 49
+        assert len(p.screen.stage.transcript.entries) == LIMIT + 50
+
+
+async def test_it_follows_the_newest_row_unless_the_viewer_scrolled_away(play: Play) -> None:
+    async with play(size=(80, 24), seconds=Blank(5000.0)) as p:
+        await p.speak(30)
+        view = p.screen.query_one(TranscriptView)
+        assert view.is_vertical_scroll_end
+        assert view.max_scroll_y > 0
+        await p.press("up", "pageup")
+        at = view.scroll_offset.y
+        assert not view.is_vertical_scroll_end
+        await p.pass_time(1)
+        await p.engine.until_spoken(30)
+        await settle(p.pilot)
+        assert view.scroll_offset.y == at
+        await p.press("pagedown", "pagedown", "down")
+        assert view.is_vertical_scroll_end
+
+
+async def test_the_cache_strip_flashes_what_was_dropped(play: Play) -> None:
+    async with play() as p:
+        await p.speak(5)
+        strip = p.screen.query_one(CacheStrip)
+        lit = strip.render_line(0).text
+        assert "×" in lit
+        assert "video 4 s" in lit
+        # Or the next second would let go of more.
+        await p.press("space")
+        await p.pass_time(FLASH / 2)
+        assert "×" in strip.render_line(0).text
+        await p.pass_time(1)
+        assert "×" not in strip.render_line(0).text
+
+
+async def test_control_characters_and_markup_are_shown_harmless(play: Play) -> None:
+    line = "\x1b[2J[bold red]he[/] \x07\x9b31m\u202escores\r\n[@click=app.quit]x[/]"
+    words = ((0.0, 0.5, "\x1b]0;title\x07[/]"), (0.5, 0.9, "[link"))
+    async with play(Scripted({0: line}), read_truth=lambda note: words) as p:
+        await p.engine.until_spoken(0)
+        await p.read_truth()
+        await p.pass_time(0.75)
+        shown = "\n".join(strip.text for strip in p.screen.query_one(TranscriptView).render_lines(p.screen.region))
+        assert "[bold red]he[/]" in shown
+        assert "[@click=app.quit]x[/]" in shown
+        assert not set(shown) & set("\x1b\x07\x9b\r\u202e")
+
+
+@pytest.mark.parametrize("size", [(20, 5), (40, 10), (60, 40), (80, 24), (120, 40), (200, 60), (1, 1)])
+async def test_every_size_shows_the_commentary_or_nothing_at_all(play: Play, size: tuple[int, int]) -> None:
+    async with play(size=size) as p:
+        await p.speak(3)
+        view = p.screen.query_one(TranscriptView)
+        if size[1] >= 5:
+            assert view.region in p.screen.region
+            assert view.size.height >= 2
+            assert "second" in "".join(strip.text for strip in view.render_lines(view.size.region))
+
+
+async def test_a_storm_of_resizes_loses_nothing(play: Play) -> None:
+    async with play(read_truth=truth) as p:
+        await p.read_truth()
+        await p.speak(2)
+        for size in [(200, 60), (20, 5), (81, 23), (3, 3), (120, 40), (79, 24), (40, 9), (100, 30)]:
+            await p.pilot.resize_terminal(*size)
+            await settle(p.pilot)
+            await p.pass_time(0.25)
+        assert [row.said for row in p.rows[:2]] == [("second", "0"), ("second", "1")]
+        view = p.screen.query_one(TranscriptView)
+        assert "second" in "".join(strip.text for strip in view.render_lines(view.size.region))
+
+
+@pytest.mark.parametrize(("width", "last"), [(80, "q quit"), (40, "q quit"), (10, "q quit")])
+def test_hints_fit(width: int, last: str) -> None:
+    from tui.player.screens.player import HINTS
+
+    shown = KeyBar(HINTS).fitting(width)
+    assert sum(hint.width for hint in shown) + 2 * (len(shown) - 1) <= max(width, len(last))
+    assert f"{shown[-1].key} {shown[-1].text}" == last
+
+
+async def test_a_click_on_a_hint_does_what_it_says(play: Play) -> None:
+    async with play() as p:
+        await p.engine.until_spoken(0)
+        await p.pilot.click("#keys", offset=(3, 0))
+        await settle(p.pilot)
+        assert "paused" in p.title
+        await p.pilot.click("#keys", offset=(15, 0))
+        await settle(p.pilot)
+        assert p.position == 5
+
+
+@pytest.mark.parametrize("key", ["q", "ctrl+c", "ctrl+q"])
+async def test_keys_quit(play: Play, key: str) -> None:
+    async with play() as p:
+        await p.engine.until_spoken(0)
+        await p.press(key)
+        assert not p.app.is_running
+    assert p.engine.closed

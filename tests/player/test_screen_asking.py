@@ -1,0 +1,135 @@
+"""What a viewer types: questions, the standing request, the sampling's settings."""
+
+import pytest
+from textual import events
+from textual.widgets import Input
+
+from tests.player.stand_ins import Play, Scripted, settle, truth
+from tui.player.widgets.prompt import LONGEST, Prompt
+from tui.player.widgets.transcript_view import TranscriptView
+
+
+async def test_slash_asks(play: Play) -> None:
+    async with play() as p:
+        await p.engine.until_spoken(0)
+        await p.press("slash", *"who leads", "question_mark", "enter")
+        assert not p.screen.query_one(Prompt).display
+        await p.pass_time(1)
+        await p.engine.until_spoken(1)
+        assert p.engine.questions == [(1, "who leads?")]
+        assert p.rows[1].question == "who leads?"
+        assert [s.query for s in p.app.session.record.seconds] == ["", "who leads?"]
+
+
+async def test_an_answer_stands_below_its_question_and_before_the_commentary(play: Play) -> None:
+    async with play(Scripted({0: "", 1: "Blue, by two.\n and he serves"}), read_truth=truth) as p:
+        await p.read_truth()
+        await p.engine.until_spoken(0)
+        p.screen.conductor.ask("who leads?")
+        await p.pass_time(1.75)
+        await p.engine.until_spoken(1)
+        p.screen.stage.flush()
+        await settle(p.pilot)
+        view = p.screen.query_one(TranscriptView)
+        lines = [strip.text for strip in view.render_lines(view.size.region)]
+        shown = [line[7:34].strip() for line in lines[1:4]]
+        assert shown == ["? who leads?", "↳ Blue, by two.", "and he serves"]
+        await p.press("g")
+        # What answers a question is no commentary, and not held against the truth.
+        assert p.rows[1].said_off == {3, 4, 5}
+        second = p.app.session.record.seconds[1]
+        assert (second.query, second.text) == ("who leads?", "Blue, by two.\n and he serves")
+
+
+async def test_keys_in_a_burst_are_taken_in_order(play: Play) -> None:
+    async with play() as p:
+        await p.engine.until_spoken(0)
+        await p.press("slash")
+        for key, character in [("l", "l"), ("space", " "), ("q", "q"), ("enter", "\r"), ("space", " ")]:
+            p.app.post_message(events.Key(key, character))
+        await settle(p.pilot)
+        assert "paused" in p.title
+        assert "live" in p.title
+        await p.press("space")
+        await p.pass_time(1)
+        await p.engine.until_spoken(1)
+        assert p.engine.questions == [(1, "l q")]
+
+
+async def test_what_is_typed_before_the_line_is_open_is_not_lost(play: Play) -> None:
+    async with play() as p:
+        await p.engine.until_spoken(0)
+        keys = [
+            ("slash", "/"),
+            *((key, key) for key in "goal"),
+            ("question_mark", "?"),
+            ("enter", "\r"),
+            ("space", " "),
+        ]
+        for key, character in keys:
+            p.app.post_message(events.Key(key, character))
+        for _ in keys:
+            await settle(p.pilot)
+        assert p.app.screen is p.screen
+        assert "paused" in p.title
+        assert "live" in p.title
+        await p.press("space")
+        await p.pass_time(1)
+        await p.engine.until_spoken(1)
+        assert p.engine.questions == [(1, "goal?")]
+
+
+async def test_escape_leaves_the_question(play: Play) -> None:
+    async with play() as p:
+        await p.engine.until_spoken(0)
+        await p.press("slash", *"never mind", "escape")
+        await p.pass_time(1)
+        await p.engine.until_spoken(1)
+        assert p.engine.questions == []
+        await p.press("right")
+        assert p.position == 6
+
+
+async def test_a_pasted_novel_is_cut_to_a_line(play: Play) -> None:
+    async with play() as p:
+        await p.engine.until_spoken(0)
+        await p.press("slash")
+        field = p.screen.query_one(Prompt).query_one(Input)
+        field.post_message(events.Paste("It was\n\x1b[31mthe best\x07 of times. " * 10_000))
+        await settle(p.pilot)
+        assert len(field.value) <= LONGEST
+        assert field.value.startswith("It was [31mthe best of times. It was")
+
+
+async def test_i_changes_the_standing_request(play: Play) -> None:
+    async with play() as p:
+        await p.engine.until_spoken(0)
+        await p.press("i", "end", *" in rhyme", "enter")
+        assert p.engine.config.query.endswith(" in rhyme")
+        assert p.app.session.record.settings["query"] == p.engine.config.query
+
+
+async def test_t_changes_temperature_and_tokens(play: Play) -> None:
+    async with play() as p:
+        await p.engine.until_spoken(0)
+        await p.press("t", *"0.8", "enter")
+        assert p.engine.config.sampling.temperature == 0.8
+        await p.press("t", "tab", *"5", "enter")
+        assert p.engine.config.sampling.max_new_tokens == 5
+
+
+@pytest.mark.parametrize("typed", ["9", "-1", ""])
+async def test_a_temperature_out_of_range_is_not_taken(play: Play, typed: str) -> None:
+    async with play() as p:
+        await p.engine.until_spoken(0)
+        before = p.engine.config
+        await p.press("t", "delete", *typed, "enter")
+        assert p.screen.query_one(Prompt).display
+        assert p.engine.config == before
+
+
+async def test_a_session_that_can_not_be_changed_asks_nothing(play: Play) -> None:
+    async with play(config=None) as p:
+        await p.engine.until_spoken(0)
+        await p.press("slash", "i", "t")
+        assert not p.screen.query_one(Prompt).display

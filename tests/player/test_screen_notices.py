@@ -1,0 +1,67 @@
+"""What the player tells beside the commentary: loading, remarks, failures."""
+
+from pathlib import Path
+
+from streaming_vlm_mlx.errors import SvmError
+from tests.player.stand_ins import Clock, Play, Player, Scripted, program, settle, until
+from tui.player.app import PlayerApp
+from tui.player.clip import Stills
+from tui.player.presenter import REMARK
+from tui.player.spec import Note
+
+
+async def test_a_clip_that_can_not_be_shown_is_told_and_opened_again_after_a_seek(play: Play) -> None:
+    opened = []
+
+    def open_stills() -> Stills:
+        opened.append(1)
+        raise SvmError("match.mp4 is gone; copy it back.")
+
+    async with play(open_stills=open_stills) as p:
+        await p.engine.until_spoken(0)
+        await until(lambda: p.notice)
+        assert p.notice == "no picture: match.mp4 is gone; copy it back."
+        tries = len(opened)
+        await p.pass_time(2)
+        assert len(opened) == tries
+        await p.press("right")
+        await until(lambda: len(opened) > tries)
+
+
+async def test_an_error_of_the_model_is_told_and_the_clip_plays_on(play: Play) -> None:
+    async with play(Scripted(failure="model.safetensors is cut short.")) as p:
+        await until(lambda: "✗" in p.notice)
+        assert p.notice == "✗ model.safetensors is cut short. The clip plays on without commentary."
+        await p.pass_time(5)
+        assert p.position == 5
+        await p.press("right")
+        assert p.position == 10
+
+
+async def test_loading_shows_a_line_and_goes(play: Play) -> None:
+    engine = Scripted(loading=4)
+    engine.loaded.clear()
+    async with play(engine) as p:
+        await until(lambda: "━" in p.notice)
+        assert p.notice == "◌ loading weights  ━━━━━━━━━━━━━━━─────"
+        engine.loaded.set()
+        await p.engine.until_spoken(0)
+        assert not p.screen.query_one("#notice").display
+
+
+async def test_a_remark_is_shown_for_a_while(tmp_path: Path) -> None:
+    engine, clock = Scripted(), Clock()
+
+    def make(note: Note) -> Scripted:
+        note("nobody trained \x1b[31mthis one.")
+        return engine
+
+    app = PlayerApp(program(make, tmp_path), clock=clock)
+    async with app.run_test() as pilot:
+        p = Player(app, pilot, clock, engine)
+        await engine.until_spoken(0)
+        await settle(pilot)
+        await p.pass_time(REMARK - 1)
+        assert p.notice.splitlines()[-1] == "nobody trained [31mthis one."
+        await p.pass_time(1)
+        assert not p.screen.query_one("#notice").display

@@ -1,0 +1,151 @@
+"""How the player's keys and bar play, seek and change pace."""
+
+import pytest
+
+from tests.player.stand_ins import Play, Scripted, settle
+from tui.player.transcript import Row
+from tui.player.widgets.timeline import Timeline
+
+
+async def test_commentary_grows_word_by_word(play: Play) -> None:
+    async with play(Scripted({0: "he cuts inside"})) as p:
+        await p.engine.until_spoken(0)
+        p.engine.free.clear()
+        await p.pass_time(1)
+        await p.engine.until_begun(1)
+        await settle(p.pilot)
+        assert p.rows[-1] == Row(1, growing=True)
+        p.engine.free.set()
+        await p.engine.until_spoken(1)
+        assert [row.said for row in p.rows] == [("he", "cuts", "inside"), ("second", "1")]
+        assert not p.rows[-1].growing
+
+
+async def test_space_pauses_and_plays(play: Play) -> None:
+    async with play() as p:
+        await p.engine.until_spoken(0)
+        await p.press("space")
+        assert "paused" in p.title
+        await p.pass_time(3)
+        assert p.position == 0
+        await p.press("space")
+        await p.pass_time(3)
+        assert p.position == 3
+        assert "▶" in p.title
+
+
+@pytest.mark.parametrize(
+    ("keys", "lands"),
+    [
+        (["right"], 5),
+        (["right", "right", "left"], 5),
+        (["shift+right"], 30),
+        (["shift+right", "shift+left"], 0),
+        (["left"], 0),
+        (["end"], 59),
+        (["end", "home"], 0),
+        (["5"], 30),
+        (["9"], 54),
+        (["9", "0"], 0),
+    ],
+)
+async def test_keys_seek(play: Play, keys: list[str], lands: float) -> None:
+    async with play() as p:
+        await p.engine.until_spoken(0)
+        await p.press("space", *keys)
+        assert p.position == lands
+
+
+async def test_a_click_on_the_bar_seeks_and_a_drag_goes_on(play: Play) -> None:
+    async with play() as p:
+        await p.engine.until_spoken(0)
+        await p.press("space")
+        bar = p.screen.query_one(Timeline)
+        await p.pilot.click(bar, offset=(bar.size.width // 2, 0))
+        await settle(p.pilot)
+        assert 28 <= p.position <= 31
+        await p.pilot.mouse_down(bar, offset=(20, 0))
+        await p.pilot.hover(bar, offset=(bar.size.width - 7, 0))
+        await settle(p.pilot)
+        assert p.position >= 55
+        await p.pilot.mouse_up(bar, offset=(bar.size.width - 7, 0))
+        await p.pilot.hover(bar, offset=(20, 0))
+        assert p.position >= 55
+
+
+async def test_the_bar_tells_the_time_under_the_pointer_and_what_is_left(play: Play) -> None:
+    async with play() as p:
+        await p.engine.until_spoken(0)
+        bar = p.screen.query_one(Timeline)
+        room = bar.size.width - len("00:00 ") - len(" −01:00")
+        await p.pilot.hover(bar, offset=(len("00:00 ") + room // 2, 0))
+        await settle(p.pilot)
+        assert bar.tooltip in ("00:29", "00:30")
+        await p.press("space", "5")
+        assert bar.render_line(0).text.startswith("00:30 ")
+        assert bar.render_line(0).text.endswith(" −00:30")
+        assert "00:30 / 01:00" in p.title
+
+
+async def test_brackets_change_the_speed(play: Play) -> None:
+    async with play() as p:
+        await p.engine.until_spoken(0)
+        await p.press("right_square_bracket", "right_square_bracket", "right_square_bracket")
+        assert "2×" in p.title
+        await p.pass_time(2)
+        assert p.position == 4
+        await p.press(*["left_square_bracket"] * 9)
+        assert "0.25×" in p.title
+
+
+async def test_full_stop_plays_one_second(play: Play) -> None:
+    async with play() as p:
+        await p.engine.until_spoken(0)
+        await p.press("space", "full_stop")
+        await p.pass_time(4)
+        assert p.position == 1
+        assert "paused" in p.title
+
+
+async def test_a_seek_shows_the_transcript_as_it_was_there(play: Play) -> None:
+    async with play() as p:
+        await p.speak(4)
+        assert [row.number for row in p.rows] == [0, 1, 2, 3]
+        p.engine.lines = {1: "again"}
+        await p.press("space")
+        p.screen.conductor.seek(1)
+        assert [row.number for row in p.rows] == [0, 1]
+        assert p.rows[1].said == ("second", "1")
+        await p.press("space")
+        await p.pass_time(0.5)
+        await p.engine.until_spoken(1, times=2)
+        assert [row.said for row in p.rows] == [("second", "0"), ("again",)]
+        assert [s.text for s in p.app.session.record.takes] == ["second 1"]
+
+
+async def test_what_the_model_has_no_time_for_is_marked(play: Play) -> None:
+    async with play() as p:
+        await p.engine.until_spoken(0)
+        p.engine.free.clear()
+        await p.pass_time(1)
+        await p.engine.until_begun(1)
+        await p.pass_time(4)
+        assert "−4.0 s" in p.title
+        p.engine.free.set()
+        await p.engine.until_spoken(5)
+        await p.pass_time(0.25)
+        assert [(row.number, row.passed) for row in p.rows] == [(0, 0), (1, 0), (2, 3), (5, 0)]
+        assert "3 passed over" in p.title
+
+
+async def test_l_takes_the_other_pace(play: Play) -> None:
+    async with play() as p:
+        await p.engine.until_spoken(0)
+        p.engine.free.clear()
+        await p.press("l")
+        assert "every second" in p.title
+        await p.pass_time(9)
+        assert p.position == 2
+        assert "waits for the model" in p.title
+        await p.press("l")
+        assert "live" in p.title

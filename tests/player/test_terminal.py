@@ -1,0 +1,155 @@
+"""The player in a real terminal, tmux, with a real (untrained) model."""
+
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import webvtt
+
+from streaming_vlm_mlx.sessions.journal import load_session
+from tests.video.clips import make_clip
+
+ROOT = Path(__file__).parents[2]
+# Seconds after which what was waited for will not come.
+PATIENCE = 120.0
+
+pytestmark = pytest.mark.skipif(shutil.which("tmux") is None, reason="tmux is not installed")
+
+
+class Terminal:
+    """A terminal of 100x30 with a server of its own."""
+
+    def __init__(self, socket: str, folder: Path) -> None:
+        self._socket, self._folder = socket, folder
+
+    def tmux(self, *words: str) -> str:
+        command = ["tmux", "-L", self._socket, "-f", os.devnull, *words]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+    def run(self, *words: str) -> None:
+        """Run the program, then tell its exit status and the terminal's settings."""
+        program = shlex.join([sys.executable, "-m", "tui", *words])
+        environ = f"XDG_STATE_HOME={shlex.quote(str(self._folder / 'state'))} COLORTERM=truecolor"
+        script = f"cd {shlex.quote(str(ROOT))}; {environ} {program}; echo status $?; stty -a; exec cat"
+        self.tmux("new-session", "-d", "-x", "100", "-y", "30", script)
+
+    def press(self, *keys: str) -> None:
+        self.tmux("send-keys", *keys)
+
+    def type(self, text: str) -> None:
+        self.tmux("send-keys", "-l", text)
+
+    @property
+    def screen(self) -> str:
+        return self.tmux("capture-pane", "-p", "-J")
+
+    def until(self, condition: Callable[[str], bool]) -> str:
+        """Look at the screen until it is as it should be."""
+        deadline = time.monotonic() + PATIENCE
+        while not condition(screen := self.screen):
+            if time.monotonic() > deadline:
+                pytest.fail(f"the terminal did not come to it:\n{screen}")
+        return screen
+
+    def until_shown(self, text: str) -> str:
+        return self.until(lambda screen: text in screen)
+
+    def until_gone(self, text: str) -> str:
+        return self.until(lambda screen: text not in screen)
+
+    @property
+    def program_id(self) -> int:
+        """The process of the program, the child of the pane's shell."""
+        shell = self.tmux("display-message", "-p", "#{pane_pid}").strip()
+        return int(subprocess.run(["pgrep", "-P", shell], capture_output=True, text=True, check=True).stdout)
+
+
+@pytest.fixture
+def terminal(tmp_path: Path) -> Iterator[Terminal]:
+    found = Terminal(f"svm-tui-test-{os.getpid()}", tmp_path)
+    yield found
+    subprocess.run(["tmux", "-L", f"svm-tui-test-{os.getpid()}", "kill-server"], capture_output=True, check=False)
+
+
+@pytest.fixture
+def clip(tmp_path: Path) -> Path:
+    """Twelve seconds, with a transcript beside them."""
+    path = make_clip(tmp_path / "match.mp4", count=48, rate=4)
+    path.with_suffix(".vtt").write_text("WEBVTT\n\n00:00.000 --> 00:12.000\n" + "truth " * 24 + "\n")
+    return path
+
+
+def test_a_clip_is_played_from_the_command_to_the_subtitles(terminal: Terminal, clip: Path, tmp_path: Path) -> None:
+    terminal.run("play", str(clip), "--pace", "every")
+    # The truth is there before the model is.
+    terminal.until_shown("truth")
+    terminal.until_shown("tokens/s")
+    terminal.until_shown("00:02  ")
+    terminal.press("Space")
+    terminal.until_shown("paused")
+    terminal.press("9")
+    terminal.until_shown("00:10 ")
+    terminal.press("g")
+    terminal.until_shown("ROUGE-L")
+    terminal.press("g")
+    terminal.until_gone("ROUGE-L")
+    terminal.press("/")
+    terminal.until_shown("ask about what comes next")
+    terminal.type("who leads?")
+    terminal.press("Enter")
+    terminal.press("Space")
+    terminal.until_shown("? who leads?")
+    terminal.until_shown("■ end")
+    terminal.press("q")
+    screen = terminal.until_shown("status 0")
+    # The terminal is as it was: lines, echo, and what the program printed.
+    terminal.until(lambda screen: " icanon" in screen and " -echo " not in screen)
+    paths = [Path(line) for line in "".join(screen.split("status")[0]).split() if line.startswith("/")]
+    assert {path.suffix for path in paths} == {".vtt", ".json"}
+    record = load_session(next(path for path in paths if path.suffix == ".json"))
+    assert any(second.query == "who leads?" for second in record.seconds)
+    cues = list(webvtt.read(str(next(path for path in paths if path.suffix == ".vtt"))))
+    assert [cue.start_in_seconds for cue in cues] == [int(s.start) for s in record.seconds if s.text]
+    assert cues
+    assert not list((tmp_path / "state").rglob("*.jsonl"))
+
+
+def test_a_player_that_is_told_to_end_saves_and_leaves_the_terminal_as_it_was(
+    terminal: Terminal, clip: Path, tmp_path: Path
+) -> None:
+    terminal.run("play", str(clip), "--no-picture", "--out", str(tmp_path / "watched.json"))
+    terminal.until_shown("00:02  ")
+    os.kill(terminal.program_id, signal.SIGTERM)
+    terminal.until_shown("status 143")
+    terminal.until(lambda screen: " icanon" in screen and " -echo " not in screen)
+    assert load_session(tmp_path / "watched.json").seconds
+    assert not list((tmp_path / "state").rglob("*.jsonl"))
+
+
+def test_a_player_whose_terminal_is_closed_saves(terminal: Terminal, clip: Path, tmp_path: Path) -> None:
+    terminal.run("play", str(clip), "--no-picture", "--out", str(tmp_path / "watched.json"))
+    terminal.until_shown("00:02  ")
+    terminal.tmux("kill-session")
+    paths = [tmp_path / "watched.json", tmp_path / "watched.vtt"]
+    deadline = time.monotonic() + PATIENCE
+    while not all(path.is_file() for path in paths):
+        assert time.monotonic() < deadline, "the session was not saved"
+        time.sleep(0.01)
+    assert load_session(paths[0]).seconds
+
+
+def test_a_player_that_is_killed_leaves_its_journal(terminal: Terminal, clip: Path, tmp_path: Path) -> None:
+    terminal.run("play", str(clip), "--no-picture")
+    state = tmp_path / "state"
+    terminal.until(lambda _: any(path.read_bytes().count(b"\n") >= 3 for path in state.rglob("*.jsonl")))
+    os.kill(terminal.program_id, signal.SIGKILL)
+    terminal.until_shown("status 137")
+    (journal,) = state.rglob("*.jsonl")
+    assert len(load_session(journal).seconds) >= 1

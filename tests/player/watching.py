@@ -1,0 +1,44 @@
+"""A session under test without a screen: the conductor, on a clock that the test moves."""
+
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from typing import TypeVar
+
+from streaming_vlm_mlx.stream.events import SecondDone
+from tests.player.stand_ins import Clock, until
+from tui.player.controller import Conductor, Passed, Told
+from tui.player.session_log import SessionLog
+
+T = TypeVar("T")
+
+
+class Watching:
+    """A session under test: the conductor, what it told, and the hands on clock and engine."""
+
+    def __init__(self, conductor: Conductor, clock: Clock, told: list[Told], log: SessionLog) -> None:
+        self.conductor, self.clock, self.told, self.log = conductor, clock, told, log
+
+    def pass_time(self, seconds: float) -> None:
+        """Let `seconds` pass, in ticks of a quarter."""
+        for _ in range(round(4 * seconds)):
+            self.clock.now += 0.25
+            self.conductor.tick()
+
+    async def until(self, kind: type[T], count: int = 1) -> T:
+        """Wait until something of `kind` was told `count` times, and return the last."""
+
+        def found() -> list[T]:
+            return [event for event in self.told if isinstance(event, kind)]
+
+        await until(lambda: len(found()) >= count)
+        return found()[count - 1]
+
+    def done(self) -> list[int]:
+        return [event.index for event in self.told if isinstance(event, SecondDone)]
+
+    def passed(self) -> list[int]:
+        return [event.index for event in self.told if isinstance(event, Passed)]
+
+
+# Begins a session; the keywords change it.
+Watch = Callable[..., AbstractAsyncContextManager[Watching]]

@@ -1,0 +1,98 @@
+"""What commands that run a model share: their options, the settings these come to, and the engine."""
+
+import argparse
+import os
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from streaming_vlm_mlx.shipped import CHECKPOINT
+
+if TYPE_CHECKING:
+    from streaming_vlm_mlx.config import StreamConfig
+    from streaming_vlm_mlx.stream.engine import Engine
+
+
+def add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options that choose a model and its stream's settings."""
+    parser.add_argument(
+        "--ckpt", metavar="C", help="a folder, a name below checkpoints/, or a hub id (default: one that knows matches)"
+    )
+    parser.add_argument("--adapter", type=Path, metavar="A", help="a folder of train --lora, to put beside --ckpt")
+    parser.add_argument("--query", help="what the viewer asks for, in the first second")
+    parser.add_argument("--previous", help="what was said before the clip")
+    parser.add_argument("--fps", type=int, help="frames taken from a second (default: the checkpoint's, else 2)")
+    parser.add_argument("--config", type=Path, metavar="F", help="YAML of stream settings, laid over the checkpoint's")
+    parser.add_argument("--kv-bits", type=int, choices=(8, 4), help="hold the cache in so many bits a number")
+    parser.add_argument("--seed", type=int, help="where random draws begin (default 0)")
+
+
+def settle(args: argparse.Namespace) -> "tuple[StreamConfig, Path]":
+    """Return the stream's settings and the checkpoint's folder: its own or the adapter's, then --config, then options.
+
+    Without --ckpt that is the checkpoint which comes with the package.
+
+    Raises:
+        SvmError: there is no such checkpoint, or a setting can not be used.
+    """
+    from streaming_vlm_mlx.config import StreamConfig
+    from streaming_vlm_mlx.config_io import read_settings
+    from streaming_vlm_mlx.hub import STREAM, locate, read_stream_config
+
+    folder = locate(args.ckpt) if args.ckpt else CHECKPOINT
+    settled = args.adapter if args.adapter and (args.adapter / STREAM).is_file() else folder
+    config = read_stream_config(settled)
+    if args.config:
+        config = config.merged(read_settings(args.config, StreamConfig))
+    named = {k: getattr(args, k) for k in ("query", "previous", "fps", "kv_bits") if getattr(args, k) is not None}
+    sampling = {} if args.seed is None else {"sampling": {"seed": args.seed}}
+    return config.merged({**named, **sampling}), folder
+
+
+def make_engine(
+    folder: Path, config: "StreamConfig", note: Callable[[str], None], adapter: Path | None = None
+) -> "tuple[Engine, str]":
+    """Start an engine on the checkpoint in `folder`; return its name too.
+
+    Args:
+        folder: the checkpoint's.
+        config: the stream's settings.
+        note: told, in a sentence each, what the user had better know.
+        adapter: the folder of an adapter of that checkpoint.
+
+    Raises:
+        SvmError: nothing on this machine can run a model.
+    """
+    from streaming_vlm_mlx import backend
+
+    machine = backend.prepare()
+    from streaming_vlm_mlx.distributed import join
+    from streaming_vlm_mlx.stream.engine import Engine
+    from streaming_vlm_mlx.stream.loader import from_folder
+
+    if machine.advice:
+        note(machine.advice)
+    name = f"{folder} with {adapter}" if adapter else str(folder)
+    load = from_folder(folder, machine.dtype, config, adapter, partial(join, os.environ))
+    return Engine(load, config), name
+
+
+def followed(folder: Path, config: "StreamConfig") -> bool:
+    """Return False where this process leads; else hold a part of the leader's model until it ends, and return True.
+
+    Raises:
+        SvmError: the checkpoint can not be split, or another machine was lost.
+    """
+    if os.environ.get("MLX_RANK", "0") == "0":
+        return False
+    from streaming_vlm_mlx import backend
+
+    machine = backend.prepare()
+    from streaming_vlm_mlx.distributed import join
+    from streaming_vlm_mlx.stream.distributed_runner import follow
+    from streaming_vlm_mlx.stream.loader import from_folder
+
+    _, parts = from_folder(folder, machine.dtype, config, None, partial(join, os.environ))(lambda _: None)
+    follow(parts.model, parts.ranks)
+    return True

@@ -1,0 +1,1 @@
+"""The Textual player: app, controller, presenter, screens and widgets."""

@@ -1,0 +1,150 @@
+"""The player, as a Textual application."""
+
+import asyncio
+import signal
+import time
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+
+from textual import events
+from textual.app import App, SystemCommand
+from textual.binding import Binding
+from textual.screen import Screen
+from textual.theme import Theme
+
+from streaming_vlm_mlx.atomic import write_text
+from streaming_vlm_mlx.errors import SvmError
+from tui.player.screens.help import key_label
+from tui.player.screens.player import PlayerScreen
+from tui.player.session_log import SessionLog, free_names
+from tui.player.spec import Program
+from tui.player.widgets.picture import Picture
+from tui.player.widgets.prompt import ENDINGS, Line
+
+# What ends the player from outside: a terminal that is closed, a machine that shuts down.
+ENDS = ("SIGHUP", "SIGTERM")
+
+# The second colours are Okabe and Ito's, which the colour-blind can tell apart.
+NIGHT = Theme(
+    name="floodlight",
+    primary="#56b4e9",
+    secondary="#009e73",
+    accent="#e69f00",
+    warning="#e69f00",
+    error="#d55e00",
+    success="#009e73",
+    foreground="#d8dee9",
+    background="#0d1117",
+    surface="#131a22",
+    panel="#1c2530",
+    dark=True,
+    variables={"muted": "#8b949e"},
+)
+DAY = Theme(
+    name="daylight",
+    primary="#0072b2",
+    secondary="#00714f",
+    accent="#9a5b00",
+    warning="#9a5b00",
+    error="#b34700",
+    success="#00714f",
+    foreground="#1b2430",
+    background="#fbfaf7",
+    surface="#f2f0ea",
+    panel="#e4e1d8",
+    dark=False,
+    variables={"muted": "#5f6b7a"},
+)
+
+
+class PlayerApp(App[None]):
+    """Shows a program.
+
+    Attributes:
+        session: what was said, to be saved when the player has ended.
+    """
+
+    TITLE = "svm-tui"
+    # Textual does not ask the first screen for its own.
+    CSS_PATH = "screens/player.tcss"
+
+    def __init__(
+        self, program: Program, theme: str = NIGHT.name, clock: Callable[[], float] = time.perf_counter
+    ) -> None:
+        """Prepare to show `program`; `clock` returns seconds."""
+        super().__init__()
+        self._program, self._clock = program, clock
+        self.session = SessionLog(program.record, program.stems, self._warn, program.endings)
+        for own in (NIGHT, DAY):
+            self.register_theme(own)
+        self.theme = theme if theme in self.available_themes else NIGHT.name
+
+    def on_mount(self) -> None:
+        """Quit when told to from outside, as with q; Windows has no such signals."""
+        loop = asyncio.get_running_loop()
+        for name in ENDS:
+            with suppress(AttributeError, NotImplementedError, RuntimeError, ValueError):
+                number = getattr(signal, name)
+                loop.add_signal_handler(number, partial(self.exit, return_code=128 + number))
+
+    def get_default_screen(self) -> Screen[None]:
+        """Return the player's screen."""
+        return PlayerScreen(self._program, self.session, self._clock)
+
+    def get_theme_variable_defaults(self) -> dict[str, str]:
+        """Return the colours that Textual's own themes lack."""
+        return {"muted": "#7d8590"}
+
+    def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
+        """Yield what the command palette offers: all that has a key, themes, a screenshot."""
+        if isinstance(screen, PlayerScreen):
+            for binding in screen.BINDINGS:
+                if isinstance(binding, Binding) and binding.show:
+                    keys = " ".join(map(key_label, binding.key.split(",")))
+                    action = binding.action if binding.action.startswith("app.") else f"screen.{binding.action}"
+                    yield SystemCommand(binding.description, f"key {keys}", lambda a=action: self.run_action(a))
+        yield SystemCommand("theme", "colours of the player", self.action_change_theme)
+        yield SystemCommand("screenshot", "save the screen as SVG", self.save_screen)
+
+    def export_screenshot(self, *, title: str | None = None, simplify: bool = False) -> str:
+        """Return the screen as SVG, the picture drawn as text for it."""
+        pictures = self.screen_stack[0].query(Picture)
+        try:
+            for picture in pictures:
+                picture.exact = True
+                picture.refresh()
+            return super().export_screenshot(title=title, simplify=simplify)
+        finally:
+            for picture in pictures:
+                picture.exact = False
+                picture.refresh()
+
+    def save_screen(self) -> None:
+        """Save the screen beside the session; Textual would in a folder that need not exist, and not say so."""
+        picture, failure = self.export_screenshot(title=self._program.clip), ""
+        for stem in self._program.stems or (Path("screen"),):
+            (path,) = free_names(stem, [".svg"])
+            try:
+                write_text(path, picture)
+            except SvmError as error:
+                failure = failure or str(error)
+            else:
+                self._warn(f"the screen is in {path}")
+                return
+        self._warn(failure)
+
+    def on_key(self, event: events.Key) -> None:
+        """Hand what was typed behind ``/``, and before its line was open, to that line; else it would play."""
+        line = self.focused
+        # A line takes such keys itself: here they are only when they did not come by it.
+        if isinstance(line, Line) and (event.is_printable or event.key in ENDINGS):
+            event.prevent_default()
+            # It bubbles up again if the line closes meanwhile; what comes from the app would not.
+            line.post_message(events.Key(event.key, event.character).set_sender(line))
+
+    def _warn(self, text: str) -> None:
+        screen = self.screen_stack[0]
+        assert isinstance(screen, PlayerScreen)
+        screen.remark(text)

@@ -1,0 +1,96 @@
+"""A session played again, without a model: a commentator that says what was said."""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from streaming_vlm_mlx.config import StreamConfig
+from streaming_vlm_mlx.memory import Memory
+from streaming_vlm_mlx.sessions.record import SessionRecord, SpokenSecond
+from streaming_vlm_mlx.stream.events import Event, Ready, SecondDone, SecondStarted, TextPiece, Timings
+from tui.player.controller import Passed
+
+if TYPE_CHECKING:
+    from streaming_vlm_mlx.video.chunk import Chunk
+
+NO_TIME = Timings(0.0, 0.0, 0.0, 0.0, 0.0)
+NO_MEMORY = Memory(0, 0, 0, 0, 0)
+
+
+class Replayer:
+    """Says each second's last take again, its words as far apart as they were; what is asked of it is not heard."""
+
+    def __init__(self, record: SessionRecord, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:
+        """Take the session; `sleep` waits for some seconds."""
+        self._record, self._sleep = record, sleep
+        self._seconds = {round(second.start): second for second in record.seconds}
+        self._skipped = {round(second.start): second for second in record.skipped}
+        self._cancelled = False
+        self._ready = False
+
+    @property
+    def config(self) -> StreamConfig:
+        """The settings that the session ended with."""
+        return StreamConfig.from_dict(self._record.settings)
+
+    async def play(
+        self, chunks: "AsyncIterable[Chunk]", due: Callable[[float, float], Awaitable[bool]]
+    ) -> AsyncGenerator[Event | Passed]:
+        """Say what was said in `chunks`, each when `due` lets it; tell what was passed over."""
+        self._cancelled = False
+        if not self._ready:
+            self._ready = True
+            yield Ready(recorded_name(self._record), 0)
+        async for chunk in chunks:
+            wanted = await due(chunk.start, chunk.end)
+            if self._cancelled:
+                return
+            second, skipped = self._seconds.get(chunk.index), self._skipped.get(chunk.index)
+            if wanted and skipped:
+                yield Passed(chunk.index, skipped.start, skipped.end)
+            if wanted and second:
+                yield SecondStarted(chunk.index, second.start, second.end)
+                async for piece in self._words(chunk.index, second):
+                    yield piece
+                yield _done(chunk.index, second)
+
+    def ask(self, question: str) -> None:
+        """Nobody is there to answer."""
+
+    def configure(self, config: StreamConfig) -> None:
+        """What was said stays."""
+
+    def cancel(self) -> None:
+        """End the play under way at its next word."""
+        self._cancelled = True
+
+    async def reanchor(self) -> None:
+        """End the play under way."""
+        self.cancel()
+
+    def close(self, timeout: float) -> None:  # noqa: ARG002 - an engine's name for it
+        """There is nothing to wait for."""
+        self.cancel()
+
+    async def _words(self, index: int, second: SpokenSecond) -> AsyncGenerator[Event]:
+        words = second.text.split(" ")
+        timings = second.timings or NO_TIME
+        await self._sleep(min(timings.first_text_ms / 1e3, 1.0))
+        for word in words:
+            if self._cancelled:
+                return
+            yield TextPiece(index, f"{word} ")
+            await self._sleep(min(timings.decode_ms / 1e3, 1.0) / len(words))
+
+
+def recorded_name(record: SessionRecord) -> str:
+    """Return what the commentator of `record` is called when it is played again."""
+    return f"{Path(record.model).name}, recorded"
+
+
+def _done(index: int, second: SpokenSecond) -> SecondDone:
+    kept = {field.name: getattr(second, field.name) for field in fields(second)}
+    done = SecondDone(**{**kept, "timings": second.timings or NO_TIME, "memory": second.memory or NO_MEMORY})
+    return replace(done, index=index)

@@ -1,0 +1,61 @@
+"""The true transcript of a clip: named, or found beside it."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from streaming_vlm_mlx.data.transcripts import read_transcript
+from streaming_vlm_mlx.errors import SvmError
+from tui.player.transcript import Timed
+
+RECORDS = ".jsonl"
+# The last is that of a simulated match.
+ENDINGS = (".vtt", ".srt", ".json", RECORDS, ".truth.json")
+
+# Seconds that a transcript may run on behind its clip before it looks like that of another one.
+TAIL = 30.0
+
+
+def find_truth(clip: str) -> Path | None:
+    """Return the transcript that lies beside `clip` under its name, if there is one."""
+    if "://" in clip or not Path(clip).is_file():
+        return None
+    return next((path for ending in ENDINGS if (path := Path(clip).with_suffix(ending)).is_file()), None)
+
+
+def read_truth(path: Path, clip: str) -> tuple[Timed, ...]:
+    """Return the words of `path`, a subtitle file, Whisper's JSON, a session, or records that know `clip`.
+
+    Raises:
+        SvmError: it can not be read, or holds nothing that was said in the clip.
+    """
+    return tuple(_recorded_words(path, clip)) if path.suffix == RECORDS else read_transcript(path).words
+
+
+def complain(words: tuple[Timed, ...], path: Path, duration: float | None) -> str:
+    """Return a sentence about a transcript that hardly belongs to a clip of `duration` seconds; empty when it may."""
+    if duration is None or words[-1][0] <= duration + TAIL:
+        return ""
+    return f"{path.name} runs to {words[-1][1]:.0f} s, the clip to {duration:.0f} s; is it the truth of another clip?"
+
+
+def _recorded_words(path: Path, clip: str) -> Iterator[Timed]:
+    from streaming_vlm_mlx.data.records import RecordFile
+
+    records = RecordFile.open(path)
+    found = False
+    for number in range(len(records)):
+        record = records[number]
+        if not _same(record.video, clip):
+            continue
+        found = True
+        for turn in record.turns:
+            words = turn.commentary.split()
+            step = (turn.end - turn.start) / max(len(words), 1)
+            yield from ((turn.start + i * step, turn.start + (i + 1) * step, word) for i, word in enumerate(words))
+    if not found:
+        raise SvmError(f"{path} has no record of {clip}; name its transcript with --truth.")
+
+
+def _same(video: str, clip: str) -> bool:
+    return os.path.realpath(video) == os.path.realpath(clip)

@@ -1,0 +1,73 @@
+"""The clip's picture, in half blocks.
+
+Kitty's and sixel's graphics are left out: textual-image, the library for them, is made for stills. It encodes a PNG and
+takes a new number in the terminal for every picture, past Textual's own writer, and asks the terminal what it can do
+when it is imported, which takes time before the first picture and may swallow a key.
+"""
+
+from textual import events
+from textual.geometry import Region, Size
+from textual.message import Message
+from textual.strip import Strip
+from textual.widget import Widget
+
+from tui.player.clip import Shot, fit
+from tui.player.widgets.blocks import BlockStrip, block_rows
+
+
+class Picture(Widget):
+    """Shows one picture in the middle, as large as fits; a cell is two pixels, one above the other.
+
+    Attributes:
+        exact: draw as styled text, which takes longer, but can be shown behind another screen and in a screenshot.
+    """
+
+    class Resized(Message):
+        """There is another room for a picture now."""
+
+    def __init__(self, *, id: str | None = None) -> None:  # noqa: A002 - Textual's name
+        super().__init__(id=id)
+        self.exact = False
+        self._shot: Shot | None = None
+        self._rows: list[BlockStrip] = []
+
+    def pixels_for(self, clip: tuple[int, int]) -> tuple[int, int]:
+        """Return the (width, height) in pixels that a clip of that size is shown at; (0, 0) when hidden."""
+        columns, rows = self.size
+        return fit(clip, (columns, 2 * rows)) if columns and rows else (0, 0)
+
+    def show(self, shot: Shot) -> None:
+        """Show `shot`, whose pixels are of the size that `pixels_for` told."""
+        self._shot = shot
+        self._lay()
+
+    def render_lines(self, crop: Region) -> list[Strip]:
+        """Return the rows of `crop`, past Textual's own cache, which would take the blocks apart."""
+        if self.exact:
+            return super().render_lines(crop)
+        rows = [self.render_line(y) for y in crop.line_range]
+        for line_filter in self.get_line_filters():
+            rows = [row.apply_filter(line_filter, self.background_colors[1]) for row in rows]
+        return [row.crop(crop.x, crop.right) for row in rows]
+
+    def render_line(self, y: int) -> Strip:
+        """Return row `y`."""
+        top = (self.size.height - len(self._rows)) // 2
+        if not 0 <= y - top < len(self._rows):
+            return Strip.blank(self.size.width, self.rich_style)
+        row = self._rows[y - top]
+        return row.plain() if self.exact else row
+
+    def get_content_height(self, container: Size, viewport: Size, width: int) -> int:  # noqa: ARG002 - Textual's call
+        """Return the rows that a 16:9 picture of `width` columns takes."""
+        return max(round(width * 9 / 32), 1)
+
+    def on_resize(self, _: events.Resize) -> None:
+        """Keep the old picture in the middle until the new one comes, and ask for that."""
+        self._lay()
+        self.post_message(self.Resized())
+
+    def _lay(self) -> None:
+        if self._shot:
+            self._rows = block_rows(self._shot.pixels, self.size.width, self.background_colors[1].rgb)
+            self.refresh()

@@ -1,0 +1,251 @@
+"""The commentary, and the truth beside it, a row a second."""
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Sequence
+from itertools import zip_longest
+from typing import ClassVar, Literal
+
+from textual import events
+from textual.content import Content
+from textual.geometry import Size
+from textual.scroll_view import ScrollView
+from textual.strip import Strip
+from textual.style import Style
+from textual.widget import Widget
+
+from tui.player.transcript import Row, time_label
+
+TruthMode = Literal["off", "beside", "differences"]
+TRUTH_MODES: tuple[TruthMode, ...] = ("off", "beside", "differences")
+
+# Rows that are kept in the widget; the session keeps all.
+LIMIT = 600
+# A widget at least this wide has room for two columns of text.
+WIDE = 56
+
+GAP = Content("  ")
+# Cells of a time and its gap, in the first hour.
+LABEL = 7
+# Leads the truth where it stands below the commentary, and an answer below its question.
+ASIDE, ANSWER = Content("› "), Content("↳ ")
+CURSOR = "▌"
+
+
+class TranscriptView(ScrollView, can_focus=False):
+    """Rows of time, commentary and truth; it follows the newest row unless the viewer scrolled away from it."""
+
+    COMPONENT_CLASSES: ClassVar[set[str]] = {
+        "transcript--time",
+        "transcript--said",
+        "transcript--growing",
+        "transcript--added",
+        "transcript--truth",
+        "transcript--missed",
+        "transcript--question",
+        "transcript--answer",
+        "transcript--passed",
+    }
+
+    def __init__(self, *, id: str | None = None) -> None:  # noqa: A002 - Textual's name
+        super().__init__(id=id)
+        self._mode: TruthMode = "off"
+        self._rows: list[Row] = []
+        self._blocks: list[list[Strip]] = []
+        self._ends: list[int] = []
+        self._following = True
+
+    @property
+    def rows(self) -> Sequence[Row]:
+        """What is shown, in order."""
+        return self._rows
+
+    def set_rows(self, rows: Sequence[Row], mode: TruthMode) -> None:
+        """Show `rows`, in order of their numbers, and nothing else."""
+        rows = list(rows)[-LIMIT:]
+        same = 0
+        if mode == self._mode:
+            same = next((i for i, (a, b) in enumerate(zip(self._rows, rows, strict=False)) if a != b), len(rows))
+            same = min(same, len(self._rows))
+        self._mode, self._rows = mode, rows
+        self._lay_from(same)
+
+    def follow(self) -> None:
+        """Go to the newest row, and stay with it."""
+        self._following = True
+        # Textual knows the new height only then.
+        self.call_after_refresh(self.scroll_end, animate=False, immediate=True, x_axis=False)
+
+    def put(self, row: Row) -> None:
+        """Show `row`, in place of the one with its number; an empty one goes."""
+        at = bisect_left(self._rows, row.number, key=lambda r: r.number)
+        there = at < len(self._rows) and self._rows[at].number == row.number
+        if (there and self._rows[at] == row) or (not there and row.empty):
+            return
+        self._rows[at : at + there] = [] if row.empty else [row]
+        self._lay_from(at)
+        if len(self._rows) > LIMIT:
+            self._forget(len(self._rows) - LIMIT)
+
+    def render_line(self, y: int) -> Strip:
+        """Return line `y` of the window that is scrolled to."""
+        line = y + self.scroll_offset.y
+        at = bisect_right(self._ends, line)
+        if at == len(self._blocks):
+            return Strip.blank(self.size.width, self.rich_style)
+        block = self._blocks[at]
+        return block[line - self._ends[at] + len(block)].adjust_cell_length(self.size.width, self.rich_style)
+
+    def on_resize(self, _: events.Resize) -> None:
+        """Wrap the text anew."""
+        self._lay_from(0)
+
+    def notify_style_update(self) -> None:
+        """Draw in the colours of a new theme."""
+        super().notify_style_update()
+        self._lay_from(0)
+
+    def watch_scroll_y(self, old_value: float, new_value: float) -> None:
+        """Stay with the newest row from where it can be seen."""
+        super().watch_scroll_y(old_value, new_value)
+        self._following = new_value >= self.max_scroll_y
+
+    def _lay_from(self, at: int) -> None:
+        """Lay out the rows from place `at` on."""
+        # A cell of air before the scrollbar.
+        width = self.scrollable_content_region.width - 1
+        before = self._ends[-1] if self._ends else 0
+        del self._blocks[at:], self._ends[at:]
+        top = self._ends[-1] if self._ends else 0
+        for row in self._rows[at:]:
+            block = [Strip(line.render_segments(self.visual_style), line.cell_length) for line in self._lay(row, width)]
+            self._blocks.append(block)
+            self._ends.append((self._ends[-1] if self._ends else 0) + len(block))
+        after = self._ends[-1] if self._ends else 0
+        self._take_size(Size(width, after))
+        self.refresh_lines(top, max(before, after) - top)
+
+    def _forget(self, count: int) -> None:
+        """Let the first `count` rows go; what is seen stays where it is."""
+        gone = self._ends[count - 1]
+        del self._rows[:count], self._blocks[:count]
+        self._ends = [end - gone for end in self._ends[count:]]
+        if not self._following:
+            self.scroll_to(y=self.scroll_y - gone, animate=False)
+        self._take_size(Size(self.virtual_size.width, self._ends[-1]))
+        self.refresh()
+
+    def _take_size(self, size: Size) -> None:
+        """Be of `size`; one more row is no reason to lay out the whole screen, unless a scrollbar comes or goes."""
+        room, old = self.scrollable_content_region.height, self.virtual_size
+        if size.width != old.width or (size.height > room) != (old.height > room):
+            self.virtual_size = size
+            if self._following:
+                self.follow()
+            return
+        self.set_reactive(ScrollView.virtual_size, size)
+        if self.show_vertical_scrollbar:
+            self.vertical_scrollbar.window_virtual_size = size.height
+        if self._following:
+            self.scroll_to(y=self.max_scroll_y, animate=False)
+
+    def _lay(self, row: Row, width: int) -> list[Content]:
+        """Return the lines of one row, `width` cells wide at most."""
+        label = Content.assemble((time_label(row.number), self._style("time")), GAP)
+        room = max(width - label.cell_length, 2)
+        said, truth = self._said(row), self._truth(row)
+        if column := beside(width, self._mode, label.cell_length):
+            lines = _beside(said, truth, column)
+        else:
+            lines = [*(said.wrap(room) if said else []), *_led(ASIDE, truth, room)]
+        blank = Content.blank(label.cell_length)
+        return [(blank if number else label) + line for number, line in enumerate(lines or [Content("")])]
+
+    def _said(self, row: Row) -> Content:
+        """Return the left side: a question and its answer, then the commentary, or why there is none; a line each."""
+        parts = [Content(f"? {row.question}").stylize(self._style("question"))] if row.question else []
+        if row.answered:
+            parts.append(ANSWER + Content(" ".join(row.said[: row.answered])).stylize(self._style("answer")))
+        if row.passed:
+            text = "passed over" if row.passed == 1 else f"{row.passed} seconds passed over"
+            parts.append(Content(f"· {text} ·").stylize(self._style("passed")))
+        styles = self._style("growing" if row.growing else "said"), self._style("added")
+        words = [(word, styles[place in row.said_off]) for place, word in enumerate(row.said) if place >= row.answered]
+        if words or row.growing:
+            parts.append(_words(words) + (CURSOR if row.growing else ""))
+        return Content("\n").join(parts)
+
+    def _truth(self, row: Row) -> Content:
+        styles = self._style("truth"), self._style("missed")
+        return _words((word, styles[place in row.truth_off]) for place, word in enumerate(row.truth))
+
+    def _style(self, name: str) -> Style:
+        return self.get_visual_style(f"transcript--{name}", partial=True)
+
+
+def beside(width: int, mode: TruthMode, label: int) -> int:
+    """Return the cells of each of two columns of text in `width` cells behind a `label`; 0 where one holds both."""
+    return (width - label - len(GAP)) // 2 if mode != "off" and width >= WIDE else 0
+
+
+def _words(words: Iterable[tuple[str, Style]]) -> Content:
+    return Content(" ").join(Content.styled(*word) for word in words)
+
+
+def _led(lead: Content, text: Content, room: int) -> list[Content]:
+    """Return lines of `text` behind `lead` and below one another; none where there is no text."""
+    blank = Content.blank(lead.cell_length)
+    lines = text.wrap(max(room - lead.cell_length, 2)) if text else []
+    return [(blank if number else lead) + line for number, line in enumerate(lines)]
+
+
+def _beside(left: Content, right: Content, column: int) -> list[Content]:
+    """Return lines with `left` and `right` wrapped to a column each."""
+    sides = [side.wrap(column) if side else [] for side in (left, right)]
+    rows = zip_longest(*sides, fillvalue=Content(""))
+    return [side.rstrip().pad_right(column - side.rstrip().cell_length) + GAP + other for side, other in rows]
+
+
+# Cells of the transcript that hold no text: air, and its scrollbar.
+EDGE = 2
+
+
+class Heading(Widget):
+    """One line: the names of the columns, each in its colour, and where differences are marked, these marks."""
+
+    COMPONENT_CLASSES: ClassVar[set[str]] = {
+        "heading--said",
+        "heading--added",
+        "heading--truth",
+        "heading--missed",
+        "heading--dot",
+    }
+
+    def __init__(self, *, id: str | None = None) -> None:  # noqa: A002 - Textual's name
+        super().__init__(id=id)
+        self._mode: TruthMode = "off"
+
+    def show(self, mode: TruthMode) -> None:
+        """Show what stands where the truth is shown as `mode` says."""
+        self._mode = mode
+        self.refresh()
+
+    def render(self) -> Content:
+        """Return the line."""
+        blank = Content.blank(LABEL)
+        said, truth = self._named("commentary", "added", "said"), self._named("truth", "missed", "truth")
+        if self._mode == "off":
+            return blank + said
+        if column := beside(self.size.width - EDGE, self._mode, LABEL):
+            return blank + said.pad_right(column - said.cell_length) + GAP + truth
+        both = said + GAP + ASIDE + truth
+        # Marks are to be read, where the words stand tells itself.
+        return blank + both if LABEL + both.cell_length <= self.size.width else both
+
+    def _named(self, name: str, mark: str, part: str) -> Content:
+        named = Content(name).stylize(self._style(part))
+        if self._mode != "differences":
+            return named
+        return named + Content(" · ").stylize(self._style("dot")) + Content(mark).stylize(self._style(mark))
+
+    def _style(self, part: str) -> Style:
+        return self.get_visual_style(f"heading--{part}", partial=True)

@@ -1,0 +1,82 @@
+"""Where this program keeps things."""
+
+import contextlib
+import datetime
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from streaming_vlm_mlx.errors import SvmError
+from streaming_vlm_mlx.shipped import SAMPLE
+
+if TYPE_CHECKING:
+    from streaming_vlm_mlx.config import StreamConfig
+    from streaming_vlm_mlx.sessions.record import SessionRecord
+
+# Below the working folder; a checkpoint's short name is looked up here.
+CHECKPOINTS = Path("checkpoints")
+
+
+def state_folder(environ: Mapping[str, str], home: Path) -> Path:
+    """Return the folder for settings of the player and journals of sessions, by the XDG base directory rules."""
+    return _base(environ, "XDG_STATE_HOME", home / ".local" / "state") / "svm-tui"
+
+
+def cache_folder(environ: Mapping[str, str], home: Path) -> Path:
+    """Return the folder for what can be made again, by the XDG base directory rules."""
+    return _base(environ, "XDG_CACHE_HOME", home / ".cache") / "svm-tui"
+
+
+def _base(environ: Mapping[str, str], variable: str, default: Path) -> Path:
+    """Return the folder that `variable` names; the rules have a relative one passed over."""
+    named = environ.get(variable) or ""
+    return Path(named) if named.startswith("/") else default
+
+
+def new_record(clip: str, model: str, config: "StreamConfig") -> "SessionRecord":
+    """Begin a session's record, now."""
+    from streaming_vlm_mlx.backend import installed_versions
+    from streaming_vlm_mlx.sessions.record import SessionRecord
+
+    created = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    return SessionRecord(
+        created=created, clip=clip, model=model, settings=config.to_dict(), versions=installed_versions()
+    )
+
+
+def check_writable(path: Path) -> None:
+    """Refuse, before any work, a place that nothing can be written to.
+
+    Raises:
+        SvmError: `path` is a folder, or its folder can not be made or written.
+    """
+    from streaming_vlm_mlx.atomic import replacing
+
+    if path.is_dir():
+        raise SvmError(f"{path} is a folder; name a file in it.")
+    with contextlib.suppress(_Checked), replacing(path):
+        raise _Checked
+
+
+class _Checked(Exception):  # noqa: N818 - no error: it leaves the block before anything is moved into place
+    pass
+
+
+def refuge(record: "SessionRecord") -> Path:
+    """Return where to write a session that can not be written where it should be."""
+    return state_folder(os.environ, Path.home()) / f"session-{record.created.replace(':', '')}.json"
+
+
+def stems(out: Path | None, clip: str, created: str) -> tuple[Path, ...]:
+    """Return where a session's files may lie, without endings: `out`, or beside the clip, else the state folder.
+
+    Beside the sample that comes with the package is no place for them.
+    """
+    stamp = created.split("+")[0].replace(":", "").replace("-", "").replace("T", "-")
+    own = Path(clip).is_file() and not Path(clip).samefile(SAMPLE)
+    beside = [Path(clip).with_suffix(f".{stamp}")] if own and "://" not in clip else []
+    named = [out.with_suffix("")] if out else beside
+    name = re.sub(r"[^\w.-]+", "-", Path(clip).stem).strip("-") or "feed"
+    return (*named, state_folder(os.environ, Path.home()) / "sessions" / f"{name}.{stamp}")
