@@ -19,7 +19,7 @@ def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; move it onto `path` when the block ends, remove it when the block fails.
 
     Raises:
-        SvmError: `path` is a folder or a device, its folder can not be written, or the disk is full.
+        SvmError: `path` is a folder or a device, its folder cannot be written, or the disk is full.
     """
     if path.exists() and not path.is_file():
         raise SvmError(f"{path} is no regular file and is not replaced; choose another place.")
@@ -28,7 +28,7 @@ def replacing(path: Path) -> Iterator[Path]:
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
         os.close(handle)
     except OSError as error:
-        raise SvmError(f"{path} can not be written: {_reason(error)}. Choose another place with --out.") from error
+        raise SvmError(f"{path} cannot be written: {_reason(error)}. Choose another place with --out.") from error
     part = Path(name)
     try:
         yield part
@@ -36,7 +36,7 @@ def replacing(path: Path) -> Iterator[Path]:
         part.chmod(0o666 & ~_umask())
         part.replace(path)
     except OSError as error:
-        raise SvmError(f"{path} can not be written: {_reason(error)}.") from error
+        raise SvmError(f"{path} cannot be written: {_reason(error)}.") from error
     finally:
         part.unlink(missing_ok=True)
 
@@ -58,7 +58,7 @@ def replacing_folder(path: Path) -> Iterator[Path]:
     Where `path` is a link to a folder, that folder is replaced and the link stays.
 
     Raises:
-        SvmError: `path` is a file, the parent folder can not be written, or the disk is full.
+        SvmError: `path` is a file, the parent folder cannot be written, or the disk is full.
     """
     path = path.resolve()
     if path.exists() and not path.is_dir():
@@ -67,7 +67,7 @@ def replacing_folder(path: Path) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         part = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     except OSError as error:
-        raise SvmError(f"{path} can not be written: {_reason(error)}.") from error
+        raise SvmError(f"{path} cannot be written: {_reason(error)}.") from error
     old = part.with_name(part.name + ".old")
     try:
         yield part
@@ -78,7 +78,7 @@ def replacing_folder(path: Path) -> Iterator[Path]:
     except OSError as error:
         if old.exists() and not path.exists():
             old.rename(path)
-        raise SvmError(f"{path} can not be written: {_reason(error)}.") from error
+        raise SvmError(f"{path} cannot be written: {_reason(error)}.") from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
         if path.exists():

@@ -76,7 +76,7 @@ def prepare() -> Backend:
         import mlx.core as mx
     except ImportError as error:
         raise SvmError(
-            "MLX can not be loaded: pip install 'svm-tui[cpu]', or 'svm-tui[cuda]' on a machine with an NVIDIA GPU."
+            "MLX cannot be loaded: pip install 'svm-tui[cpu]', or 'svm-tui[cuda]' on a machine with an NVIDIA GPU."
         ) from error
     if mx.default_device().type == mx.DeviceType.cpu:
         return Backend("cpu", "CPU", mx.float32, blas, advice)
@@ -97,7 +97,7 @@ def load_blas(path: Path) -> None:
     """Load the library at `path` so that what is loaded later finds its BLAS.
 
     Raises:
-        SvmError: it can not be loaded, is no BLAS, or counts in 64-bit integers (ILP64).
+        SvmError: it cannot be loaded, is no BLAS, or counts in 64-bit integers (ILP64).
     """
     try:
         # Local names first: a library that does not fit must not get in anybody's way.
@@ -108,7 +108,7 @@ def load_blas(path: Path) -> None:
             ctypes.CDLL(str(path), mode=ctypes.RTLD_GLOBAL)
     except OSError as error:
         reason = " ".join(str(error).removeprefix(f"{path}: ").split())
-        raise SvmError(f"{path} can not be loaded: {reason}.") from error
+        raise SvmError(f"{path} cannot be loaded: {reason}.") from error
     except AttributeError as error:
         raise SvmError(f"{path} is no BLAS with Fortran's names: {str(error).rsplit(': ', 1)[-1]}.") from error
     if not fits:

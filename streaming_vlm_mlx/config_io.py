@@ -178,7 +178,7 @@ def read_yaml(path: Path, loader: type[yaml.SafeLoader] = yaml.SafeLoader) -> di
     try:
         values = yaml.load(path.read_text(encoding="utf-8"), loader)
     except OSError as error:
-        raise SvmError(f"{path} can not be read: {error.strerror}.") from error
+        raise SvmError(f"{path} cannot be read: {error.strerror}.") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise SvmError(f"{path} is not YAML: {' '.join(str(error).split())}.") from error
     if values is None:

@@ -40,7 +40,7 @@ class Ranks:
         return self._group.size() if self._group else 1
 
     @property
-    def leads(self) -> bool:
+    def is_main(self) -> bool:
         """Whether this one writes, and speaks to the user."""
         return self.rank == 0
 
@@ -115,7 +115,7 @@ def join(environment: Mapping[str, str]) -> Ranks:
     """Return the processes that this one was started with; alone, unless ``mlx.launch`` numbered it in `environment`.
 
     Raises:
-        SvmError: the others can not be reached.
+        SvmError: the others cannot be reached.
     """
     if RANK not in environment:
         return ALONE
@@ -123,7 +123,7 @@ def join(environment: Mapping[str, str]) -> Ranks:
         group = mx.distributed.init(strict=True)
     except (RuntimeError, ValueError) as error:
         raise SvmError(
-            f"{RANK} is {environment[RANK]}, but the other machines can not be reached ({error}); look at the hostfile."
+            f"{RANK} is {environment[RANK]}, but the other machines cannot be reached ({error}); look at the hostfile."
         ) from error
     return Ranks(group if group.size() > 1 else None)
 

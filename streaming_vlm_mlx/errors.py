@@ -17,7 +17,7 @@ SHOWN = 100
 Report = Callable[[str], None]
 
 
-def limited(report: Report, shown: int = SHOWN) -> Report:
+def log_limit(report: Report, shown: int = SHOWN) -> Report:
     """Return `report` for the first `shown` different complaints; the same one, epoch for epoch, is made once."""
     told = set[str]()
 

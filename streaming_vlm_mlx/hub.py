@@ -12,7 +12,7 @@ HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 HUB_FILES = ("*.json", "*.safetensors", "*.yaml", "*.txt")
 
 
-def locate(name: str, root: Path = Path("checkpoints")) -> Path:
+def resolve_checkpoint(name: str, root: Path = Path("checkpoints")) -> Path:
     """Return the folder of checkpoint `name`: a path, else one below `root`, else a hub id, which is fetched.
 
     Raises:
@@ -58,6 +58,6 @@ def _fetch(repo_id: str, looked: str) -> Path:
         raise SvmError(f"no checkpoint {repo_id!r}: looked for {looked}; the hub has none of that name.") from error
     except OSError as error:
         raise SvmError(
-            f"no checkpoint {repo_id!r}: looked for {looked}, and the hub can not be reached; "
+            f"no checkpoint {repo_id!r}: looked for {looked}, and the hub cannot be reached; "
             "fetch it while online, or name a folder."
         ) from error

@@ -28,11 +28,11 @@ from mlx.utils import tree_unflatten
 
 from streaming_vlm_mlx.config import ModelConfig, SamplingConfig, StreamConfig
 from streaming_vlm_mlx.errors import SvmError
-from streaming_vlm_mlx.models.loading import Parts
+from streaming_vlm_mlx.models.loading import ModelBundle
 from streaming_vlm_mlx.models.vlm import VisionLanguageModel
-from streaming_vlm_mlx.stream.sampling import Sampler
-from streaming_vlm_mlx.stream.session import Second, Session
-from streaming_vlm_mlx.text.chat_template import Layout
+from streaming_vlm_mlx.stream.sampling import TokenSampler
+from streaming_vlm_mlx.stream.session import SecondRequest, Session
+from streaming_vlm_mlx.text.chat_template import ChatTemplate
 from streaming_vlm_mlx.text.tokenizer import Tokenizer
 from streaming_vlm_mlx.text.vocabulary import FullVocabulary
 from streaming_vlm_mlx.video.image_processor import to_patches
@@ -75,18 +75,18 @@ class Tally:
 class Forced:
     """Says the recorded tokens; keeps the first logits and what the sampler would have said."""
 
-    def __init__(self, session: Session, recorded: list[int], sampler: Sampler) -> None:
+    def __init__(self, session: Session, recorded: list[int], sampler: TokenSampler) -> None:
         self._session, self._recorded, self._sampler = session, recorded, sampler
         self.logits = np.zeros(0, np.float32)
         self.ids, self.cached, self.positions = np.zeros(0), 0, np.zeros((3, 0))
         self.own: list[int] = []
 
-    def choose(self, logits: np.ndarray, seen: np.ndarray, step: int) -> int:
+    def sample(self, logits: np.ndarray, seen: np.ndarray, step: int) -> int:
         """Return the recorded token."""
         if step == 0:
             self.logits, self.ids, self.positions = logits, self._session.ids, self._session.positions
             self.cached = self._session.prefilled_from
-        self.own.append(self._sampler.choose(logits, seen, step))
+        self.own.append(self._sampler.sample(logits, seen, step))
         return self._recorded[step]
 
 
@@ -105,7 +105,7 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise SvmError(f"{path} can not be read: {error}.") from error
+        raise SvmError(f"{path} cannot be read: {error}.") from error
 
 
 def make_model(folder: Path, recipe: ModuleType, seed: int) -> VisionLanguageModel:
@@ -134,7 +134,7 @@ def make_session(model: VisionLanguageModel, params: dict[str, Any], kv_bits: in
         sampling=SamplingConfig(repetition_penalty=params.get("reppen", 1.05), max_new_tokens=20),
     )
     vocabulary = FullVocabulary(model.config.text_config.vocab_size)
-    return Session(Parts(model, tokenizer, vocabulary, Layout.of(tokenizer), time.perf_counter), config)
+    return Session(ModelBundle(model, tokenizer, vocabulary, ChatTemplate.of(tokenizer), time.perf_counter), config)
 
 
 def run_case(
@@ -144,14 +144,14 @@ def run_case(
     case = read_json(folder / f"{name}.json")
     params = case["params"]
     session = make_session(model, params, kv_bits)
-    sampler = Sampler(session.config.sampling, silence_row=0)
+    sampler = TokenSampler(session.config.sampling, silence_row=0)
     projection = recipe.projection(model.config.text_config.vocab_size)
     tally = Tally(rounded=kv_bits is not None)
     for number, chunk in enumerate(case["chunks"]):
         frames = recipe.frames(params["seed"], number, params["h"], params["w"]).transpose(0, 2, 3, 1)
-        second = Second(number, float(number), number + 1.0, to_patches(frames, session.config.pixels))
+        second = SecondRequest(number, float(number), number + 1.0, to_patches(frames, session.config.pixels))
         forced = Forced(session, chunk["out"], sampler)
-        for _ in session.speak(second, forced):
+        for _ in session.generate(second, forced):
             pass
         compare(tally, chunk, forced, session, projection)
     return tally

@@ -80,7 +80,7 @@ def test_a_folder_stays_as_it_was_when_writing_fails(tmp_path: Path, error: Base
 
 def test_a_full_disk_is_told_in_one_line(tmp_path: Path) -> None:
     for block in (replacing(tmp_path / "out"), replacing_folder(tmp_path / "run")):
-        with pytest.raises(SvmError, match=r"can not be written: No space left on device\.$"):
+        with pytest.raises(SvmError, match=r"cannot be written: No space left on device\.$"):
             fail_in(block, OSError(errno.ENOSPC, "No space left on device"))
 
 
@@ -140,9 +140,9 @@ def test_what_is_of_the_other_kind_is_not_replaced(tmp_path: Path) -> None:
 
 def test_a_place_below_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(SvmError, match="can not be written"):
+    with pytest.raises(SvmError, match="cannot be written"):
         write_text(tmp_path / "file" / "out.txt", "text")
-    with pytest.raises(SvmError, match="can not be written"), replacing_folder(tmp_path / "file" / "run"):
+    with pytest.raises(SvmError, match="cannot be written"), replacing_folder(tmp_path / "file" / "run"):
         pass
 
 

@@ -131,7 +131,7 @@ def test_an_early_import_of_mlx_is_found_out() -> None:
 def test_a_library_that_a_user_names_must_load() -> None:
     code = "try:\n    backend.prepare()\nexcept backend.SvmError as error:\n    print(error)"
     printed = run_python(code, SVM_TUI_BLAS="/nowhere/libblas.so")
-    assert printed.startswith("/nowhere/libblas.so can not be loaded: ")
+    assert printed.startswith("/nowhere/libblas.so cannot be loaded: ")
     assert "SVM_TUI_BLAS" in printed
     assert printed.count("\n") == 1
 

@@ -158,8 +158,8 @@ def test_video_counts_up_like_text_on_one_axis(conformance: ModuleType, cases: P
     for number in range(4):
         frames = recipe.frames(1, number, params["h"], params["w"]).transpose(0, 2, 3, 1)
         patches = conformance.to_patches(frames, session.config.pixels)
-        second = conformance.Second(number, float(number), number + 1.0, patches)
-        forced = conformance.Forced(session, [374, 2503, 151645], conformance.Sampler(session.config.sampling, 0))
-        assert sum(1 for _ in session.speak(second, forced)) > 1
+        second = conformance.SecondRequest(number, float(number), number + 1.0, patches)
+        forced = conformance.Forced(session, [374, 2503, 151645], conformance.TokenSampler(session.config.sampling, 0))
+        assert sum(1 for _ in session.generate(second, forced)) > 1
         assert (forced.ids == 151656).sum() == 12 * min(number + 1, 2)
         assert np.array_equal(forced.positions, [np.arange(len(forced.ids))] * 3)

@@ -9,7 +9,7 @@ from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
 from streaming_vlm_mlx.config import StreamConfig
 from streaming_vlm_mlx.errors import SvmError
-from streaming_vlm_mlx.hub import locate, read_stream_config
+from streaming_vlm_mlx.hub import read_stream_config, resolve_checkpoint
 
 
 @pytest.fixture
@@ -34,23 +34,23 @@ def asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
 
 def refused(name: str, root: Path) -> str:
     with pytest.raises(SvmError) as caught:
-        locate(name, root)
+        resolve_checkpoint(name, root)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
 
 def test_a_path_comes_before_the_root(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert locate("run1", root) == root / "run1"
+    assert resolve_checkpoint("run1", root) == root / "run1"
     (tmp_path / "run1").mkdir()
-    assert locate("run1", root) == Path("run1")
-    assert locate(str(root / "run1"), root) == root / "run1"
+    assert resolve_checkpoint("run1", root) == Path("run1")
+    assert resolve_checkpoint(str(root / "run1"), root) == root / "run1"
 
 
 def test_home_is_known(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "mine").mkdir()
-    assert locate("~/mine", root) == tmp_path / "mine"
+    assert resolve_checkpoint("~/mine", root) == tmp_path / "mine"
 
 
 @pytest.mark.parametrize("name", ["run2", "a b/c", "~nobody-of-that-name", "x/y/z", "/no/such"])
@@ -66,15 +66,15 @@ def test_a_file_is_no_checkpoint(root: Path) -> None:
 
 
 def test_a_hub_id_is_fetched(root: Path, asked: list[str], tmp_path: Path) -> None:
-    assert locate("owner/name-1.5", root) == tmp_path
+    assert resolve_checkpoint("owner/name-1.5", root) == tmp_path
     assert asked == ["owner/name-1.5"]
 
 
 @pytest.mark.parametrize(
     ("error", "said"),
     [
-        (LocalEntryNotFoundError("offline"), "the hub can not be reached"),
-        (ConnectionError("no route"), "the hub can not be reached"),
+        (LocalEntryNotFoundError("offline"), "the hub cannot be reached"),
+        (ConnectionError("no route"), "the hub cannot be reached"),
         (HFValidationError("Cannot have --"), "the hub has none of that name"),
     ],
     ids=lambda x: type(x).__name__,

@@ -29,7 +29,7 @@ class Terminated(KeyboardInterrupt):
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command in `argv` (without the program's name) and return the exit status.
 
-    0 is success, 1 a defect of this program, 2 input that can not be used, 130 Ctrl-C, 143 SIGTERM, 141 a reader of
+    0 is success, 1 a defect of this program, 2 input that cannot be used, 130 Ctrl-C, 143 SIGTERM, 141 a reader of
     stdout that went away.
     """
     words = list(sys.argv[1:] if argv is None else argv) or ["--help"]
@@ -138,7 +138,7 @@ def _fail(status: int, text: str, debug: bool) -> int:
 
 
 def _settle_stdout() -> None:
-    """Write what is still buffered; what can not be written goes nowhere, or the exit of Python would stumble on it."""
+    """Write what is still buffered; what cannot be written goes nowhere, or the exit of Python would stumble on it."""
     try:
         print(end="", flush=True)
     except OSError:

@@ -50,7 +50,7 @@ def check_writable(path: Path) -> None:
     """Refuse, before any work, a place that nothing can be written to.
 
     Raises:
-        SvmError: `path` is a folder, or its folder can not be made or written.
+        SvmError: `path` is a folder, or its folder cannot be made or written.
     """
     from streaming_vlm_mlx.atomic import replacing
 
@@ -64,12 +64,12 @@ class _Checked(Exception):  # noqa: N818 - no error: it leaves the block before 
     pass
 
 
-def refuge(record: "SessionRecord") -> Path:
-    """Return where to write a session that can not be written where it should be."""
+def fallback_path(record: "SessionRecord") -> Path:
+    """Return where to write a session that cannot be written where it should be."""
     return state_folder(os.environ, Path.home()) / f"session-{record.created.replace(':', '')}.json"
 
 
-def stems(out: Path | None, clip: str, created: str) -> tuple[Path, ...]:
+def base_paths(out: Path | None, clip: str, created: str) -> tuple[Path, ...]:
     """Return where a session's files may lie, without endings: `out`, or beside the clip, else the state folder.
 
     Beside the sample that comes with the package is no place for them.

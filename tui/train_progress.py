@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from itertools import pairwise
 from typing import TYPE_CHECKING, Protocol
 
-from streaming_vlm_mlx.train.metrics import Began, Evaluated, Event, Note, Saved, Stepped
+from streaming_vlm_mlx.train.metrics import Event, Note, Saved, Started, StepDone, Validated
 from tui.player.metrics import sparkline
 
 if TYPE_CHECKING:
@@ -19,34 +19,34 @@ WIDTH = 60
 EVERY = 10
 
 
-class Watcher(Protocol):
+class ProgressView(Protocol):
     """Shows a run's events."""
 
     def __call__(self, event: Event) -> None:
         """Show `event`."""
 
 
-class Figures:
+class RunMetrics:
     """What is shown of a run: the last update, means over the latest, the course of the loss."""
 
     def __init__(self) -> None:
-        self.began: Began | None = None
-        self.last: Stepped | None = None
-        self.evaluated: Evaluated | None = None
+        self.started: Started | None = None
+        self.last: StepDone | None = None
+        self.validated: Validated | None = None
         self.saved: Saved | None = None
-        self._recent: deque[Stepped] = deque(maxlen=20)
+        self._recent: deque[StepDone] = deque(maxlen=20)
         self._losses: list[float] = []
 
     def add(self, event: Event) -> None:
         """Take in one event."""
-        if isinstance(event, Stepped):
+        if isinstance(event, StepDone):
             self.last = event
             self._recent.append(event)
             self._losses.append(main_loss(event))
-        elif isinstance(event, Began):
-            self.began = event
-        elif isinstance(event, Evaluated):
-            self.evaluated = event
+        elif isinstance(event, Started):
+            self.started = event
+        elif isinstance(event, Validated):
+            self.validated = event
         elif isinstance(event, Saved):
             self.saved = event
 
@@ -60,15 +60,15 @@ class Figures:
         """From update to update, waits included; 0 until there are two."""
         if len(self._recent) < 2:
             return 0.0
-        return (self._recent[-1].ended - self._recent[0].ended) / (len(self._recent) - 1)
+        return (self._recent[-1].ended_at - self._recent[0].ended_at) / (len(self._recent) - 1)
 
     @property
     def waiting(self) -> float:
         """The share of the time that was spent waiting for frames."""
         if len(self._recent) < 2:
             return 0.0
-        busy = sum(step.ended - step.begun for step in list(self._recent)[1:])
-        return max(0.0, 1 - busy / max(self._recent[-1].ended - self._recent[0].ended, 1e-9))
+        busy = sum(step.ended_at - step.started_at for step in list(self._recent)[1:])
+        return max(0.0, 1 - busy / max(self._recent[-1].ended_at - self._recent[0].ended_at, 1e-9))
 
     @property
     def speed(self) -> float:
@@ -79,7 +79,7 @@ class Figures:
     @property
     def remaining(self) -> float:
         """Seconds that the run will still take, evaluations left out."""
-        left = self.began.steps - self.last.step if self.began and self.last else 0
+        left = self.started.steps - self.last.step if self.started and self.last else 0
         return left * self.seconds_a_step
 
     @property
@@ -88,7 +88,7 @@ class Figures:
         return thin(self._losses, WIDTH)
 
 
-def main_loss(event: Stepped) -> float:
+def main_loss(event: StepDone) -> float:
     """Return the words' loss, or while only heads are taught the sum of theirs."""
     return event.losses.get("text", sum(event.losses.values()))
 
@@ -101,7 +101,7 @@ def thin(values: Sequence[float], count: int) -> list[float]:
 
 
 @contextmanager
-def watching(rank: int = 0) -> Iterator[Watcher]:
+def show_progress(rank: int = 0) -> Iterator[ProgressView]:
     """Yield what shows a run's events on stderr: a live table where that is a terminal, else a line now and then.
 
     Of several machines one shows them; the others tell no more than what happened to them alone.
@@ -109,8 +109,8 @@ def watching(rank: int = 0) -> Iterator[Watcher]:
     if rank:
         yield lambda event: _note(rank, event)
     elif sys.stderr.isatty():
-        with _table() as watcher:
-            yield watcher
+        with _table() as view:
+            yield view
     else:
         yield _lines()
 
@@ -120,82 +120,82 @@ def _note(rank: int, event: Event) -> None:
         print(f"rank {rank}: {event.text}", file=sys.stderr, flush=True)
 
 
-def _lines() -> Watcher:
-    figures = Figures()
+def _lines() -> ProgressView:
+    metrics = RunMetrics()
 
     def show(event: Event) -> None:
-        figures.add(event)
-        for line in _told(event):
+        metrics.add(event)
+        for line in _lines_for(event):
             print(line, file=sys.stderr, flush=True)
-        if isinstance(event, Stepped) and event.step % EVERY == 0:
-            print(_line(figures, event), file=sys.stderr, flush=True)
+        if isinstance(event, StepDone) and event.step % EVERY == 0:
+            print(_line(metrics, event), file=sys.stderr, flush=True)
 
     return show
 
 
 @contextmanager
-def _table() -> Iterator[Watcher]:
+def _table() -> Iterator[ProgressView]:
     from rich.console import Console
     from rich.live import Live
 
-    figures, console = Figures(), Console(stderr=True)
+    metrics, console = RunMetrics(), Console(stderr=True)
     with Live(console=console, refresh_per_second=4, redirect_stdout=False) as live:
 
         def show(event: Event) -> None:
-            figures.add(event)
-            for line in _told(event):
+            metrics.add(event)
+            for line in _lines_for(event):
                 console.print(line, markup=False, highlight=False, soft_wrap=True)
-            live.update(_picture(figures))
+            live.update(_picture(metrics))
 
         yield show
 
 
-def _told(event: Event) -> Iterator[str]:
+def _lines_for(event: Event) -> Iterator[str]:
     """Yield what is worth a line of its own."""
     if isinstance(event, Note):
         yield event.text
-    elif isinstance(event, Began):
+    elif isinstance(event, Started):
         moving, every = event.parameters
         share = "" if moving == every else f", of which {moving:,} move"
         yield f"{every:,} parameters{share}; {event.windows:,} windows; steps {event.step + 1} to {event.steps}"
-    elif isinstance(event, Evaluated):
+    elif isinstance(event, Validated):
         losses = ", ".join(f"{name} {value:.4f}" for name, value in event.losses.items())
-        yield f"step {event.step}: not learnt from: {losses}{', the best so far' if event.is_best else ''}"
+        yield f"step {event.step}: not learnt from: {losses}{', the best_loss so far' if event.is_best else ''}"
 
 
-def _line(figures: Figures, event: Stepped) -> str:
+def _line(metrics: RunMetrics, event: StepDone) -> str:
     losses = ", ".join(f"{name} {value:.4f}" for name, value in event.losses.items())
-    return f"step {event.step}: {losses}; {figures.speed:.1f} s of video a second"
+    return f"step {event.step}: {losses}; {metrics.speed:.1f} s of video a second"
 
 
-def _picture(figures: Figures) -> "RenderableType":
+def _picture(metrics: RunMetrics) -> "RenderableType":
     from rich.console import Group
     from rich.table import Table
 
     table = Table.grid(padding=(0, 2))
     table.add_column(justify="right", style="dim")
     table.add_column()
-    for name, value in _rows(figures):
+    for name, value in _rows(metrics):
         table.add_row(name, value)
-    return Group(table, sparkline(figures.course, WIDTH))
+    return Group(table, sparkline(metrics.course, WIDTH))
 
 
-def _rows(figures: Figures) -> Iterator[tuple[str, str]]:
+def _rows(metrics: RunMetrics) -> Iterator[tuple[str, str]]:
     """Yield a name and a value for each line of the table."""
-    began, last = figures.began, figures.last
-    if began is None or last is None:
+    started, last = metrics.started, metrics.last
+    if started is None or last is None:
         return
-    yield "step", f"{last.step:,} of {began.steps:,}, epoch {last.epoch + 1}, {_time(figures.remaining)} to go"
-    yield "loss", f"{main_loss(last):.4f}, lately {figures.loss:.4f}"
+    yield "step", f"{last.step:,} of {started.steps:,}, epoch {last.epoch + 1}, {_time(metrics.remaining)} to go"
+    yield "loss", f"{main_loss(last):.4f}, lately {metrics.loss:.4f}"
     for name, value in last.losses.items():
         if name != "text":
             yield name, f"{value:.4f}"
-    if figures.evaluated:
-        yield "not learnt from", f"{figures.evaluated.losses.get('text', 0.0):.4f} at step {figures.evaluated.step:,}"
+    if metrics.validated:
+        yield "not learnt from", f"{metrics.validated.losses.get('text', 0.0):.4f} at step {metrics.validated.step:,}"
     yield "learning rate", f"{last.learning_rate:.2e}, gradient {last.grad_norm:.2f}"
-    yield "speed", f"{figures.speed:.1f} s of video a second, {figures.waiting:.0%} of the time waiting for frames"
-    if figures.saved:
-        yield "saved", f"step {figures.saved.step:,} in {figures.saved.folder}"
+    yield "speed", f"{metrics.speed:.1f} s of video a second, {metrics.waiting:.0%} of the time waiting for frames"
+    if metrics.saved:
+        yield "saved", f"step {metrics.saved.step:,} in {metrics.saved.folder}"
 
 
 def _time(seconds: float) -> str:

@@ -166,7 +166,7 @@ def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise SvmError(f"{path} can not be read: {error.strerror}.") from error
+        raise SvmError(f"{path} cannot be read: {error.strerror}.") from error
 
 
 def _index(line: bytes) -> Offsets | None:
@@ -239,7 +239,7 @@ class AnnotationSource:
         """Read the samples `numbers`, int64, ascending.
 
         Raises:
-            SvmError: the file can not be read any more.
+            SvmError: the file cannot be read any more.
         """
         offsets, lines = self.file.offsets[numbers].tolist(), self.file.numbers[numbers].tolist()
         for offset, number, line in zip(offsets, lines, self.file.lines(numbers), strict=True):

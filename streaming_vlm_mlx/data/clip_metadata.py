@@ -81,7 +81,7 @@ class _Measured:
 
 @dataclass(frozen=True, slots=True)
 class _Problem:
-    """Why a clip can not be used."""
+    """Why a clip cannot be used."""
 
     reason: str
     detail: str
@@ -94,7 +94,7 @@ class ClipCache:
         """Keep what is found in the database `path`.
 
         Raises:
-            SvmError: the database can not be written, or is something else.
+            SvmError: the database cannot be written, or is something else.
         """
         self._path = path
         self._recent: OrderedDict[Path, Clip | _Problem] = OrderedDict()
@@ -103,7 +103,7 @@ class ClipCache:
             self._database = sqlite3.connect(path, isolation_level=None)
             self._database.execute(_TABLE)
         except (OSError, sqlite3.Error) as error:
-            raise SvmError(f"{path} can not be used to keep what is known of clips: {error}. Remove it.") from error
+            raise SvmError(f"{path} cannot be used to keep what is known of clips: {error}. Remove it.") from error
 
     def __enter__(self) -> Self:
         return self
@@ -117,7 +117,7 @@ class ClipCache:
         """Return what is known of `video`.
 
         Raises:
-            BadSampleError: it is absent, empty or can not be read.
+            BadSampleError: it is absent, empty or cannot be read.
             SvmError: the database failed.
         """
         found = self._recent.pop(video, None)

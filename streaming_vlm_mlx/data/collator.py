@@ -47,10 +47,10 @@ class Tokens:
     speaks: Flags | None = None
 
 
-def collate(rows: Sequence[Sequence[Sample]], pad_id: int, multiple: int = 1) -> Tokens:
-    """Lay `rows` of samples under one another, padded to the longest's length, or to the next `multiple` of tokens."""
+def collate(rows: Sequence[Sequence[Sample]], pad_id: int, pad_to_multiple_of: int = 1) -> Tokens:
+    """Lay `rows` of samples under one another, padded to the longest, and to a multiple."""
     longest = max(sum(len(sample) for sample in row) for row in rows)
-    shape = len(rows), -(-longest // multiple) * multiple
+    shape = len(rows), -(-longest // pad_to_multiple_of) * pad_to_multiple_of
     hides = any(sample.until is not None for row in rows for sample in row)
     tokens = Tokens(
         input_ids=np.full(shape, pad_id, np.int32),
@@ -79,19 +79,19 @@ def collate(rows: Sequence[Sequence[Sample]], pad_id: int, multiple: int = 1) ->
     return tokens
 
 
-def plan_rows(lengths: Sequence[int], row_tokens: int | None) -> list[list[int]]:
+def plan_rows(lengths: Sequence[int], max_packed_tokens: int | None) -> list[list[int]]:
     """Put samples of `lengths` tokens into rows, short rows first.
 
     Args:
         lengths: tokens of each sample.
-        row_tokens: None gives each sample a row of its own; else as many share a row as fit in so many tokens (best
-            fit, longest first), and a longer sample has a row of its own.
+        max_packed_tokens: None gives each sample a row of its own. A number packs samples into rows of at most so many
+            tokens (best fit, longest first); a longer sample has a row of its own.
 
     Returns:
         the numbers of the samples in each row.
     """
     order = np.argsort(np.asarray(lengths), kind="stable")
-    if row_tokens is None:
+    if max_packed_tokens is None:
         return [[int(number)] for number in order]
     rows: list[list[int]] = []
     room: npt.NDArray[np.int64] = np.zeros(0, np.int64)
@@ -103,7 +103,7 @@ def plan_rows(lengths: Sequence[int], row_tokens: int | None) -> list[list[int]]
             room[best] -= lengths[number]
         else:
             rows.append([number])
-            room = np.append(room, row_tokens - lengths[number])
+            room = np.append(room, max_packed_tokens - lengths[number])
     return sorted(rows, key=lambda row: sum(lengths[number] for number in row))
 
 
@@ -116,8 +116,8 @@ class BatchConfig(FromDict):
 
     Attributes:
         batch_size: rows of a batch.
-        row_tokens: null pads each sample to its batch's longest; a number packs as many into a row as fit in it.
-        multiple: rows are padded to a multiple of so many tokens, which keeps the number of different shapes small.
+        max_packed_tokens: null pads each sample to its batch's longest; a number packs as many into a row as fit in it.
+        pad_to_multiple_of: pads rows to a multiple of so many tokens, to keep the number of different shapes small.
         pool: samples that are tokenised at a time, to be sorted by length among themselves.
         shuffle: whether the order changes from epoch to epoch; false keeps that of the file, but for the sorting.
         workers: processes that decode; 0 decodes in a thread.
@@ -126,13 +126,18 @@ class BatchConfig(FromDict):
     """
 
     batch_size: int = 1
-    row_tokens: int | None = None
-    multiple: int = 1
+    max_packed_tokens: int | None = None
+    pad_to_multiple_of: int = 1
     pool: int = 128
     shuffle: bool = True
     workers: int = 1
     cache_mb: float = 512.0
     prefetch: int = 2
+
+    @classmethod
+    def renamed(cls) -> dict[str, str]:
+        """Return the new names of settings, by the old name."""
+        return {"multiple": "pad_to_multiple_of", "row_tokens": "max_packed_tokens"}
 
     def check(self) -> None:
         """Refuse sizes below the smallest that make sense.
@@ -140,12 +145,12 @@ class BatchConfig(FromDict):
         Raises:
             SvmError: names the first.
         """
-        least = {"batch_size": 1, "multiple": 1, "pool": 1, "workers": 0, "cache_mb": 0, "prefetch": 0}
+        least = {"batch_size": 1, "pad_to_multiple_of": 1, "pool": 1, "workers": 0, "cache_mb": 0, "prefetch": 0}
         for name, value in least.items():
             if getattr(self, name) < value:
                 raise SvmError(f"{name} is {getattr(self, name)}; it must be {value} or more.")
-        if self.row_tokens is not None and self.row_tokens < 1:
-            raise SvmError(f"row_tokens is {self.row_tokens}; it must be 1 or more, or null.")
+        if self.max_packed_tokens is not None and self.max_packed_tokens < 1:
+            raise SvmError(f"max_packed_tokens is {self.max_packed_tokens}; it must be 1 or more, or null.")
 
 
 @dataclass(frozen=True)
@@ -217,7 +222,7 @@ class Batches:
             rank: which of the trainers this is. All have as many batches, of similar lengths in the same step; where
                 they do not come out even, the first of a pool are seen twice.
             ranks: how many there are.
-            report: is told of each window that can not be used.
+            report: is told of each window that cannot be used.
 
         Raises:
             SvmError: a size makes no sense.
@@ -230,7 +235,7 @@ class Batches:
     def read(self, frames: FramePool, start: Position | None = None, epochs: int | None = None) -> Iterator[Batch]:
         """Yield batches from `start` on (the beginning, if None), until `epochs` epochs are through, or without end.
 
-        A window whose tokens can not be made is left out; one whose frames can not be decoded keeps its place, black
+        A window whose tokens cannot be made is left out; one whose frames cannot be decoded keeps its place, black
         and with nothing to learn, so that ranks stay in step.
 
         Raises:
@@ -272,7 +277,7 @@ class Batches:
         size, ranks = self._config.batch_size, self._ranks
         items = self._items(order[pool * self._config.pool : (pool + 1) * self._config.pool])
         lengths = [len(item.sample) for item in items]
-        rows = [[items[number] for number in row] for row in plan_rows(lengths, self._config.row_tokens)]
+        rows = [[items[number] for number in row] for row in plan_rows(lengths, self._config.max_packed_tokens)]
         batches = [rows[at : at + size] for at in range(0, len(rows), size)]
         steps = np.arange(math.ceil(len(batches) / ranks))
         if self._config.shuffle:
@@ -296,7 +301,7 @@ class Batches:
         items = [item for row in rows for item in row]
         return Batch(
             tokens=collate(
-                [[sample for sample, _ in row] for row in loaded], self._builder.pad_id, self._config.multiple
+                [[sample for sample, _ in row] for row in loaded], self._builder.pad_id, self._config.pad_to_multiple_of
             ),
             pixel_values=np.concatenate([values for row in loaded for _, values in row]),
             numbers=tuple(item.number for item in items),
@@ -306,7 +311,7 @@ class Batches:
         )
 
     def _loaded(self, item: _Item, future: Future[PixelValues]) -> tuple[Sample, PixelValues]:
-        """Return the sample with its pixels; without a label and black where they can not be had."""
+        """Return the sample with its pixels; without a label and black where they cannot be had."""
         shape = self._builder.pixels_shape(item.sample)
         try:
             values = future.result()

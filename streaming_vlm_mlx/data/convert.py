@@ -211,7 +211,7 @@ def convert(
         progress: is told how many samples of how many were looked at.
 
     Raises:
-        SvmError: an input can not be read, the output can not be written, or another job was broken off here.
+        SvmError: an input cannot be read, the output cannot be written, or another job was broken off here.
     """
     job.selection.check()
     numbers = job.selection.numbers(sum(len(source) for source in job.sources))

@@ -14,7 +14,7 @@ from streaming_vlm_mlx.config_io import FromDict
 from streaming_vlm_mlx.data.records import RecordFile, StreamingRecord, Turn
 from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.stream.spans import new_span, positions
-from streaming_vlm_mlx.text.chat_template import Layout
+from streaming_vlm_mlx.text.chat_template import ChatTemplate
 from streaming_vlm_mlx.text.detokenizer import Scratchpad
 from streaming_vlm_mlx.text.tokenizer import Tokenizer
 from streaming_vlm_mlx.text.vocabulary import Vocabulary
@@ -90,7 +90,7 @@ class _Piece:
     """
 
     ids: tuple[int, ...]
-    learnt: bool = False
+    is_target: bool = False
     grid: Grid | None = None
     is_scratch: bool = False
     is_said: bool = False
@@ -103,12 +103,12 @@ class SampleBuilder:
         """Write in the ids of `tokenizer`, those alone that have a row in `vocabulary`, if one is given."""
         self.config = config
         self._tokenizer, self._vocabulary = tokenizer, vocabulary
-        self._layout = Layout.of(tokenizer, "training")
+        self._template = ChatTemplate.of(tokenizer, "training")
 
     @property
     def pad_id(self) -> int:
         """The id that fills rows up."""
-        return self._layout.special.endoftext
+        return self._template.special.endoftext
 
     def pixels_shape(self, sample: Sample) -> tuple[int, int]:
         """Return [patches, values] of the pixels that belong to `sample`; [units, width] of features."""
@@ -121,7 +121,7 @@ class SampleBuilder:
         """Return the sample of `record`.
 
         Raises:
-            SvmError: the record does not know its clip's size and the clip can not be read, or its shape is absurd.
+            SvmError: the record does not know its clip's size and the clip cannot be read, or its shape is absurd.
         """
         width, height = record.width, record.height
         if not (width and height):
@@ -135,34 +135,34 @@ class SampleBuilder:
 
     def _head(self, previous: str) -> Iterator[_Piece]:
         """Return the system turn and the previous text, cut by the rule of ``LMMDataset``."""
-        special = self._layout.special
+        special = self._template.special
         opening = (special.im_start, *special.previous, special.newline)
-        system = self._layout.head_open[: -len(opening)]
-        turn = (*opening, *self._encode(previous), *self._layout.head_close)
+        system = self._template.head_open[: -len(opening)]
+        turn = (*opening, *self._encode(previous), *self._template.head_close)
         sink, tail = self.config.text_sink, self.config.text_sliding_window
         if (sink or tail) and sink + tail < len(turn):
             turn = turn[:sink] + turn[len(turn) - tail :]
         # The turn's markup is no text; the cut may have taken of it.
-        opened, closed = min(len(opening), len(turn)), len(self._layout.head_close)
+        opened, closed = min(len(opening), len(turn)), len(self._template.head_close)
         yield _Piece(system + turn[:opened])
         if turn[opened:-closed]:
             yield _Piece(turn[opened:-closed], is_said=True)
         yield _Piece(turn[max(opened, len(turn) - closed) :])
 
     def _turn(self, turn: Turn, grid: Grid) -> Iterator[_Piece]:
-        special, merge = self._layout.special, self.config.pixels.merge_size
+        special, merge = self._template.special, self.config.pixels.merge_size
         merged = grid[0], grid[1] // merge, grid[2] // merge
         # The line feed behind the role merges with one that opens the commentary, so both are encoded as one text.
         said = self._encode("\n" + turn.assistant_text)
-        yield _Piece((*self._layout.user_open, *self._encode(turn.user_text)))
-        yield _Piece(self._layout.video(merged[0] * merged[1] * merged[2]), grid=merged)
-        yield _Piece((*self._layout.turn_close, special.im_start, special.assistant, said[0]))
+        yield _Piece((*self._template.user_open, *self._encode(turn.user_text)))
+        yield _Piece(self._template.video(merged[0] * merged[1] * merged[2]), grid=merged)
+        yield _Piece((*self._template.turn_close, special.im_start, special.assistant, said[0]))
         line = self._line(said[1:]) if turn.question and turn.question == self.config.scratchpad else 0
         if line:
-            yield _Piece(tuple(said[1 : 1 + line]), learnt=True, is_scratch=True)
-        yield _Piece(tuple(said[1 + line :]), learnt=True, is_said=True)
+            yield _Piece(tuple(said[1 : 1 + line]), is_target=True, is_scratch=True)
+        yield _Piece(tuple(said[1 + line :]), is_target=True, is_said=True)
         # An end mark is prefilled with the next second, when what was on the scratchpad has gone.
-        yield _Piece((special.im_end,), learnt=True)
+        yield _Piece((special.im_end,), is_target=True)
         yield _Piece((special.newline,))
 
     def _line(self, said: list[int]) -> int:
@@ -183,12 +183,12 @@ class SampleBuilder:
 
     def _joined(self, pieces: list[_Piece], video_grid_thw: Ids, fps: float) -> Sample:
         input_ids = np.concatenate([np.array(piece.ids, np.int32) for piece in pieces])
-        learnt = np.repeat([piece.learnt for piece in pieces], [len(piece.ids) for piece in pieces])
+        is_target = np.repeat([piece.is_target for piece in pieces], [len(piece.ids) for piece in pieces])
         spans = [new_span("video" if piece.grid else "text", 0, piece.ids, piece.grid) for piece in pieces]
         speed, seconds = self.config.tokens_per_second, self.config.pixels.temporal_patch_size / fps
         steps = 1.0 if speed is None else speed * seconds
         position_ids = positions(spans, 0, StreamConfig(all_text=self.config.all_text), steps)
-        labels = np.where(learnt, input_ids, IGNORED).astype(np.int32)
+        labels = np.where(is_target, input_ids, IGNORED).astype(np.int32)
         positioned = position_ids.astype(np.int32)
         return Sample(input_ids, labels, positioned, video_grid_thw, **_hiding(pieces, self.config.scratch_round))
 
@@ -200,7 +200,7 @@ def _hiding(pieces: Sequence[_Piece], rounds: int) -> dict[str, Any]:
     sizes = [len(piece.ids) for piece in pieces]
     starts = np.cumsum([0, *sizes])
     # Where what is said in each second ends; a line is seen up to the end of the last of its `rounds`.
-    over = [starts[k + 1] for k, piece in enumerate(pieces) if piece.is_said and piece.learnt]
+    over = [starts[k + 1] for k, piece in enumerate(pieces) if piece.is_said and piece.is_target]
     until, looked = np.full((2, len(pieces)), ALWAYS)
     for k, piece in enumerate(pieces):
         if piece.is_scratch:
@@ -221,10 +221,10 @@ def _hiding(pieces: Sequence[_Piece], rounds: int) -> dict[str, Any]:
 class Windows:
     """The windows of all records by number; a record is read when one of its windows is asked for."""
 
-    def __init__(self, files: Sequence[RecordFile], seconds: int, stride: int, anew: float = 0.0) -> None:
+    def __init__(self, files: Sequence[RecordFile], seconds: int, stride: int, drop_context_prob: float = 0.0) -> None:
         """Cut the records of `files` into windows of at most `seconds` seconds that start every `stride` seconds.
 
-        A share `anew` of them, spread evenly, knows nothing of what was said before, like a stream that begins there.
+        A share `drop_context_prob` of them, spread evenly, has no previous text, like a stream that begins there.
 
         Raises:
             SvmError: windows that overlap wholly, or not at all in between, were asked for.
@@ -233,7 +233,7 @@ class Windows:
             raise SvmError(
                 f"windows of {seconds} s every {stride} s: the stride must be from 1 to the window's length."
             )
-        self._files, self._anew = files, anew
+        self._files, self._drop_context_prob = files, drop_context_prob
         self._seconds, self._stride = seconds, stride
         turns = np.concatenate([file.turns for file in files])
         counts = 1 + np.maximum(0, -(-(turns - seconds) // stride))
@@ -262,8 +262,8 @@ class Windows:
         record = self._files[file][place - (int(self._file_ends[file - 1]) if file else 0)]
         window = number - (int(self._ends[place - 1]) if place else 0)
         record = cut(record, window * self._stride, window * self._stride + self._seconds)
-        begins_anew = int(number * self._anew) != int((number + 1) * self._anew)
-        return replace(record, previous="") if begins_anew else record
+        drops_context = int(number * self._drop_context_prob) != int((number + 1) * self._drop_context_prob)
+        return replace(record, previous="") if drops_context else record
 
 
 def cut(record: StreamingRecord, first: int, behind: int) -> StreamingRecord:

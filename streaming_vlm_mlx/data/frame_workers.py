@@ -57,7 +57,7 @@ def read_frames(
         uint8 [count, height, width, 3], RGB, resized as `pixels` says; float64 [count], each frame's time in seconds.
 
     Raises:
-        SvmError: the video can not be read, or has no frame between `start` and `end`.
+        SvmError: the video cannot be read, or has no frame between `start` and `end`.
     """
     # PyAV takes its time to import, and who counts seconds decodes nothing.
     from streaming_vlm_mlx.video.image_processor import resize_frames
@@ -111,7 +111,7 @@ class FrameJob:
 Encoder = Callable[[PixelValues, tuple[int, int, int]], Features]
 
 
-class FrameLoader:
+class FrameDecoder:
     """Decodes in this process, and keeps what came first, as bytes at the model's size, until there is no more room.
 
     Nothing that is kept makes way: an epoch asks for every window once, so what was used last is what is wanted last.
@@ -132,7 +132,7 @@ class FrameLoader:
         """Return float32 [patches, 1176], the patches of the frames in order of time; or features [units, width].
 
         Raises:
-            SvmError: the video can not be read, or has no frame there.
+            SvmError: the video cannot be read, or has no frame there.
         """
         kept = self._kept.get(job)
         if kept is None:
@@ -166,12 +166,12 @@ class FramePool:
         self._workers = [FrameWorker(cache_bytes // workers, make_encoder) for _ in range(workers)]
         self._loads: list[Callable[[FrameJob], PixelValues]] = [worker.load for worker in self._workers]
         if not workers:
-            self._loads = [FrameLoader(cache_bytes, make_encoder and make_encoder()).load]
+            self._loads = [FrameDecoder(cache_bytes, make_encoder and make_encoder()).load]
         # A thread each waits for its worker, so that results are taken out of its way at once.
         self._lanes = [ThreadPoolExecutor(1, thread_name_prefix="frames") for _ in self._loads]
 
     def submit(self, job: FrameJob) -> Future[PixelValues]:
-        """Have `job` decoded; the future raises `SvmError` where the video can not be read."""
+        """Have `job` decoded; the future raises `SvmError` where the video cannot be read."""
         lane = zlib.crc32(f"{job.video} {job.start}".encode("utf-8", "surrogateescape")) % len(self._lanes)
         return self._lanes[lane].submit(self._loads[lane], job)
 
@@ -194,7 +194,7 @@ class FramePool:
 
 
 class FrameWorker:
-    """A process with a `FrameLoader` in it; where it dies, another takes its place for the next job."""
+    """A process with a `FrameDecoder` in it; where it dies, another takes its place for the next job."""
 
     def __init__(self, cache_bytes: int, make_encoder: MakeEncoder | None = None) -> None:
         """Start it."""
@@ -210,7 +210,7 @@ class FrameWorker:
         theirs.close()
 
     def load(self, job: FrameJob) -> PixelValues:
-        """Return what `FrameLoader.load` gives.
+        """Return what `FrameDecoder.load` gives.
 
         Raises:
             SvmError: as there; or the process died.
@@ -239,12 +239,12 @@ class FrameWorker:
 def _serve(connection: Connection, cache_bytes: int, make_encoder: MakeEncoder | None) -> None:
     """Answer jobs until the other end is closed; a Ctrl-C is for the trainer, which saves and then closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    loader = FrameLoader(cache_bytes, make_encoder and make_encoder())
+    decoder = FrameDecoder(cache_bytes, make_encoder and make_encoder())
     try:
         while True:
             job = connection.recv()
             try:
-                connection.send(loader.load(job))
+                connection.send(decoder.load(job))
             except SvmError as error:
                 connection.send(SvmError(str(error)))
     except (EOFError, OSError):

@@ -16,7 +16,7 @@ _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
 class BadSampleError(SvmError):
-    """A sample that can not be used.
+    """A sample that cannot be used.
 
     Attributes:
         reason: a few words that are the same for all samples with this fault, to count by.
@@ -103,7 +103,7 @@ def line_starts(path: Path) -> tuple[Offsets, Offsets]:
         int64 [lines], the byte where each starts; int64 [lines], its number, counted from 1.
 
     Raises:
-        SvmError: the file is absent or can not be read.
+        SvmError: the file is absent or cannot be read.
     """
     parts, size = [np.zeros(1, np.int64)], 0
     try:
@@ -113,7 +113,7 @@ def line_starts(path: Path) -> tuple[Offsets, Offsets]:
                 parts.append(ends + (size + 1))
                 size += len(block)
     except OSError as error:
-        raise SvmError(f"{path} can not be read: {error.strerror}.") from error
+        raise SvmError(f"{path} cannot be read: {error.strerror}.") from error
     starts = np.concatenate(parts)
     filled = np.flatnonzero(np.diff(starts, append=size) > 1)
     return starts[filled], filled + 1
@@ -123,7 +123,7 @@ def read_lines(path: Path, offsets: Offsets) -> Iterator[bytes]:
     """Yield the line that starts at each of `offsets`; a run of neighbours is read without seeking.
 
     Raises:
-        SvmError: the file can not be read.
+        SvmError: the file cannot be read.
     """
     try:
         with path.open("rb") as file:
@@ -135,4 +135,4 @@ def read_lines(path: Path, offsets: Offsets) -> Iterator[bytes]:
                 here = offset + len(line)
                 yield line
     except OSError as error:
-        raise SvmError(f"{path} can not be read: {error.strerror}.") from error
+        raise SvmError(f"{path} cannot be read: {error.strerror}.") from error

@@ -72,7 +72,7 @@ class Qwen2VLMarkup:
 
 
 def find_lmm_dataset() -> Any | None:
-    """Return the class ``LMMDataset``, or None when StreamingVLM's package can not be imported."""
+    """Return the class ``LMMDataset``, or None when StreamingVLM's package cannot be imported."""
     try:
         return importlib.import_module(_MODULE).LMMDataset
     except ImportError:
@@ -90,7 +90,7 @@ class LMMReader:
         """Return the turns of the sample at byte `offset` of the annotation file `path`.
 
         Raises:
-            BadSampleError: ``LMMDataset`` can not read it.
+            BadSampleError: ``LMMDataset`` cannot read it.
         """
         self._dataset.handles = [(str(path), offset)]
         try:
@@ -98,7 +98,7 @@ class LMMReader:
                 _, *messages = self._dataset.getitem(0, return_text=True)
             texts = [next(part["text"] for part in message["content"] if "text" in part) for message in messages]
         except _SAMPLE_ERRORS as error:
-            raise BadSampleError("LMMDataset can not read it", " ".join(str(error).split())) from error
+            raise BadSampleError("LMMDataset cannot read it", " ".join(str(error).split())) from error
         ours = make_turns(annotation, len(texts) // 2)
         theirs = zip(ours, texts[::2], texts[1::2], strict=True)
         return tuple(replace(turn, user_text=user, assistant_text=said) for turn, user, said in theirs)
@@ -156,7 +156,7 @@ class RecordBuilder:
         """Return the record of `annotation`, which `candidate` was read as.
 
         Raises:
-            BadSampleError: its clip can not be used, or it lies outside of it.
+            BadSampleError: its clip cannot be used, or it lies outside of it.
         """
         video = self._videos / annotation.video
         clip = self._clips.get(video)

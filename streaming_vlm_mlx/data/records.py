@@ -287,7 +287,7 @@ class RecordFile:
                     skipped_count=np.array(self.skipped_count),
                 )
         except SvmError:
-            return  # a folder that can not be written costs time at the next start, no more
+            return  # a folder that cannot be written costs time at the next start, no more
 
 
 def _stamp(path: Path) -> list[int]:

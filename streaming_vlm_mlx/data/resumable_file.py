@@ -25,11 +25,11 @@ class ResumableFile:
 
         Args:
             path: where the file goes.
-            job: JSON values that decide what is written; a run that differs in them can not be gone on with.
+            job: JSON values that decide what is written; a run that differs in them cannot be gone on with.
             resume: whether to look for an earlier run; where there is none, a new one begins.
 
         Raises:
-            SvmError: the earlier run was another job, or `path` can not be written.
+            SvmError: the earlier run was another job, or `path` cannot be written.
         """
         if path.is_dir():
             raise SvmError(f"{path} is a folder; name a file in it with --out.")
@@ -112,4 +112,4 @@ class ResumableFile:
         return {}
 
     def _unwritable(self, error: OSError) -> SvmError:
-        return SvmError(f"{self._path} can not be written: {error.strerror}. Choose another --out.")
+        return SvmError(f"{self._path} cannot be written: {error.strerror}. Choose another --out.")

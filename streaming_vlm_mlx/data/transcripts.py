@@ -23,7 +23,7 @@ _TAG = re.compile(r"<[^>]*>|\{\\[^}]*\}")
 
 
 @dataclass(frozen=True, slots=True)
-class Cue:
+class TimedText:
     """A stretch of speech.
 
     Attributes:
@@ -39,8 +39,8 @@ class Cue:
     pieces: tuple[tuple[float, float, str], ...]
 
 
-def read_cues(text: str) -> Iterator[Cue | int]:
-    """Yield the cues of `text` in its order; for a line with ``-->`` whose times can not be read, its number."""
+def read_cues(text: str) -> Iterator[TimedText | int]:
+    """Yield the cues of `text` in its order; for a line with ``-->`` whose times cannot be read, its number."""
     lines = re.split(r"\r\n|\r|\n", text)
     rolling = _INLINE.search(text) is not None
     shown = ""
@@ -58,7 +58,7 @@ def read_cues(text: str) -> Iterator[Cue | int]:
         if spoken:
             shown = _plain(spoken[-1]).strip()
         start, end = (_seconds(time) for time in timing.groups())
-        yield Cue(number, start, end, tuple(_pieces(" ".join(spoken), start, end)))
+        yield TimedText(number, start, end, tuple(_pieces(" ".join(spoken), start, end)))
 
 
 def _text_lines(lines: list[str], at: int) -> list[str]:
@@ -134,7 +134,7 @@ def read_transcript(path: Path) -> Transcript:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise SvmError(f"{path} can not be read: {error.strerror}.") from error
+        raise SvmError(f"{path} cannot be read: {error.strerror}.") from error
     skipped: list[str] = []
     parts = list(_json_parts(path, content, skipped) if path.suffix == ".json" else _cue_parts(path, content, skipped))
     words = tuple(_in_order(word for part in sorted(parts, key=lambda part: part.start) for word in _spread(part)))
@@ -162,7 +162,7 @@ def _in_order(words: Iterable[Word]) -> Iterator[Word]:
 def _cue_parts(path: Path, content: bytes, skipped: list[str]) -> Iterator[_Part]:
     for cue in read_cues(_decoded(content)):
         if isinstance(cue, int):
-            skipped.append(f"{path}:{cue}: times that can not be read")
+            skipped.append(f"{path}:{cue}: times that cannot be read")
             continue
         for start, end, text in cue.pieces:
             if start > end:

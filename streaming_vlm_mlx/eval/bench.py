@@ -13,8 +13,8 @@ from streaming_vlm_mlx.config_io import FromDict, read_config, read_yaml
 from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.eval.plots import drawing
 from streaming_vlm_mlx.memory import read_memory
-from streaming_vlm_mlx.stream.loader import random_parts
-from streaming_vlm_mlx.stream.session import Second, Session, Spoken
+from streaming_vlm_mlx.stream.loader import random_bundle
+from streaming_vlm_mlx.stream.session import GenerationResult, SecondRequest, Session
 from streaming_vlm_mlx.video.image_processor import patchify
 
 
@@ -68,21 +68,21 @@ def frames_of(config: BenchConfig, index: int) -> npt.NDArray[np.uint8]:
 def run_bench(config: BenchConfig, mode: Mode, seconds: int, dtype: mx.Dtype) -> Iterator[BenchSecond]:
     """Speak `seconds` seconds in `mode` and yield what each cost; pixels are prepared off the clock."""
     stream = replace(config.stream, mode=mode)
-    session = Session(random_parts(config.model, dtype, stream, config.seed), stream)
+    session = Session(random_bundle(config.model, dtype, stream, config.seed), stream)
     for index in range(seconds):
         patches = patchify(frames_of(config, index), stream.pixels)
-        spoken = None
-        for event in session.speak(Second(index, float(index), index + 1.0, patches)):
-            if isinstance(event, Spoken):
-                spoken = event
-        assert spoken is not None
+        result = None
+        for event in session.generate(SecondRequest(index, float(index), index + 1.0, patches)):
+            if isinstance(event, GenerationResult):
+                result = event
+        assert result is not None
         yield BenchSecond(
             index=index,
-            total_s=spoken.total_ms / 1e3,
-            vision_s=spoken.vision_ms / 1e3,
-            prefill_s=spoken.prefill_ms / 1e3,
-            decode_s=spoken.decode_ms / 1e3,
-            tokens=spoken.tokens,
+            total_s=result.total_ms / 1e3,
+            vision_s=result.vision_ms / 1e3,
+            prefill_s=result.prefill_ms / 1e3,
+            decode_s=result.decode_ms / 1e3,
+            tokens=result.tokens,
             cache_tokens=session.cached,
             cache_bytes=session.cache_bytes,
             rss_bytes=read_memory().process,
@@ -93,7 +93,7 @@ def plot_bench(runs: Mapping[str, Sequence[BenchSecond]], path: Path) -> None:
     """Draw each mode's seconds of work and its cached tokens over the stream's time, as a PNG at `path`.
 
     Raises:
-        SvmError: matplotlib is not installed, or the file can not be written.
+        SvmError: matplotlib is not installed, or the file cannot be written.
     """
     with drawing(path, 9, 6) as figure:
         cost, cache = figure.subplots(2, 1, sharex=True)

@@ -87,9 +87,9 @@ def summarise(measured: Sequence[Measured]) -> dict[str, Any]:
     errors = Errors(*_sums(map(astuple, (m.errors for m in measured)), 4))
     words, seconds = sum(m.words for m in measured), sum(m.seconds for m in measured)
     values = (
-        _share(p.names for p in plays),
+        _broadcast(p.names for p in plays),
         *_ending_figures(endings).values(),
-        _share(p.scores for p in plays),
+        _broadcast(p.scores for p in plays),
         errors.rate if measured else None,
         2 * sum(m.common for m in measured) / (errors.words + words) if errors.words + words else None,
         words / seconds if seconds else None,
@@ -124,7 +124,7 @@ def _pool(parts: Iterable[Mapping[str, Share]]) -> dict[str, Share]:
     return pooled
 
 
-def _share(parts: Iterable[Share]) -> float | None:
+def _broadcast(parts: Iterable[Share]) -> float | None:
     return Share(*_sums(map(astuple, parts), 2)).value
 
 

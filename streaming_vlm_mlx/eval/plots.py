@@ -17,7 +17,7 @@ def drawing(path: Path, width: float, height: float) -> "Iterator[Figure]":
     """Yield an empty figure of `width` by `height` inches, which is written as a PNG at `path` when the block ends.
 
     Raises:
-        SvmError: matplotlib is not installed, or the file can not be written.
+        SvmError: matplotlib is not installed, or the file cannot be written.
     """
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from math import floor
 
 from streaming_vlm_mlx.data.records import StreamingRecord
-from streaming_vlm_mlx.matches.tennis.questions import sights
+from streaming_vlm_mlx.matches.tennis.questions import descriptions
 from streaming_vlm_mlx.matches.truth import Event, Truth, Word
 
 # Seconds by which the words about an event may come behind it.
@@ -25,21 +25,21 @@ class Reference:
         words: what is said.
         events: what happens, as a simulated match's sidecar has it, and what happened so shortly before that it may be
             spoken of; None where nobody wrote that down.
-        sights: what is to be seen, as `matches.tennis.sight` puts it, by whole seconds of the clip.
+        descriptions: what is to be seen, as `matches.tennis.description` puts it, by whole seconds of the clip.
     """
 
     start: float
     end: float
     words: tuple[Word, ...]
     events: tuple[Event, ...] | None = None
-    sights: Mapping[int, str] = field(default_factory=dict)
+    descriptions: Mapping[int, str] = field(default_factory=dict)
 
     @classmethod
     def of_truth(cls, truth: Truth, start: float, end: float) -> "Reference":
         """Return what a sidecar says of the stretch from `start` to `end`."""
         words = tuple(w for w in truth.words if start <= w.start < end)
         events = tuple(e for e in truth.events if start - LAG <= e.time < end)
-        return cls(start, end, words, events, {floor(begun): answer for begun, _, _, answer in sights(truth)})
+        return cls(start, end, words, events, {floor(begun): answer for begun, _, _, answer in descriptions(truth)})
 
     @classmethod
     def of_record(cls, record: StreamingRecord) -> "Reference":

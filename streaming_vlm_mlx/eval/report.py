@@ -46,7 +46,7 @@ class Report:
         """Replace `path` with the figures, what they are `about`, and a row a case, in order of their names.
 
         Raises:
-            SvmError: the folder can not be written, or the disk is full.
+            SvmError: the folder cannot be written, or the disk is full.
         """
         rows = sorted(self.rows, key=lambda r: (r.name.rpartition(":")[0], r.number))
         values = {

@@ -139,10 +139,10 @@ class Run:
 
 
 def load(speaker: Speaker, show: Show) -> None:
-    """Let the model load, so that a checkpoint which can not be read shows before any match is filmed.
+    """Let the model load, so that a checkpoint which cannot be read shows before any match is filmed.
 
     Raises:
-        SvmError: it can not be read.
+        SvmError: it cannot be read.
     """
     asyncio.run(_listen(speaker, (), (), show))
 
@@ -158,7 +158,7 @@ def run_case(speaker: Speaker, config: StreamConfig, case: Case, show: Show, bla
         blank: put a grey picture in the place of every frame.
 
     Raises:
-        SvmError: the clip can not be read, or the model can not speak about it.
+        SvmError: the clip cannot be read, or the model cannot speak about it.
     """
     config = config.merged(case.settings)
     speaker.configure(config)

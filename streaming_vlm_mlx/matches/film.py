@@ -99,7 +99,7 @@ def write_clip(path: Path, frames: Iterable[Pixels], size: tuple[int, int], fps:
         crf: constant rate factor, higher is coarser.
 
     Raises:
-        SvmError: the folder can not be written, or the disk is full.
+        SvmError: the folder cannot be written, or the disk is full.
     """
     with replacing(path) as part, av.open(str(part), "w", format="mp4") as container:
         stream = container.add_stream("libx264", rate=fps)

@@ -199,7 +199,7 @@ class Track:
             ValueError: the leg starts before the last one did.
         """
         if self.legs and start < self.legs[-1].start:
-            raise ValueError(f"a leg that starts at {start} can not follow one that starts at {self.legs[-1].start}")
+            raise ValueError(f"a leg that starts at {start} cannot follow one that starts at {self.legs[-1].start}")
         self.legs.append(Leg(start, end, self.at(start), goal))
 
     def run(self, start: float, end: float, goal: Place, speed: float) -> None:

@@ -18,7 +18,7 @@ Fits = Callable[[Sequence[Word]], bool]
 
 
 @dataclass(frozen=True, slots=True)
-class Cue:
+class Utterance:
     """Something worth a phrase.
 
     Attributes:
@@ -40,7 +40,7 @@ class Cue:
 
 @dataclass
 class Voice:
-    """Places phrases in time; what can not begin in time is dropped.
+    """Places phrases in time; what cannot begin in time is dropped.
 
     Attributes:
         rng: draws pace and lag.
@@ -52,7 +52,7 @@ class Voice:
     pace: float
     phrases: list[tuple[Word, ...]] = field(default_factory=list)
 
-    def say(self, cue: Cue) -> bool:
+    def say(self, cue: Utterance) -> bool:
         """Say a phrase for `cue` if one fits into the silence behind it; return whether. The clip begins at 0."""
         if cue.time < 0:
             return False
@@ -75,7 +75,7 @@ class Voice:
                 time = phrase[-1].end + BREATH
         return round(time, 2)
 
-    def _fits(self, cue: Cue, words: Sequence[Word]) -> bool:
+    def _fits(self, cue: Utterance, words: Sequence[Word]) -> bool:
         in_time = words[0].start - cue.time <= cue.latest and words[-1].end <= cue.until
         return in_time and self._free(words) and (cue.fits is None or cue.fits(words))
 

@@ -154,7 +154,7 @@ def write_truth(path: Path, truth: Truth) -> None:
     """Replace `path` with the sidecar.
 
     Raises:
-        SvmError: the folder can not be written, or the disk is full.
+        SvmError: the folder cannot be written, or the disk is full.
     """
     write_text(path, truth.to_json() + "\n")
 
@@ -168,6 +168,6 @@ def read_truth(path: Path) -> Truth:
     try:
         return Truth.from_json(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise SvmError(f"{path} can not be read: {error.strerror}.") from error
+        raise SvmError(f"{path} cannot be read: {error.strerror}.") from error
     except ValueError as error:
         raise SvmError(f"{path} is no truth of a simulated match ({error}); make it again: svm-tui matches.") from error

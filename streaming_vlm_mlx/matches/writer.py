@@ -61,7 +61,7 @@ class Sport(Protocol):
     def questions(self, truth: Truth, every: float) -> Sequence[Question]:
         """Return what a viewer asks about a match, once in `every` seconds, with answers that can be seen."""
 
-    def sights(self, truth: Truth) -> Sequence[Question]:
+    def descriptions(self, truth: Truth) -> Sequence[Question]:
         """Return a question what there is to see for every second, with an answer that names all of it."""
 
     def targets(self, truth: Truth) -> Mapping[str, npt.NDArray[Any]]:
@@ -69,7 +69,7 @@ class Sport(Protocol):
 
 
 ANNOTATIONS, INDEX = "matches_with_seeks.jsonl", "matches_seeks.jsonl"
-SIGHTS, SIGHTS_INDEX = "sights_with_seeks.jsonl", "sights_seeks.jsonl"
+DESCRIPTIONS, DESCRIPTIONS_INDEX = "descriptions_with_seeks.jsonl", "descriptions_seeks.jsonl"
 SHORTEST, LONGEST = 1.0, 3600.0
 # Seconds from one question of a viewer to the next.
 EVERY = 12.0
@@ -82,7 +82,7 @@ class Made:
     Attributes:
         clip: its video; the sidecar lies beside it.
         annotations: its lines for the annotation file, one a telling.
-        sights: its lines for the file of sights, likewise.
+        descriptions: its lines for the file of sights, likewise.
         events: how many events it has.
         words: how many words are said.
         new: False where it was there before.
@@ -90,14 +90,14 @@ class Made:
 
     clip: Path
     annotations: tuple[str, ...]
-    sights: tuple[str, ...]
+    descriptions: tuple[str, ...]
     events: int
     words: int
     new: bool
 
 
-def check(seeds: Sequence[int], seconds: float, workers: int, every: float = EVERY, tellings: int = 1) -> None:
-    """Refuse what can not be made.
+def check(seeds: Sequence[int], seconds: float, workers: int, every: float = EVERY, paraphrases: int = 1) -> None:
+    """Refuse what cannot be made.
 
     Raises:
         SvmError: names the option that is off.
@@ -110,8 +110,8 @@ def check(seeds: Sequence[int], seconds: float, workers: int, every: float = EVE
         raise SvmError(f"--seconds is {seconds:g}; a match lasts between {SHORTEST:g} and {LONGEST:g}.")
     if every < 1:
         raise SvmError(f"--ask is {every:g}; a second has room for one question, so it must be 1 or more.")
-    if tellings < 1:
-        raise SvmError(f"--tellings is {tellings}; it must be at least 1.")
+    if paraphrases < 1:
+        raise SvmError(f"--paraphrases is {paraphrases}; it must be at least 1.")
     if min(seeds) < 0:
         raise SvmError(f"--seed is {min(seeds)}; it must not be negative.")
     if min(seeds) < TEST_SEEDS <= max(seeds):
@@ -128,38 +128,42 @@ def make_matches(
     seconds: float,
     workers: int = 1,
     every: float = EVERY,
-    tellings: int = 1,
+    paraphrases: int = 1,
 ) -> Iterator[Made]:
     """Yield the matches of `seeds` as they are finished.
 
     Both annotation files are written at the end, or when the caller stops. A match whose clip is there, beside the
     sidecar that would be written now, is not filmed again. Lines of other clips that they already have are
-    kept. With several `tellings` a match has as many lines there, the same play told in other words.
+    kept. With several `paraphrases` a match has as many lines there, the same play told in other words.
 
     Raises:
-        SvmError: an argument is off (see `check`), the folder can not be written, or a worker was killed.
+        SvmError: an argument is off (see `check`), the folder cannot be written, or a worker was killed.
     """
-    check(seeds, seconds, workers, every, tellings)
+    check(seeds, seconds, workers, every, paraphrases)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise SvmError(f"{folder} can not be made: {error.strerror}. Choose another folder.") from error
+        raise SvmError(f"{folder} cannot be made: {error.strerror}. Choose another folder.") from error
     done: list[Made] = []
     try:
-        for made in _each(folder, sport, seeds, seconds, workers, every, tellings):
+        for made in _each(folder, sport, seeds, seconds, workers, every, paraphrases):
             done.append(made)
             yield made
     finally:
         if done:
             write_annotations(folder / ANNOTATIONS, folder / INDEX, {m.clip.name: m.annotations for m in done})
-            write_annotations(folder / SIGHTS, folder / SIGHTS_INDEX, {m.clip.name: m.sights for m in done})
+            write_annotations(
+                folder / DESCRIPTIONS, folder / DESCRIPTIONS_INDEX, {m.clip.name: m.descriptions for m in done}
+            )
 
 
-def make_match(folder: Path, sport: Sport, seed: int, seconds: float, every: float = EVERY, tellings: int = 1) -> Made:
+def make_match(
+    folder: Path, sport: Sport, seed: int, seconds: float, every: float = EVERY, paraphrases: int = 1
+) -> Made:
     """Film one match into `folder` and write its sidecar, unless both are there.
 
     Raises:
-        SvmError: the folder can not be written, or the disk is full.
+        SvmError: the folder cannot be written, or the disk is full.
     """
     clip = folder / f"match_{seed:06d}.mp4"
     sidecar = clip.with_suffix(".truth.json")
@@ -174,14 +178,14 @@ def make_match(folder: Path, sport: Sport, seed: int, seconds: float, every: flo
         np.savez_compressed(file, allow_pickle=False, **sport.targets(truth))
     if new:
         write_truth(sidecar, truth)
-    told = [match.words(number) for number in range(tellings)]
+    told = [match.words(number) for number in range(paraphrases)]
     asked = sport.questions(truth, every)
     # As in a stream, where a viewer's question takes the place of the model's own.
-    seen = tuple({floor(question[0]): question for question in (*sport.sights(truth), *asked)}.values())
+    seen = tuple({floor(question[0]): question for question in (*sport.descriptions(truth), *asked)}.values())
     return Made(
         clip=clip,
         annotations=tuple(json.dumps(conversation(truth, words, asked)) for words in told),
-        sights=tuple(json.dumps(conversation(truth, words, seen)) for words in told),
+        descriptions=tuple(json.dumps(conversation(truth, words, seen)) for words in told),
         events=len(truth.events),
         words=len(truth.words),
         new=new,
@@ -201,7 +205,7 @@ def write_annotations(path: Path, index: Path, lines: dict[str, tuple[str, ...]]
     """Replace an annotation file and its index; `lines` by clip name join those of other clips, sorted by name.
 
     Raises:
-        SvmError: the folder can not be written, or the file that is there is none of ours.
+        SvmError: the folder cannot be written, or the file that is there is none of ours.
     """
     merged = dict(sorted({**_annotated(path), **lines}.items()))
     offsets, offset = [], 0
@@ -228,13 +232,13 @@ def _annotated(path: Path) -> dict[str, tuple[str, ...]]:
 
 
 def _each(
-    folder: Path, sport: Sport, seeds: Sequence[int], seconds: float, workers: int, every: float, tellings: int
+    folder: Path, sport: Sport, seeds: Sequence[int], seconds: float, workers: int, every: float, paraphrases: int
 ) -> Iterator[Made]:
     if workers == 1:
-        yield from (make_match(folder, sport, seed, seconds, every, tellings) for seed in seeds)
+        yield from (make_match(folder, sport, seed, seconds, every, paraphrases) for seed in seeds)
         return
     with ProcessPoolExecutor(workers, get_context("spawn"), initializer=_obey) as pool:
-        jobs = [pool.submit(make_match, folder, sport, seed, seconds, every, tellings) for seed in seeds]
+        jobs = [pool.submit(make_match, folder, sport, seed, seconds, every, paraphrases) for seed in seeds]
         try:
             yield from (job.result() for job in as_completed(jobs))
         except BrokenProcessPool as error:

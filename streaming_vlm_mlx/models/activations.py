@@ -10,7 +10,7 @@ import mlx.nn as nn
 Wrap = Callable[[nn.Module], Callable[..., Any]]
 
 
-def as_it_is(module: nn.Module) -> Callable[..., Any]:
+def identity(module: nn.Module) -> Callable[..., Any]:
     """Return `module`; `mlx.nn.utils.checkpoint` in its place saves memory at the price of a second forward pass."""
     call: Callable[..., Any] = module
     return call

@@ -19,9 +19,9 @@ from streaming_vlm_mlx.atomic import replacing_folder, write_text
 from streaming_vlm_mlx.config_io import FromDict
 from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.hub import STREAM, read_stream_config
-from streaming_vlm_mlx.models.loading import CONFIG, Checkpoint, fill, open_checkpoint, save_checkpoint
+from streaming_vlm_mlx.models.loading import CONFIG, Checkpoint, load_weights, open_checkpoint, save_checkpoint
 from streaming_vlm_mlx.models.lora import LoraConfig, adapted_layers, adapter_arrays, attach, fuse
-from streaming_vlm_mlx.models.weights import Stored, find_shards, hub_name, read_json
+from streaming_vlm_mlx.models.weights import Stored, canonical_name, find_shards, read_json
 
 ARRAYS, SETTINGS = "adapters.safetensors", "adapter_config.json"
 # Bytes of either end of a tensor that go into a fingerprint: training moves every number, so a few tell.
@@ -64,7 +64,7 @@ def _ends(shard: Path) -> Iterator[tuple[bytes, bytes]]:
             for name, entry in header.items():
                 if name != "__metadata__":
                     start, end = (8 + length + offset for offset in entry["data_offsets"])
-                    what = f"{hub_name(name)} {entry['dtype']} {entry['shape']}\n"
+                    what = f"{canonical_name(name)} {entry['dtype']} {entry['shape']}\n"
                     yield what.encode(), _read(file, start, end)
     except (OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError, MemoryError) as error:
         raise SvmError(f"{shard} is truncated or no safetensors file ({error}); fetch it again.") from error
@@ -89,7 +89,7 @@ def save_adapter(
         extra: adds further files to the folder before it is moved into place.
 
     Raises:
-        SvmError: the place can not be written.
+        SvmError: the place cannot be written.
     """
     arrays = _arrays(checkpoint.model)
     counted = replace(adapter, trained_parameters=sum(array.size for array in arrays.values()))
@@ -99,7 +99,7 @@ def save_adapter(
         try:
             mx.save_safetensors(str(part / ARRAYS), arrays, {"format": "mlx"})
         except RuntimeError as error:
-            raise SvmError(f"{folder} can not be written: {error}") from error
+            raise SvmError(f"{folder} cannot be written: {error}") from error
         extra(part)
 
 
@@ -171,7 +171,7 @@ def _restore(folder: Path, model: nn.Module, dtype: mx.Dtype) -> None:
         assert isinstance(loaded, dict)
         mx.eval(loaded)
     except (RuntimeError, OSError) as error:
-        raise SvmError(f"{path} can not be read: {error}.") from error
+        raise SvmError(f"{path} cannot be read: {error}.") from error
     wanted = _arrays(model)
     for name in sorted(wanted.keys() | loaded.keys()):
         if name not in wanted or name not in loaded or loaded[name].shape != wanted[name].shape:
@@ -187,14 +187,14 @@ def fuse_checkpoint(base: Path, adapter: Path, out: Path) -> None:
     """Write the checkpoint in `base` with the adapter in `adapter` fused into it to `out`, in the base's own dtype.
 
     Raises:
-        SvmError: `out` holds a checkpoint, the adapter is of another base, or a file can not be used.
+        SvmError: `out` holds a checkpoint, the adapter is of another base, or a file cannot be used.
     """
     if (out / CONFIG).exists():
         raise SvmError(f"{out} holds a checkpoint already; choose another place with --out.")
     described = read_adapter(adapter)
     check_base(adapter, described, base)
-    opened = open_checkpoint(base)
-    checkpoint = fill(opened, base, _dtype(opened.tensors))
+    info = open_checkpoint(base)
+    checkpoint = load_weights(info, base, _dtype(info.tensors))
     load_adapter(adapter, described, checkpoint.model, mx.float32)
     fuse(checkpoint.model)
     stream = read_stream_config(adapter) if (adapter / STREAM).is_file() else checkpoint.stream

@@ -26,7 +26,7 @@ class Causal:
 Mask = mx.array | str | Causal
 
 
-def attend(q: mx.array, k: mx.array, v: mx.array, scale: float, mask: Mask | None = None) -> mx.array:
+def attention(q: mx.array, k: mx.array, v: mx.array, scale: float, mask: Mask | None = None) -> mx.array:
     """Return softmax attention [batch, heads, n, head_dim], as `mx.fast.scaled_dot_product_attention`.
 
     Args:
@@ -44,17 +44,17 @@ def attend(q: mx.array, k: mx.array, v: mx.array, scale: float, mask: Mask | Non
         mask = mask.astype(q.dtype) if isinstance(mask, mx.array) else mask
         return mx.fast.scaled_dot_product_attention(q, k, v, scale=scale, mask=mask)
     if mask is None or isinstance(mask, mx.array) or q.shape[2] <= _STRETCH:
-        return _attend(q, k, v, scale, hidden if isinstance(mask, Causal) else mask)
+        return _attention(q, k, v, scale, hidden if isinstance(mask, Causal) else mask)
     n, past = q.shape[2], k.shape[2] - q.shape[2]
     stretches = ((start, min(start + _STRETCH, n)) for start in range(0, n, _STRETCH))
     parts = []
     for a, b in stretches:
         own = mask if isinstance(mask, str) else mask.hidden[:, :, a:b, :b]
-        parts.append(_attend(q[:, :, a:b], k[:, :, : past + b], v[:, :, : past + b], scale, own))
+        parts.append(_attention(q[:, :, a:b], k[:, :, : past + b], v[:, :, : past + b], scale, own))
     return mx.concatenate(parts, axis=2)
 
 
-def _attend(q: mx.array, k: mx.array, v: mx.array, scale: float, mask: mx.array | str | None) -> mx.array:
+def _attention(q: mx.array, k: mx.array, v: mx.array, scale: float, mask: mx.array | str | None) -> mx.array:
     batch, heads, n, width = q.shape
     kv_heads, m = k.shape[1], k.shape[2]
     # The queries that share a key lie side by side: one product a key head, and no key is repeated.

@@ -13,7 +13,7 @@ import numpy as np
 from streaming_vlm_mlx.atomic import replacing_folder, write_text
 from streaming_vlm_mlx.config import ModelConfig, QuantizationConfig
 from streaming_vlm_mlx.errors import SvmError
-from streaming_vlm_mlx.models.loading import CONFIG, Opened, ShardReader, hub_values, open_checkpoint
+from streaming_vlm_mlx.models.loading import CONFIG, CheckpointInfo, ShardReader, hub_values, open_checkpoint
 from streaming_vlm_mlx.models.quantization import pack, quantizable
 from streaming_vlm_mlx.models.vlm import VisionLanguageModel
 from streaming_vlm_mlx.models.weights import INDEX, WEIGHTS, read_json
@@ -59,13 +59,13 @@ class Plan:
     """A conversion whose source is found whole.
 
     Attributes:
-        opened: the source.
+        info: the source.
         config: of the model to be written; its `vocab_size` counts the rows in the folder.
         ids: where a compact vocabulary's rows go among all of the tokenizer's; None where rows stay.
         notes: what the user had better know, a sentence each.
     """
 
-    opened: Opened
+    info: CheckpointInfo
     config: ModelConfig
     ids: Ids | None
     notes: tuple[str, ...]
@@ -75,29 +75,29 @@ def make_plan(job: Conversion) -> Plan:
     """Look at the source and settle what shall become of it.
 
     Raises:
-        SvmError: the source is damaged, the target is taken, or the one can not become the other.
+        SvmError: the source is damaged, the target is taken, or the one cannot become the other.
     """
     if job.out.exists() and (not job.out.is_dir() or any(job.out.iterdir())):
         raise SvmError(f"{job.out} is there already and is not replaced; choose another place.")
-    opened = open_checkpoint(job.source)
+    info = open_checkpoint(job.source)
     if job.bits is not None:
-        return _plan_packed(job, opened, job.bits)
-    if opened.config.vision_config is None:
+        return _plan_packed(job, info, job.bits)
+    if info.config.vision_config is None:
         raise SvmError(
-            f"{job.source} has no vision tower, which Hugging Face's {opened.config.model_type} is never without: "
-            "it can not open there."
+            f"{job.source} has no vision tower, which Hugging Face's {info.config.model_type} is never without: "
+            "it cannot open there."
         )
-    plain = replace(opened.config, quantization=None)
-    if not isinstance(opened.vocabulary, CompactVocabulary):
-        return Plan(opened, plain, None, ())
-    rows = -(-len(opened.tokenizer) // _ROUND) * _ROUND
+    plain = replace(info.config, quantization=None)
+    if not isinstance(info.vocabulary, CompactVocabulary):
+        return Plan(info, plain, None, ())
+    rows = -(-len(info.tokenizer) // _ROUND) * _ROUND
     text = replace(plain.text_config, vocab_size=rows)
     note = (
-        f"this model knows {len(opened.vocabulary)} of {len(opened.tokenizer)} ids; in transformers the others read as "
+        f"this model knows {len(info.vocabulary)} of {len(info.tokenizer)} ids; in transformers the others read as "
         "nothing, and generation_config.json keeps them from being said. Text must be split into the ids of "
         f"{plain.vocabulary} to read as it does here."
     )
-    return Plan(opened, replace(plain, text_config=text), opened.vocabulary.ids, (note,))
+    return Plan(info, replace(plain, text_config=text), info.vocabulary.ids, (note,))
 
 
 def quantization_for(
@@ -121,13 +121,13 @@ def quantization_for(
     return QuantizationConfig(group_size, bits, layers=layers)
 
 
-def _plan_packed(job: Conversion, opened: Opened, bits: int) -> Plan:
-    if opened.config.quantization is not None:
+def _plan_packed(job: Conversion, info: CheckpointInfo, bits: int) -> Plan:
+    if info.config.quantization is not None:
         raise SvmError(f"{job.source} is quantised already; take the plain model, or convert this one without --bits.")
-    quantization = quantization_for(opened.config, bits, job.group_size, job.keep_vision, job.keep_sensitive)
+    quantization = quantization_for(info.config, bits, job.group_size, job.keep_vision, job.keep_sensitive)
     quantization.check()
     group_size = quantization.group_size
-    widths = {n: m.weight.shape[1] for n, m in quantizable(VisionLanguageModel(opened.config))}
+    widths = {n: m.weight.shape[1] for n, m in quantizable(VisionLanguageModel(info.config))}
     uneven = {name: width for name, width in widths.items() if width % group_size}
     for name, width in uneven.items():
         if not name.startswith("visual."):
@@ -141,7 +141,7 @@ def _plan_packed(job: Conversion, opened: Opened, bits: int) -> Plan:
             f"{len(uneven)} layers of the vision tower stay plain: {max(uneven.values())} inputs do not divide into "
             f"groups of {group_size}."
         )
-    return Plan(opened, replace(opened.config, quantization=quantization), None, tuple(notes))
+    return Plan(info, replace(info.config, quantization=quantization), None, tuple(notes))
 
 
 class ShardWriter:
@@ -158,7 +158,7 @@ class ShardWriter:
         """Compute `array` and keep it for the next shard.
 
         Raises:
-            SvmError: the folder can not be written.
+            SvmError: the folder cannot be written.
         """
         mx.eval(array)
         if self._held and sum(a.nbytes for a in self._held.values()) + array.nbytes > self._limit:
@@ -170,7 +170,7 @@ class ShardWriter:
         """Write what is held, give the shards their names, add the index; return how many shards there are.
 
         Raises:
-            SvmError: the folder can not be written.
+            SvmError: the folder cannot be written.
         """
         self._write()
         count = len(self._shards)
@@ -194,7 +194,7 @@ class ShardWriter:
         try:
             mx.save_safetensors(str(path), self._held, {"format": self._made_for})
         except RuntimeError as error:
-            raise SvmError(f"{self._folder} can not be written: {error}") from error
+            raise SvmError(f"{self._folder} cannot be written: {error}") from error
         self._shards.append(list(self._held))
         self._held = {}
         mx.clear_cache()
@@ -224,7 +224,7 @@ def convert(job: Conversion, plan: Plan, progress: Progress = lambda *_: None) -
         progress: told how many of how many tensors are read.
 
     Raises:
-        SvmError: a weight can not be read, or the folder can not be written.
+        SvmError: a weight cannot be read, or the folder cannot be written.
     """
     with replacing_folder(job.out) as part:
         _copy_files(job.source, part)
@@ -240,26 +240,26 @@ def convert(job: Conversion, plan: Plan, progress: Progress = lambda *_: None) -
 
 def _weights(plan: Plan, dtype: mx.Dtype | None, progress: Progress) -> Iterator[tuple[str, mx.array]]:
     """Yield what the target holds, not yet computed, in the order in which the source lies on disk."""
-    opened, reader = plan.opened, ShardReader(plan.opened.fit)
-    shapes = {name: array.shape for name, array in VisionLanguageModel(opened.config).named_arrays()}
+    info, reader = plan.info, ShardReader(plan.info.fit)
+    shapes = {name: array.shape for name, array in VisionLanguageModel(info.config).named_arrays()}
 
     def take(name: str) -> mx.array:
-        return reader.take(name, opened.tensors[name], shapes[name], dtype)
+        return reader.take(name, info.tensors[name], shapes[name], dtype)
 
-    for number, name in enumerate(opened.tensors):
-        progress(number, len(opened.tensors))
+    for number, name in enumerate(info.tensors):
+        progress(number, len(info.tensors))
         layer, _, kind = name.rpartition(".")
         if kind in ("scales", "biases"):
             continue
         array = take(name)
-        if opened.tensors[name].is_quantized:
-            assert opened.config.quantization is not None
-            bits, group_size = opened.config.quantization.of(layer) or (0, 0)
+        if info.tensors[name].is_quantized:
+            assert info.config.quantization is not None
+            bits, group_size = info.config.quantization.of(layer) or (0, 0)
             array = mx.dequantize(array, take(f"{layer}.scales"), take(f"{layer}.biases"), group_size, bits)
         if plan.ids is not None and layer in WORDS:
             array = _spread(array, plan.ids, plan.config.text_config.vocab_size)
         yield from _packed(name, array, plan)
-    progress(len(opened.tensors), len(opened.tensors))
+    progress(len(info.tensors), len(info.tensors))
 
 
 def _spread(array: mx.array, ids: Ids, rows: int) -> mx.array:
@@ -285,7 +285,7 @@ def _packed(name: str, array: mx.array, plan: Plan) -> Iterator[tuple[str, mx.ar
 def _stored_dtype(plan: Plan) -> str:
     """Return the dtype of most numbers in the source."""
     counts: dict[str, int] = {}
-    for stored in plan.opened.tensors.values():
+    for stored in plan.info.tensors.values():
         if not stored.is_quantized:
             counts[stored.dtype] = counts.get(stored.dtype, 0) + stored.size
     return _DTYPES[max(counts, key=lambda name: counts[name])]
@@ -311,7 +311,7 @@ def _generation(folder: Path, plan: Plan, ids: Ids) -> dict[str, Any]:
     path = folder / GENERATION
     own = read_json(path) if path.is_file() else {}
     absent = np.setdiff1d(np.arange(plan.config.text_config.vocab_size, dtype=np.int32), ids)
-    special = plan.opened.tokenizer.special
+    special = plan.info.tokenizer.special
     ends = {"eos_token_id": special.im_end, "pad_token_id": special.endoftext}
     return {**ends, **own, "suppress_tokens": absent.tolist()}
 

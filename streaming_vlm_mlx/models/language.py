@@ -8,13 +8,13 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from streaming_vlm_mlx.config import TextConfig
-from streaming_vlm_mlx.models.activations import Wrap, as_it_is, silu
-from streaming_vlm_mlx.models.attention import Mask, attend
+from streaming_vlm_mlx.models.activations import Wrap, identity, silu
+from streaming_vlm_mlx.models.attention import Mask, attention
 from streaming_vlm_mlx.models.rope import MRope, rotate
 
 
 @dataclass(frozen=True)
-class Asked:
+class LogitsToKeep:
     """The places whose hidden states are wanted, k a row; of all others the last layer makes keys and values only.
 
     Attributes:
@@ -58,20 +58,20 @@ class Attention(nn.Module):
         angles: tuple[mx.array, mx.array],
         cache: LayerCache | None,
         mask: Mask | None,
-        asked: Asked | None = None,
+        logits_to_keep: LogitsToKeep | None = None,
     ) -> mx.array:
-        """Map [batch, n, hidden_size] to itself, or to `asked`'s places; `angles` are the new tokens'."""
+        """Map [batch, n, hidden_size] to itself, or to `logits_to_keep`'s places; `angles` are the new tokens'."""
         batch, n, _ = x.shape
-        q = self.q_proj(asked.of(x) if asked else x)
+        q = self.q_proj(logits_to_keep.of(x) if logits_to_keep else x)
         q = q.reshape(batch, -1, self.num_heads, self.head_dim).transpose(0, 2, 1, 3)
         keys = self.k_proj(x).reshape(batch, n, self.num_kv_heads, self.head_dim).transpose(0, 2, 1, 3)
         values = self.v_proj(x).reshape(batch, n, self.num_kv_heads, self.head_dim).transpose(0, 2, 1, 3)
         rotated = rotate(keys, *angles)
         if cache is not None:
             rotated, values = cache.update(keys, rotated, values)
-        if asked:
-            angles, mask = asked.angles, asked.mask
-        out = attend(rotate(q, *angles), rotated, values, scale=self.head_dim**-0.5, mask=mask)
+        if logits_to_keep:
+            angles, mask = logits_to_keep.angles, logits_to_keep.mask
+        out = attention(rotate(q, *angles), rotated, values, scale=self.head_dim**-0.5, mask=mask)
         return self.o_proj(out.transpose(0, 2, 1, 3).reshape(batch, q.shape[2], -1))
 
 
@@ -105,11 +105,11 @@ class DecoderLayer(nn.Module):
         angles: tuple[mx.array, mx.array],
         cache: LayerCache | None,
         mask: Mask | None,
-        asked: Asked | None = None,
+        logits_to_keep: LogitsToKeep | None = None,
     ) -> mx.array:
-        """Map [batch, n, hidden_size] to itself, or to `asked`'s places."""
-        attended = self.self_attn(self.input_layernorm(x), angles, cache, mask, asked)
-        x = (asked.of(x) if asked else x) + attended
+        """Map [batch, n, hidden_size] to itself, or to `logits_to_keep`'s places."""
+        attended = self.self_attn(self.input_layernorm(x), angles, cache, mask, logits_to_keep)
+        x = (logits_to_keep.of(x) if logits_to_keep else x) + attended
         return x + self.mlp(self.post_attention_layernorm(x))
 
 
@@ -134,22 +134,22 @@ class StreamingDecoder(nn.Module):
         angles: tuple[mx.array, mx.array],
         caches: Sequence[LayerCache] | None = None,
         mask: Mask | None = "causal",
-        asked: Asked | None = None,
-        wrap: Wrap = as_it_is,
+        logits_to_keep: LogitsToKeep | None = None,
+        wrap: Wrap = identity,
     ) -> mx.array:
-        """Return the normed hidden states [batch, n, hidden_size] of `embeddings`, or of `asked`'s places alone.
+        """Return the normed hidden states [batch, n, hidden_size] of `embeddings`, or of the kept places.
 
         Args:
             embeddings: the new tokens, video features in their places.
             angles: cosines and sines of the new tokens' positions, [n, head_dim // 2] or [batch, 1, n, head_dim // 2].
             caches: one a layer, or None to attend among the new tokens alone.
-            mask: as in `functions.attend`; "causal" lines the new tokens up with the cache's end.
-            asked: the places that are wanted; None for all.
+            mask: as in `functions.attention`; "causal" lines the new tokens up with the cache's end.
+            logits_to_keep: the places that are wanted; None for all.
             wrap: is given each layer, and returns what is called in its place.
         """
         x, last = embeddings, len(self.layers) - 1
         for number, layer in enumerate(self.layers):
             cache = caches[number] if caches else None
-            x = wrap(layer)(x, angles, cache, mask, asked if number == last else None)
+            x = wrap(layer)(x, angles, cache, mask, logits_to_keep if number == last else None)
         normed: mx.array = self.norm(x)
         return normed

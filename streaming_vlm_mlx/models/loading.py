@@ -14,11 +14,11 @@ from streaming_vlm_mlx.config import Family, ModelConfig, QuantizationConfig, St
 from streaming_vlm_mlx.distributed import ALONE, Ranks
 from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.hub import STREAM, read_stream_config
-from streaming_vlm_mlx.models.quantization import settle
+from streaming_vlm_mlx.models.quantization import resolve_quantization
 from streaming_vlm_mlx.models.tensor_parallel import check_splits, split_array, split_layers
 from streaming_vlm_mlx.models.vlm import VisionLanguageModel
 from streaming_vlm_mlx.models.weights import WEIGHTS, Stored, list_tensors, read_json
-from streaming_vlm_mlx.text.chat_template import Layout
+from streaming_vlm_mlx.text.chat_template import ChatTemplate
 from streaming_vlm_mlx.text.tokenizer import Tokenizer
 from streaming_vlm_mlx.text.vocabulary import CompactVocabulary, FullVocabulary, Ids, Vocabulary
 
@@ -37,7 +37,7 @@ class Checkpoint:
 
 
 @dataclass(frozen=True)
-class Opened:
+class CheckpointInfo:
     """A folder that was looked at and found whole; no weight is read yet.
 
     Attributes:
@@ -50,7 +50,7 @@ class Opened:
 
     config: ModelConfig
     tensors: dict[str, Stored]
-    fit: "Fit"
+    fit: "WeightLayout"
     tokenizer: Tokenizer
     vocabulary: Vocabulary
 
@@ -69,13 +69,13 @@ def read_model_config(folder: Path) -> ModelConfig:
     foreign = values.get("quantization_config")
     if values.get("quantization") is None and isinstance(foreign, dict):
         raise SvmError(
-            f"{folder} is quantised by {foreign.get('quant_method', 'a program')!r}, which MLX can not read; "
+            f"{folder} is quantised by {foreign.get('quant_method', 'a program')!r}, which MLX cannot read; "
             "take the plain model and quantise it with 'svm-tui convert-ckpt --bits'."
         )
     return ModelConfig.from_dict(values)
 
 
-def open_checkpoint(folder: Path) -> Opened:
+def open_checkpoint(folder: Path) -> CheckpointInfo:
     """Look at all but the weights of `folder`.
 
     Raises:
@@ -90,13 +90,13 @@ def open_checkpoint(folder: Path) -> Opened:
     vocabulary = _read_vocabulary(folder, config, tokenizer)
     rows = config.text_config.vocab_size
     spread = isinstance(vocabulary, CompactVocabulary) and len(vocabulary) < rows
-    fit = Fit(rows, vocabulary.ids if spread and isinstance(vocabulary, CompactVocabulary) else None)
+    fit = WeightLayout(rows, vocabulary.ids if spread and isinstance(vocabulary, CompactVocabulary) else None)
     config = replace(config, text_config=replace(config.text_config, vocab_size=len(vocabulary)))
     if config.quantization is not None:
         plain = VisionLanguageModel(replace(config, quantization=None))
-        config = replace(config, quantization=settle(config.quantization, plain, tensors))
+        config = replace(config, quantization=resolve_quantization(config.quantization, plain, tensors))
     check_names(VisionLanguageModel(config), tensors, fit, folder)
-    return Opened(config, tensors, fit, tokenizer, vocabulary)
+    return CheckpointInfo(config, tensors, fit, tokenizer, vocabulary)
 
 
 def load_checkpoint(folder: Path, dtype: mx.Dtype, progress: Progress = lambda *_: None) -> Checkpoint:
@@ -111,38 +111,38 @@ def load_checkpoint(folder: Path, dtype: mx.Dtype, progress: Progress = lambda *
         SvmError: a file is absent, damaged or a pickle, or its names and shapes do not fit ``config.json``; all found
             out before a weight is read.
     """
-    return fill(open_checkpoint(folder), folder, dtype, progress)
+    return load_weights(open_checkpoint(folder), folder, dtype, progress)
 
 
-def fill(
-    opened: Opened, folder: Path, dtype: mx.Dtype, progress: Progress = lambda *_: None, ranks: Ranks = ALONE
+def load_weights(
+    info: CheckpointInfo, folder: Path, dtype: mx.Dtype, progress: Progress = lambda *_: None, ranks: Ranks = ALONE
 ) -> Checkpoint:
-    """Read the weights of the checkpoint in `folder` that was `opened`; as `load_checkpoint`.
+    """Read the weights of the checkpoint in `folder` that was `info`; as `load_checkpoint`.
 
     Of several machines, `ranks`, each keeps its part of the decoder.
 
     Raises:
-        SvmError: a weight can not be read, or the model does not divide into so many parts.
+        SvmError: a weight cannot be read, or the model does not divide into so many parts.
     """
-    check_splits(opened.config, ranks.size)
-    model, reader = VisionLanguageModel(opened.config), ShardReader(opened.fit)
+    check_splits(info.config, ranks.size)
+    model, reader = VisionLanguageModel(info.config), ShardReader(info.fit)
     wanted = dict(model.named_arrays())
     if ranks.size > 1:
         split_layers(model, ranks)
     shards: dict[Path, list[str]] = {}
-    for name, stored in opened.tensors.items():
+    for name, stored in info.tensors.items():
         shards.setdefault(stored.shard, []).append(name)
     for number, (shard, names) in enumerate(shards.items()):
         progress(shard.name, number, len(shards))
         for name in names:
-            whole = reader.take(name, opened.tensors[name], wanted.pop(name).shape, dtype)
+            whole = reader.take(name, info.tensors[name], wanted.pop(name).shape, dtype)
             array = split_array(name, whole, ranks)
             del whole
             model.load_weights([(name, array)], strict=False)
             mx.eval(array)
     mx.clear_cache()
     progress("weights", len(shards), len(shards))
-    return Checkpoint(model, opened.tokenizer, opened.vocabulary, read_stream_config(folder))
+    return Checkpoint(model, info.tokenizer, info.vocabulary, read_stream_config(folder))
 
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint, extra: Callable[[Path], None] = lambda _: None) -> None:
@@ -154,7 +154,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, extra: Callable[[Path]
         extra: adds further files to the folder before it is moved into place.
 
     Raises:
-        SvmError: the place can not be written.
+        SvmError: the place cannot be written.
     """
     with replacing_folder(folder) as part:
         config, dtype = checkpoint.model.config, str(checkpoint.model.dtype).rpartition(".")[2]
@@ -166,7 +166,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, extra: Callable[[Path]
         try:
             mx.save_safetensors(str(part / WEIGHTS), dict(checkpoint.model.named_arrays()), {"format": "mlx"})
         except RuntimeError as error:
-            raise SvmError(f"{folder} can not be written: {error}") from error
+            raise SvmError(f"{folder} cannot be written: {error}") from error
         extra(part)
 
 
@@ -244,7 +244,7 @@ _ROWS = ("model.embed_tokens.", "lm_head.")
 
 
 @dataclass(frozen=True)
-class Fit:
+class WeightLayout:
     """How what lies in a folder becomes a model's.
 
     Attributes:
@@ -276,8 +276,8 @@ class Fit:
 class ShardReader:
     """Reads tensors one by one; what was taken is not held here."""
 
-    def __init__(self, fit: Fit) -> None:
-        self._fit = fit
+    def __init__(self, fit: WeightLayout) -> None:
+        self._template = fit
         self._shard: Path | None = None
         self._arrays: dict[str, mx.array] = {}
 
@@ -287,15 +287,15 @@ class ShardReader:
         Nothing is read before the array is evaluated. A tensor can be taken once.
 
         Raises:
-            SvmError: the file can not be read.
+            SvmError: the file cannot be read.
         """
         if stored.shard != self._shard:
             self._shard, self._arrays = stored.shard, _open(stored.shard)
-        array = self._fit.apply(name, self._arrays.pop(stored.key), shape)
+        array = self._template.apply(name, self._arrays.pop(stored.key), shape)
         return array if stored.is_quantized or dtype is None else array.astype(dtype)
 
 
-def check_names(model: VisionLanguageModel, tensors: dict[str, Stored], fit: Fit, folder: Path) -> None:
+def check_names(model: VisionLanguageModel, tensors: dict[str, Stored], fit: WeightLayout, folder: Path) -> None:
     """Compare names, shapes and kinds of `tensors` with what `model` wants.
 
     Raises:
@@ -320,24 +320,24 @@ def _open(shard: Path) -> dict[str, mx.array]:
     try:
         loaded = mx.load(str(shard))
     except RuntimeError as error:
-        raise SvmError(f"{shard} can not be read: {error}.") from error
+        raise SvmError(f"{shard} cannot be read: {error}.") from error
     assert isinstance(loaded, dict)
     return loaded
 
 
 @dataclass(frozen=True)
-class Parts:
+class ModelBundle:
     """What every stream of one checkpoint shares; `clock` reads seconds, `ranks` hold the model's parts."""
 
     model: VisionLanguageModel
     tokenizer: Tokenizer
     vocabulary: Vocabulary
-    layout: Layout
+    template: ChatTemplate
     clock: Callable[[], float]
     ranks: Ranks = ALONE
 
 
-def lay_out_for_decode(model: VisionLanguageModel) -> None:
+def arrange_for_decode(model: VisionLanguageModel) -> None:
     """Evaluate the weights; on a CPU, let them lie [in, out] in memory under their [out, in] shapes.
 
     Decoding is products of one row, which BLAS reads from there nearly as fast as memory gives it.

@@ -9,7 +9,7 @@ import mlx.nn as nn
 
 from streaming_vlm_mlx.config import QuantizationConfig
 from streaming_vlm_mlx.errors import SvmError
-from streaming_vlm_mlx.models.weights import hub_name
+from streaming_vlm_mlx.models.weights import canonical_name
 
 
 def quantizable(model: nn.Module) -> Iterator[tuple[str, nn.Linear | nn.Embedding]]:
@@ -41,7 +41,7 @@ def quantize_layers(model: nn.Module, config: QuantizationConfig) -> None:
     nn.quantize(model, class_predicate=settings)
 
 
-def settle(config: QuantizationConfig, plain: nn.Module, stored: Collection[str]) -> QuantizationConfig:
+def resolve_quantization(config: QuantizationConfig, plain: nn.Module, stored: Collection[str]) -> QuantizationConfig:
     """Return `config` with every layer named that is plain, for blocks that leave that to be seen from the tensors.
 
     Args:
@@ -49,7 +49,7 @@ def settle(config: QuantizationConfig, plain: nn.Module, stored: Collection[str]
         plain: the model without quantised layers.
         stored: names of the tensors that the folder holds.
     """
-    layers = {hub_name(name): part for name, part in config.layers.items() if isinstance(part, Mapping)}
+    layers = {canonical_name(name): part for name, part in config.layers.items() if isinstance(part, Mapping)}
     absent = {name: False for name, _ in quantizable(plain) if f"{name}.scales" not in stored}
     return replace(config, layers=layers | absent)
 

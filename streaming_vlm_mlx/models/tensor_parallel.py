@@ -29,7 +29,7 @@ def check_splits(config: ModelConfig, size: int) -> None:
     text = config.text_config
     for name in ("num_attention_heads", "num_key_value_heads", "intermediate_size"):
         if getattr(text, name) % size:
-            raise SvmError(f"{size} machines can not share {name}, which is {getattr(text, name)}; take fewer.")
+            raise SvmError(f"{size} machines cannot share {name}, which is {getattr(text, name)}; take fewer.")
     if config.quantization is None:
         return
     inputs = {"o_proj": text.num_attention_heads * text.head_dim, "down_proj": text.intermediate_size}
@@ -38,7 +38,7 @@ def check_splits(config: ModelConfig, size: int) -> None:
             packed = config.quantization.of(f"model.layers.{number}.{part}.{name}")
             if packed and inputs[name] // size % packed[1]:
                 raise SvmError(
-                    f"{size} machines can not share the {inputs[name]} inputs of {name} in groups of {packed[1]}; take "
+                    f"{size} machines cannot share the {inputs[name]} inputs of {name} in groups of {packed[1]}; take "
                     "fewer, or a checkpoint with smaller groups."
                 )
 

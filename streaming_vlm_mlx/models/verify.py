@@ -54,7 +54,7 @@ class Prompt:
 
 
 def needs_torch() -> None:
-    """Refuse where the reference can not run.
+    """Refuse where the reference cannot run.
 
     Raises:
         SvmError: torch is absent.
@@ -67,7 +67,7 @@ def check_against_transformers(folder: Path, seed: int = 0) -> Comparison:
     """Run the checkpoint in `folder` here and in Hugging Face's program, one after the other, in float32.
 
     Raises:
-        SvmError: the folder can not be read here.
+        SvmError: the folder cannot be read here.
     """
     ours, prompt, vocabulary, config = _run_here(folder, seed)
     gc.collect()
@@ -79,7 +79,7 @@ def check_against_source(source: Path, folder: Path, seed: int = 0) -> Compariso
     """Run the checkpoints in `source` and `folder` here, one after the other, in float32.
 
     Raises:
-        SvmError: one can not be read.
+        SvmError: one cannot be read.
     """
     theirs, *_ = _run_here(source, seed)
     gc.collect()

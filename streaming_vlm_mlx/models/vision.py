@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from streaming_vlm_mlx.config import VisionConfig
-from streaming_vlm_mlx.models.activations import Wrap, as_it_is, quick_gelu, silu
-from streaming_vlm_mlx.models.attention import attend
+from streaming_vlm_mlx.models.activations import Wrap, identity, quick_gelu, silu
+from streaming_vlm_mlx.models.attention import attention
 from streaming_vlm_mlx.models.rope import rotate, vision_angles
 
 NORM_EPS = 1e-6
@@ -92,18 +92,18 @@ class VisionAttention(nn.Module):
         out, at = [], 0
         for windows, size in runs:
             part = slice(at, at + windows * size)
-            out.append(_attend(q[:, :, part], k[:, :, part], v[:, :, part], windows))
+            out.append(_attention(q[:, :, part], k[:, :, part], v[:, :, part], windows))
             at = part.stop
         joined = out[0] if len(out) == 1 else mx.concatenate(out, axis=2)
         return self.proj(joined.transpose(0, 2, 1, 3).reshape(steps, patches, width))
 
 
-def _attend(q: mx.array, k: mx.array, v: mx.array, windows: int) -> mx.array:
+def _attention(q: mx.array, k: mx.array, v: mx.array, windows: int) -> mx.array:
     """Attend among each of `windows` equal stretches of [steps, heads, patches, head_dim]."""
     shape = q.shape
     split = (shape[0], shape[1] * windows, shape[2] // windows, shape[3])
     q, k, v = (a.reshape(split) for a in (q, k, v))
-    return attend(q, k, v, scale=shape[3] ** -0.5).reshape(shape)
+    return attention(q, k, v, scale=shape[3] ** -0.5).reshape(shape)
 
 
 class VisionMLP(nn.Module):
@@ -183,7 +183,7 @@ class VisionTower(nn.Module):
         self.merger = PatchMerger(config)
         self._plan = lru_cache(maxsize=8)(self._make_plan)
 
-    def __call__(self, pixel_values: mx.array, grid_thw: tuple[int, int, int], wrap: Wrap = as_it_is) -> mx.array:
+    def __call__(self, pixel_values: mx.array, grid_thw: tuple[int, int, int], wrap: Wrap = identity) -> mx.array:
         """Return the features of one video (or image): [t × h × w / merge², out_hidden_size].
 
         Args:
@@ -197,7 +197,7 @@ class VisionTower(nn.Module):
         return self.merger(x)[:, mx.array(np.argsort(plan.order))].reshape(-1, self.config.out_hidden_size)
 
     def hidden(
-        self, pixel_values: mx.array, grid_thw: tuple[int, int, int], wrap: Wrap = as_it_is
+        self, pixel_values: mx.array, grid_thw: tuple[int, int, int], wrap: Wrap = identity
     ) -> tuple[mx.array, WindowPlan]:
         """Return the last block's output [t, h × w, hidden_size], in window order, and that order."""
         steps, height, width = grid_thw

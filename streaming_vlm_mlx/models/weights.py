@@ -19,7 +19,7 @@ _PREFIXES = (
 )
 
 
-def hub_name(name: str) -> str:
+def canonical_name(name: str) -> str:
     """Return the name of a parameter or layer in the first hub folders: ``visual.…``, ``model.…``, ``lm_head.…``.
 
     Our modules have the same names.
@@ -65,7 +65,7 @@ class Stored:
 
 
 def list_tensors(folder: Path) -> dict[str, Stored]:
-    """Return the tensors that lie in `folder`, under the names of `hub_name`, shard by shard.
+    """Return the tensors that lie in `folder`, under the names of `canonical_name`, shard by shard.
 
     Raises:
         SvmError: a shard is absent, damaged or a pickle, lacks what the index says it has, or is of a dtype that MLX
@@ -76,7 +76,7 @@ def list_tensors(folder: Path) -> dict[str, Stored]:
     for shard in find_shards(folder):
         keys = set()
         for stored in _headers(shard):
-            name = hub_name(stored.key)
+            name = canonical_name(stored.key)
             if name in found:
                 raise SvmError(f"{folder} holds the tensor {name} twice; fetch the checkpoint again.")
             found[name] = stored
@@ -115,7 +115,7 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise SvmError(f"{path} can not be read: {error.strerror}.") from error
+        raise SvmError(f"{path} cannot be read: {error.strerror}.") from error
     except ValueError as error:
         raise SvmError(f"{path} is not JSON: {error}.") from error
     if not isinstance(values, dict):

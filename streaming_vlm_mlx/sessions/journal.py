@@ -27,14 +27,14 @@ class Journal:
         """Begin `path` with `record`.
 
         Raises:
-            SvmError: the file exists, or can not be written.
+            SvmError: the file exists, or cannot be written.
         """
         self.path = path
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file = path.open("x", encoding="utf-8", errors="backslashreplace")
         except OSError as error:
-            raise SvmError(f"the journal {path} can not be written: {error.strerror}.") from error
+            raise SvmError(f"the journal {path} cannot be written: {error.strerror}.") from error
         self._append(record.to_dict())
 
     def speak(self, second: SpokenSecond) -> None:
@@ -76,7 +76,7 @@ class Journal:
             self._file.write(json.dumps(values, ensure_ascii=False) + "\n")
             self._file.flush()
         except OSError as error:
-            raise SvmError(f"the journal {self.path} can not be written: {error.strerror}.") from error
+            raise SvmError(f"the journal {self.path} cannot be written: {error.strerror}.") from error
 
     def __enter__(self) -> Self:
         return self
@@ -89,7 +89,7 @@ def load_session(path: Path) -> SessionRecord:
     """Read a session, or the journal of one that was killed, told by the file's name.
 
     Raises:
-        SvmError: the file can not be read, is no session, or is of a newer format.
+        SvmError: the file cannot be read, is no session, or is of a newer format.
     """
     return _read_journal(path) if path.suffix == SUFFIX else SessionRecord.load(path)
 
@@ -102,7 +102,7 @@ def _read_journal(path: Path) -> SessionRecord:
         for line in lines[:-1]:
             record = _apply(record, _mapping(line))
     except OSError as error:
-        raise SvmError(f"{path} can not be read: {error.strerror}.") from error
+        raise SvmError(f"{path} cannot be read: {error.strerror}.") from error
     except (SvmError, ValueError) as error:
         raise SvmError(f"{path}: {error}; choose the journal of a session of svm-tui.") from error
     return record

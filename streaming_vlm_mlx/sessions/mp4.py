@@ -14,21 +14,21 @@ from streaming_vlm_mlx.atomic import replacing
 from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.sessions.record import SpokenSecond
 from streaming_vlm_mlx.sessions.subtitles import srt
-from streaming_vlm_mlx.video.container import open_stream
+from streaming_vlm_mlx.video.container import open_video_stream
 
 
 def write_mp4(path: Path, clip: str, seconds: Iterable[SpokenSecond]) -> None:
     """Replace `path` with `clip` and a track of subtitles, atomically; players show it when they are asked to.
 
     Raises:
-        SvmError: `clip` can not be read, holds picture or sound that MP4 does not take, or `path` can not be written.
+        SvmError: `clip` cannot be read, holds picture or sound that MP4 does not take, or `path` cannot be written.
     """
-    source = open_stream(clip).container
+    source = open_video_stream(clip).container
     try:
         with replacing(path) as part, av.open(str(part), "w", format="mp4") as target:
             _copy(source, target, srt(seconds))
     except (av.error.FFmpegError, ValueError) as error:
-        raise SvmError(f"{clip} can not be put into an MP4 file: {error}. Export subtitles (.vtt, .srt).") from error
+        raise SvmError(f"{clip} cannot be put into an MP4 file: {error}. Export subtitles (.vtt, .srt).") from error
     finally:
         source.close()
 

@@ -139,12 +139,12 @@ class SessionRecord(FromDict):
         """Read what `to_json` wrote.
 
         Raises:
-            SvmError: the file can not be read, is no session, or is of a newer format.
+            SvmError: the file cannot be read, is no session, or is of a newer format.
         """
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
         except OSError as error:
-            raise SvmError(f"{path} can not be read: {error.strerror}.") from error
+            raise SvmError(f"{path} cannot be read: {error.strerror}.") from error
         except ValueError as error:
             raise SvmError(f"{path} is not JSON ({error}); choose a file that svm-tui exported.") from error
         try:

@@ -122,6 +122,6 @@ def write(path: Path, record: SessionRecord) -> None:
     """Replace `path` with `record`, atomically; whatever fails, the old file stays.
 
     Raises:
-        SvmError: the ending of `path` is unknown, or it can not be written.
+        SvmError: the ending of `path` is unknown, or it cannot be written.
     """
     write_text(path, find_format(path)(record))

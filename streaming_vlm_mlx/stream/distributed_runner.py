@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from streaming_vlm_mlx.distributed import Ranks
 from streaming_vlm_mlx.models.vlm import VisionLanguageModel
-from streaming_vlm_mlx.stream.generate import Hidden, Logits, Positions, Rows, Runner
+from streaming_vlm_mlx.stream.generate import Hidden, Logits, Positions, Runner, TokenIds
 
 _NUMBERS = 5
 
@@ -27,7 +27,7 @@ class Op(IntEnum):
     STEP = 4  # the row, cached tokens or 0; then which of them are hidden
 
 
-class LeadingRunner(Runner):
+class DistributedRunner(Runner):
     """A runner that tells the other machines of each call before it computes its own part."""
 
     def __init__(
@@ -35,18 +35,18 @@ class LeadingRunner(Runner):
     ) -> None:
         """As `Runner`, with the machines `ranks`."""
         self._ranks = ranks
-        _tell(ranks, Op.OPEN, capacity, keep_unrotated, kv_bits or 0)
+        _send_op(ranks, Op.OPEN, capacity, keep_unrotated, kv_bits or 0)
         super().__init__(model, capacity, keep_unrotated, kv_bits)
 
-    def keep(self, slots: Rows) -> None:
+    def keep(self, slots: TokenIds) -> None:
         """As `Runner.keep`."""
-        _tell(self._ranks, Op.KEEP, len(slots))
-        _share(self._ranks, mx.array(slots))
+        _send_op(self._ranks, Op.KEEP, len(slots))
+        _broadcast(self._ranks, mx.array(slots))
         super().keep(slots)
 
     def prefill(
         self,
-        rows: Rows,
+        rows: TokenIds,
         positions: Positions,
         features: mx.array | None,
         is_video: npt.NDArray[np.bool_],
@@ -54,20 +54,20 @@ class LeadingRunner(Runner):
     ) -> Logits:
         """As `Runner.prefill`."""
         count = 0 if features is None else features.shape[0]
-        _tell(self._ranks, Op.PREFILL, len(rows), positions.shape[1], count, 0 if hidden is None else len(hidden))
+        _send_op(self._ranks, Op.PREFILL, len(rows), positions.shape[1], count, 0 if hidden is None else len(hidden))
         for array in (rows, positions, is_video):
-            _share(self._ranks, mx.array(array.astype(np.int32)))
+            _broadcast(self._ranks, mx.array(array.astype(np.int32)))
         if features is not None:
-            _share(self._ranks, features.astype(mx.float32))
+            _broadcast(self._ranks, features.astype(mx.float32))
         if hidden is not None:
-            _share(self._ranks, mx.array(hidden.astype(np.int32)))
+            _broadcast(self._ranks, mx.array(hidden.astype(np.int32)))
         return super().prefill(rows, positions, features, is_video, hidden)
 
     def step(self, row: int, hidden: Hidden | None = None) -> Logits:
         """As `Runner.step`."""
-        _tell(self._ranks, Op.STEP, row, 0 if hidden is None else len(hidden))
+        _send_op(self._ranks, Op.STEP, row, 0 if hidden is None else len(hidden))
         if hidden is not None:
-            _share(self._ranks, mx.array(hidden.astype(np.int32)))
+            _broadcast(self._ranks, mx.array(hidden.astype(np.int32)))
         return super().step(row, hidden)
 
 
@@ -81,7 +81,7 @@ def make_runner(
     """
     if ranks.size == 1:
         return Runner(model, capacity, keep_unrotated, kv_bits)
-    return LeadingRunner(model, ranks, capacity, keep_unrotated, kv_bits)
+    return DistributedRunner(model, ranks, capacity, keep_unrotated, kv_bits)
 
 
 def release(ranks: Ranks) -> None:
@@ -91,7 +91,7 @@ def release(ranks: Ranks) -> None:
         SvmError: one was lost.
     """
     if ranks.size > 1:
-        _tell(ranks, Op.END)
+        _send_op(ranks, Op.END)
 
 
 def follow(model: VisionLanguageModel, ranks: Ranks) -> None:
@@ -102,7 +102,7 @@ def follow(model: VisionLanguageModel, ranks: Ranks) -> None:
     """
     runner: Runner | None = None
     while True:
-        op, a, b, c, d = _tell(ranks)
+        op, a, b, c, d = _send_op(ranks)
         if op == Op.END:
             return
         if op == Op.OPEN:
@@ -110,28 +110,28 @@ def follow(model: VisionLanguageModel, ranks: Ranks) -> None:
             continue
         assert runner is not None
         if op == Op.KEEP:
-            runner.keep(_hear(ranks, (a,)))
+            runner.keep(_receive(ranks, (a,)))
         elif op == Op.PREFILL:
-            rows, positions, is_video = _hear(ranks, (a,)), _hear(ranks, (3, b)), _hear(ranks, (a,))
+            rows, positions, is_video = _receive(ranks, (a,)), _receive(ranks, (3, b)), _receive(ranks, (a,))
             width = model.config.text_config.hidden_size
-            features = _share(ranks, mx.zeros((c, width), mx.float32)) if c else None
-            hidden = _hear(ranks, (d,)) if d else None
+            features = _broadcast(ranks, mx.zeros((c, width), mx.float32)) if c else None
+            hidden = _receive(ranks, (d,)) if d else None
             runner.prefill(rows, positions.astype(np.int64), features, is_video.astype(np.bool_), hidden)
         else:
-            runner.step(a, _hear(ranks, (b,)) if b else None)
+            runner.step(a, _receive(ranks, (b,)) if b else None)
 
 
-def _tell(ranks: Ranks, op: int = 0, *numbers: int) -> list[int]:
+def _send_op(ranks: Ranks, op: int = 0, *numbers: int) -> list[int]:
     """Send an opcode with its numbers, or with none of both hear the leader's."""
     said = [int(op), *map(int, numbers)]
-    heard = np.array(_share(ranks, mx.array(said + [0] * (_NUMBERS - len(said)), mx.int32)))
+    heard = np.array(_broadcast(ranks, mx.array(said + [0] * (_NUMBERS - len(said)), mx.int32)))
     return [int(number) for number in heard]
 
 
-def _hear(ranks: Ranks, shape: tuple[int, ...]) -> npt.NDArray[np.int32]:
-    return np.array(_share(ranks, mx.zeros(shape, mx.int32)))
+def _receive(ranks: Ranks, shape: tuple[int, ...]) -> npt.NDArray[np.int32]:
+    return np.array(_broadcast(ranks, mx.zeros(shape, mx.int32)))
 
 
-def _share(ranks: Ranks, array: mx.array) -> mx.array:
+def _broadcast(ranks: Ranks, array: mx.array) -> mx.array:
     """Give the leader's array to all; the others hold zeros in its shape."""
     return ranks.sum(array)

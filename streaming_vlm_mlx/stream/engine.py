@@ -15,16 +15,16 @@ import mlx.core as mx
 from streaming_vlm_mlx.config import StreamConfig
 from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.memory import read_memory
-from streaming_vlm_mlx.models.loading import Parts
+from streaming_vlm_mlx.models.loading import ModelBundle
 from streaming_vlm_mlx.stream.events import Event, Failed, Loading, Ready, SecondDone, SecondStarted, Timings
-from streaming_vlm_mlx.stream.session import Second, Session, Spoken
+from streaming_vlm_mlx.stream.session import GenerationResult, SecondRequest, Session
 from streaming_vlm_mlx.video.chunk import Chunk
 from streaming_vlm_mlx.video.image_processor import patchify
 
 Emit = Callable[[Event], None]
 # Given a second's start and end, returns when it is its turn: whether it shall be spoken, or is passed over.
 Due = Callable[[float, float], Awaitable[bool]]
-Loader = Callable[[Callable[[Loading], None]], tuple[str, Parts]]
+Loader = Callable[[Callable[[Loading], None]], tuple[str, ModelBundle]]
 T = TypeVar("T")
 
 
@@ -115,7 +115,7 @@ class Engine:
                     return
                 if not wanted:
                     continue
-                job = partial(self._speak, self._with_question(second), emit, stop.is_set)
+                job = partial(self._generate, self._with_question(second), emit, stop.is_set)
                 async for event in self._follow(job, outbox, emit):
                     yield event
         except SvmError as error:
@@ -209,7 +209,7 @@ class Engine:
             yield event
         done.result()
 
-    async def _prepare(self, chunks: Iterable[Chunk] | AsyncIterable[Chunk]) -> AsyncGenerator[Second]:
+    async def _prepare(self, chunks: Iterable[Chunk] | AsyncIterable[Chunk]) -> AsyncGenerator[SecondRequest]:
         """Yield each chunk with its patches; the next one is read while the caller is busy."""
         source = _asynchronous(chunks)
         task = asyncio.create_task(self._next_second(source))
@@ -222,60 +222,60 @@ class Engine:
             await asyncio.gather(task, return_exceptions=True)
             await source.aclose()
 
-    async def _next_second(self, source: AsyncGenerator[Chunk]) -> Second | None:
+    async def _next_second(self, source: AsyncGenerator[Chunk]) -> SecondRequest | None:
         chunk = await anext(source, None)
         if chunk is None:
             return None
         patches = await asyncio.to_thread(patchify, chunk.frames, self._config.pixels)
-        return Second(chunk.index, chunk.start, chunk.end, patches)
+        return SecondRequest(chunk.index, chunk.start, chunk.end, patches)
 
-    async def _turn_of(self, second: Second, due: Due) -> bool:
+    async def _turn_of(self, second: SecondRequest, due: Due) -> bool:
         turn = asyncio.ensure_future(due(second.start, second.end))
         try:
             # A turn that has come, or is over, shows at once; only a wait leaves time to look ahead.
             await asyncio.sleep(0)
             if not turn.done():
-                self._submit(self._change(partial(Session.look, second=second)))
+                self._submit(self._change(partial(Session.encode_ahead, second=second)))
             return await turn
         finally:
             turn.cancel()
 
-    def _with_question(self, second: Second) -> Second:
+    def _with_question(self, second: SecondRequest) -> SecondRequest:
         question, self._question = self._question, ""
         return replace(second, question=question) if question else second
 
     def _ready(self, emit: Emit) -> None:
         """Load the model, once."""
         if self._session is None:
-            name, parts = self._load(emit)
-            self._session = Session(parts, self._config)
-            emit(Ready(name, parts.model.parameter_count()))
+            name, bundle = self._load(emit)
+            self._session = Session(bundle, self._config)
+            emit(Ready(name, bundle.model.parameter_count()))
 
-    def _speak(self, second: Second, emit: Emit, stopped: Callable[[], bool]) -> None:
+    def _generate(self, second: SecondRequest, emit: Emit, stopped: Callable[[], bool]) -> None:
         session = self._session
         assert session is not None
         if stopped():
             return
         session.configure(self._config)
         emit(SecondStarted(second.index, second.start, second.end))
-        for event in session.speak(second, stopped=stopped):
-            emit(_sum(second, event, session) if isinstance(event, Spoken) else event)
+        for event in session.generate(second, stopped=stopped):
+            emit(_sum(second, event, session) if isinstance(event, GenerationResult) else event)
 
 
-def _sum(second: Second, spoken: Spoken, session: Session) -> SecondDone:
+def _sum(second: SecondRequest, result: GenerationResult, session: Session) -> SecondDone:
     return SecondDone(
         index=second.index,
         start=second.start,
         end=second.end,
-        text=spoken.text,
-        tokens=spoken.tokens,
-        video_tokens=spoken.video_tokens,
+        text=result.text,
+        tokens=result.tokens,
+        video_tokens=result.video_tokens,
         cache_tokens=session.cached,
         cache_bytes=session.cache_bytes,
         query=second.question,
-        timings=Timings(spoken.vision_ms, spoken.prefill_ms, spoken.decode_ms, spoken.first_text_ms, spoken.total_ms),
+        timings=Timings(result.vision_ms, result.prefill_ms, result.decode_ms, result.first_text_ms, result.total_ms),
         memory=read_memory(),
-        noted=spoken.noted,
+        noted=result.noted,
     )
 
 

@@ -11,7 +11,7 @@ from streaming_vlm_mlx.stream.kv_cache import KVCache
 from streaming_vlm_mlx.stream.spans import SEEN, SPOKEN
 
 Positions = npt.NDArray[np.int64]
-Rows = npt.NDArray[np.int32]
+TokenIds = npt.NDArray[np.int32]
 Logits = npt.NDArray[np.float32]
 # See `spans.hidden_from_looking`.
 Hidden = npt.NDArray[np.int32]
@@ -38,14 +38,14 @@ class Runner:
         self.positions: Positions = np.zeros((3, 0), np.int64)
         self.can_move = keep_unrotated
 
-    def keep(self, slots: Rows) -> None:
+    def keep(self, slots: TokenIds) -> None:
         """Keep the cached tokens at `slots`, in that order, with their positions."""
         self.cache.keep(slots)
         self.positions = self.positions[:, slots]
 
     def prefill(
         self,
-        rows: Rows,
+        rows: TokenIds,
         positions: Positions,
         features: mx.array | None,
         is_video: npt.NDArray[np.bool_],
@@ -77,7 +77,7 @@ class Runner:
         return self._forward(np.array([row], np.int32), None, np.zeros(1, np.bool_), mask)
 
     def _forward(
-        self, rows: Rows, features: mx.array | None, is_video: npt.NDArray[np.bool_], mask: mx.array | str | None
+        self, rows: TokenIds, features: mx.array | None, is_video: npt.NDArray[np.bool_], mask: mx.array | str | None
     ) -> Logits:
         x = self._model.embed(rows, features, is_video)
         angles = self._model.model.rope(self.positions[:, -len(rows) :])

@@ -10,19 +10,25 @@ from streaming_vlm_mlx.config import ModelConfig, StreamConfig
 from streaming_vlm_mlx.distributed import ALONE, Ranks
 from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.models.adapters import check_base, load_adapter, read_adapter
-from streaming_vlm_mlx.models.loading import Parts, fill, lay_out_for_decode, open_checkpoint, read_model_config
+from streaming_vlm_mlx.models.loading import (
+    ModelBundle,
+    arrange_for_decode,
+    load_weights,
+    open_checkpoint,
+    read_model_config,
+)
 from streaming_vlm_mlx.models.memory_budget import check_fits, memory_limit
 from streaming_vlm_mlx.models.presets import seed_weights
 from streaming_vlm_mlx.models.vlm import VisionLanguageModel
 from streaming_vlm_mlx.stream.engine import Loader
 from streaming_vlm_mlx.stream.events import Loading
 from streaming_vlm_mlx.stream.kv_cache import group_size_for
-from streaming_vlm_mlx.text.chat_template import Layout
+from streaming_vlm_mlx.text.chat_template import ChatTemplate
 from streaming_vlm_mlx.text.tokenizer import Tokenizer
 from streaming_vlm_mlx.text.vocabulary import FullVocabulary
 
 
-def from_folder(
+def bundle_loader(
     folder: Path,
     dtype: mx.Dtype,
     config: StreamConfig,
@@ -42,21 +48,21 @@ def from_folder(
             is read. None for what this machine has for it.
     """
 
-    def load(report: Callable[[Loading], None]) -> tuple[str, Parts]:
+    def load(report: Callable[[Loading], None]) -> tuple[str, ModelBundle]:
         ranks = join()
         if adapter and ranks.size > 1:
-            raise SvmError(f"{adapter} can not be split over machines; make it part of the weights with svm-tui fuse.")
+            raise SvmError(f"{adapter} cannot be split over machines; make it part of the weights with svm-tui fuse.")
         if config.kv_bits:
             group_size_for(read_model_config(folder).text_config, config.kv_bits)
-        opened = open_checkpoint(folder)
+        info = open_checkpoint(folder)
         room = memory_limit() if limit is None else limit
         on_gpu = mx.default_device().type != mx.DeviceType.cpu
-        check_fits(opened.config, folder, config, dtype, on_gpu, room, ranks.size)
+        check_fits(info.config, folder, config, dtype, on_gpu, room, ranks.size)
         described = read_adapter(adapter) if adapter else None
         if adapter and described:
             check_base(adapter, described, folder)
-        checkpoint = fill(
-            opened,
+        checkpoint = load_weights(
+            info,
             folder,
             dtype,
             lambda stage, done, total: report(Loading(stage, done, total)),
@@ -64,21 +70,21 @@ def from_folder(
         )
         if adapter and described:
             load_adapter(adapter, described, checkpoint.model, dtype)
-        lay_out_for_decode(checkpoint.model)
-        layout = Layout.of(checkpoint.tokenizer, config.style)
-        return folder.name, Parts(
-            checkpoint.model, checkpoint.tokenizer, checkpoint.vocabulary, layout, time.perf_counter, ranks
+        arrange_for_decode(checkpoint.model)
+        template = ChatTemplate.of(checkpoint.tokenizer, config.style)
+        return folder.name, ModelBundle(
+            checkpoint.model, checkpoint.tokenizer, checkpoint.vocabulary, template, time.perf_counter, ranks
         )
 
     return load
 
 
-def random_parts(model_config: ModelConfig, dtype: mx.Dtype, config: StreamConfig, seed: int) -> Parts:
+def random_bundle(model_config: ModelConfig, dtype: mx.Dtype, config: StreamConfig, seed: int) -> ModelBundle:
     """Return a model of any sizes with seeded random weights and the whole vocabulary, for benchmarks."""
     tokenizer = Tokenizer.load()
     model = VisionLanguageModel(model_config)
     seed_weights(model, seed)
     model.set_dtype(dtype)
-    lay_out_for_decode(model)
+    arrange_for_decode(model)
     vocabulary = FullVocabulary(model_config.text_config.vocab_size)
-    return Parts(model, tokenizer, vocabulary, Layout.of(tokenizer, config.style), time.perf_counter)
+    return ModelBundle(model, tokenizer, vocabulary, ChatTemplate.of(tokenizer, config.style), time.perf_counter)

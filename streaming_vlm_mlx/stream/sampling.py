@@ -11,15 +11,15 @@ Scores = npt.NDArray[np.float32]
 Rows = npt.NDArray[np.int32]
 
 
-class Chooser(Protocol):
+class Sampler(Protocol):
     """Chooses the next token of a second."""
 
-    def choose(self, logits: Scores, seen: Rows, step: int) -> int:
+    def sample(self, logits: Scores, seen: Rows, step: int) -> int:
         """Return the row of `logits` [vocab] to speak next, after the rows `seen`, as token `step` of the second."""
         ...
 
 
-class Sampler:
+class TokenSampler:
     """Greedy or random choice under Hugging Face's processors, in its order: penalty, silence, temperature, top-p."""
 
     def __init__(self, config: SamplingConfig, silence_row: int) -> None:
@@ -28,7 +28,7 @@ class Sampler:
         self._silence_row = silence_row
         self._random = np.random.default_rng(config.seed)
 
-    def choose(self, logits: Scores, seen: Rows, step: int) -> int:
+    def sample(self, logits: Scores, seen: Rows, step: int) -> int:
         """Return the row of `logits` [vocab] to speak next, after the rows `seen`, as token `step` of the second."""
         scores = penalise(logits, seen, self.config.repetition_penalty)
         if self.config.silence_threshold is not None:

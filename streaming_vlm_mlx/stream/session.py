@@ -8,19 +8,19 @@ import numpy as np
 import numpy.typing as npt
 
 from streaming_vlm_mlx.config import StreamConfig
-from streaming_vlm_mlx.models.loading import Parts
+from streaming_vlm_mlx.models.loading import ModelBundle
 from streaming_vlm_mlx.stream import spans as sp
 from streaming_vlm_mlx.stream.distributed_runner import make_runner, release
 from streaming_vlm_mlx.stream.events import SpanMap, SpanView, TextPiece
 from streaming_vlm_mlx.stream.generate import Hidden, Logits, Runner
-from streaming_vlm_mlx.stream.sampling import Chooser, Sampler
+from streaming_vlm_mlx.stream.sampling import Sampler, TokenSampler
 from streaming_vlm_mlx.text.detokenizer import SCRATCH_TOKENS, CommentaryCleaner, Scratchpad, StreamDecoder
 from streaming_vlm_mlx.text.tokenizer import Tokenizer
 from streaming_vlm_mlx.video.image_processor import Patches
 
 
 @dataclass(frozen=True)
-class Second:
+class SecondRequest:
     """What a session is given of one second of video.
 
     Attributes:
@@ -39,7 +39,7 @@ class Second:
 
 
 @dataclass(frozen=True)
-class Spoken:
+class GenerationResult:
     """What one second came to: its text without markup, what was noted, counts of tokens, unseen ones too, and times.
 
     Times are milliseconds of work.
@@ -59,9 +59,9 @@ class Spoken:
 class Session:
     """The state of one stream: its spans, its cache, and where the sampler's draws stand."""
 
-    def __init__(self, parts: Parts, config: StreamConfig) -> None:
+    def __init__(self, bundle: ModelBundle, config: StreamConfig) -> None:
         """Begin a stream with `config.previous` as its previous text; nothing is computed yet."""
-        self._parts, self._config = parts, config
+        self._bundle, self._config = bundle, config
         self.reset()
 
     @property
@@ -100,7 +100,7 @@ class Session:
         Raises:
             SvmError: one was lost.
         """
-        release(self._parts.ranks)
+        release(self._bundle.ranks)
 
     def configure(self, config: StreamConfig) -> None:
         """Change query, sampling and windows from the next second on; what is kept stays, new sampling draws anew.
@@ -113,11 +113,11 @@ class Session:
 
     def reset(self) -> None:
         """Forget everything but the settings; the draws start anew."""
-        layout = self._parts.layout
+        template = self._bundle.template
         head = (
-            sp.new_span("head", -1, layout.head_open),
+            sp.new_span("head", -1, template.head_open),
             sp.new_span("previous", -1, self._encode(self._config.previous)),
-            sp.new_span("head", -1, layout.head_close),
+            sp.new_span("head", -1, template.head_close),
         )
         self._spans = sp.number_slots(head)
         self._round, self._query, self._prefilled_from = 0, "", 0
@@ -133,39 +133,39 @@ class Session:
         self._follow(*sp.reanchor(self._spans, self._config))
         self._round, self._query = 0, ""
 
-    def speak(
-        self, second: Second, chooser: Chooser | None = None, stopped: Callable[[], bool] = lambda: False
-    ) -> Iterator[SpanMap | TextPiece | Spoken]:
+    def generate(
+        self, second: SecondRequest, sampler: Sampler | None = None, stopped: Callable[[], bool] = lambda: False
+    ) -> Iterator[SpanMap | TextPiece | GenerationResult]:
         """Take in one second; yield what the model remembers, its words as they come, and the sum at the end.
 
         Args:
             second: pixels and times.
-            chooser: chooses in the sampler's place, so that recorded tokens can be forced.
+            sampler: chooses in the sampler's place, so that recorded tokens can be forced.
             stopped: asked before each token; once true, the second ends as if its limit of tokens had been reached.
                 Closing the iterator does the same.
         """
-        begun = self._parts.clock()
+        begun = self._bundle.clock()
         features, ahead = self._take(second)
-        seen = self._parts.clock()
+        seen = self._bundle.clock()
         dropped = self._prune()
         self._extend(second, features)
         logits = self._prefill()
-        prefilled = self._parts.clock()
-        first, said, decoder = 0.0, list[int](), _Pieces(self._parts.tokenizer)
-        scratch = Scratchpad(self._parts.tokenizer) if self._thinks(second) else None
+        prefilled = self._bundle.clock()
+        first, said, decoder = 0.0, list[int](), _Pieces(self._bundle.tokenizer)
+        scratch = Scratchpad(self._bundle.tokenizer) if self._thinks(second) else None
         try:
             yield SpanMap(second.index, sp.merge_views(self._spans), dropped)
-            for token in self._decode(logits, chooser or self._sampler, stopped, scratch):
+            for token in self._decode(logits, sampler or self._sampler, stopped, scratch):
                 said.append(token)
                 if piece := decoder.push(token):
-                    first = first or self._parts.clock()
+                    first = first or self._bundle.clock()
                     yield TextPiece(second.index, piece)
         finally:
             self._close(said, scratch)
         if piece := decoder.flush():
             yield TextPiece(second.index, piece)
-        done = self._parts.clock()
-        yield Spoken(
+        done = self._bundle.clock()
+        yield GenerationResult(
             text=decoder.text,
             noted=scratch.text.strip() if scratch else "",
             tokens=len(said) + (len(scratch.ids) if scratch else 0),
@@ -177,28 +177,28 @@ class Session:
             total_ms=1e3 * (done - begun + ahead),
         )
 
-    def look(self, second: Second) -> None:
-        """Run the vision tower over `second` now, so that `speak` has its features ready when its turn comes."""
-        begun = self._parts.clock()
+    def encode_ahead(self, second: SecondRequest) -> None:
+        """Run the vision tower over `second` now, so that `generate` has its features ready when its turn comes."""
+        begun = self._bundle.clock()
         features = self._see(second)
         if second.patches is not None and features is not None:
-            self._ahead = second.patches, features, self._parts.clock() - begun
+            self._ahead = second.patches, features, self._bundle.clock() - begun
 
-    def _thinks(self, second: Second) -> bool:
+    def _thinks(self, second: SecondRequest) -> bool:
         """Whether the model answers to itself before it speaks about `second`."""
         return bool(self._config.scratchpad) and not second.question
 
-    def _take(self, second: Second) -> tuple[mx.array | None, float]:
+    def _take(self, second: SecondRequest) -> tuple[mx.array | None, float]:
         """Return the second's features, and the seconds of work that were done on them ahead."""
         ahead, self._ahead = self._ahead, None
         if ahead and ahead[0] is second.patches:
             return ahead[1:]
         return self._see(second), 0.0
 
-    def _see(self, second: Second) -> mx.array | None:
-        if second.patches is None or self._parts.model.config.vision_config is None:
+    def _see(self, second: SecondRequest) -> mx.array | None:
+        if second.patches is None or self._bundle.model.config.vision_config is None:
             return None
-        features = self._parts.model.visual(mx.array(second.patches.pixel_values), second.patches.grid_thw)
+        features = self._bundle.model.visual(mx.array(second.patches.pixel_values), second.patches.grid_thw)
         mx.eval(features)
         return features
 
@@ -220,26 +220,26 @@ class Session:
             self._runner.keep(slots[slots < self._runner.cache.length])
         self._spans = sp.number_slots(spans)
 
-    def _extend(self, second: Second, features: mx.array | None) -> None:
+    def _extend(self, second: SecondRequest, features: mx.array | None) -> None:
         """Append the second's user turn and the opening of its assistant turn."""
-        layout, number = self._parts.layout, self._round
+        template, number = self._bundle.template, self._round
         question = second.question or self._config.scratchpad
         turn = [
-            sp.new_span("open", number, layout.user_open),
-            sp.new_span("time", number, self._encode(layout.time(second.start, second.end, question, not number))),
+            sp.new_span("open", number, template.user_open),
+            sp.new_span("time", number, self._encode(template.time(second.start, second.end, question, not number))),
         ]
         if features is not None:
             assert second.patches is not None
             time, rows, columns = second.patches.grid_thw
             merge = self._config.pixels.merge_size
             grid = (time, rows // merge, columns // merge)
-            turn.append(sp.new_span("video", number, layout.video(features.shape[0]), grid))
+            turn.append(sp.new_span("video", number, template.video(features.shape[0]), grid))
             self._features[number] = features
-        if layout.has_query and self._config.query != self._query:
+        if template.has_query and self._config.query != self._query:
             turn.append(sp.new_span("query", number, self._encode(self._config.query)))
             self._query = self._config.query
-        turn.append(sp.new_span("close", number, layout.turn_close))
-        turn.append(sp.new_span("assistant", number, layout.assistant_open(bool(question))))
+        turn.append(sp.new_span("close", number, template.turn_close))
+        turn.append(sp.new_span("assistant", number, template.assistant_open(bool(question))))
         self._spans = sp.number_slots((*self._spans, *turn))
 
     def _prefill(self) -> Logits:
@@ -249,7 +249,7 @@ class Session:
             runner.keep(np.zeros(0, np.int32))
         cached, ids = self.cached, self.ids
         self._prefilled_from = cached
-        is_video = sp.join_video(self._spans, self._parts.model.config.video_token_id)[cached:]
+        is_video = sp.join_video(self._spans, self._bundle.model.config.video_token_id)[cached:]
         new = [s.round for s in self._spans if s.part == "video" and s.slots[0] >= cached]
         features = mx.concatenate([self._features[r] for r in new]) if new else None
         positions = self._count_positions(cached)
@@ -265,7 +265,7 @@ class Session:
 
     def _count_positions(self, cached: int) -> npt.NDArray[np.int64]:
         """Return positions [3, n] of the whole sequence: counted anew, or going on behind what is cached."""
-        vision, pixels = self._parts.model.config.vision_config, self._config.pixels
+        vision, pixels = self._bundle.model.config.vision_config, self._config.pixels
         steps = vision.time_step(pixels.temporal_patch_size / self._config.fps) if vision else 0.0
         if self._config.pos_mode == "shrink" or not cached:
             return sp.positions(self._spans, 0, self._config, steps)
@@ -276,7 +276,7 @@ class Session:
         return np.concatenate([old, new], axis=1)
 
     def _decode(
-        self, logits: Logits, chooser: Chooser, stopped: Callable[[], bool], scratch: Scratchpad | None
+        self, logits: Logits, sampler: Sampler, stopped: Callable[[], bool], scratch: Scratchpad | None
     ) -> Iterator[int]:
         """Yield tokens of this second, a stop token included, until one comes or the limit is reached.
 
@@ -285,19 +285,19 @@ class Session:
         assert self._runner is not None
         seen, hidden = self._seen_rows, self._hidden()
         while scratch is not None and not scratch.is_full:
-            row = chooser.choose(logits, seen, 0)
-            token = self._parts.vocabulary.to_id(row)
-            if token in self._parts.layout.stop_ids or stopped():
+            row = sampler.sample(logits, seen, 0)
+            token = self._bundle.vocabulary.to_id(row)
+            if token in self._bundle.template.stop_ids or stopped():
                 return
             scratch.push(token)
             seen = np.append(seen, np.int32(row))
             logits = self._runner.step(row, None if scratch.is_full or hidden is None else self._stretched(hidden))
         limit = self._config.sampling.max_new_tokens
         for step in range(limit):
-            row = chooser.choose(logits, seen, step)
-            token = self._parts.vocabulary.to_id(row)
+            row = sampler.sample(logits, seen, step)
+            token = self._bundle.vocabulary.to_id(row)
             yield token
-            if token in self._parts.layout.stop_ids or step + 1 == limit or stopped():
+            if token in self._bundle.template.stop_ids or step + 1 == limit or stopped():
                 return
             seen = np.append(seen, np.int32(row))
             logits = self._runner.step(row)
@@ -308,39 +308,39 @@ class Session:
 
     def _close(self, said: list[int], scratch: Scratchpad | None) -> None:
         """Enter what was said and its end mark into the sequence; the mark is prefilled with the next second."""
-        text = said[:-1] if said and said[-1] in self._parts.layout.stop_ids else said
+        text = said[:-1] if said and said[-1] in self._bundle.template.stop_ids else said
         number = self._round
         turn = (
             sp.new_span("scratch", number, scratch.ids if scratch else ()),
             sp.new_span("text", number, text),
-            sp.new_span("end", number, self._parts.layout.turn_close),
+            sp.new_span("end", number, self._bundle.template.turn_close),
         )
         self._spans = sp.number_slots((*self._spans, *turn))
         self._round += 1
 
     def _encode(self, text: str) -> list[int]:
         """Return the ids of `text` that the model's vocabulary holds."""
-        vocabulary = self._parts.vocabulary
-        return [int(i) for i in vocabulary.to_ids(vocabulary.to_rows(self._parts.tokenizer.encode(text)))]
+        vocabulary = self._bundle.vocabulary
+        return [int(i) for i in vocabulary.to_ids(vocabulary.to_rows(self._bundle.tokenizer.encode(text)))]
 
     def _rows(self, ids: sp.Ids) -> npt.NDArray[np.int32]:
-        return self._parts.vocabulary.to_rows(ids)
+        return self._bundle.vocabulary.to_rows(ids)
 
-    def _make_sampler(self, config: StreamConfig) -> Sampler:
-        return Sampler(config.sampling, int(self._rows(np.array([self._parts.layout.silence_id], np.int32))[0]))
+    def _make_sampler(self, config: StreamConfig) -> TokenSampler:
+        return TokenSampler(config.sampling, int(self._rows(np.array([self._bundle.template.silence_id], np.int32))[0]))
 
     def _make_runner(self) -> Runner:
-        """Reserve a cache that the windows can not outgrow, as far as their settings bound it."""
+        """Reserve a cache that the windows cannot outgrow, as far as their settings bound it."""
         c, turn = self._config, self.ids.size - sum(len(s.ids) for s in self._spans if s.round < 0)
         rounds = 1 if c.mode == "full" else max(c.window, c.text_round)
         previous = 0 if c.sink is None or c.slide is None else c.sink + c.slide
-        spoken = (
-            c.sampling.max_new_tokens + len(self._parts.layout.turn_close) + (SCRATCH_TOKENS if c.scratchpad else 0)
+        result = (
+            c.sampling.max_new_tokens + len(self._bundle.template.turn_close) + (SCRATCH_TOKENS if c.scratchpad else 0)
         )
         longest_time = 16
-        capacity = self.ids.size + previous + rounds * (turn + spoken + longest_time)
+        capacity = self.ids.size + previous + rounds * (turn + result + longest_time)
         moves = c.mode == "streaming" and c.pos_mode == "shrink"
-        return make_runner(self._parts.model, self._parts.ranks, capacity, moves, c.kv_bits)
+        return make_runner(self._bundle.model, self._bundle.ranks, capacity, moves, c.kv_bits)
 
 
 class _Pieces:

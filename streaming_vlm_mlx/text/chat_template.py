@@ -1,7 +1,7 @@
 """How seconds are written: Qwen's chat markup, one user and one assistant turn a second.
 
 The order of things is that of StreamingVLM (arXiv 2510.09608), whose inference and training programs differ in details
-that a model may have learned; `Layout.style` chooses.
+that a model may have learned; `ChatTemplate.style` chooses.
 """
 
 from dataclasses import dataclass, field
@@ -14,7 +14,7 @@ SYSTEM = "You are a helpful assistant."
 
 
 @dataclass(frozen=True)
-class Layout:
+class ChatTemplate:
     """The fixed ids of a sequence, and what is written between them.
 
     Text between the pieces is encoded by itself; no merge reaches across their borders.
@@ -106,13 +106,13 @@ class Layout:
         return f"{answer}\n{spoken}" if answer else spoken
 
 
-def layout_ids(tokenizer: Tokenizer) -> list[int]:
+def template_ids(tokenizer: Tokenizer) -> list[int]:
     """Return every id that the layout itself can write, ascending: without a row for them no model can run."""
-    layout = Layout.of(tokenizer)
+    template = ChatTemplate.of(tokenizer)
     written = [
-        *layout.special.all(),
-        *layout.system,
-        *tokenizer.encode(layout.time(0.0, 123456789.0, "?")),
+        *template.special.all(),
+        *template.system,
+        *tokenizer.encode(template.time(0.0, 123456789.0, "?")),
         *tokenizer.encode(" "),
     ]
     return sorted(set(written))

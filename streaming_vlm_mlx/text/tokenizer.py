@@ -240,7 +240,7 @@ def _checked_json(path: Path) -> str:
         text = path.read_text(encoding="utf-8")
         content = json.loads(text)
     except OSError as error:
-        raise SvmError(f"{path} can not be read: {error.strerror}.") from error
+        raise SvmError(f"{path} cannot be read: {error.strerror}.") from error
     except ValueError as error:
         raise SvmError(f"{path} is not JSON ({error}); copy the file again from its checkpoint.") from error
     model = content.get("model") if isinstance(content, dict) else None

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from streaming_vlm_mlx.atomic import write_text
 from streaming_vlm_mlx.errors import SvmError
-from streaming_vlm_mlx.text.chat_template import layout_ids
+from streaming_vlm_mlx.text.chat_template import template_ids
 from streaming_vlm_mlx.text.tokenizer import Tokenizer
 
 Ids = npt.NDArray[np.int32]
@@ -142,7 +142,7 @@ class CompactVocabulary:
         """Write the ids in row order to `path` as JSON, atomically.
 
         Raises:
-            SvmError: the file can not be written.
+            SvmError: the file cannot be written.
         """
         content = {"version": _VERSION, "sha256": self.digest, "ids": self.ids.tolist()}
         write_text(path, json.dumps(content, separators=(",", ":")) + "\n")
@@ -152,12 +152,12 @@ class CompactVocabulary:
         """Read what `save` wrote.
 
         Raises:
-            SvmError: the file can not be read, is no vocabulary or damaged, or does not fit `tokenizer`.
+            SvmError: the file cannot be read, is no vocabulary or damaged, or does not fit `tokenizer`.
         """
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
         except OSError as error:
-            raise SvmError(f"{path} can not be read: {error.strerror}.") from error
+            raise SvmError(f"{path} cannot be read: {error.strerror}.") from error
         except ValueError as error:
             raise SvmError(f"{path} is not JSON; copy the vocabulary again from its checkpoint.") from error
         ids = _read_ids(content, path)
@@ -231,7 +231,7 @@ def build(tokenizer: Tokenizer, counts: Counts, size: int, extra: Sequence[int] 
     Raises:
         SvmError: `size` has no room for what must have a row, or is beyond the tokenizer's ids.
     """
-    required = np.unique([*tokenizer.byte_ids(), *layout_ids(tokenizer), *extra])
+    required = np.unique([*tokenizer.byte_ids(), *template_ids(tokenizer), *extra])
     if not len(required) <= size <= len(tokenizer):
         raise SvmError(
             f"a compact vocabulary of {size} rows is not possible; choose {len(required)} to {len(tokenizer)}."

@@ -11,13 +11,13 @@ from streaming_vlm_mlx.data.dataset import SampleBuilder
 from streaming_vlm_mlx.data.record_builder import assistant_text, user_text
 from streaming_vlm_mlx.data.records import StreamingRecord, Turn
 from streaming_vlm_mlx.train.config import DataConfig, StartConfig, TrainConfig
-from streaming_vlm_mlx.train.gradients import Blueprint, make_learner
-from streaming_vlm_mlx.train.loss import Weights
-from streaming_vlm_mlx.train.microbatch import make_shards
+from streaming_vlm_mlx.train.gradients import WorkerSpec, make_train_model
+from streaming_vlm_mlx.train.loss import LossWeights
+from streaming_vlm_mlx.train.microbatch import make_microbatches
 from streaming_vlm_mlx.train.optim import make_optimizer
-from streaming_vlm_mlx.train.setup import begin, make_builder
+from streaming_vlm_mlx.train.setup import load_initial, make_builder
 from streaming_vlm_mlx.train.trainer import update
-from streaming_vlm_mlx.train.workers import hired
+from streaming_vlm_mlx.train.workers import open_worker_pool
 
 SIZE = 308, 168
 WORDS = ("and", "the", "ball", "goes", "wide", "past", "the", "line")
@@ -56,16 +56,16 @@ def measure(
         rounds: updates that are timed.
         clock: reads seconds.
     """
-    checkpoint = begin(config, [])
+    checkpoint = load_initial(config, [])
     model, data = checkpoint.model, config.data
     batch = make_batch(make_builder(checkpoint, config), data.batches.batch_size, data.seconds)
-    blueprint = Blueprint(model.config, freeze=config.freeze, recompute=config.recompute)
-    learner, optimizer = make_learner(model, blueprint), make_optimizer(config.optimizer)
-    mx.eval(learner.parameters())
-    with hired(learner, blueprint, dtype, cores) as crew:
+    spec = WorkerSpec(model.config, freeze=config.freeze, grad_checkpoint=config.grad_checkpoint)
+    train_model, optimizer = make_train_model(model, spec), make_optimizer(config.optimizer)
+    mx.eval(train_model.parameters())
+    with open_worker_pool(train_model, spec, dtype, cores) as pool:
         for number in range(rounds + 1):
-            begun = clock()
-            shards = list(make_shards(batch, {}, checkpoint.vocabulary, model.config.video_token_id, cores))
-            update(learner, optimizer, crew, shards, Weights(), config.optimizer, 1.0)
+            started_at = clock()
+            microbatches = list(make_microbatches(batch, {}, checkpoint.vocabulary, model.config.video_token_id, cores))
+            update(train_model, optimizer, pool, microbatches, LossWeights(), config.optimizer, 1.0)
             if number:
-                yield batch.seconds / (clock() - begun)
+                yield batch.seconds / (clock() - started_at)

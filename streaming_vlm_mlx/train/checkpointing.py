@@ -31,7 +31,7 @@ from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.models.adapters import SETTINGS
 from streaming_vlm_mlx.models.loading import CONFIG
 
-VERSION = 1
+VERSION = 2
 STEPS, TRAINING = "steps", "training"
 STATE, OPTIMIZER, HEADS = "state.json", "optimizer.safetensors", "heads.safetensors"
 
@@ -46,9 +46,9 @@ class Progress(FromDict):
         position: where its data go on; their order follows from `seed`, from which all that is drawn is drawn.
         seed: the run's.
         windows: to learn from; a run can only go on with as many.
-        best: the words' lowest loss on what is not learnt from.
+        best_loss: the words' lowest loss on what is not learnt from.
         since_best: evaluations behind that one.
-        played: updates behind the saving that the run's own folder plays.
+        best_step: updates behind the saving that the run's own folder plays.
     """
 
     version: int = VERSION
@@ -56,9 +56,9 @@ class Progress(FromDict):
     position: Position = field(default_factory=Position)
     seed: int = 0
     windows: int = 0
-    best: float | None = None
+    best_loss: float | None = None
     since_best: int = 0
-    played: int = 0
+    best_step: int = 0
 
 
 class RunFolder:
@@ -83,7 +83,7 @@ class RunFolder:
         """The settings that it runs under."""
         return self.path / "train.yaml"
 
-    def savings(self) -> list[Path]:
+    def checkpoints(self) -> list[Path]:
         """Return the folders of what was saved, oldest first."""
         found = (path for path in (self.path / STEPS).glob("*") if path.name.isdigit())
         return sorted((path for path in found if (path / TRAINING / STATE).is_file()), key=lambda path: int(path.name))
@@ -94,10 +94,10 @@ class RunFolder:
         Raises:
             SvmError: no run ever began here.
         """
-        savings = self.savings()
-        if not savings and (self._holds_checkpoint() or not self.settings.is_file()):
+        checkpoints = self.checkpoints()
+        if not checkpoints and (self._holds_checkpoint() or not self.settings.is_file()):
             raise SvmError(f"{self.path} holds no run to go on with; start one without --resume.")
-        return savings[-1] if savings else None
+        return checkpoints[-1] if checkpoints else None
 
     def check_new(self) -> None:
         """Refuse a folder that something stands in.
@@ -107,8 +107,8 @@ class RunFolder:
         """
         if self.path.exists() and not self.path.is_dir():
             raise SvmError(f"{self.path} is a file; choose another place with --out.")
-        if self.savings():
-            step = int(self.savings()[-1].name)
+        if self.checkpoints():
+            step = int(self.checkpoints()[-1].name)
             raise SvmError(f"{self.path} holds a run at step {step}: go on with --resume, or choose another --out.")
         if self._holds_checkpoint():
             raise SvmError(f"{self.path} holds a checkpoint, which a run would replace; choose another --out.")
@@ -126,7 +126,7 @@ class RunFolder:
         `write` writes what was learnt to a folder, whole, with what is added to it by the function that it is given.
 
         Raises:
-            SvmError: the place can not be written.
+            SvmError: the place cannot be written.
         """
 
         def add(part: Path) -> None:
@@ -138,41 +138,41 @@ class RunFolder:
 
         folder = self._saving(progress.step)
         write(folder, add)
-        for old in self.savings()[:-keep]:
+        for old in self.checkpoints()[:-keep]:
             shutil.rmtree(_aside(old), ignore_errors=True)
         return folder
 
-    def mend(self, progress: Progress) -> None:
+    def recover(self, progress: Progress) -> None:
         """Finish what was cut off when the run was killed at `progress` or behind it.
 
         Raises:
-            SvmError: the folder can not be written.
+            SvmError: the folder cannot be written.
         """
         for stray in (self.path / STEPS).glob(".*"):
             shutil.rmtree(stray, ignore_errors=True)
         for file in (self.metrics, self.plot, self.settings):
             for stray in self.path.glob(f".{file.name}.*"):
                 stray.unlink(missing_ok=True)
-        if self._saving(progress.played).is_dir():
-            self.publish(self._saving(progress.played))
+        if self._saving(progress.best_step).is_dir():
+            self.promote(self._saving(progress.best_step))
 
-    def publish(self, saving: Path) -> None:
-        """Make `saving` what the run's own folder plays, a file at a time, each whole; no bytes are copied.
+    def promote(self, step_folder: Path) -> None:
+        """Make `step_folder` what the run's own folder plays, a file at a time, each whole; no bytes are copied.
 
         Raises:
-            SvmError: the folder can not be written.
+            SvmError: the folder cannot be written.
         """
-        heads = saving / TRAINING / HEADS
+        heads = step_folder / TRAINING / HEADS
         try:
-            for file in sorted(path for path in (*saving.iterdir(), heads) if path.is_file()):
-                place = self.path / file.relative_to(saving)
+            for file in sorted(path for path in (*step_folder.iterdir(), heads) if path.is_file()):
+                place = self.path / file.relative_to(step_folder)
                 place.parent.mkdir(exist_ok=True)
                 part = place.with_name(f".{file.name}.part")
                 part.unlink(missing_ok=True)
                 _link(file, part)
                 part.replace(place)
         except OSError as error:
-            raise SvmError(f"{self.path} can not be written: {error.strerror}.") from error
+            raise SvmError(f"{self.path} cannot be written: {error.strerror}.") from error
 
     def _holds_checkpoint(self) -> bool:
         return any((self.path / name).exists() for name in (CONFIG, SETTINGS))
@@ -181,34 +181,39 @@ class RunFolder:
         return self.path / STEPS / f"{step:08d}"
 
 
-def read_progress(saving: Path) -> Progress:
+def read_progress(step_folder: Path) -> Progress:
     """Return where the run stood.
 
     Raises:
         SvmError: the file is damaged, or a later version of this program wrote it.
     """
-    path = saving / TRAINING / STATE
+    path = step_folder / TRAINING / STATE
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
         version = values["version"]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise SvmError(f"{path} is damaged; remove {saving} to go on from the saving before it.") from error
+        raise SvmError(f"{path} is damaged; remove {step_folder} to go on from the saving before it.") from error
+    if version == 1:
+        raise SvmError(
+            f"{path} was written by svm-tui 0.1, whose runs cannot be resumed; start a new run from its checkpoint: "
+            f"--ckpt {step_folder} and another --out."
+        )
     if version != VERSION:
         raise SvmError(f"{path} has version {version!r}, this program reads {VERSION}; update svm-tui.")
     return Progress.from_dict(values)
 
 
-def load_training(saving: Path, optimizer: optim.Optimizer, heads: nn.Module | None) -> None:
+def load_training(step_folder: Path, optimizer: optim.Optimizer, heads: nn.Module | None) -> None:
     """Put `optimizer` and `heads` back to where they stood.
 
     Raises:
         SvmError: a file is damaged, or the heads are others than the run began with.
     """
-    way_out = f"remove {saving} to go on from the saving before it"
-    optimizer.state = tree_unflatten(list(_read_arrays(saving / TRAINING / OPTIMIZER, way_out).items()))
+    way_out = f"remove {step_folder} to go on from the saving before it"
+    optimizer.state = tree_unflatten(list(_read_arrays(step_folder / TRAINING / OPTIMIZER, way_out).items()))
     if heads is None:
         return
-    path = saving / TRAINING / HEADS
+    path = step_folder / TRAINING / HEADS
     try:
         heads.load_weights(list(_read_arrays(path, way_out).items()))
     except ValueError as error:
@@ -233,7 +238,7 @@ def take_heads(folder: Path, heads: nn.Module) -> set[str]:
 
 
 def _aside(folder: Path) -> Path:
-    """Rename `folder` to what `mend` removes, so that no half of it is taken for a whole; return the new name."""
+    """Rename `folder` to what `recover` removes, so that no half of it is taken for a whole; return the new name."""
     aside = folder.with_name(f".{folder.name}.old")
     try:
         return folder.rename(aside)
@@ -245,7 +250,7 @@ def _save_arrays(path: Path, tree: Any) -> None:
     try:
         mx.save_safetensors(str(path), dict(tree_flatten(tree)))
     except RuntimeError as error:
-        raise SvmError(f"{path} can not be written: {error}") from error
+        raise SvmError(f"{path} cannot be written: {error}") from error
 
 
 def _read_arrays(path: Path, way_out: str) -> dict[str, mx.array]:

@@ -86,8 +86,8 @@ class DataConfig(FromDict):
         records: files of records, as ``svm-tui convert`` writes them.
         seconds: of a window; all attend to all before them in it.
         stride: seconds from one window's start to the next's.
-        anew: share of the windows, 0 to 1, that know nothing of what was said before, so that a model which could go on
-            from its own words learns to look.
+        drop_context_prob: share of the windows, 0 to 1, that have no previous text, so that a model which could
+            continue from its own words learns to look at the video.
         text_sink: tokens kept at the head of the previous text's turn, its opening markup counted.
         text_sliding_window: tokens kept at its tail, its end mark and line feed counted; 0 for both keeps all.
         all_text: positions count up on one axis, video too.
@@ -98,12 +98,17 @@ class DataConfig(FromDict):
     records: tuple[str, ...] = ()
     seconds: int = 24
     stride: int = 12
-    anew: float = 0.0
+    drop_context_prob: float = 0.0
     text_sink: int = 512
     text_sliding_window: int = 512
     all_text: bool = False
     pixels: PixelConfig = field(default_factory=PixelConfig)
     batches: BatchConfig = field(default_factory=BatchConfig)
+
+    @classmethod
+    def renamed(cls) -> dict[str, str]:
+        """Return the new names of settings, by the old name."""
+        return {"anew": "drop_context_prob"}
 
     def check(self) -> None:
         """Refuse a share that is none.
@@ -111,8 +116,8 @@ class DataConfig(FromDict):
         Raises:
             SvmError: names the setting.
         """
-        if not 0 <= self.anew <= 1:
-            raise SvmError(f"data.anew is {self.anew}; it must be from 0 to 1.")
+        if not 0 <= self.drop_context_prob <= 1:
+            raise SvmError(f"data.drop_context_prob is {self.drop_context_prob}; it must be from 0 to 1.")
 
 
 @dataclass(frozen=True)
@@ -136,7 +141,7 @@ class OptimizerConfig(FromDict):
     accumulate: int = 1
 
     def check(self) -> None:
-        """Refuse values that can not train.
+        """Refuse values that cannot train.
 
         Raises:
             SvmError: names the setting.
@@ -172,7 +177,7 @@ class HeadConfig(FromDict):
             SvmError: names the setting.
         """
         if not self.name or self.name == "text":
-            raise SvmError(f"auxiliary.heads: {self.name!r} can not be a head's name.")
+            raise SvmError(f"auxiliary.heads: {self.name!r} cannot be a head's name.")
         if self.classes < 2:
             raise SvmError(f"auxiliary.heads: {self.name} has {self.classes} classes; there must be 2 or more.")
 
@@ -205,7 +210,7 @@ class AuxiliaryConfig(FromDict):
 
 
 @dataclass(frozen=True)
-class EvaluationConfig(FromDict):
+class ValidationConfig(FromDict):
     """How a run is watched; it happens whenever the run is saved.
 
     Attributes:
@@ -220,7 +225,7 @@ class EvaluationConfig(FromDict):
 
 
 @dataclass(frozen=True)
-class SavingConfig(FromDict):
+class CheckpointingConfig(FromDict):
     """When a run is saved.
 
     Attributes:
@@ -239,7 +244,7 @@ class SavingConfig(FromDict):
         """
         for name in ("every", "keep"):
             if getattr(self, name) < 1:
-                raise SvmError(f"saving.{name} is {getattr(self, name)}; it must be 1 or more.")
+                raise SvmError(f"checkpointing.{name} is {getattr(self, name)}; it must be 1 or more.")
 
 
 @dataclass(frozen=True)
@@ -252,13 +257,13 @@ class TrainConfig(FromDict):
         optimizer: how the weights move.
         schedule: how long, and how fast over time.
         auxiliary: heads on the vision tower.
-        evaluation: how the run is watched.
-        saving: when it is saved.
+        validation: how the run is watched.
+        checkpointing: when it is saved.
         freeze: patterns (``visual.*``) of parameters that do not move.
         lora: learns adapters beside the weights of `start.checkpoint`, none of which moves; null moves the weights.
         keep_features: the vision tower stands still (``freeze: ["visual.*"]``) and has no heads, so look at each window
             once, and keep what was seen in place of its frames, as float16, within ``data.batches.cache_mb``.
-        recompute: forget what layers held and compute it again for the gradient; slower, with far less memory.
+        grad_checkpoint: forget what layers held and compute it again for the gradient; slower, with far less memory.
         stream: settings of ``stream.yaml`` laid over those that follow from `data`.
         seed: of the order of the windows, and of the heads' first weights.
     """
@@ -268,21 +273,26 @@ class TrainConfig(FromDict):
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     auxiliary: AuxiliaryConfig = field(default_factory=AuxiliaryConfig)
-    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
-    saving: SavingConfig = field(default_factory=SavingConfig)
+    validation: ValidationConfig = field(default_factory=ValidationConfig)
+    checkpointing: CheckpointingConfig = field(default_factory=CheckpointingConfig)
     freeze: tuple[str, ...] = ()
     lora: LoraConfig | None = None
     keep_features: bool = False
-    recompute: bool = False
+    grad_checkpoint: bool = False
     stream: dict[str, Any] = field(default_factory=dict)
     seed: int = 0
+
+    @classmethod
+    def renamed(cls) -> dict[str, str]:
+        """Return the new names of settings, by the old name."""
+        return {"evaluation": "validation", "saving": "checkpointing", "recompute": "grad_checkpoint"}
 
     @classmethod
     def overlays(cls) -> dict[str, type[FromDict]]:
         """Return what `stream` is laid over."""
         return {"stream": StreamConfig}
 
-    def learnt_stream(self) -> StreamConfig:
+    def training_stream(self) -> StreamConfig:
         """Return the windows that the model learns in, and their wording, as a stream's settings."""
         data, opening, closing = self.data, 4, 1
         keeps_all = not (data.text_sink or data.text_sliding_window)
@@ -304,4 +314,4 @@ class TrainConfig(FromDict):
         """
         if self.keep_features and ("visual.*" not in self.freeze or self.auxiliary.heads or self.lora):
             raise SvmError('keep_features: freeze must hold "visual.*", without auxiliary.heads or lora beside it.')
-        self.learnt_stream().merged(self.stream)
+        self.training_stream().merged(self.stream)

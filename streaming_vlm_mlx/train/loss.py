@@ -9,18 +9,18 @@ import mlx.nn as nn
 import numpy as np
 import numpy.typing as npt
 
-from streaming_vlm_mlx.models.activations import Wrap, as_it_is, exp, uses_products
+from streaming_vlm_mlx.models.activations import Wrap, exp, identity, uses_products
 from streaming_vlm_mlx.models.attention import Causal
-from streaming_vlm_mlx.models.language import Asked
+from streaming_vlm_mlx.models.language import LogitsToKeep
 from streaming_vlm_mlx.models.vlm import VisionLanguageModel
-from streaming_vlm_mlx.train.microbatch import Shard
+from streaming_vlm_mlx.train.microbatch import Microbatch
 from streaming_vlm_mlx.train.vision_heads import VisionHeads
 
 TEXT = "text"
 
 
 @dataclass(frozen=True)
-class Weights:
+class LossWeights:
     """What each part of the loss counts for.
 
     Attributes:
@@ -32,7 +32,7 @@ class Weights:
     heads: float = 0.0
 
 
-class Learner(nn.Module):
+class TrainModel(nn.Module):
     """All that is learnt: the model, and heads that are thrown away after training."""
 
     def __init__(self, model: VisionLanguageModel, heads: VisionHeads | None = None) -> None:
@@ -46,64 +46,76 @@ class Learner(nn.Module):
         """What is thrown away after training, if there is any."""
         return self.heads if "heads" in self else None
 
-    def parts(self, weights: Weights) -> list[str]:
+    def parts(self, weights: LossWeights) -> list[str]:
         """Return the names of the parts that have a weight: the words, each vision head."""
         heads = self.heads.names if weights.heads and "heads" in self else []
         return [TEXT, *heads] if weights.text else heads
 
-    def weight(self, part: str, weights: Weights) -> float:
+    def weight(self, part: str, weights: LossWeights) -> float:
         """Return what the mean loss of `part` counts for."""
         return weights.text if part == TEXT else weights.heads * self.heads.weight(part)
 
-    def losses(self, shard: Shard, weights: Weights, wrap: Wrap = as_it_is) -> dict[str, mx.array]:
-        """Return the cross entropy of each part that has a weight, summed over the targets of `shard` that count.
+    def losses(self, microbatch: Microbatch, weights: LossWeights, wrap: Wrap = identity) -> dict[str, mx.array]:
+        """Return the cross entropy of each part that has a weight, summed over the targets of `microbatch` that count.
 
         Args:
-            shard: what to read and what to say.
+            microbatch: what to read and what to say.
             weights: of the parts.
             wrap: is given each layer, and returns what is called in its place.
         """
-        features = see(self.model, shard, wrap)
+        features = encode_videos(self.model, microbatch, wrap)
         parts: dict[str, mx.array] = {}
         if weights.text:
-            parts[TEXT] = text_loss(self.model, shard, features, wrap)
+            parts[TEXT] = text_loss(self.model, microbatch, features, wrap)
         if weights.heads and "heads" in self and features is not None:
-            for name, logits, targets in self.heads(features, shard.grids, shard.known):
+            for name, logits, targets in self.heads(features, microbatch.grids, microbatch.known):
                 parts[name] = parts.get(name, 0.0) + cross_entropy(logits, mx.array(targets)).sum()
         return parts
 
 
-def see(model: VisionLanguageModel, shard: Shard, wrap: Wrap = as_it_is) -> mx.array | None:
-    """Return the features [units, hidden_size] of all of `shard`'s videos, those of one size in one call."""
-    if not shard.grids or model.config.vision_config is None:
+def encode_videos(model: VisionLanguageModel, microbatch: Microbatch, wrap: Wrap = identity) -> mx.array | None:
+    """Return the features [units, hidden_size] of all of `microbatch`'s videos, those of one size in one call."""
+    if not microbatch.grids or model.config.vision_config is None:
         return None
-    width, units = model.config.vision_config.out_hidden_size, np.count_nonzero(shard.is_video)
+    width, units = model.config.vision_config.out_hidden_size, np.count_nonzero(microbatch.is_video)
     # One row a unit is not enough to know features by: a tower that merges nothing has as many patches.
-    if shard.pixel_values.shape == (units, width):
-        return mx.array(shard.pixel_values)
-    runs = np.split(shard.pixel_values, np.cumsum([math.prod(grid) for grid in shard.grids])[:-1])
-    features = [model.visual(mx.array(values), grid, wrap) for values, grid in zip(runs, shard.grids, strict=True)]
+    if microbatch.pixel_values.shape == (units, width):
+        return mx.array(microbatch.pixel_values)
+    runs = np.split(microbatch.pixel_values, np.cumsum([math.prod(grid) for grid in microbatch.grids])[:-1])
+    features = [model.visual(mx.array(values), grid, wrap) for values, grid in zip(runs, microbatch.grids, strict=True)]
     return features[0] if len(features) == 1 else mx.concatenate(features)
 
 
-def text_loss(model: VisionLanguageModel, shard: Shard, features: mx.array | None, wrap: Wrap = as_it_is) -> mx.array:
-    """Return the summed cross entropy of `shard`'s labels; logits are made where labels are, and nowhere else."""
-    embeddings = model.embed(shard.rows.ravel(), features, shard.is_video.ravel()).reshape(*shard.rows.shape, -1)
-    positions = shard.position_ids.astype(np.int64)
-    mask = "causal" if shard.mask is None else Causal(mx.array(shard.mask))
-    hidden = model.model(embeddings, _turn(model, positions), mask=mask, asked=_ask(model, shard, positions), wrap=wrap)
-    learnt = hidden.reshape(-1, hidden.shape[-1])[mx.array(np.flatnonzero(shard.is_learnt))]
-    return cross_entropy(model.head(learnt), mx.array(shard.targets)).sum()
+def text_loss(
+    model: VisionLanguageModel, microbatch: Microbatch, features: mx.array | None, wrap: Wrap = identity
+) -> mx.array:
+    """Return the summed cross entropy of `microbatch`'s labels; logits are made where labels are, and nowhere else."""
+    embeddings = model.embed(microbatch.rows.ravel(), features, microbatch.is_video.ravel()).reshape(
+        *microbatch.rows.shape, -1
+    )
+    positions = microbatch.position_ids.astype(np.int64)
+    mask = "causal" if microbatch.mask is None else Causal(mx.array(microbatch.mask))
+    hidden = model.model(
+        embeddings,
+        _rotary(model, positions),
+        mask=mask,
+        logits_to_keep=_logits_to_keep(model, microbatch, positions),
+        wrap=wrap,
+    )
+    train_set = hidden.reshape(-1, hidden.shape[-1])[mx.array(np.flatnonzero(microbatch.is_target))]
+    return cross_entropy(model.head(train_set), mx.array(microbatch.targets)).sum()
 
 
-def _ask(model: VisionLanguageModel, shard: Shard, positions: npt.NDArray[np.int64]) -> Asked:
-    batch, n = shard.rows.shape
-    at = np.take_along_axis(positions, shard.places[None], axis=2)
-    places = shard.places + n * np.arange(batch)[:, None]
-    return Asked(mx.array(places), _turn(model, at), mx.array(shard.asked_mask))
+def _logits_to_keep(
+    model: VisionLanguageModel, microbatch: Microbatch, positions: npt.NDArray[np.int64]
+) -> LogitsToKeep:
+    batch, n = microbatch.rows.shape
+    at = np.take_along_axis(positions, microbatch.places[None], axis=2)
+    places = microbatch.places + n * np.arange(batch)[:, None]
+    return LogitsToKeep(mx.array(places), _rotary(model, at), mx.array(microbatch.logits_mask))
 
 
-def _turn(model: VisionLanguageModel, positions: npt.NDArray[np.int64]) -> tuple[mx.array, mx.array]:
+def _rotary(model: VisionLanguageModel, positions: npt.NDArray[np.int64]) -> tuple[mx.array, mx.array]:
     """Return cosines and sines [batch, 1, n, head_dim // 2] of `positions` [3, batch, n]."""
     cos, sin = model.model.rope(positions.reshape(3, -1))
     shape = positions.shape[1], 1, positions.shape[2], -1
@@ -120,9 +132,9 @@ def cross_entropy(logits: mx.array, targets: mx.array) -> mx.array:
     return mx.log(exp(logits - highest).sum(axis=-1)) + highest[:, 0] - right
 
 
-def count_targets(shards: Sequence[Shard]) -> Mapping[str, int]:
-    """Return how many targets of each part count in all of `shards`."""
-    counts = {TEXT: sum(shard.targets.size for shard in shards)}
-    for name in shards[0].known:
-        counts[name] = sum(int(np.count_nonzero(shard.known[name] >= 0)) for shard in shards)
+def count_targets(microbatches: Sequence[Microbatch]) -> Mapping[str, int]:
+    """Return how many targets of each part count in all of `microbatches`."""
+    counts = {TEXT: sum(microbatch.targets.size for microbatch in microbatches)}
+    for name in microbatches[0].known:
+        counts[name] = sum(int(np.count_nonzero(microbatch.known[name] >= 0)) for microbatch in microbatches)
     return counts

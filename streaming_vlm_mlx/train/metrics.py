@@ -14,7 +14,7 @@ from streaming_vlm_mlx.eval.plots import drawing
 
 
 @dataclass(frozen=True, slots=True)
-class Began:
+class Started:
     """The run is ready to compute.
 
     Attributes:
@@ -31,7 +31,7 @@ class Began:
 
 
 @dataclass(frozen=True, slots=True)
-class Stepped:
+class StepDone:
     """One update was made.
 
     Attributes:
@@ -42,8 +42,8 @@ class Stepped:
         video_seconds: of video in it.
         tokens: in it, padding included.
         epoch: how often all windows were seen before.
-        begun: when its frames were there, by the run's clock, in seconds.
-        ended: when the weights had moved.
+        started_at: when its frames were there, by the run's clock, in seconds.
+        ended_at: when the weights had moved.
     """
 
     step: int
@@ -53,12 +53,12 @@ class Stepped:
     video_seconds: int
     tokens: int
     epoch: int
-    begun: float
-    ended: float
+    started_at: float
+    ended_at: float
 
 
 @dataclass(frozen=True, slots=True)
-class Evaluated:
+class Validated:
     """What is not learnt from was looked at after update `step`; `is_best` if the words' loss was never lower."""
 
     step: int
@@ -81,10 +81,10 @@ class Note:
     text: str
 
 
-Event = Began | Stepped | Evaluated | Saved | Note
+Event = Started | StepDone | Validated | Saved | Note
 
 LOSSES = "losses"
-EVALUATION = "evaluation"
+VALIDATION = "validation"
 
 
 class MetricsFile:
@@ -94,7 +94,7 @@ class MetricsFile:
         """Go on in `path` behind update `step`; lines of later updates, which will be made again, go.
 
         Raises:
-            SvmError: the file can not be written.
+            SvmError: the file cannot be written.
         """
         self._path = path
         with replacing(path) as part, part.open("w", encoding="utf-8") as file:
@@ -106,7 +106,7 @@ class MetricsFile:
         """Write what `event` says, if it holds figures.
 
         Raises:
-            SvmError: the file can not be written.
+            SvmError: the file cannot be written.
         """
         line = _line(event)
         if line is None:
@@ -115,14 +115,14 @@ class MetricsFile:
             with self._path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
         except OSError as error:
-            raise SvmError(f"{self._path} can not be written: {error.strerror}.") from error
+            raise SvmError(f"{self._path} cannot be written: {error.strerror}.") from error
 
 
 def _line(event: Event) -> dict[str, Any] | None:
-    if isinstance(event, Evaluated):
-        return {"step": event.step, EVALUATION: dict(event.losses), "is_best": event.is_best}
-    if isinstance(event, Stepped):
-        names = ("learning_rate", "grad_norm", "video_seconds", "tokens", "epoch", "begun", "ended")
+    if isinstance(event, Validated):
+        return {"step": event.step, VALIDATION: dict(event.losses), "is_best": event.is_best}
+    if isinstance(event, StepDone):
+        names = ("learning_rate", "grad_norm", "video_seconds", "tokens", "epoch", "started_at", "ended_at")
         return {"step": event.step, LOSSES: dict(event.losses), **{name: getattr(event, name) for name in names}}
     return None
 
@@ -145,7 +145,7 @@ def plot_losses(metrics: Path, picture: Path) -> None:
     """Draw the losses in the file `metrics` over the updates, as a PNG at `picture`.
 
     Raises:
-        SvmError: matplotlib is not installed, or the file can not be written.
+        SvmError: matplotlib is not installed, or the file cannot be written.
     """
     with drawing(picture, 9, 5) as figure:
         axes = figure.subplots()
@@ -162,7 +162,7 @@ def _courses(metrics: Path) -> dict[tuple[str, str], tuple["array[int]", "array[
     """Return the updates and values of each kind of loss and part of it, sixteen bytes each: runs are long."""
     courses: dict[tuple[str, str], tuple[array[int], array[float]]] = defaultdict(lambda: (array("q"), array("d")))
     for line in read_metrics(metrics):
-        for kind in (LOSSES, EVALUATION):
+        for kind in (LOSSES, VALIDATION):
             for name, value in line.get(kind, {}).items():
                 steps, values = courses[kind, name]
                 steps.append(line["step"])

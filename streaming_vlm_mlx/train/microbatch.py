@@ -21,7 +21,7 @@ Targets = npt.NDArray[np.int32]
 
 
 @dataclass(frozen=True)
-class Shard:
+class Microbatch:
     """Some rows of a batch, n tokens each; at k places of each the model is asked for what comes next.
 
     Attributes:
@@ -33,8 +33,8 @@ class Shard:
         pixel_values: float32 [patches, 1176]; or what a tower that stands still made of them, [units, hidden_size].
         grids: patches in time, down and across of runs of videos of one size.
         places: int64 [batch, k], the places before the labels, filled up with 0.
-        asked_mask: what they do not see, [batch, 1, k, n].
-        is_learnt: bool [batch, k], which of the places are no fillers.
+        logits_mask: what they do not see, [batch, 1, k, n].
+        is_target: bool [batch, k], which of the places are no fillers.
         targets: int32 [labels], the row of the embedding to be said at each of these.
         known: int32 [targets] for each vision head, what it should say, video after video; -1 where nobody knows.
     """
@@ -46,15 +46,15 @@ class Shard:
     pixel_values: Floats
     grids: tuple[Grid, ...]
     places: Numbers
-    asked_mask: Floats
-    is_learnt: Bools
+    logits_mask: Floats
+    is_target: Bools
     targets: Targets
     known: Mapping[str, Targets] = field(default_factory=dict)
 
 
-def make_shards(
+def make_microbatches(
     batch: Batch, known: Mapping[str, Sequence[Targets]], vocabulary: Vocabulary, video_token_id: int, parts: int
-) -> Iterator[Shard]:
+) -> Iterator[Microbatch]:
     """Yield at most `parts` shards of `batch`, with as even a number of rows as can be.
 
     Args:
@@ -74,7 +74,7 @@ def make_shards(
         videos = np.isin(owner, rows)
         values = batch.pixel_values[np.isin(patch_owner, rows)]
         theirs = {k: np.concatenate([v[i] for i in np.flatnonzero(videos).tolist()]) for k, v in known.items()}
-        yield _shard(_part(tokens, rows, videos), values, theirs, vocabulary, video_token_id)
+        yield _microbatch(_part(tokens, rows, videos), values, theirs, vocabulary, video_token_id)
 
 
 def _rows_of_videos(tokens: Tokens, video_token_id: int) -> Numbers:
@@ -102,19 +102,19 @@ def _part(tokens: Tokens, rows: Numbers, videos: Bools) -> Tokens:
     )
 
 
-def _shard(
+def _microbatch(
     tokens: Tokens,
     pixel_values: Floats,
     known: Mapping[str, Targets],
     vocabulary: Vocabulary,
     video_token_id: int,
-) -> Shard:
+) -> Microbatch:
     shape = tokens.input_ids.shape
     rows = vocabulary.to_rows(tokens.input_ids.ravel())
     assert rows.size == tokens.input_ids.size, "every id of a sample must have a row of its own"
-    places, is_learnt = ask(tokens.labels)
-    said = np.take_along_axis(tokens.labels, np.minimum(places + 1, shape[1] - 1), axis=1)[is_learnt]
-    return Shard(
+    places, is_target = find_logits_to_keep(tokens.labels)
+    said = np.take_along_axis(tokens.labels, np.minimum(places + 1, shape[1] - 1), axis=1)[is_target]
+    return Microbatch(
         rows=rows.reshape(shape),
         is_video=tokens.input_ids == video_token_id,
         position_ids=tokens.position_ids,
@@ -122,14 +122,14 @@ def _shard(
         pixel_values=pixel_values,
         grids=join_grids(tokens.video_grid_thw.tolist()),
         places=places,
-        asked_mask=_hiding(tokens, places),
-        is_learnt=is_learnt,
+        logits_mask=_hiding(tokens, places),
+        is_target=is_target,
         targets=vocabulary.to_rows(said),
         known=known,
     )
 
 
-def ask(labels: Targets) -> tuple[Numbers, Bools]:
+def find_logits_to_keep(labels: Targets) -> tuple[Numbers, Bools]:
     """Return the places before labels [batch, k], and which of them are no fillers [batch, k].
 
     Args:
@@ -139,10 +139,10 @@ def ask(labels: Targets) -> tuple[Numbers, Bools]:
     before = labels[:, 1:] != IGNORED
     counts = before.sum(axis=1)
     k = max(1, int(counts.max(initial=0)))
-    is_learnt = np.arange(k) < counts[:, None]
+    is_target = np.arange(k) < counts[:, None]
     places = np.zeros((len(labels), k), np.int64)
-    places[is_learnt] = np.nonzero(before)[1]
-    return places, is_learnt
+    places[is_target] = np.nonzero(before)[1]
+    return places, is_target
 
 
 def join_grids(grids: Sequence[Sequence[int]]) -> tuple[Grid, ...]:

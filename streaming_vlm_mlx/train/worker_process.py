@@ -15,27 +15,27 @@ from streaming_vlm_mlx.data.frame_workers import Encoder, Features, PixelValues
 from streaming_vlm_mlx.errors import SvmError
 
 if TYPE_CHECKING:
-    from streaming_vlm_mlx.train.gradients import Blueprint, Done, Job
+    from streaming_vlm_mlx.train.gradients import Request, Result, WorkerSpec
 
 
-class Helper:
+class Worker:
     """The process as its master sees it.
 
     Attributes:
         version: of the weights that it was sent last; None before the first.
     """
 
-    def __init__(self, blueprint: "Blueprint") -> None:
-        """Start it, to build its learner from `blueprint`."""
+    def __init__(self, spec: "WorkerSpec") -> None:
+        """Start it, to build its learner from `spec`."""
         context = multiprocessing.get_context("spawn")
         self.version: int | None = None
         self._connection, theirs = context.Pipe()
         self._process = context.Process(target=serve, args=(theirs,), name="svm-helper", daemon=True)
         self._process.start()
         theirs.close()
-        self._connection.send(blueprint)
+        self._connection.send(spec)
 
-    def send(self, job: "Job") -> None:
+    def send(self, job: "Request") -> None:
         """Give it work.
 
         Raises:
@@ -46,14 +46,14 @@ class Helper:
         except OSError as error:
             raise self._dead() from error
 
-    def receive(self) -> "Done":
+    def receive(self) -> "Result":
         """Wait for what became of the job.
 
         Raises:
             SvmError: the process died.
         """
         try:
-            done: Done = self._connection.recv()
+            done: Result = self._connection.recv()
         except (EOFError, OSError) as error:
             raise self._dead() from error
         return done
@@ -77,12 +77,12 @@ def serve(connection: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     prepare()
     try:
-        blueprint: Blueprint = connection.recv()
-        from streaming_vlm_mlx.train.gradients import Work, do
+        spec: WorkerSpec = connection.recv()
+        from streaming_vlm_mlx.train.gradients import Work, handle_request
 
-        learner, work = blueprint.build(), Work(recompute=blueprint.recompute)
+        train_model, work = spec.build(), Work(grad_checkpoint=spec.grad_checkpoint)
         while True:
-            connection.send(do(learner, connection.recv(), work))
+            connection.send(handle_request(train_model, connection.recv(), work))
     except (EOFError, OSError):
         return
 

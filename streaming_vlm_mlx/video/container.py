@@ -1,4 +1,4 @@
-"""Opens what a viewer names (a file, a URL, a camera) with PyAV, and says plainly when it can not."""
+"""Opens what a viewer names (a file, a URL, a camera) with PyAV, and says plainly when it cannot."""
 
 import os
 from dataclasses import dataclass
@@ -19,18 +19,18 @@ PATIENCE = 10.0
 
 
 @dataclass(frozen=True, slots=True)
-class Opened:
+class InputVideo:
     """An open container and its video stream."""
 
     container: InputContainer
     stream: VideoStream
 
 
-def open_stream(name: str) -> Opened:
+def open_video_stream(name: str) -> InputVideo:
     """Open `name`: a path, a URL (``https://``, ``rtsp://``), ``/dev/video0`` or a device as ``avfoundation:0``.
 
     Raises:
-        SvmError: it is absent, damaged, no video, or can not be reached.
+        SvmError: it is absent, damaged, no video, or cannot be reached.
     """
     where, options = _address(name)
     try:
@@ -43,7 +43,7 @@ def open_stream(name: str) -> Opened:
         complaint = _streamless(name, container, stream)
         container.close()
         raise SvmError(complaint)
-    return Opened(container, stream)
+    return InputVideo(container, stream)
 
 
 def is_file(name: str) -> bool:
@@ -71,7 +71,7 @@ def _check_device(name: str, device: str) -> None:
     try:
         av.ContainerFormat(device, "r")
     except ValueError as error:
-        raise SvmError(f"{name} can not be opened: FFmpeg has no {device} devices on this machine.") from error
+        raise SvmError(f"{name} cannot be opened: FFmpeg has no {device} devices on this machine.") from error
 
 
 def _check_path(name: str) -> None:
@@ -86,7 +86,7 @@ def _check_path(name: str) -> None:
 
 def _complaint(name: str, error: av.error.FFmpegError) -> str:
     if not isinstance(error, av.error.InvalidDataError | av.error.EOFError) or not is_file(name):
-        return f"{name} can not be opened: {error.strerror}. Check the address and that you may read it."
+        return f"{name} cannot be opened: {error.strerror}. Check the address and that you may read it."
     with Path(name).open("rb") as file:
         head = file.read(8)
     if head[4:] == b"ftyp":
@@ -104,7 +104,7 @@ def _video_stream(container: InputContainer) -> VideoStream | None:
 
 def _streamless(name: str, container: InputContainer, stream: VideoStream | None) -> str:
     if stream is not None:
-        return f"{name} holds video that this build of FFmpeg can not decode; convert it to H.264 in MP4."
+        return f"{name} holds video that this build of FFmpeg cannot decode; convert it to H.264 in MP4."
     if container.streams.audio:
         return f"{name} holds sound but no video; choose a file with a picture."
     return f"{name} is not a video; choose a video file."

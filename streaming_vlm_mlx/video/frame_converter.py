@@ -36,7 +36,7 @@ def orientation(matrix: Sequence[int]) -> Orientation:
     return Orientation(True, c < 0, b < 0)
 
 
-class Developer:
+class FrameConverter:
     """Makes upright RGB pictures of one size out of a stream's frames.
 
     Attributes:
@@ -47,7 +47,7 @@ class Developer:
         """Take size and orientation from the first frame of `name`; a stream is not turned on its way.
 
         Raises:
-            SvmError: the frame is of a kind that FFmpeg can not show.
+            SvmError: the frame is of a kind that FFmpeg cannot show.
         """
         self._name = name
         # One for all frames: a frame's own would start threads for each of them.
@@ -64,7 +64,7 @@ class Developer:
         """Return `frame` as uint8 [height, width, 3], upright.
 
         Raises:
-            SvmError: the frame is of a kind that FFmpeg can not show.
+            SvmError: the frame is of a kind that FFmpeg cannot show.
         """
         image = cast(npt.NDArray[np.uint8], self._reformat(frame, self._coded_size).to_ndarray())
         if self._turn.transpose:
@@ -81,6 +81,6 @@ class Developer:
             return self._reformatter.reformat(frame, *size, "rgb24", threads=1)
         except av.error.FFmpegError as error:
             raise SvmError(
-                f"{self._name} holds pictures of a kind ({frame.format.name}) that FFmpeg can not turn into RGB; "
+                f"{self._name} holds pictures of a kind ({frame.format.name}) that FFmpeg cannot turn into RGB; "
                 "convert it to H.264 in MP4."
             ) from error

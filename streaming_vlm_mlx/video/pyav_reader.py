@@ -13,8 +13,8 @@ from av import Packet, VideoFrame
 
 from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.video.chunk import ClipInfo
-from streaming_vlm_mlx.video.container import Opened, is_file, open_stream
-from streaming_vlm_mlx.video.frame_converter import Developer
+from streaming_vlm_mlx.video.container import InputVideo, is_file, open_video_stream
+from streaming_vlm_mlx.video.frame_converter import FrameConverter
 from streaming_vlm_mlx.video.timestamps import LONGEST_STEP, TOLERANCE, Pace, Timed, Timeline
 
 # Failed reads in a row after which a damaged file counts as ended.
@@ -36,15 +36,15 @@ class Decoder:
         """Open `name`.
 
         Raises:
-            SvmError: see `opening.open_stream`.
+            SvmError: see `opening.open_video_stream`.
         """
         self.name = name
         self.skipped = 0
-        self._opened: Opened | None = None
+        self._opened: InputVideo | None = None
         self._open()
 
     @property
-    def opened(self) -> Opened:
+    def opened(self) -> InputVideo:
         """The container and its video stream."""
         if self._opened is None:
             raise ValueError(f"{self.name} is closed.")
@@ -113,7 +113,7 @@ class Decoder:
         self._opened = None
 
     def _open(self) -> None:
-        opened = open_stream(self.name)
+        opened = open_video_stream(self.name)
         # Threads by frame are the fastest, but hold back one frame a thread: a feed would lag.
         opened.stream.thread_type = "AUTO" if is_file(self.name) else "SLICE"
         # A container and its streams hold one another until it is closed, so see to that when this reader is dropped;
@@ -143,7 +143,7 @@ MICROSECOND = Fraction(1, 1_000_000)
 NO_TIMESTAMPS = 0x80
 
 
-def clip_pace(name: str, opened: Opened, first: VideoFrame) -> Pace:
+def clip_pace(name: str, opened: InputVideo, first: VideoFrame) -> Pace:
     """Return how the stream counts time; 0 seconds is its first presentable timestamp."""
     stream = opened.stream
     starts = [first.pts]
@@ -160,7 +160,7 @@ def _rate(*rates: Fraction | None) -> float:
     return float(next((rate for rate in rates if rate and rate * Fraction(LONGEST_STEP) > 1), DEFAULT_RATE))
 
 
-def clip_info(name: str, opened: Opened, size: tuple[int, int], pace: Pace) -> ClipInfo:
+def clip_info(name: str, opened: InputVideo, size: tuple[int, int], pace: Pace) -> ClipInfo:
     """Return what is known of the clip, whose upright pictures have `size`, without reading on."""
     width, height = size
     return ClipInfo(
@@ -172,7 +172,7 @@ def clip_info(name: str, opened: Opened, size: tuple[int, int], pace: Pace) -> C
     )
 
 
-def _duration(name: str, opened: Opened, pace: Pace) -> float | None:
+def _duration(name: str, opened: InputVideo, pace: Pace) -> float | None:
     stream, container = opened.stream, opened.container
     # Of a raw stream FFmpeg guesses the duration from the bit rate, and badly.
     if stream.duration and not pace.counted:
@@ -213,7 +213,7 @@ class FrameReader:
         """Open `name` and decode its first frame, which alone tells how the picture is turned.
 
         Raises:
-            SvmError: it can not be opened (see `opening.open_stream`), or no frame of it can be decoded or shown.
+            SvmError: it cannot be opened (see `opening.open_video_stream`), or no frame of it can be decoded or shown.
         """
         self._decoder = Decoder(name)
         frames = self._decoder.frames()
@@ -222,8 +222,8 @@ class FrameReader:
             self._decoder.close()
             raise SvmError(f"{name} holds no picture that can be decoded; copy or download it again.")
         self._pace = clip_pace(name, self._decoder.opened, first)
-        self._developer = Developer(name, first)
-        self.info = clip_info(name, self._decoder.opened, self._developer.size, self._pace)
+        self._converter = FrameConverter(name, first)
+        self.info = clip_info(name, self._decoder.opened, self._converter.size, self._pace)
         self._longest_step = LONGEST_STEP + (self.info.duration or 0.0)
         self._timeline = self._new_timeline()
         self._opening: Iterator[TimedFrame] | None = self._timed(chain([first], frames))
@@ -251,7 +251,7 @@ class FrameReader:
 
     def rgb(self, frame: VideoFrame) -> npt.NDArray[np.uint8]:
         """Return `frame` as uint8 [height, width, 3] of the size that `info` names, RGB, upright."""
-        return self._developer.rgb(frame)
+        return self._converter.rgb(frame)
 
     def close(self) -> None:
         """Free the file, and the decoder with its threads; call it from the thread that reads."""
@@ -259,7 +259,7 @@ class FrameReader:
         self._decoder.close()
 
     def _sought(self, time: float) -> Iterator[TimedFrame] | None:
-        """Seek; None where the container can not, or always lands behind `time`."""
+        """Seek; None where the container cannot, or always lands behind `time`."""
         for back in STEPS_BACK:
             if self._pace.counted or time <= back or not self._decoder.seek(self._pace.ticks(time - back)):
                 return None

@@ -34,7 +34,7 @@ class Source(Protocol):
         """Let the next chunk start at `seconds` from the clip's beginning, in an iteration under way too.
 
         Raises:
-            SvmError: the clip ends before, or a live feed can not be wound.
+            SvmError: the clip ends before, or a live feed cannot be wound.
         """
 
     def chunks(self, start: float | None = None, duration: float | None = None) -> Iterator[Chunk]:
@@ -64,7 +64,7 @@ def open_video(name: str | PathLike[str], fps: float = 2.0) -> Source:
         fps: frames that a chunk takes from its second, a whole number.
 
     Raises:
-        SvmError: it is absent, damaged, no video, or can not be reached; or `fps` is no whole number above 0.
+        SvmError: it is absent, damaged, no video, or cannot be reached; or `fps` is no whole number above 0.
     """
     # PyAV takes a while to import, which a command that opens nothing need not wait for.
     from streaming_vlm_mlx.video.video_file import VideoFile

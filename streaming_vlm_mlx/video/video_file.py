@@ -28,7 +28,7 @@ class VideoFile:
         """Open `name`, as `source.open_video` says.
 
         Raises:
-            SvmError: it can not be opened, or `fps` is no whole number above 0.
+            SvmError: it cannot be opened, or `fps` is no whole number above 0.
         """
         if fps < 1 or not float(fps).is_integer():
             raise SvmError(f"fps is {fps:g}; a second takes a whole number of frames, 1 or more.")
@@ -66,11 +66,11 @@ class VideoFile:
         """Let the next chunk start at `seconds` from the clip's beginning, in an iteration under way too.
 
         Raises:
-            SvmError: the clip ends before, or a live feed can not be wound.
+            SvmError: the clip ends before, or a live feed cannot be wound.
         """
         if self.duration is None:
             if seconds != self._position:
-                raise SvmError(f"{self._name} is live and can not be wound to {seconds:g} s; play it from where it is.")
+                raise SvmError(f"{self._name} is live and cannot be wound to {seconds:g} s; play it from where it is.")
             return
         if not 0 <= seconds < self.duration:
             raise SvmError(

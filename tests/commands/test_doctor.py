@@ -125,13 +125,13 @@ def test_advice_is_given_where_it_helps(found: Diagnosis, words: list[str]) -> N
 
 def test_without_mlx_it_says_so_and_fails(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     def prepare() -> None:
-        raise SvmError("MLX can not be loaded: install it.")
+        raise SvmError("MLX cannot be loaded: install it.")
 
     monkeypatch.setattr(backend, "prepare", prepare)
     assert cli.main(["doctor"]) == 1
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "device: none: MLX can not be loaded"
-    assert lines[-1] == "advice: MLX can not be loaded: install it."
+    assert lines[0] == "device: none: MLX cannot be loaded"
+    assert lines[-1] == "advice: MLX cannot be loaded: install it."
     assert not [line for line in lines if line.startswith(("BLAS", "matrix"))]
 
 

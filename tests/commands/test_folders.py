@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from streaming_vlm_mlx.hub import locate
+from streaming_vlm_mlx.hub import resolve_checkpoint
 from tui.session_paths import CHECKPOINTS, cache_folder, state_folder
 
 
@@ -27,4 +27,4 @@ def test_state_and_cache_lie_where_xdg_says(environ: dict[str, str], state: str,
 
 
 def test_checkpoints_are_where_the_engine_looks() -> None:
-    assert inspect.signature(locate).parameters["root"].default == CHECKPOINTS
+    assert inspect.signature(resolve_checkpoint).parameters["root"].default == CHECKPOINTS

@@ -90,8 +90,8 @@ def test_a_record_brings_its_own_range_and_previous_text(clip, tmp_path, capsys)
         (["{clip}", "--duration", "0"], "nothing to play"),
         (["{clip}", "--ckpt", "nobody"], "looked for nobody, checkpoints/nobody"),
         (["{clip}", "--out", "{tmp}/a.mp3"], "no known format"),
-        (["{clip}", "--out", "{tmp}/empty.mp4/a.vtt"], "can not be written"),
-        (["{clip}", "--config", "{tmp}/none.yaml"], "none.yaml can not be read"),
+        (["{clip}", "--out", "{tmp}/empty.mp4/a.vtt"], "cannot be written"),
+        (["{clip}", "--config", "{tmp}/none.yaml"], "none.yaml cannot be read"),
         (["{clip}", "--fps", "0"], "fps is 0"),
     ],
 )

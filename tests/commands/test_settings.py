@@ -42,7 +42,7 @@ def test_a_null_is_no_setting(settings: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "complaint"),
+    ("text", "warning"),
     [
         ("pase: every", "unrecognized arguments: --pase=every"),
         ("pace: slow", "invalid choice: 'slow'"),
@@ -53,9 +53,9 @@ def test_a_null_is_no_setting(settings: Path) -> None:
         ("pace: [", "is not YAML"),
     ],
 )
-def test_a_bad_line_is_refused_with_the_file_s_name(settings: Path, text: str, complaint: str) -> None:
+def test_a_bad_line_is_refused_with_the_file_s_name(settings: Path, text: str, warning: str) -> None:
     settings.write_text(text)
     with pytest.raises(SvmError) as refused:
         settled(settings)
     assert str(settings) in str(refused.value)
-    assert complaint in str(refused.value)
+    assert warning in str(refused.value)

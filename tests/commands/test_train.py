@@ -11,11 +11,11 @@ import pytest
 import yaml
 from rich.console import Console
 
-from streaming_vlm_mlx.train.metrics import Began, Evaluated, Event, Note, Saved, Stepped, read_metrics
+from streaming_vlm_mlx.train.metrics import Event, Note, Saved, Started, StepDone, Validated, read_metrics
 from tests.train.running import BASE, write_records
 from tui import train_progress as training
 from tui.cli import main
-from tui.train_progress import Figures, thin
+from tui.train_progress import RunMetrics, thin
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def test_it_says_how_to_hear_what_was_trained(
     records: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     options = ["--config", str(write_config(tmp_path)), "--records", str(records), "--out", str(tmp_path / "a")]
-    assert main(["train", *options, "--steps", "3", "--evaluation", str(records)]) == 0
+    assert main(["train", *options, "--steps", "3", "--validation", str(records)]) == 0
     out, err = capsys.readouterr()
     assert out == (
         f"{tmp_path / 'a'} is trained for 3 steps; hear it with: svm-tui infer CLIP --ckpt {tmp_path / 'a'}\n"
@@ -51,8 +51,8 @@ def test_it_says_how_to_hear_what_was_trained(
 REFUSED = {
     "": "say where the run shall go: --out",
     "--out a": "say how to train with --config",
-    "--out a --resume": "train.yaml can not be read",
-    "--out a --config absent.yaml": "absent.yaml can not be read",
+    "--out a --resume": "train.yaml cannot be read",
+    "--out a --config absent.yaml": "absent.yaml cannot be read",
     "--out a --config wrong.yaml": "wrong.yaml:1: there is no setting 'optimizer.lr'",
     "--out a --config empty.yaml": "there is nothing to learn from: name a file of records",
     "--out a --config empty.yaml --steps 0": "schedule.steps is 0",
@@ -80,7 +80,7 @@ def test_what_can_not_be_used_is_refused_in_a_line(
 def test_a_run_that_is_told_to_stop_saves_and_says_how_to_go_on(
     records: Path, tmp_path: Path, number: signal.Signals, status: int
 ) -> None:
-    config = write_config(tmp_path, schedule={"steps": 100_000}, saving={"every": 100_000})
+    config = write_config(tmp_path, schedule={"steps": 100_000}, checkpointing={"every": 100_000})
     options = ["--config", str(config), "--records", str(records), "--out", str(tmp_path / "a")]
     process = subprocess.Popen(
         [sys.executable, "-m", "tui.cli", "train", *options], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -103,7 +103,7 @@ def test_a_run_that_is_told_to_stop_saves_and_says_how_to_go_on(
 
 
 def test_a_kill_takes_the_helpers_along_and_the_run_goes_on(records: Path, tmp_path: Path) -> None:
-    over: dict[str, Any] = {"data": {"batches": {"workers": 1}}, "saving": {"every": 4}}
+    over: dict[str, Any] = {"data": {"batches": {"workers": 1}}, "checkpointing": {"every": 4}}
     config = write_config(tmp_path, schedule={"steps": 100_000}, **over)
     options = ["--config", str(config), "--records", str(records), "--out", str(tmp_path / "a")]
     process = subprocess.Popen(
@@ -126,7 +126,7 @@ def test_the_benchmark_says_what_it_measured(tmp_path: Path, capsys: pytest.Capt
     assert re.fullmatch(r"\d+\.\d s of video a second \(best \d+\.\d\): 2 windows of 3 s an update, .*\n", out)
 
 
-def step(number: int, loss: float, **over: Any) -> Stepped:
+def step(number: int, loss: float, **over: Any) -> StepDone:
     values: dict[str, Any] = {
         "losses": {"text": loss},
         "learning_rate": 1e-3,
@@ -134,21 +134,21 @@ def step(number: int, loss: float, **over: Any) -> Stepped:
         "video_seconds": 16,
         "tokens": 800,
         "epoch": 0,
-        "begun": 2.0 * number - 1.5,
-        "ended": 2.0 * number,
+        "started_at": 2.0 * number - 1.5,
+        "ended_at": 2.0 * number,
     }
-    return Stepped(number, **(values | over))
+    return StepDone(number, **(values | over))
 
 
-def figures(*events: Event) -> Figures:
-    made = Figures()
-    for event in (Began(0, 100, 7, (5, 10)), *events):
+def metrics(*events: Event) -> RunMetrics:
+    made = RunMetrics()
+    for event in (Started(0, 100, 7, (5, 10)), *events):
         made.add(event)
     return made
 
 
 def test_speed_counts_the_waits() -> None:
-    made = figures(step(1, 4.0), step(2, 3.0), step(3, 2.0))
+    made = metrics(step(1, 4.0), step(2, 3.0), step(3, 2.0))
     assert made.seconds_a_step == pytest.approx(2.0)
     assert made.speed == pytest.approx(8.0)
     assert made.waiting == pytest.approx(0.25)
@@ -157,7 +157,7 @@ def test_speed_counts_the_waits() -> None:
 
 
 def test_a_run_without_a_step_has_figures() -> None:
-    made = figures()
+    made = metrics()
     assert (made.speed, made.waiting, made.remaining, made.course) == (0.0, 0.0, 0.0, [])
 
 
@@ -165,16 +165,16 @@ def test_the_course_is_thinned_to_means() -> None:
     assert thin([1.0, 2.0, 3.0, 4.0, 5.0], 2) == [1.5, 4.0]
     assert thin([1.0, 2.0], 5) == [1.0, 2.0]
     assert thin([], 5) == []
-    made = figures(*(step(number, float(number)) for number in range(1, 1001)))
+    made = metrics(*(step(number, float(number)) for number in range(1, 1001)))
     assert len(made.course) == training.WIDTH
     assert sum(made.course) / training.WIDTH == pytest.approx(500.5, rel=0.01)
 
 
 def test_the_table_shows_what_matters() -> None:
-    made = figures(
+    made = metrics(
         step(1, 4.0),
         step(2, 3.0, losses={"text": 3.0, "ball": 0.5}),
-        Evaluated(2, {"text": 3.25}, True),
+        Validated(2, {"text": 3.25}, True),
         Saved(2, Path("runs/a/steps/2")),
     )
     console = Console(width=100, record=True, file=open("/dev/null", "w"))  # noqa: SIM115, PTH123
@@ -185,8 +185,8 @@ def test_the_table_shows_what_matters() -> None:
 
 
 def test_lines_of_their_own() -> None:
-    told = [*training._told(Note("careful")), *training._told(Began(3, 9, 7, (5, 10)))]
-    told += training._told(Evaluated(4, {"text": 1.5}, False))
+    told = [*training._lines_for(Note("careful")), *training._lines_for(Started(3, 9, 7, (5, 10)))]
+    told += training._lines_for(Validated(4, {"text": 1.5}, False))
     assert told == [
         "careful",
         "10 parameters, of which 5 move; 7 windows; steps 4 to 9",

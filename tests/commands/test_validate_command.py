@@ -12,7 +12,7 @@ from streaming_vlm_mlx.config import StreamConfig
 from streaming_vlm_mlx.data.records import StreamingRecord, Turn
 from streaming_vlm_mlx.eval.measures import FIGURES
 from streaming_vlm_mlx.matches.tennis.match import TennisMatch
-from streaming_vlm_mlx.matches.tennis.questions import SIGHT, questions, sights
+from streaming_vlm_mlx.matches.tennis.questions import DESCRIPTION, descriptions, questions
 from streaming_vlm_mlx.stream.events import Event, Failed, Ready
 from streaming_vlm_mlx.video.chunk import Chunk
 from tests.player.stand_ins import second_done
@@ -69,7 +69,7 @@ class Knowing:
             words = " ".join(w.text for w in truth.words if chunk.start <= w.start < chunk.end)
             question, self.question = self.question, ""
             if question:
-                words = f"{sights(truth)[chunk.index][3]}\n{words}"
+                words = f"{descriptions(truth)[chunk.index][3]}\n{words}"
             yield second_done(chunk.index, words if np.ptp(chunk.frames) > 9 else "", question)
 
     def close(self) -> None:
@@ -128,7 +128,7 @@ def test_a_viewer_is_answered_and_the_commentary_measured_without_the_answers(kn
     assert status == 0
     asked = [q for n in (SEED, SEED + 1) for q in questions(TennisMatch(n, SECONDS, 4).truth("m.mp4"), 1)]
     assert sum(kind["asked"] for kind in values["answers"].values()) == len(asked) == 20
-    assert values["answers"]["sight"] == {"asked": sum(q[2] == SIGHT for q in asked), "right": 1}
+    assert values["answers"]["sight"] == {"asked": sum(q[2] == DESCRIPTION for q in asked), "right": 1}
     assert {kind["right"] for name, kind in values["answers"].items() if name != "sight"} == {0}
     assert {kind["right"] for kind in values["blanked"]["answers"].values()} == {0}
     assert (values["wer"], values["team_accuracy"]) == (0, 1)
@@ -165,7 +165,7 @@ def test_a_broken_clip_is_named_and_counted_and_the_rest_measured(knowing, tmp_p
     (tmp_path / f"match_{SEED}.mp4").write_bytes(b"no clip")
     knowing.plays = 2
     capsys.readouterr()
-    # Two plays short of the first match: one is the loading, the other stands for the match that can not be played.
+    # Two plays short of the first match: one is the loading, the other stands for the match that cannot be played.
     status, values = ask(2, "--folder", str(tmp_path))
     assert status == 0
     assert [f["name"] for f in values["failed"]] == [f"match_{SEED}"]

@@ -111,7 +111,7 @@ def test_an_empty_file(tmp_path: Path, content: str) -> None:
 
 
 def test_an_absent_file(tmp_path: Path) -> None:
-    with pytest.raises(SvmError, match=r"absent.jsonl can not be read"):
+    with pytest.raises(SvmError, match=r"absent.jsonl cannot be read"):
         AnnotationFile.open(tmp_path / "absent.jsonl")
 
 

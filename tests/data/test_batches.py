@@ -66,7 +66,7 @@ def numbers(batches: Iterator[Batch]) -> list[tuple[int, ...]]:
 configs = st.builds(
     BatchConfig,
     batch_size=st.integers(1, 4),
-    row_tokens=st.none() | st.integers(50, 400),
+    max_packed_tokens=st.none() | st.integers(50, 400),
     pool=st.integers(1, 15),
     shuffle=st.booleans(),
     prefetch=st.integers(0, 4),
@@ -146,7 +146,7 @@ def test_what_a_batch_says_of_itself(windows: Windows, builder: SampleBuilder) -
     assert batch.tokens.video_grid_thw.shape == (batch.seconds, 3)
     assert batch.pixel_values.shape == (16 * batch.seconds, 1176)
     assert (batch.epoch, batch.following) == (0, Position(epoch=1))
-    pads = np.count_nonzero(batch.tokens.input_ids == builder._layout.special.video_pad)
+    pads = np.count_nonzero(batch.tokens.input_ids == builder._template.special.video_pad)
     assert pads == batch.tokens.video_grid_thw.prod(axis=1).sum() // 4
 
 
@@ -204,7 +204,7 @@ class TestBadWindows:
     ("config", "complaint"),
     [
         (BatchConfig(batch_size=0), "batch_size is 0"),
-        (BatchConfig(row_tokens=0), "row_tokens is 0"),
+        (BatchConfig(max_packed_tokens=0), "max_packed_tokens is 0"),
         (BatchConfig(workers=-1), "workers is -1"),
         (BatchConfig(pool=0), "pool is 0"),
     ],

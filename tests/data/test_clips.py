@@ -105,7 +105,7 @@ class TestABadDatabase:
     def test_that_is_something_else(self, database: Path) -> None:
         database.parent.mkdir()
         database.write_text("no database" * 100)
-        with pytest.raises(SvmError, match=r"clips.sqlite can not be used.*Remove it"):
+        with pytest.raises(SvmError, match=r"clips.sqlite cannot be used.*Remove it"):
             ClipCache(database)
 
     def test_with_broken_rows(self, database: Path, clips: Path) -> None:
@@ -119,5 +119,5 @@ class TestABadDatabase:
     @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
     def test_in_a_folder_that_can_not_be_written(self, tmp_path: Path) -> None:
         tmp_path.chmod(0o500)
-        with pytest.raises(SvmError, match="can not be used"):
+        with pytest.raises(SvmError, match="cannot be used"):
             ClipCache(tmp_path / "below" / "clips.sqlite")

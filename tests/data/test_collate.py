@@ -31,9 +31,9 @@ def test_samples_end_to_end() -> None:
     assert tokens.video_grid_thw[:, 0].tolist() == [10, 30, 20]
 
 
-@pytest.mark.parametrize(("multiple", "width"), [(1, 5), (4, 8), (5, 5), (64, 64)])
-def test_rows_are_padded_to_a_multiple(multiple: int, width: int) -> None:
-    tokens = collate([[sample(5, 0)]], PAD, multiple)
+@pytest.mark.parametrize(("pad_to_multiple_of", "width"), [(1, 5), (4, 8), (5, 5), (64, 64)])
+def test_rows_are_padded_to_a_multiple(pad_to_multiple_of: int, width: int) -> None:
+    tokens = collate([[sample(5, 0)]], PAD, pad_to_multiple_of)
     assert tokens.input_ids.shape == tokens.labels.shape == tokens.segments.shape == (1, width)
     assert tokens.position_ids.shape == (3, 1, width)
 

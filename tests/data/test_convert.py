@@ -218,7 +218,7 @@ class TestBadInput:
 
     def test_an_output_below_a_file(self, tmp_path: Path, clips: Path) -> None:
         annotations = write_annotations(tmp_path / "a.jsonl", many(1))
-        with pytest.raises(SvmError, match="can not be written"):
+        with pytest.raises(SvmError, match="cannot be written"):
             convert(job(annotations, annotations / "r.jsonl", clips))
 
 

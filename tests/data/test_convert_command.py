@@ -86,7 +86,7 @@ def test_a_package_that_is_not_there_is_told(
     annotations: Path, out: Path, clips: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run(annotations, "--out", out, "--videos", clips, "--via", "lmm")
-    assert "StreamingVLM's package can not be imported" in capsys.readouterr().err
+    assert "StreamingVLM's package cannot be imported" in capsys.readouterr().err
 
 
 def test_a_clip_with_its_transcript(tmp_path: Path, out: Path, clips: Path) -> None:

@@ -73,8 +73,8 @@ def test_records_are_the_same_as_ours(
     summary = convert(job, report=told.append)
     first, _, third = ours.read_text().splitlines()
     assert theirs.read_text().splitlines() == [first, third]
-    assert summary.skipped == {"LMMDataset can not read it": 1}
-    assert told[0].endswith("games_with_seeks.jsonl:2: LMMDataset can not read it: Video broken not found")
+    assert summary.skipped == {"LMMDataset cannot read it": 1}
+    assert told[0].endswith("games_with_seeks.jsonl:2: LMMDataset cannot read it: Video broken not found")
     assert os.environ.get("DATASET_PATH") == before
 
 

@@ -11,7 +11,7 @@ from streaming_vlm_mlx.data.clip_metadata import measure
 from streaming_vlm_mlx.data.dataset import SampleBuilder, SampleConfig
 from streaming_vlm_mlx.data.frame_workers import count_seconds, read_frames
 from streaming_vlm_mlx.data.records import RecordFile
-from streaming_vlm_mlx.text.chat_template import Layout
+from streaming_vlm_mlx.text.chat_template import ChatTemplate
 from streaming_vlm_mlx.text.tokenizer import Tokenizer
 
 PLAIN = SampleConfig(text_sink=0, text_sliding_window=0)
@@ -65,14 +65,14 @@ def video_parts(message: Any) -> list[Any]:
 
 
 def test_the_layout_of_turns_writes_the_same_ids(games: RecordFile, expected: Any, tokenizer: Tokenizer) -> None:
-    layout = Layout.of(tokenizer, "training")
+    template = ChatTemplate.of(tokenizer, "training")
     for index, want in enumerate(expected["plain"]):
         record = games[index]
-        ids = [*layout.head_open, *tokenizer.encode(record.previous), *layout.head_close]
+        ids = [*template.head_open, *tokenizer.encode(record.previous), *template.head_close]
         for number, turn in enumerate(record.turns):
-            ids += layout.user_open
-            ids += tokenizer.encode(layout.time(turn.start, turn.end, turn.question, first=not number))
-            ids += [*layout.video(299), *layout.turn_close, *layout.assistant_open(bool(turn.answer))]
-            ids += tokenizer.encode(layout.commentary(turn.commentary, turn.answer))
-            ids += layout.turn_close
+            ids += template.user_open
+            ids += tokenizer.encode(template.time(turn.start, turn.end, turn.question, first=not number))
+            ids += [*template.video(299), *template.turn_close, *template.assistant_open(bool(turn.answer))]
+            ids += tokenizer.encode(template.commentary(turn.commentary, turn.answer))
+            ids += template.turn_close
         assert ids == want["input_ids"]

@@ -6,7 +6,7 @@ import pytest
 
 from streaming_vlm_mlx.config import PixelConfig
 from streaming_vlm_mlx.data import frame_workers as loading
-from streaming_vlm_mlx.data.frame_workers import FrameJob, FrameLoader, FramePool, FrameWorker
+from streaming_vlm_mlx.data.frame_workers import FrameDecoder, FrameJob, FramePool, FrameWorker
 from streaming_vlm_mlx.errors import SvmError
 
 PIXELS = PixelConfig(min_pixels=28 * 28)
@@ -27,7 +27,7 @@ class Deadly:
 
 
 def test_pixels_are_the_processors(clips: Path) -> None:
-    values = FrameLoader(0).load(job(clips, 1.0))
+    values = FrameDecoder(0).load(job(clips, 1.0))
     assert values.shape == (2 * 4 * 4, 1176)
     assert values.dtype == np.float32
     mean, std = PIXELS.image_mean, PIXELS.image_std
@@ -50,19 +50,19 @@ class TestCache:
         return starts
 
     def test_what_came_first_stays(self, clips: Path, decoded: list[float]) -> None:
-        loader = FrameLoader(2 * 4 * FRAME_BYTES)
-        first = loader.load(job(clips, 0))
+        decoder = FrameDecoder(2 * 4 * FRAME_BYTES)
+        first = decoder.load(job(clips, 0))
         for start in (1, 2, 0, 1, 2, 0):
-            loader.load(job(clips, start))
+            decoder.load(job(clips, start))
         assert decoded == [0, 1, 2, 2]
-        assert (loader.load(job(clips, 0)) == first).all()
+        assert (decoder.load(job(clips, 0)) == first).all()
 
     @pytest.mark.parametrize("room", [0, 1, 4 * FRAME_BYTES, 9 * FRAME_BYTES])
     def test_it_never_holds_more_than_it_may(self, clips: Path, room: int) -> None:
-        loader = FrameLoader(room)
+        decoder = FrameDecoder(room)
         for start in range(4):
-            loader.load(job(clips, start))
-            assert sum(frames.nbytes for frames in loader._kept.values()) == loader.cached_bytes <= room
+            decoder.load(job(clips, start))
+            assert sum(frames.nbytes for frames in decoder._kept.values()) == decoder.cached_bytes <= room
 
 
 class TestWorkers:

@@ -96,7 +96,7 @@ def test_a_file_without_records(tmp_path: Path, content: bytes) -> None:
 
 
 def test_an_absent_file(tmp_path: Path) -> None:
-    with pytest.raises(SvmError, match="can not be read"):
+    with pytest.raises(SvmError, match="cannot be read"):
         RecordFile.open(tmp_path / "absent.jsonl")
 
 

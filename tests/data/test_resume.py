@@ -206,5 +206,5 @@ def test_a_full_disk_is_named(tmp_path: Path) -> None:
     with ResumableFile(tmp_path / "r.jsonl", {}, resume=False) as file:
         file._file.close()
         file._file = full.open("ab", buffering=0)
-        with pytest.raises(SvmError, match=r"r.jsonl can not be written: No space left"):
+        with pytest.raises(SvmError, match=r"r.jsonl cannot be written: No space left"):
             file.write(b"x")

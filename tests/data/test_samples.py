@@ -30,9 +30,9 @@ def test_only_commentary_is_learnt_whatever_is_written(tokenizer: Tokenizer, sai
     special = tokenizer.special
     assert np.count_nonzero(sample.input_ids == special.im_start) == 4
     assert np.count_nonzero(sample.input_ids == special.video_pad) == 4
-    learnt = sample.labels[sample.labels != -100].tolist()
+    is_target = sample.labels[sample.labels != -100].tolist()
     body = tokenizer.encode(f"\n\n{said} ...")
-    assert learnt == [*body[1:], special.im_end]
+    assert is_target == [*body[1:], special.im_end]
     assert sample.input_ids[-2:].tolist() == [special.im_end, special.newline]
 
 

@@ -10,7 +10,7 @@ import webvtt
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streaming_vlm_mlx.data.transcripts import Cue, read_cues
+from streaming_vlm_mlx.data.transcripts import TimedText, read_cues
 
 lines = st.text("abc dé&,.!?'0123456789", min_size=1, max_size=20).map(str.strip).filter(lambda line: bool(line))
 cues = st.lists(
@@ -19,7 +19,7 @@ cues = st.lists(
 
 
 def found(text: str) -> list[tuple[float, float, str]]:
-    pieces = [cue.pieces for cue in read_cues(text) if isinstance(cue, Cue)]
+    pieces = [cue.pieces for cue in read_cues(text) if isinstance(cue, TimedText)]
     return [(round(s, 3), round(e, 3), words) for parts in pieces for s, e, words in parts]
 
 
@@ -111,10 +111,10 @@ def test_files_that_are_nearly_right(text: str) -> None:
 def test_times_that_can_not_be_read_are_named_by_line() -> None:
     cues = list(read_cues("1\nlater --> then\nOne\n\n2\n00:00:02,000 --> 00:00:03,000\nTwo\n"))
     assert cues[0] == 2
-    assert cues[1] == Cue(6, 2.0, 3.0, ((2.0, 3.0, "Two"),))
+    assert cues[1] == TimedText(6, 2.0, 3.0, ((2.0, 3.0, "Two"),))
 
 
 @given(st.text())
 def test_no_text_is_too_odd(text: str) -> None:
     for cue in read_cues(text):
-        assert isinstance(cue, int | Cue)
+        assert isinstance(cue, int | TimedText)

@@ -110,7 +110,7 @@ def test_encodings_of_subtitles(read: Any, encoding: str) -> None:
         ("t.srt", b"", "holds no timed words"),
         ("t.vtt", b"WEBVTT\n\n00:00.000 --> 00:01.000\n \n", "holds no timed words"),
         ("t.srt", b"\x00\x01\x02", "holds no timed words"),
-        ("t.srt", b"1\nnow --> then\nx\n", r"holds no timed words \(.*t.srt:2: times that can not be read\)"),
+        ("t.srt", b"1\nnow --> then\nx\n", r"holds no timed words \(.*t.srt:2: times that cannot be read\)"),
         ("t.txt", b"He shoots", "holds no timed words"),
     ],
 )
@@ -120,7 +120,7 @@ def test_what_is_no_transcript_is_refused(read: Any, name: str, content: bytes, 
 
 
 def test_an_absent_file(tmp_path: Path) -> None:
-    with pytest.raises(SvmError, match="can not be read"):
+    with pytest.raises(SvmError, match="cannot be read"):
         read_transcript(tmp_path / "absent.srt")
 
 

@@ -82,12 +82,12 @@ def test_windows_that_make_no_sense(tmp_path: Path, seconds: int, stride: int) -
         Windows(open_files(tmp_path, [3]), seconds, stride)
 
 
-@pytest.mark.parametrize(("share", "anew"), [(0.0, 0), (0.25, 5), (0.5, 10), (1.0, 20)])
-def test_a_share_of_the_windows_begins_anew(share: float, anew: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("share", "drop_context_prob"), [(0.0, 0), (0.25, 5), (0.5, 10), (1.0, 20)])
+def test_a_share_of_the_windows_begins_anew(share: float, drop_context_prob: int, tmp_path: Path) -> None:
     files = open_files(tmp_path, [40, 40])
     windows, whole = Windows(files, 4, 4, share), Windows(files, 4, 4)
     fresh = [number for number in range(20) if not windows[number].previous]
-    assert len(fresh) == anew
+    assert len(fresh) == drop_context_prob
     assert all(replace(windows[n], previous=whole[n].previous) == whole[n] for n in range(20))
     # They are spread evenly: no half of the windows has more of them than its share.
-    assert abs(sum(number < 10 for number in fresh) - anew / 2) <= 0.5
+    assert abs(sum(number < 10 for number in fresh) - drop_context_prob / 2) <= 0.5

@@ -17,7 +17,7 @@ from streaming_vlm_mlx.config import StreamConfig
 from streaming_vlm_mlx.distributed import join
 from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.stream.distributed_runner import follow
-from streaming_vlm_mlx.stream.loader import from_folder
+from streaming_vlm_mlx.stream.loader import bundle_loader
 from streaming_vlm_mlx.stream.session import Session
 from tests.distributed.streaming import play
 
@@ -26,18 +26,18 @@ def main() -> int:
     asked = json.loads(sys.argv[1])
     config = StreamConfig.from_dict(asked["config"])
     try:
-        load = from_folder(Path(asked["folder"]), mx.float32, config, None, lambda: join(os.environ))
-        _, parts = load(lambda _: None)
-        if parts.ranks.leads:
-            session = Session(parts, config)
-            np.save(asked["out"], play(session, parts, asked["seconds"], asked.get("dies")))
+        load = bundle_loader(Path(asked["folder"]), mx.float32, config, None, lambda: join(os.environ))
+        _, bundle = load(lambda _: None)
+        if bundle.ranks.is_main:
+            session = Session(bundle, config)
+            np.save(asked["out"], play(session, bundle, asked["seconds"], asked.get("dies")))
             session.close()
         else:
-            follow(parts.model, parts.ranks)
+            follow(bundle.model, bundle.ranks)
     except SvmError as error:
         print(error, file=sys.stderr)
         return 2
-    print(json.dumps({"held": sum(array.nbytes for _, array in parts.model.named_arrays())}))
+    print(json.dumps({"held": sum(array.nbytes for _, array in bundle.model.named_arrays())}))
     return 0
 
 

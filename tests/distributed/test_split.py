@@ -16,7 +16,7 @@ from streaming_vlm_mlx.models.loading import Checkpoint, save_checkpoint
 from streaming_vlm_mlx.models.presets import seed_weights
 from streaming_vlm_mlx.models.tensor_parallel import check_splits
 from streaming_vlm_mlx.models.vlm import VisionLanguageModel
-from streaming_vlm_mlx.stream.loader import from_folder
+from streaming_vlm_mlx.stream.loader import bundle_loader
 from streaming_vlm_mlx.stream.session import Session
 from streaming_vlm_mlx.text.tokenizer import Tokenizer
 from tests.data.making import write_clip
@@ -64,14 +64,14 @@ def split(folder: Path, checkpoint: Path, config: StreamConfig = CONFIG, **more:
 @pytest.mark.parametrize(("bits", "pos_mode"), [(None, "shrink"), (None, "append"), (8, "shrink")])
 def test_it_says_what_the_whole_one_says(tokenizer: Tokenizer, tmp_path: Path, bits: int | None, pos_mode: Any) -> None:
     checkpoint, config = save(tmp_path / "whole", tokenizer, bits), replace(CONFIG, pos_mode=pos_mode)
-    _, parts = from_folder(checkpoint, mx.float32, config)(lambda _: None)
-    whole = play(Session(parts, config), parts, SECONDS)
-    ended = split(tmp_path, checkpoint, config)
-    assert [each.status for each in ended] == [0, 0], ended
+    _, bundle = bundle_loader(checkpoint, mx.float32, config)(lambda _: None)
+    whole = play(Session(bundle, config), bundle, SECONDS)
+    ended_at = split(tmp_path, checkpoint, config)
+    assert [each.status for each in ended_at] == [0, 0], ended_at
     assert np.allclose(np.load(tmp_path / "logits.npy"), whole, atol=2e-4)
-    layers = sum(a.nbytes for name, a in parts.model.named_arrays() if name.startswith("model.layers"))
-    every = sum(a.nbytes for _, a in parts.model.named_arrays())
-    for each in ended:
+    layers = sum(a.nbytes for name, a in bundle.model.named_arrays() if name.startswith("model.layers"))
+    every = sum(a.nbytes for _, a in bundle.model.named_arrays())
+    for each in ended_at:
         assert each.result["held"] == pytest.approx(every - layers / 2, rel=0.02)
 
 
@@ -102,8 +102,8 @@ def test_the_command_speaks_on_one_and_is_silent_on_the_other(
 @pytest.mark.parametrize(
     ("size", "quantization", "told"),
     [
-        (3, None, "3 machines can not share num_attention_heads, which is 4"),
-        (4, None, "4 machines can not share num_key_value_heads, which is 2"),
+        (3, None, "3 machines cannot share num_attention_heads, which is 4"),
+        (4, None, "4 machines cannot share num_key_value_heads, which is 2"),
         (2, QuantizationConfig(group_size=64), "the 64 inputs of o_proj in groups of 64"),
     ],
 )

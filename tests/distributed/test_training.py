@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from streaming_vlm_mlx.train.checkpointing import RunFolder
-from streaming_vlm_mlx.train.metrics import Evaluated
+from streaming_vlm_mlx.train.metrics import Validated
 from tests.distributed.machines import TOLD_WITHIN, Ended
 from tests.distributed.machines import run as run_ranks
 from tests.train.running import run, write_records
@@ -24,7 +24,7 @@ def settings(records: Path, rows: int) -> dict[str, Any]:
     """Return a run's settings: eight windows, two pools, `rows` a batch; it saves and looks after three updates."""
     return {
         "data": {"records": [str(records)], "batches": {"batch_size": rows, "workers": 0, "pool": 4}},
-        "evaluation": {"records": [str(records)]},
+        "validation": {"records": [str(records)]},
         "schedule": {"steps": 5},
     }
 
@@ -46,20 +46,20 @@ def test_two_with_a_row_each_are_one_with_two_rows(
     unbroken: tuple[Path, list[Ended]], records: Path, tmp_path: Path
 ) -> None:
     heard, progress = run(records, tmp_path / "one", **settings(records, 2))
-    for ended in unbroken[1]:
-        assert ended.status == 0, ended.err
-        assert ended.result["losses"] == pytest.approx(heard.losses, abs=1e-4)
-        assert ended.result["norms"] == pytest.approx([step.grad_norm for step in heard.steps], rel=1e-3)
-        assert ended.result["evaluated"] == [pytest.approx(e.losses, abs=1e-4) for e in heard.of(Evaluated)]
-        assert ended.result["step"] == progress.step == 5
-        assert ended.result["best"] == pytest.approx(progress.best, abs=1e-4)
+    for ended_at in unbroken[1]:
+        assert ended_at.status == 0, ended_at.err
+        assert ended_at.result["losses"] == pytest.approx(heard.losses, abs=1e-4)
+        assert ended_at.result["norms"] == pytest.approx([step.grad_norm for step in heard.steps], rel=1e-3)
+        assert ended_at.result["evaluated"] == [pytest.approx(e.losses, abs=1e-4) for e in heard.of(Validated)]
+        assert ended_at.result["step"] == progress.step == 5
+        assert ended_at.result["best"] == pytest.approx(progress.best_loss, abs=1e-4)
     assert max(heard.losses) - min(heard.losses) > 1e-2
 
 
 def test_one_writes(unbroken: tuple[Path, list[Ended]]) -> None:
-    folder, ended = unbroken
-    assert [each.result["kinds"].count("Saved") for each in ended] == [2, 0]
-    assert [path.name for path in RunFolder(folder / "run").savings()] == ["00000003", "00000005"]
+    folder, ended_at = unbroken
+    assert [each.result["kinds"].count("Saved") for each in ended_at] == [2, 0]
+    assert [path.name for path in RunFolder(folder / "run").checkpoints()] == ["00000003", "00000005"]
     assert len((folder / "run" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()) == 7
 
 
@@ -68,12 +68,12 @@ def test_one_that_dies_ends_the_other_and_both_go_on(
     unbroken: tuple[Path, list[Ended]], records: Path, tmp_path: Path, dying: int
 ) -> None:
     asked = settings(records, 1)
-    ended = two(tmp_path, asked, *({"dies": 4 if rank == dying else None} for rank in range(2)))
-    left = ended[1 - dying]
-    assert ended[dying].status == 9
+    ended_at = two(tmp_path, asked, *({"dies": 4 if rank == dying else None} for rank in range(2)))
+    left = ended_at[1 - dying]
+    assert ended_at[dying].status == 9
     assert left.status == 2
     assert f"rank {1 - dying} of 2: another machine was lost" in left.err.splitlines()[-1]
-    assert left.at - ended[dying].at < TOLD_WITHIN
+    assert left.at - ended_at[dying].at < TOLD_WITHIN
     assert "Traceback" not in left.err
     for rank, again in enumerate(two(tmp_path, asked, resume=True)):
         assert again.status == 0, again.err
@@ -82,8 +82,8 @@ def test_one_that_dies_ends_the_other_and_both_go_on(
 
 def test_a_stop_on_one_machine_stops_both(records: Path, tmp_path: Path) -> None:
     asked = settings(records, 1)
-    ended = two(tmp_path, asked, {"stop": 2}, {})
-    assert [each.result["step"] for each in ended] == [2, 2]
+    ended_at = two(tmp_path, asked, {"stop": 2}, {})
+    assert [each.result["step"] for each in ended_at] == [2, 2]
 
 
 def test_machines_with_other_records_are_refused(records: Path, tmp_path: Path) -> None:

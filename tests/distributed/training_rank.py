@@ -15,7 +15,7 @@ import mlx.core as mx
 
 from streaming_vlm_mlx.distributed import join
 from streaming_vlm_mlx.errors import SvmError
-from streaming_vlm_mlx.train.metrics import Evaluated, Event, Stepped
+from streaming_vlm_mlx.train.metrics import Event, StepDone, Validated
 from streaming_vlm_mlx.train.setup import train
 from tests.train.running import BASE, Heard
 
@@ -24,17 +24,17 @@ def main() -> int:
     ranks = join(os.environ)
     asked = json.loads(sys.argv[1 + ranks.rank])
     heard = Heard(asked.get("stop"))
-    watch = heard.watch()
+    callbacks = heard.callbacks()
 
     def report(event: Event) -> None:
-        watch.report(event)
-        if isinstance(event, Stepped) and event.step == asked.get("dies"):
+        callbacks.report(event)
+        if isinstance(event, StepDone) and event.step == asked.get("dies"):
             os._exit(9)
 
     try:
         config = BASE.merged(asked["settings"])
         progress = train(
-            config, Path(asked["out"]), asked["resume"], mx.float32, 1, replace(watch, report=report), ranks
+            config, Path(asked["out"]), asked["resume"], mx.float32, 1, replace(callbacks, report=report), ranks
         )
     except SvmError as error:
         print(error, file=sys.stderr)
@@ -43,9 +43,9 @@ def main() -> int:
         "losses": heard.losses,
         "norms": [step.grad_norm for step in heard.steps],
         "kinds": [type(event).__name__ for event in heard.events],
-        "evaluated": [event.losses for event in heard.of(Evaluated)],
+        "evaluated": [event.losses for event in heard.of(Validated)],
         "step": progress.step,
-        "best": progress.best,
+        "best": progress.best_loss,
     }
     print(json.dumps(told))
     return 0

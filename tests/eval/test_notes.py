@@ -17,12 +17,12 @@ def noting(notes: dict[int, str]) -> list[SaidSecond]:
 
 
 def test_what_is_to_be_seen_is_right_in_every_fact(reference: Reference) -> None:
-    shares = judge_notes(reference, noting(dict(reference.sights)))
+    shares = judge_notes(reference, noting(dict(reference.descriptions)))
     assert {name: (share.hits, share.of) for name, share in shares.items()} == dict.fromkeys(FACTS, (20, 20))
 
 
 def test_one_wrong_fact_counts_against_itself_alone(reference: Reference) -> None:
-    notes = dict(reference.sights)
+    notes = dict(reference.descriptions)
     near, rest = notes[4].split(" ", 1)
     notes[4] = f"{'red' if near != 'Red' else 'blue'} {rest}"
     values = {name: share.value for name, share in judge_notes(reference, noting(notes)).items()}
@@ -30,7 +30,7 @@ def test_one_wrong_fact_counts_against_itself_alone(reference: Reference) -> Non
 
 
 def test_a_note_that_breaks_off_lacks_the_facts_behind(reference: Reference) -> None:
-    notes = {4: reference.sights[4].split(",")[0]}
+    notes = {4: reference.descriptions[4].split(",")[0]}
     values = {name: share.value for name, share in judge_notes(reference, noting(notes)).items()}
     assert values == {**dict.fromkeys(FACTS, 0.0), "near": 1.0}
 

@@ -21,7 +21,7 @@ from streaming_vlm_mlx.matches.tennis.judge import Share
 from streaming_vlm_mlx.matches.tennis.match import Tennis
 from streaming_vlm_mlx.matches.truth import read_truth
 from streaming_vlm_mlx.matches.writer import make_match
-from streaming_vlm_mlx.models.loading import Parts
+from streaming_vlm_mlx.models.loading import ModelBundle
 from streaming_vlm_mlx.stream.engine import Engine
 from streaming_vlm_mlx.stream.events import Loading, Ready, SecondDone
 from streaming_vlm_mlx.text.tokenizer import Tokenizer
@@ -58,7 +58,7 @@ def engine(tokenizer: Tokenizer, seen: list[Any]) -> Iterator[Engine]:
     vocabulary = build(tokenizer, count_ids(tokenizer, [" one two three ...", "Commentate Tell me They lead."]), 400)
     inner = make_loader(tokenizer, Script(vocabulary))
 
-    def watched(report: Callable[[Loading], None]) -> tuple[str, Parts]:
+    def watched(report: Callable[[Loading], None]) -> tuple[str, ModelBundle]:
         name, parts = inner(report)
         parts.model.visual = Watched(parts.model.visual, seen)
         return name, parts
@@ -157,7 +157,7 @@ def test_a_missing_clip_is_named(engine: Engine, clip: Path, tmp_path: Path) -> 
 
 
 def test_a_checkpoint_that_can_not_be_read_shows_at_once() -> None:
-    def broken(report: Callable[[Loading], None]) -> tuple[str, Parts]:
+    def broken(report: Callable[[Loading], None]) -> tuple[str, ModelBundle]:
         raise SvmError("run1 holds no config.json.")
 
     engine = Engine(broken, StreamConfig())

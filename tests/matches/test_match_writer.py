@@ -16,9 +16,9 @@ from streaming_vlm_mlx.matches.tennis.match import Tennis, TennisMatch
 from streaming_vlm_mlx.matches.truth import TEST_SEEDS, Truth, read_truth
 from streaming_vlm_mlx.matches.writer import (
     ANNOTATIONS,
+    DESCRIPTIONS,
+    DESCRIPTIONS_INDEX,
     INDEX,
-    SIGHTS,
-    SIGHTS_INDEX,
     Made,
     check,
     make_matches,
@@ -79,10 +79,10 @@ def test_the_index_gives_the_byte_where_each_line_begins(folder: Path) -> None:
 
 
 def test_sights_are_asked_for_in_every_second_of_the_same_commentary(folder: Path) -> None:
-    content = (folder / SIGHTS).read_bytes()
+    content = (folder / DESCRIPTIONS).read_bytes()
     annotations = [Annotation.from_line(line) for line in content.splitlines()]
     assert [a.video for a in annotations] == ["match_000003.mp4", "match_000004.mp4"]
-    offsets = json.loads((folder / SIGHTS_INDEX).read_text())
+    offsets = json.loads((folder / DESCRIPTIONS_INDEX).read_text())
     assert [content[offset:].splitlines()[0] for offset in offsets] == content.splitlines()
     for annotation, line in zip(annotations, lines(folder), strict=True):
         assert annotation.words == Annotation.from_line(line.encode()).words
@@ -92,17 +92,19 @@ def test_sights_are_asked_for_in_every_second_of_the_same_commentary(folder: Pat
 
 def test_a_viewer_s_question_takes_the_place_of_what_there_is_to_see(tmp_path: Path) -> None:
     list(make_matches(tmp_path, Tennis(4), [3], 6.0, every=3.0))
-    annotated = (Annotation.from_line((tmp_path / file).read_bytes().splitlines()[0]) for file in (SIGHTS, ANNOTATIONS))
-    sights, asked = (file.questions for file in annotated)
+    annotated = (
+        Annotation.from_line((tmp_path / file).read_bytes().splitlines()[0]) for file in (DESCRIPTIONS, ANNOTATIONS)
+    )
+    descriptions, asked = (file.questions for file in annotated)
     assert len(asked) == 2
     seconds = {int(start) for start, *_ in asked}
-    assert [int(start) for start, *_ in sights] == list(range(6))
-    assert [question for question in sights if int(question[0]) in seconds] == list(asked)
-    assert {q for start, _, q, _ in sights if int(start) not in seconds} == {"What do you see?"}
+    assert [int(start) for start, *_ in descriptions] == list(range(6))
+    assert [question for question in descriptions if int(question[0]) in seconds] == list(asked)
+    assert {q for start, _, q, _ in descriptions if int(start) not in seconds} == {"What do you see?"}
 
 
 def test_a_match_is_told_in_as_many_ways_as_are_asked_for(folder: Path, tmp_path: Path) -> None:
-    list(make_matches(tmp_path, Tennis(), range(3, 5), SECONDS, tellings=3))
+    list(make_matches(tmp_path, Tennis(), range(3, 5), SECONDS, paraphrases=3))
     told = [Annotation.from_line(line.encode()) for line in lines(tmp_path)]
     assert [a.video for a in told] == ["match_000003.mp4"] * 3 + ["match_000004.mp4"] * 3
     assert lines(tmp_path)[::3] == lines(folder)
@@ -206,7 +208,7 @@ def test_seeds_for_testing_alone_are_fine_by_themselves() -> None:
 
 def test_a_folder_that_is_a_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("here")
-    with pytest.raises(SvmError, match="file can not be made"):
+    with pytest.raises(SvmError, match="file cannot be made"):
         list(make_matches(tmp_path / "file", Tennis(), [1], 1.0))
 
 
@@ -232,7 +234,7 @@ def test_a_sidecar_of_another_version_is_none() -> None:
 
 
 def test_a_sidecar_that_is_absent_is_named(tmp_path: Path) -> None:
-    with pytest.raises(SvmError, match="can not be read"):
+    with pytest.raises(SvmError, match="cannot be read"):
         read_truth(tmp_path / "none.truth.json")
 
 

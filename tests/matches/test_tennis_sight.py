@@ -5,9 +5,9 @@ import re
 from collections import Counter
 
 import pytest
+from streaming_vlm_mlx.matches.tennis.description import CALLED, ENDED, FRESH, PLAIN, description, play
 
 from streaming_vlm_mlx.matches.tennis.match import Tennis, TennisMatch
-from streaming_vlm_mlx.matches.tennis.sight import CALLED, ENDED, FRESH, PLAIN, play, sight
 from streaming_vlm_mlx.matches.truth import Event
 
 STROKES = {"serve", "forehand", "backhand", "volley", "smash", "lob"}
@@ -26,7 +26,7 @@ def test_every_second_names_the_same_facts_in_the_same_order(matches: list[Tenni
     told: Counter[str] = Counter()
     for match in matches:
         truth = match.truth("a.mp4")
-        for start, _, _, answer in Tennis(2).sights(truth):
+        for start, _, _, answer in Tennis(2).descriptions(truth):
             found = SENTENCE.fullmatch(answer[:-1].lower())
             assert found, answer
             near, far, server, standing, playing = found.groups()
@@ -61,7 +61,7 @@ def test_the_ends_are_those_that_the_players_stand_at(matches: list[TennisMatch]
         for point in (p.point for p in script.points if p.point.shots[0].time < 59):
             time = point.shots[0].time
             near = next(p for p in (0, 1) if script.players[p].at(time)[1] < 0)
-            assert sight(truth, time).startswith(f"{truth.kits[near]} near, {truth.kits[1 - near]} far")
+            assert description(truth, time).startswith(f"{truth.kits[near]} near, {truth.kits[1 - near]} far")
 
 
 def test_a_stroke_holds_until_the_next_and_an_ending_comes_before_all_else(matches: list[TennisMatch]) -> None:
@@ -104,9 +104,9 @@ def test_whoever_follows_a_stroke_in_is_forward_until_the_point_ends(matches: li
                 if begun + 0.02 > ended:
                     continue
                 mark = re.compile(rf"{name} (near|far) forward,")
-                assert not mark.search(sight(truth, begun - 0.02))
-                assert mark.search(sight(truth, begun + 0.01))
-                assert mark.search(sight(truth, ended - 0.01))
-                assert not mark.search(sight(truth, ended + 0.01))
+                assert not mark.search(description(truth, begun - 0.02))
+                assert mark.search(description(truth, begun + 0.01))
+                assert mark.search(description(truth, ended - 0.01))
+                assert not mark.search(description(truth, ended + 0.01))
                 seen += 1
     assert seen > 10

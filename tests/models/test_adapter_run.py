@@ -21,10 +21,10 @@ from streaming_vlm_mlx.models.lora import LoraConfig
 from streaming_vlm_mlx.models.quantization import quantize_layers
 from streaming_vlm_mlx.models.vlm import VisionLanguageModel
 from streaming_vlm_mlx.shipped import CHECKPOINT
-from streaming_vlm_mlx.stream.loader import from_folder
+from streaming_vlm_mlx.stream.loader import bundle_loader
 from streaming_vlm_mlx.text.tokenizer import Tokenizer
-from streaming_vlm_mlx.train.metrics import Began, Stepped
-from streaming_vlm_mlx.train.trainer import Trained, Trainer
+from streaming_vlm_mlx.train.metrics import Started, StepDone
+from streaming_vlm_mlx.train.trainer import Trainer, TrainState
 from tests.train.running import Heard, run, write_records
 from tui.cli import main
 
@@ -86,9 +86,9 @@ def logits(model: VisionLanguageModel) -> npt.NDArray[np.float32]:
     return np.array(model.head(model.model(model.embed(rows, None, np.zeros(7, np.bool_)), angles)))
 
 
-def played(base: Path, adapter: Path | None = None) -> npt.NDArray[np.float32]:
-    _, parts = from_folder(base, mx.float32, load_checkpoint(base, mx.float32).stream, adapter)(lambda _: None)
-    return logits(parts.model)
+def best_step(base: Path, adapter: Path | None = None) -> npt.NDArray[np.float32]:
+    _, bundle = bundle_loader(base, mx.float32, load_checkpoint(base, mx.float32).stream, adapter)(lambda _: None)
+    return logits(bundle.model)
 
 
 def test_what_is_saved_is_the_adapter_alone(adapted: tuple[Path, Heard]) -> None:
@@ -120,12 +120,12 @@ def test_the_shipped_model_learns_a_real_clip_and_none_of_its_weights_moves(
     subtitles, clip_records = tmp_path / "clip.srt", tmp_path / "clip.jsonl"
     subtitles.write_text("1\n00:00:00,200 --> 00:00:05,900\nHe drives left, stops, and up it goes: off the rim\n")
     assert main(["convert", str(shared / "clips" / "basketball.mp4"), str(subtitles), "--out", str(clip_records)]) == 0
-    before, trained = arrays(CHECKPOINT), []
+    before, state = arrays(CHECKPOINT), []
 
     class Kept(Trainer):
-        def __init__(self, config: Any, folder: Any, begun: Trained, *more: Any) -> None:
-            trained.append(begun.checkpoint.model)
-            super().__init__(config, folder, begun, *more)
+        def __init__(self, config: Any, folder: Any, started_at: TrainState, *more: Any) -> None:
+            state.append(started_at.checkpoint.model)
+            super().__init__(config, folder, started_at, *more)
 
     monkeypatch.setattr("streaming_vlm_mlx.train.setup.Trainer", Kept)
     heard = adapt(
@@ -136,7 +136,7 @@ def test_the_shipped_model_learns_a_real_clip_and_none_of_its_weights_moves(
         data={"seconds": 6, "stride": 6, "pixels": {"max_pixels": 56 * 84}},
     )
     assert heard.losses[-1] < heard.losses[0] - 0.5
-    after = {name.replace("_proj.linear.", "_proj."): np.array(a) for name, a in trained[0].named_arrays()}
+    after = {name.replace("_proj.linear.", "_proj."): np.array(a) for name, a in state[0].named_arrays()}
     adapters = {name for name in after if name.endswith(("lora_a", "lora_b"))}
     assert after.keys() == before.keys() | adapters
     assert len(adapters) == 2 * 7 * 4
@@ -147,15 +147,15 @@ def test_the_shipped_model_learns_a_real_clip_and_none_of_its_weights_moves(
 def test_what_moves_is_counted_and_told(adapted: tuple[Path, Heard]) -> None:
     folder, heard = adapted
     layers = 2 * ((32 + 32) + 2 * (32 + 16) + (32 + 32) + 3 * (32 + 48))
-    (began,) = heard.of(Began)
-    assert began.parameters[0] == 2 * layers
+    (started,) = heard.of(Started)
+    assert started.parameters[0] == 2 * layers
     assert read_adapter(folder).trained_parameters == 2 * layers
 
 
 def test_it_goes_on_as_without_a_break(adapted: tuple[Path, Heard], records: Path, base: Path, tmp_path: Path) -> None:
     adapt(records, base, tmp_path / "run1", stop=3)
     again = adapt(records, base, tmp_path / "run1", resume=True)
-    assert [event.step for event in again.of(Stepped)] == [4, 5, 6]
+    assert [event.step for event in again.of(StepDone)] == [4, 5, 6]
     assert again.losses == pytest.approx(adapted[1].losses[3:], abs=1e-6)
     both = [mx.load(str(folder / ARRAYS)) for folder in (adapted[0], tmp_path / "run1")]
     assert all(np.allclose(both[0][name], both[1][name], atol=1e-6) for name in both[0])
@@ -179,12 +179,12 @@ def test_it_goes_on_with_the_same_adapters_only(
 def test_played_beside_the_base_it_speaks_otherwise_and_fused_the_same(
     adapted: tuple[Path, Heard], base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with_adapter = played(base, adapted[0])
-    assert np.abs(with_adapter - played(base)).max() > 0.05
+    with_adapter = best_step(base, adapted[0])
+    assert np.abs(with_adapter - best_step(base)).max() > 0.05
     command = ["fuse", "--ckpt", str(base), "--adapter", str(adapted[0]), "--out", str(tmp_path / "fused")]
     assert main(command) == 0
     assert capsys.readouterr().out == f"{tmp_path / 'fused'}\n"
-    assert np.allclose(played(tmp_path / "fused"), with_adapter, atol=1e-4)
+    assert np.allclose(best_step(tmp_path / "fused"), with_adapter, atol=1e-4)
     assert main(command) == 2
     assert "holds a checkpoint already" in capsys.readouterr().err
 
@@ -197,7 +197,7 @@ def test_an_adapter_of_another_base_is_refused_before_a_weight_is_read(
     error = capsys.readouterr().err
     assert error == f"svm-tui: {adapted[0]} is an adapter of {base}, whose weights are not those of {packed}.\n"
     with pytest.raises(SvmError, match="is an adapter of"):
-        played(packed, adapted[0])
+        best_step(packed, adapted[0])
 
 
 def test_a_fingerprint_is_of_the_weights_alone(base: Path, tmp_path: Path) -> None:
@@ -216,8 +216,8 @@ def test_a_fingerprint_is_of_the_weights_alone(base: Path, tmp_path: Path) -> No
     [
         (SETTINGS, b"{", "is not JSON"),
         (SETTINGS, json.dumps({"fine_tune_type": "lora", "num_layers": 4}).encode(), "what it was trained on"),
-        (ARRAYS, b"short", "can not be read"),
-        (ARRAYS, None, "can not be read"),
+        (ARRAYS, b"short", "cannot be read"),
+        (ARRAYS, None, "cannot be read"),
     ],
 )
 def test_damage_is_told_in_one_line(
@@ -228,7 +228,7 @@ def test_damage_is_told_in_one_line(
     if content is not None:
         (tmp_path / "run1" / file).write_bytes(content)
     with pytest.raises(SvmError, match=told) as refused:
-        played(base, tmp_path / "run1")
+        best_step(base, tmp_path / "run1")
     assert "\n" not in str(refused.value)
 
 

@@ -20,10 +20,10 @@ from streaming_vlm_mlx.config import (
 )
 from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.memory import machine_memory
-from streaming_vlm_mlx.models.loading import Checkpoint, Parts, save_checkpoint
+from streaming_vlm_mlx.models.loading import Checkpoint, ModelBundle, save_checkpoint
 from streaming_vlm_mlx.models.memory_budget import Budget, check_fits, estimate, memory_limit, ways_out
-from streaming_vlm_mlx.stream.loader import from_folder, random_parts
-from streaming_vlm_mlx.stream.session import Second, Session
+from streaming_vlm_mlx.stream.loader import bundle_loader, random_bundle
+from streaming_vlm_mlx.stream.session import SecondRequest, Session
 from streaming_vlm_mlx.text.tokenizer import Tokenizer
 from streaming_vlm_mlx.video.image_processor import patchify
 from tests.small import small_config, small_model, small_vocabulary
@@ -69,22 +69,22 @@ STREAMS = {
 
 
 @pytest.fixture(scope="module")
-def parts() -> Parts:
+def bundle() -> ModelBundle:
     """A model of the sizes `WIDE`."""
-    return random_parts(WIDE, mx.float32, STREAM, seed=0)
+    return random_bundle(WIDE, mx.float32, STREAM, seed=0)
 
 
 @pytest.mark.parametrize("stream", STREAMS.values(), ids=STREAMS.keys())
-def test_a_stream_takes_what_was_told(parts: Parts, stream: StreamConfig) -> None:
-    session = Session(parts, stream)
+def test_a_stream_takes_what_was_told(bundle: ModelBundle, stream: StreamConfig) -> None:
+    session = Session(bundle, stream)
     side = int(stream.pixels.max_pixels**0.5) // 28 * 28
     frames = np.random.default_rng(0).integers(0, 255, (2, side, side, 3), dtype=np.uint8)
     mx.clear_cache()
     before = mx.get_active_memory()
     mx.reset_peak_memory()
-    weights = sum(array.nbytes for _, array in parts.model.named_arrays())
+    weights = sum(array.nbytes for _, array in bundle.model.named_arrays())
     for number in range(6):
-        for _ in session.speak(Second(number, float(number), number + 1.0, patchify(frames, stream.pixels))):
+        for _ in session.generate(SecondRequest(number, float(number), number + 1.0, patchify(frames, stream.pixels))):
             pass
     told = estimate(WIDE, stream, mx.float32, gpu=mx.default_device().type != mx.DeviceType.cpu)
     taken = mx.get_peak_memory() - before + weights
@@ -181,8 +181,8 @@ def test_loading_stops_before_a_weight_is_read(folder: Path, monkeypatch: pytest
     with monkeypatch.context() as patch:
         patch.setattr("streaming_vlm_mlx.models.loading.ShardReader.take", read_weights)
         with pytest.raises(SvmError, match=r"run1 needs .* GiB"):
-            from_folder(folder, mx.float32, STREAM, limit=1 << 20)(lambda _: None)
-    name, _ = from_folder(folder, mx.float32, STREAM, limit=GIB)(lambda _: None)
+            bundle_loader(folder, mx.float32, STREAM, limit=1 << 20)(lambda _: None)
+    name, _ = bundle_loader(folder, mx.float32, STREAM, limit=GIB)(lambda _: None)
     assert name == "run1"
 
 
@@ -202,8 +202,10 @@ def test_the_doctor_weighs_a_model(folder: Path, capsys: pytest.CaptureFixture[s
 
 
 def test_the_doctor_says_no(folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    weigh = diagnosis.weigh
-    monkeypatch.setattr("tui.commands.doctor.weigh", lambda name, settings: weigh(name, settings, limit=1 << 20))
+    estimate = diagnosis.estimate_memory
+    monkeypatch.setattr(
+        "tui.commands.doctor.estimate_memory", lambda name, settings: estimate(name, settings, limit=1 << 20)
+    )
     assert cli.main(["doctor", "--ckpt", str(folder)]) == 1
     out = capsys.readouterr().out
     assert "fits: no: 0.0 GiB for it" in out

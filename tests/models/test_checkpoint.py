@@ -69,12 +69,12 @@ def edit_weights(folder: Path, change: Callable[[dict[str, mx.array]], object]) 
     mx.save_safetensors(str(folder / WEIGHTS), weights)
 
 
-def shard(folder: Path, parts: int = 3) -> list[str]:
-    """Lay the weights into `parts` files beside an index."""
+def shard(folder: Path, bundle: int = 3) -> list[str]:
+    """Lay the weights into `bundle` files beside an index."""
     weights = mx.load(str(folder / WEIGHTS))
     assert isinstance(weights, dict)
     names = sorted(weights)
-    where = {name: f"model-{number % parts}.safetensors" for number, name in enumerate(names)}
+    where = {name: f"model-{number % bundle}.safetensors" for number, name in enumerate(names)}
     for file in set(where.values()):
         mx.save_safetensors(str(folder / file), {n: weights[n] for n in names if where[n] == file})
     (folder / f"{WEIGHTS}.index.json").write_text(json.dumps({"weight_map": where}), encoding="utf-8")
@@ -276,7 +276,7 @@ def files_end_at(size: int) -> Iterator[None]:
 
 @pytest.mark.parametrize("room", [100, 50_000], ids=["for little", "for all but tokenizer and weights"])
 def test_a_disk_that_fills_up_leaves_the_old_folder(folder: Path, saved: tuple[Path, Checkpoint], room: int) -> None:
-    with files_end_at(room), pytest.raises(SvmError, match="can not be written") as caught:
+    with files_end_at(room), pytest.raises(SvmError, match="cannot be written") as caught:
         save_checkpoint(folder, saved[1])
     assert "\n" not in str(caught.value)
     assert_same_weights(load_checkpoint(folder, mx.float32), saved[1])
@@ -293,7 +293,7 @@ def test_weights_that_the_disk_does_not_take(
             save(*args)
 
     monkeypatch.setattr(mx, "save_safetensors", save_on_full_disk)
-    with pytest.raises(SvmError, match=rf"{folder} can not be written"):
+    with pytest.raises(SvmError, match=rf"{folder} cannot be written"):
         save_checkpoint(folder, saved[1])
     monkeypatch.undo()
     assert_same_weights(load_checkpoint(folder, mx.float32), saved[1])

@@ -12,7 +12,7 @@ import pytest
 
 from streaming_vlm_mlx.config import StreamConfig
 from streaming_vlm_mlx.models.convert import Conversion, convert, make_plan
-from streaming_vlm_mlx.models.loading import Checkpoint, lay_out_for_decode, load_checkpoint, save_checkpoint
+from streaming_vlm_mlx.models.loading import Checkpoint, arrange_for_decode, load_checkpoint, save_checkpoint
 from streaming_vlm_mlx.models.vlm import VisionLanguageModel
 from streaming_vlm_mlx.stream.sampling import penalise
 from streaming_vlm_mlx.text.tokenizer import Tokenizer
@@ -49,8 +49,8 @@ class Models:
         told: list[tuple[bool, float]] = []
 
         class Told(self.conformance.Forced):  # type: ignore[name-defined,misc]
-            def choose(self, logits: np.ndarray, seen: np.ndarray, step: int) -> int:
-                recorded: int = super().choose(logits, seen, step)
+            def sample(self, logits: np.ndarray, seen: np.ndarray, step: int) -> int:
+                recorded: int = super().sample(logits, seen, step)
                 second, first = np.partition(penalise(logits, np.unique(seen), 1.05), -2)[-2:]
                 told.append((self.own[-1] == recorded, float(first - second)))
                 return recorded
@@ -70,7 +70,7 @@ class Models:
         if bits:
             self._convert(Conversion(hub, packed, bits))
         made = load_checkpoint(packed if bits else hub, mx.float32).model
-        lay_out_for_decode(made)
+        arrange_for_decode(made)
         return made
 
     def _convert(self, job: Conversion) -> None:

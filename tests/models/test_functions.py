@@ -10,7 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from streaming_vlm_mlx.models.activations import exp, quick_gelu, silu
-from streaming_vlm_mlx.models.attention import attend
+from streaming_vlm_mlx.models.attention import attention
 
 counts = st.integers(1, 5)
 
@@ -64,7 +64,7 @@ def test_attention(batch: int, kv_heads: int, n: int, cached: int, mask: str | N
     k, v = mx.array(draw.standard_normal((2, batch, kv_heads, n + cached, 8), np.float32))
     hidden = np.where(draw.random((batch, 1, n, n + cached)) < 0.5, -1e9, 0) * (np.arange(n + cached) > 0)
     given_mask = mx.array(hidden.astype(np.float32)) if mask == "added" else mask
-    ours = attend(q, k, v, scale=0.3, mask=given_mask)
+    ours = attention(q, k, v, scale=0.3, mask=given_mask)
     theirs = mx.fast.scaled_dot_product_attention(q, k, v, scale=0.3, mask=given_mask)
     assert ours.shape == q.shape
     assert mx.allclose(ours, theirs, atol=1e-5)
@@ -73,4 +73,4 @@ def test_attention(batch: int, kv_heads: int, n: int, cached: int, mask: str | N
 def test_attention_in_half_precision_is_mlx_own() -> None:
     q, k, v = (mx.random.normal((1, 2, 4, 8), key=mx.random.key(s)).astype(mx.bfloat16) for s in range(3))
     theirs = mx.fast.scaled_dot_product_attention(q, k, v, scale=1.0, mask="causal")
-    assert mx.array_equal(attend(q, k, v, scale=1.0, mask="causal"), theirs)
+    assert mx.array_equal(attention(q, k, v, scale=1.0, mask="causal"), theirs)

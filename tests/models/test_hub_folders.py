@@ -15,8 +15,8 @@ from streaming_vlm_mlx.config import ModelConfig, QuantizationConfig, StreamConf
 from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.models.loading import (
     Checkpoint,
+    arrange_for_decode,
     hub_values,
-    lay_out_for_decode,
     load_checkpoint,
     open_checkpoint,
     save_checkpoint,
@@ -169,7 +169,7 @@ def test_settings_of_single_layers(lay: Callable[..., Path]) -> None:
 def test_packed_weights_stay_packed_and_all_else_is_cast(lay: Callable[..., Path]) -> None:
     model = make(quantization=QuantizationConfig(32, 8, layers=UNEVEN))
     loaded = load_checkpoint(lay(*community(model, {"group_size": 32, "bits": 8})), mx.bfloat16).model
-    lay_out_for_decode(loaded)
+    arrange_for_decode(loaded)
     assert {array.dtype for _, array in loaded.named_arrays()} == {mx.uint32, mx.bfloat16}
     assert loaded.dtype == mx.bfloat16
 
@@ -185,7 +185,7 @@ def logits(model: VisionLanguageModel) -> mx.array:
 @pytest.mark.parametrize(("bits", "limit"), [(8, 0.02), (4, 0.3)])
 def test_few_bits_say_nearly_the_same(bits: int, limit: float) -> None:
     exact, near = make(), make(quantization=QuantizationConfig(32, bits, layers=UNEVEN))
-    lay_out_for_decode(near)
+    arrange_for_decode(near)
     error = logits(near) - logits(exact)
     assert 0 < mx.abs(error).mean() < limit
     assert mx.abs(logits(exact)).mean() > 0.5
@@ -262,4 +262,4 @@ def test_bits_that_do_not_fit(lay: Callable[..., Path], block: dict[str, Any], s
 
 def test_a_folder_that_another_program_quantised(lay: Callable[..., Path]) -> None:
     values = hub_values(make().config, "float32") | {"quantization_config": {"quant_method": "awq"}}
-    assert "is quantised by 'awq', which MLX can not read" in refused(lay(dict(make().named_arrays()), values))
+    assert "is quantised by 'awq', which MLX cannot read" in refused(lay(dict(make().named_arrays()), values))

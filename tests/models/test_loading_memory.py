@@ -32,17 +32,17 @@ from streaming_vlm_mlx.backend import prepare
 prepare()
 import mlx.core as mx
 from streaming_vlm_mlx.memory import process_memory
-from streaming_vlm_mlx.models.loading import Fit, Opened, fill, read_model_config
+from streaming_vlm_mlx.models.loading import CheckpointInfo, WeightLayout, load_weights, read_model_config
 from streaming_vlm_mlx.models.weights import list_tensors
-from streaming_vlm_mlx.stream.loader import lay_out_for_decode
+from streaming_vlm_mlx.models.loading import arrange_for_decode
 folder, dtype = Path(sys.argv[1]), getattr(mx, sys.argv[2])
 config = read_model_config(folder)
-opened = Opened(config, list_tensors(folder), Fit(config.text_config.vocab_size), None, None)
+info = CheckpointInfo(config, list_tensors(folder), WeightLayout(config.text_config.vocab_size), None, None)
 mx.eval(mx.ones((64, 64)) @ mx.ones((64, 64)))
 mx.reset_peak_memory()
 before = process_memory()
-checkpoint = fill(opened, folder, dtype)
-lay_out_for_decode(checkpoint.model)
+checkpoint = load_weights(info, folder, dtype)
+arrange_for_decode(checkpoint.model)
 status = Path("/proc/self/status")
 if status.exists():
     # Linux's ru_maxrss counts in what the process was forked from.

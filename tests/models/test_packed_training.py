@@ -16,10 +16,10 @@ from streaming_vlm_mlx.models.quantization import quantize_layers
 from streaming_vlm_mlx.models.vlm import VisionLanguageModel
 from streaming_vlm_mlx.text.tokenizer import Tokenizer
 from streaming_vlm_mlx.text.vocabulary import FullVocabulary
-from streaming_vlm_mlx.train.gradients import Work, gradient
-from streaming_vlm_mlx.train.loss import TEXT, Learner, Weights
-from streaming_vlm_mlx.train.microbatch import make_shards
-from streaming_vlm_mlx.train.setup import begin
+from streaming_vlm_mlx.train.gradients import Work, compute_grads
+from streaming_vlm_mlx.train.loss import TEXT, LossWeights, TrainModel
+from streaming_vlm_mlx.train.microbatch import make_microbatches
+from streaming_vlm_mlx.train.setup import load_initial
 from tests.small import small_config, small_model, small_vocabulary
 from tests.train.batching import ROWS, VIDEO, make_batch, make_sample
 from tests.train.running import BASE
@@ -54,14 +54,14 @@ def test_what_is_packed_stays_packed(kind: str, dtype: mx.Dtype) -> None:
         return quantized_matmul(x, weight, **more)
 
     batch = make_batch([[make_sample(3, (1, 4, 6), 1)]])
-    (shard,) = make_shards(batch, {}, FullVocabulary(ROWS), VIDEO, 1)
+    (microbatch,) = make_microbatches(batch, {}, FullVocabulary(ROWS), VIDEO, 1)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(mx, "quantized_matmul", spy)
-        losses, slopes = gradient(Learner(model), shard, Weights(), {TEXT: 3.0}, Work(dtype))
+        losses, grads = compute_grads(TrainModel(model), microbatch, LossWeights(), {TEXT: 3.0}, Work(dtype))
     assert seen == {mx.uint32}
     assert mx.isfinite(losses[TEXT]).item()
-    assert {name.rpartition(".")[2] for name in slopes} <= {"lora_a", "lora_b", "m"}
-    assert any(mx.abs(slope).max() > 0 for slope in slopes.values())
+    assert {name.rpartition(".")[2] for name in grads} <= {"lora_a", "lora_b", "m"}
+    assert any(mx.abs(grad).max() > 0 for grad in grads.values())
     for name, array in model.named_arrays():
         assert array.dtype == before[name].dtype, name
         assert mx.array_equal(array, before[name]), name
@@ -87,7 +87,7 @@ def refused(folder: Path, monkeypatch: pytest.MonkeyPatch, limit: int | None = N
     with monkeypatch.context() as patch:
         patch.setattr("streaming_vlm_mlx.models.loading.ShardReader.take", read_weights)
         with pytest.raises(SvmError) as caught:
-            begin(BASE.merged({"start": {"checkpoint": str(folder)}, **over}), [], limit=limit)
+            load_initial(BASE.merged({"start": {"checkpoint": str(folder)}, **over}), [], limit=limit)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -97,8 +97,8 @@ def test_packed_weights_do_not_move_without_adapters(save: Save, monkeypatch: py
     assert "run1 is quantised, and packed weights do not move; train an adapter beside them with --lora" in refused(
         folder, monkeypatch
     )
-    begun = begin(BASE.merged({"start": {"checkpoint": str(folder)}, "lora": {"rank": 2}}), [])
-    assert begun.model.config.quantization is not None
+    started_at = load_initial(BASE.merged({"start": {"checkpoint": str(folder)}, "lora": {"rank": 2}}), [])
+    assert started_at.model.config.quantization is not None
 
 
 def needed(config: ModelConfig) -> int:
@@ -115,8 +115,8 @@ def test_training_stops_before_a_weight_is_read_where_memory_is_short(
     said = refused(folder, monkeypatch, limit=whole - 1)
     assert "run1 needs 0.0 GiB and more to be trained (weights 0.0 GiB, gradients and AdamW's means" in said
     assert said.endswith("train adapters with --lora, or take a smaller model.")
-    begin(BASE.merged(start), [], limit=whole)
+    load_initial(BASE.merged(start), [], limit=whole)
     # What stands still has no gradient, and of adapters only the base's weights are sure to be held.
-    begin(BASE.merged({**start, "freeze": ["visual.*"]}), [], limit=whole - 1)
-    begin(BASE.merged({**start, "lora": {"rank": 2}}), [], limit=whole // 4)
+    load_initial(BASE.merged({**start, "freeze": ["visual.*"]}), [], limit=whole - 1)
+    load_initial(BASE.merged({**start, "lora": {"rank": 2}}), [], limit=whole // 4)
     assert "take fewer bits" in refused(folder, monkeypatch, limit=whole // 4 - 1, lora={"rank": 2})

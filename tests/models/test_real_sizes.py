@@ -15,7 +15,7 @@ from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.models.loading import open_checkpoint
 from streaming_vlm_mlx.models.memory_budget import budget_of
 from streaming_vlm_mlx.models.vlm import VisionLanguageModel
-from streaming_vlm_mlx.stream.loader import from_folder
+from streaming_vlm_mlx.stream.loader import bundle_loader
 from streaming_vlm_mlx.text.tokenizer import SHIPPED, Tokenizer
 
 torch = pytest.importorskip("torch")
@@ -153,14 +153,14 @@ def _tokenizer_taken_as_read(tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPat
 def test_a_published_folder_is_found_whole(tmp_path: Path, model: str, rename: Callable[[str], str]) -> None:
     values, count = PUBLISHED[model]
     lay(tmp_path, {rename(name): ("BF16", shape) for name, shape in reference_shapes(model).items()}, values)
-    opened = open_checkpoint(tmp_path)
-    assert opened.config.vocabulary is None
-    assert sum(stored.size for stored in opened.tensors.values()) == count
-    assert VisionLanguageModel(opened.config).parameter_count() == count
+    info = open_checkpoint(tmp_path)
+    assert info.config.vocabulary is None
+    assert sum(stored.size for stored in info.tensors.values()) == count
+    assert VisionLanguageModel(info.config).parameter_count() == count
     _, told = budget_of(tmp_path, StreamConfig(), mx.bfloat16, gpu=True)
     assert told.weights == 2 * count
     with pytest.raises(SvmError, match=r"needs .* what would fit: 'svm-tui convert-ckpt --bits 4'"):
-        from_folder(tmp_path, mx.bfloat16, StreamConfig(), limit=int(1.3 * count))(lambda _: None)
+        bundle_loader(tmp_path, mx.bfloat16, StreamConfig(), limit=int(1.3 * count))(lambda _: None)
 
 
 def test_a_folder_of_mlx_community_is_found_whole(tmp_path: Path) -> None:
@@ -168,8 +168,8 @@ def test_a_folder_of_mlx_community_is_found_whole(tmp_path: Path) -> None:
     block = {"group_size": 64, "bits": 4}
     tensors = in_four_bits(reference_shapes("Qwen2.5-VL 3B"))
     lay(tmp_path, tensors, values | {"quantization": block, "quantization_config": block})
-    opened = open_checkpoint(tmp_path)
-    assert VisionLanguageModel(opened.config).parameter_count() == count
+    info = open_checkpoint(tmp_path)
+    assert VisionLanguageModel(info.config).parameter_count() == count
     _, told = budget_of(tmp_path, StreamConfig(), mx.bfloat16, gpu=True)
-    assert told.weights == sum(stored.nbytes for stored in opened.tensors.values())
+    assert told.weights == sum(stored.nbytes for stored in info.tensors.values())
     assert 3.0e9 < told.weights < 3.1e9

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.player.stand_ins import RECORD, Blank, Clock, Play, Player, Scripted, program
+from tests.player.stand_ins import RECORD, Blank, Clock, Play, Player, Scripted, spec
 from tests.player.watching import Watch, Watching
 from tui.player.app import PlayerApp
-from tui.player.controller import Commentator, Conductor, Told
+from tui.player.controller import Commentator, Controller, PlayerEvent
 from tui.player.playhead import Pace, Pacer, Playhead
 from tui.player.session_log import SessionLog
 
@@ -22,7 +22,7 @@ def play(tmp_path: Path) -> Play:
         engine: Scripted | None = None, size: tuple[int, int] = (120, 40), **changes: object
     ) -> AsyncIterator[Player]:
         engine, clock = engine or Scripted(), Clock()
-        app = PlayerApp(program(lambda note: engine, tmp_path, **changes), clock=clock)  # type: ignore[arg-type]
+        app = PlayerApp(spec(lambda note: engine, tmp_path, **changes), clock=clock)  # type: ignore[arg-type]
         async with app.run_test(size=size) as pilot:
             yield Player(app, pilot, clock, engine)
 
@@ -39,19 +39,19 @@ def watch(tmp_path: Path) -> Watch:
         start: float = 0.0,
         loop: bool = False,
     ) -> AsyncIterator[Watching]:
-        clock, told = Clock(), list[Told]()
+        clock, told = Clock(), list[PlayerEvent]()
         seconds = seconds or Blank()
         head = Playhead(clock, seconds.duration, start)
         log = SessionLog(RECORD, [tmp_path / "game"], lambda text: None)
         make = engine if callable(engine) else lambda: engine
         pacer = Pacer(head, pace, 0.0 if seconds.duration else 1.0)
-        conductor = Conductor(make, seconds, head, pacer, log, told.append, loop)
-        task = asyncio.create_task(conductor.run())
+        controller = Controller(make, seconds, head, pacer, log, told.append, loop)
+        task = asyncio.create_task(controller.run())
         try:
-            yield Watching(conductor, clock, told, log)
+            yield Watching(controller, clock, told, log)
         finally:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
-            conductor.close()
+            controller.close()
 
     return begin

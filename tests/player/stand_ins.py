@@ -31,7 +31,7 @@ from streaming_vlm_mlx.video.chunk import Chunk
 from tui.player.app import PlayerApp
 from tui.player.controller import Commentator
 from tui.player.screens.player import PlayerScreen
-from tui.player.spec import Note, Program
+from tui.player.spec import Note, PlayerSpec
 from tui.player.transcript import Row, Timed
 from tui.player.widgets.title import Title
 from tui.player.widgets.transcript_view import TranscriptView
@@ -58,7 +58,7 @@ class Clock:
 
 
 class Blank:
-    """Seconds of a clip without pictures; `vanishes` is the second from which it can not be read any more."""
+    """Seconds of a clip without pictures; `vanishes` is the second from which it cannot be read any more."""
 
     def __init__(self, duration: float | None = 60.0, vanishes: float = float("inf")) -> None:
         self.duration, self.vanishes = duration, vanishes
@@ -182,7 +182,7 @@ class Scripted:
         self.closed = True
 
 
-async def settle(pilot: Pilot[None]) -> None:
+async def wait(pilot: Pilot[None]) -> None:
     """Wait until every message that was posted, and what it led to, is handled and drawn.
 
     Pilot's own way is to wait until the process does little, which a busy machine can make it seem to do.
@@ -203,7 +203,7 @@ async def press(pilot: Pilot[None], *keys: str) -> None:
     for key in keys:
         name = "space" if key == " " else key
         pilot.app.post_message(events.Key(name, CHARACTERS.get(name, name if len(name) == 1 else None)))
-        await settle(pilot)
+        await wait(pilot)
 
 
 def second_done(number: int, text: str = "he scores", question: str = "", milliseconds: float = 250.0) -> SecondDone:
@@ -232,21 +232,21 @@ def span_map(number: int) -> SpanMap:
     return SpanMap(number, tuple(span for span in spans if span.tokens), dropped)
 
 
-def program(
+def spec(
     engine: Callable[[Note], Commentator], folder: Path, seconds: Blank | None = None, **changes: object
-) -> Program:
+) -> PlayerSpec:
     """Return a program without a picture on `engine`, its sessions kept in `folder`."""
-    made = Program(
+    made = PlayerSpec(
         clip="match.mp4",
         model="run1",
         size=(640, 360),
         seconds=seconds or Blank(),
-        open_stills=None,
+        open_grabber=None,
         make=engine,
         config=StreamConfig(),
         read_truth=None,
         record=RECORD,
-        stems=(folder / "match.session",),
+        base_paths=(folder / "match.session",),
         endings=(".vtt", ".json"),
     )
     return replace(made, **changes)  # type: ignore[arg-type]
@@ -270,12 +270,12 @@ class Player:
 
     @property
     def position(self) -> float:
-        return self.screen.conductor.playhead.position
+        return self.screen.controller.playhead.position
 
     @property
     def rows(self) -> list[Row]:
         """The rows as they are drawn next."""
-        self.screen.stage.flush()
+        self.screen.presenter.flush()
         return list(self.screen.query_one(TranscriptView).rows)
 
     @property
@@ -291,14 +291,14 @@ class Player:
         for _ in range(round(4 * seconds)):
             self.clock.now += 0.25
             self.screen.tick()
-        await settle(self.pilot)
+        await wait(self.pilot)
 
     async def press(self, *keys: str) -> None:
         await press(self.pilot, *keys)
 
     async def read_truth(self) -> None:
         """Wait until the true transcript is read, which is done on a thread."""
-        await until(lambda: self.screen.stage.transcript.truth)
+        await until(lambda: self.screen.presenter.transcript.truth)
 
     async def speak(self, count: int) -> None:
         """Play the first `count` seconds, each spoken."""
@@ -306,8 +306,8 @@ class Player:
             await self.engine.until_spoken(number)
             if number + 1 < count:
                 await self.pass_time(1)
-        self.screen.stage.tick()
-        await settle(self.pilot)
+        self.screen.presenter.tick()
+        await wait(self.pilot)
 
 
 # Begins a player; the keywords change its program.

@@ -12,8 +12,8 @@ from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.video.source import open_video
 from tests.player.stand_ins import Clock, until
 from tests.video.clips import make_clip, number_of
-from tui.player.clip import BlankSeconds, ClipSeconds, Shot, Stills, fit
-from tui.player.frame_loader import Projector, Shutter
+from tui.player.clip import BlankSeconds, ClipSeconds, Frame, FrameGrabber, fit
+from tui.player.frame_loader import FrameLoader, RateLimiter
 
 RATE = 4
 
@@ -25,8 +25,8 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def stills(clip: Path) -> Stills:
-    return Stills(str(clip))
+def grabber(clip: Path) -> FrameGrabber:
+    return FrameGrabber(str(clip))
 
 
 def frames(seconds: ClipSeconds, number: int) -> tuple[int, int, list[int]]:
@@ -62,12 +62,12 @@ def test_blank_seconds_have_the_clip_s_length() -> None:
 
 @settings(max_examples=30, deadline=None)
 @given(times=st.lists(st.floats(0, 12), max_size=8))
-def test_a_still_is_the_frame_that_is_shown_then(stills: Stills, times: list[float]) -> None:
+def test_a_still_is_the_frame_that_is_shown_then(grabber: FrameGrabber, times: list[float]) -> None:
     for time in times:
-        shot = stills.at(time, (8, 6))
-        assert shot is not None
-        assert shot.pixels.shape == (6, 8, 3)
-        assert number_of(shot.pixels) == min(int(time * RATE + 1e-6), 10 * RATE - 1)
+        frame = grabber.at(time, (8, 6))
+        assert frame is not None
+        assert frame.pixels.shape == (6, 8, 3)
+        assert number_of(frame.pixels) == min(int(time * RATE + 1e-6), 10 * RATE - 1)
 
 
 @given(st.tuples(st.integers(1, 4000), st.integers(1, 4000)), st.tuples(st.integers(1, 300), st.integers(1, 200)))
@@ -79,7 +79,7 @@ def test_a_picture_fits_its_box_and_keeps_its_shape(picture: tuple[int, int], bo
     assert width == pytest.approx(picture[0] * height / picture[1], abs=max(picture[0] / picture[1], 1) + 1)
 
 
-class Slow(Stills):
+class Slow(FrameGrabber):
     """Stills that are made when the test lets them."""
 
     def __init__(self) -> None:
@@ -87,10 +87,10 @@ class Slow(Stills):
         self.made: list[float] = []
         self.freed = threading.Event()
 
-    def at(self, time: float, size: tuple[int, int]) -> Shot | None:
+    def at(self, time: float, size: tuple[int, int]) -> Frame | None:
         self.let.wait()
         self.made.append(time)
-        return Shot(time, None)  # type: ignore[arg-type]
+        return Frame(time, None)  # type: ignore[arg-type]
 
     def close(self) -> None:
         self.freed.set()
@@ -99,89 +99,89 @@ class Slow(Stills):
 async def test_wishes_that_come_too_fast_replace_one_another() -> None:
     slow, shown, last = Slow(), list[float](), asyncio.Event()
 
-    def show(shot: Shot) -> None:
-        shown.append(shot.time)
-        if shot.time == 9.0:
+    def show(frame: Frame) -> None:
+        shown.append(frame.time)
+        if frame.time == 9.0:
             last.set()
 
-    projector = Projector(lambda: slow, show, pytest.fail)
-    projector.wish(0.0, (8, 6))
+    frame_loader = FrameLoader(lambda: slow, show, pytest.fail)
+    frame_loader.request(0.0, (8, 6))
     await asyncio.sleep(0)
     for time in range(1, 10):
-        projector.wish(float(time), (8, 6))
+        frame_loader.request(float(time), (8, 6))
     slow.let.set()
     await last.wait()
     assert shown == slow.made == [0.0, 9.0]
-    projector.close()
+    frame_loader.close()
     assert await asyncio.to_thread(slow.freed.wait, 5)
 
 
 async def test_the_same_picture_is_shown_once() -> None:
     slow, shown = Slow(), list[float]()
     slow.let.set()
-    projector = Projector(lambda: slow, lambda shot: shown.append(shot.time), pytest.fail)
+    frame_loader = FrameLoader(lambda: slow, lambda frame: shown.append(frame.time), pytest.fail)
     for size in [(8, 6), (8, 6), (4, 3)]:
-        projector.wish(1.0, size)
-        await until(lambda: not projector.busy)
+        frame_loader.request(1.0, size)
+        await until(lambda: not frame_loader.busy)
     assert shown == [1.0, 1.0]
-    projector.close()
+    frame_loader.close()
 
 
 async def test_a_clip_without_pictures_is_told_and_left_alone() -> None:
     opened = []
 
-    def open_stills() -> Stills:
+    def open_grabber() -> FrameGrabber:
         opened.append(1)
         raise SvmError("match.mp4 is gone.")
 
     told = list[str]()
-    projector = Projector(open_stills, lambda shot: None, told.append)
+    frame_loader = FrameLoader(open_grabber, lambda frame: None, told.append)
     for count in (1, 2):
         for _ in range(3):
-            projector.wish(0.0, (8, 6))
-            await until(lambda: not projector.busy)
+            frame_loader.request(0.0, (8, 6))
+            await until(lambda: not frame_loader.busy)
         assert told == ["match.mp4 is gone."] * count
         assert len(opened) == count
-        projector.retry()
-    projector.close()
+        frame_loader.retry()
+    frame_loader.close()
 
 
 async def test_a_clip_that_breaks_while_it_is_shown_is_freed_and_opened_anew() -> None:
     class Breaking(Slow):
-        def at(self, time: float, size: tuple[int, int]) -> Shot | None:
+        def at(self, time: float, size: tuple[int, int]) -> Frame | None:
             if time == 1.0:
                 raise SvmError("match.mp4 is cut short.")
             return super().at(time, size)
 
     made, shown, told = list[Breaking](), list[float](), list[str]()
 
-    def open_stills() -> Stills:
+    def open_grabber() -> FrameGrabber:
         made.append(Breaking())
         made[-1].let.set()
         return made[-1]
 
-    projector = Projector(open_stills, lambda shot: shown.append(shot.time), told.append)
+    frame_loader = FrameLoader(open_grabber, lambda frame: shown.append(frame.time), told.append)
     for time in (0.0, 1.0, 0.0):
-        projector.wish(time, (8, 6))
-        await until(lambda: not projector.busy)
-        projector.retry()
+        frame_loader.request(time, (8, 6))
+        await until(lambda: not frame_loader.busy)
+        frame_loader.retry()
     assert (shown, told) == ([0.0, 0.0], ["match.mp4 is cut short."])
-    assert [stills.freed.is_set() for stills in made] == [True, False]
-    projector.close()
+    assert [grabber.freed.is_set() for grabber in made] == [True, False]
+    frame_loader.close()
 
 
 def test_a_shutter_opens_at_its_rate_and_whatever_the_clock_does() -> None:
     clock = Clock()
-    shutter = Shutter(clock)
+    limiter = RateLimiter(clock)
 
     def opened(rate: float) -> int:
         count = 0
         for _ in range(160):
             clock.now += 1 / 16
-            count += shutter.opens(rate)
+            count += limiter.allows(rate)
         return count
 
     assert opened(8.0) == 80
     assert opened(2.0) == pytest.approx(20, abs=1)
     clock.now -= 1000
-    assert shutter.opens(2.0)
+    assert limiter.allows(2.0)

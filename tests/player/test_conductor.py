@@ -13,7 +13,7 @@ from streaming_vlm_mlx.stream.events import Event, Loading, Ready
 from streaming_vlm_mlx.video.chunk import Chunk
 from tests.player.stand_ins import Blank, Scripted, until
 from tests.player.watching import Watch
-from tui.player.controller import Arrived, Passed
+from tui.player.controller import ChunkArrived, Skipped
 
 
 async def test_seconds_are_spoken_as_they_come(watch: Watch) -> None:
@@ -26,7 +26,7 @@ async def test_seconds_are_spoken_as_they_come(watch: Watch) -> None:
             w.pass_time(1)
             await engine.until_spoken(number)
         assert w.done() == [0, 1, 2, 3, 4]
-        assert w.passed() == []
+        assert w.skipped() == []
         assert [s.text for s in w.log.record.seconds] == [f"second {n}" for n in range(5)]
 
 
@@ -36,21 +36,21 @@ async def test_the_picture_waits_at_its_beginning_for_the_model(watch: Watch) ->
     async with watch(engine, start=7.0) as w:
         await w.until(Loading, 2)
         w.pass_time(5)
-        assert (w.conductor.playhead.position, w.conductor.playhead.state) == (7, "waiting")
+        assert (w.controller.playhead.position, w.controller.playhead.state) == (7, "waiting")
         engine.loaded.set()
         await engine.until_spoken(7)
         w.pass_time(1)
-        assert w.conductor.playhead.position == 8
-        assert not w.conductor.loading
+        assert w.controller.playhead.position == 8
+        assert not w.controller.loading
 
 
 async def test_who_does_not_want_to_wait_watches_without_the_model(watch: Watch) -> None:
     engine = Scripted()
     engine.loaded.clear()
     async with watch(engine) as w:
-        w.conductor.toggle()
+        w.controller.toggle()
         w.pass_time(5.5)
-        assert w.conductor.playhead.position == 5.5
+        assert w.controller.playhead.position == 5.5
         engine.loaded.set()
         await engine.until_spoken(5)
         assert w.done() == [5]
@@ -64,11 +64,11 @@ async def test_live_passes_over_what_the_model_is_too_slow_for(watch: Watch) -> 
         w.pass_time(1)
         await engine.until_begun(1)
         w.pass_time(4.5)
-        assert w.conductor.lag.at(w.conductor.playhead.position) == pytest.approx(4.5)
+        assert w.controller.delay.at(w.controller.playhead.position) == pytest.approx(4.5)
         engine.free.set()
         await engine.until_spoken(5)
         assert w.done() == [0, 1, 5]
-        assert w.passed() == [2, 3, 4]
+        assert w.skipped() == [2, 3, 4]
         assert [s.index for s in w.log.record.skipped] == [2, 3, 4]
 
 
@@ -86,11 +86,11 @@ async def test_live_speaks_late_where_every_second_is_read_too_late(watch: Watch
         await engine.until_spoken(0)
         w.pass_time(2.5)
         clip.let.release()
-        await w.until(Passed)
+        await w.until(Skipped)
         w.pass_time(2)
         clip.let.release()
         await engine.until_spoken(2)
-        assert (w.done(), w.passed()) == ([0, 2], [1])
+        assert (w.done(), w.skipped()) == ([0, 2], [1])
         clip.let.release(99)
 
 
@@ -129,7 +129,7 @@ async def test_the_next_second_is_read_when_the_model_is_done_with_this_one(watc
         engine.free.set()
         await engine.until_spoken(1)
         await until(lambda: clip.read_numbers == [0, 1, 2])
-        assert w.conductor.playhead.position == 1.25
+        assert w.controller.playhead.position == 1.25
 
 
 async def test_the_next_second_is_read_before_its_turn_though_the_model_is_slow(watch: Watch) -> None:
@@ -151,7 +151,7 @@ async def test_a_seek_does_not_wait_for_the_next_second_to_be_read(watch: Watch)
         engine.free.clear()
         w.pass_time(1.25)
         await engine.until_begun(8)
-        w.conductor.seek(3)
+        w.controller.seek(3)
         engine.free.set()
         await engine.until_spoken(3)
         assert clip.read_numbers[:3] == [7, 8, 3]
@@ -164,13 +164,13 @@ async def test_at_every_second_the_picture_waits_for_the_model(watch: Watch) -> 
         engine.free.clear()
         w.pass_time(9)
         await engine.until_begun(1)
-        assert (w.conductor.playhead.position, w.conductor.playhead.state) == (2, "waiting")
+        assert (w.controller.playhead.position, w.controller.playhead.state) == (2, "waiting")
         engine.free.set()
         for number in range(1, 6):
             await engine.until_spoken(number)
             w.pass_time(1)
         assert w.done() == [0, 1, 2, 3, 4, 5]
-        assert w.passed() == []
+        assert w.skipped() == []
 
 
 async def test_the_pace_can_be_changed_while_the_model_is_behind(watch: Watch) -> None:
@@ -180,19 +180,19 @@ async def test_the_pace_can_be_changed_while_the_model_is_behind(watch: Watch) -
         engine.free.clear()
         w.pass_time(1.5)
         await engine.until_begun(1)
-        w.conductor.change_pace("every")
+        w.controller.change_pace("every")
         w.pass_time(9)
-        assert w.conductor.playhead.position == 2
-        w.conductor.change_pace("live")
+        assert w.controller.playhead.position == 2
+        w.controller.change_pace("live")
         w.pass_time(1)
-        assert w.conductor.playhead.position == 3
+        assert w.controller.playhead.position == 3
 
 
 async def test_a_question_goes_into_the_next_second(watch: Watch) -> None:
     engine = Scripted()
     async with watch(engine) as w:
         await engine.until_spoken(0)
-        w.conductor.ask("who leads?")
+        w.controller.ask("who leads?")
         w.pass_time(1)
         await engine.until_spoken(1)
         assert engine.questions == [(1, "who leads?")]
@@ -202,8 +202,8 @@ async def test_a_question_goes_into_the_next_second(watch: Watch) -> None:
 async def test_what_is_asked_before_the_model_is_there_waits_for_it(watch: Watch) -> None:
     engine, config = Scripted(), StreamConfig(sampling=SamplingConfig(temperature=0.7))
     async with watch(engine) as w:
-        w.conductor.ask("who leads?")
-        w.conductor.configure(config)
+        w.controller.ask("who leads?")
+        w.controller.configure(config)
         await engine.until_spoken(0)
         assert engine.questions == [(0, "who leads?")]
         assert engine.config == config
@@ -231,20 +231,20 @@ async def test_a_feed_is_spoken_as_it_comes_and_never_falls_behind(watch: Watch)
     async with watch(engine, feed) as w:
         for number in range(2):
             feed.coming.put(number)
-            await w.until(Arrived, number + 1)
-            w.conductor.tick()
+            await w.until(ChunkArrived, number + 1)
+            w.controller.tick()
             await engine.until_spoken(number)
         engine.free.clear()
         for number in range(2, 9):
             feed.coming.put(number)
-            await w.until(Arrived, number + 1)
-            w.conductor.tick()
+            await w.until(ChunkArrived, number + 1)
+            w.controller.tick()
             await engine.until_begun(2)
-        assert w.conductor.playhead.position == 9
+        assert w.controller.playhead.position == 9
         engine.free.set()
         await engine.until_spoken(8)
         assert w.done() == [0, 1, 2, 8]
-        assert w.passed() == [3, 4, 5, 6, 7]
-        w.conductor.seek(0)
-        assert w.conductor.playhead.position == 9
+        assert w.skipped() == [3, 4, 5, 6, 7]
+        w.controller.seek(0)
+        assert w.controller.playhead.position == 9
         feed.coming.put(None)

@@ -3,16 +3,16 @@
 from streaming_vlm_mlx.stream.events import Loading
 from tests.player.stand_ins import Blank, Scripted, until
 from tests.player.watching import Watch
-from tui.player.controller import Sought
+from tui.player.controller import Seeked
 
 
 async def test_a_seek_anchors_the_model_anew(watch: Watch) -> None:
     engine = Scripted()
     async with watch(engine) as w:
         await engine.until_spoken(0)
-        w.conductor.seek(41.7)
-        assert w.conductor.playhead.position == 41
-        assert await w.until(Sought) == Sought(41.0)
+        w.controller.seek(41.7)
+        assert w.controller.playhead.position == 41
+        assert await w.until(Seeked) == Seeked(41.0)
         await engine.until_spoken(41)
         assert engine.anchors == 1
         assert w.done() == [0, 41]
@@ -25,11 +25,11 @@ async def test_what_is_said_of_a_second_that_was_left_is_nobody_s(watch: Watch) 
         engine.free.clear()
         w.pass_time(1)
         await engine.until_begun(1)
-        w.conductor.seek(30)
+        w.controller.seek(30)
         engine.free.set()
         await engine.until_spoken(30)
         assert w.done() == [0, 30]
-        after = w.told[w.told.index(Sought(30.0)) :]
+        after = w.told[w.told.index(Seeked(30.0)) :]
         assert all(getattr(event, "index", 30) == 30 for event in after)
 
 
@@ -38,7 +38,7 @@ async def test_a_second_that_is_played_again_replaces_the_older_take(watch: Watc
     async with watch(engine) as w:
         await engine.until_spoken(0)
         engine.lines = {0: "again"}
-        w.conductor.seek(0)
+        w.controller.seek(0)
         await engine.until_spoken(0, times=2)
         assert [s.text for s in w.log.record.seconds] == ["again"]
         assert [s.text for s in w.log.record.takes] == ["first"]
@@ -49,8 +49,8 @@ async def test_a_storm_of_seeks_ends_where_the_last_one_went(watch: Watch) -> No
     async with watch(engine) as w:
         await engine.until_spoken(0)
         for number in range(1, 50):
-            w.conductor.seek(number)
-            w.conductor.tick()
+            w.controller.seek(number)
+            w.controller.tick()
         await engine.until_spoken(49)
         assert w.done() == [0, 49]
 
@@ -60,8 +60,8 @@ async def test_seeks_while_the_model_is_loaded_lose_nothing(watch: Watch) -> Non
     engine.loaded.clear()
     async with watch(engine) as w:
         await w.until(Loading)
-        w.conductor.seek(12)
-        w.conductor.seek(20)
+        w.controller.seek(12)
+        w.controller.seek(20)
         engine.loaded.set()
         await engine.until_spoken(20)
         assert w.done() == [20]
@@ -71,10 +71,10 @@ async def test_a_pause_begins_nothing_new(watch: Watch) -> None:
     engine = Scripted()
     async with watch(engine) as w:
         await engine.until_spoken(0)
-        w.conductor.toggle()
+        w.controller.toggle()
         w.pass_time(10)
         assert engine.begun == [0]
-        w.conductor.toggle()
+        w.controller.toggle()
         w.pass_time(1)
         await engine.until_spoken(1)
 
@@ -83,14 +83,14 @@ async def test_one_second_is_played_and_spoken(watch: Watch) -> None:
     engine = Scripted()
     async with watch(engine) as w:
         await engine.until_spoken(0)
-        w.conductor.toggle()
-        w.conductor.seek(10)
+        w.controller.toggle()
+        w.controller.seek(10)
         w.pass_time(3)
         assert engine.begun == [0]
-        w.conductor.step()
+        w.controller.step()
         w.pass_time(3)
         await engine.until_spoken(10)
-        assert (w.conductor.playhead.position, w.conductor.playhead.state) == (11, "paused")
+        assert (w.controller.playhead.position, w.controller.playhead.state) == (11, "paused")
         assert engine.begun == [0, 10]
 
 
@@ -101,8 +101,8 @@ async def test_the_end_can_be_played_again(watch: Watch) -> None:
         w.pass_time(1)
         await engine.until_spoken(1)
         w.pass_time(3)
-        assert w.conductor.playhead.state == "ended"
-        w.conductor.toggle()
+        assert w.controller.playhead.state == "ended"
+        w.controller.toggle()
         await engine.until_spoken(0, times=2)
 
 
@@ -114,8 +114,8 @@ async def test_a_looped_clip_begins_again_once_its_last_second_is_spoken(watch: 
         w.pass_time(1)
         await engine.until_begun(1)
         w.pass_time(5)
-        assert w.conductor.playhead.state == "ended"
+        assert w.controller.playhead.state == "ended"
         engine.free.set()
         await engine.until_spoken(1)
-        await until(lambda: w.conductor.tick() < 2)
+        await until(lambda: w.controller.tick() < 2)
         await engine.until_spoken(0, times=2)

@@ -14,20 +14,20 @@ async def test_without_a_model_the_clip_plays(watch: Watch) -> None:
     async with watch(make) as w:
         assert (await w.until(Failed)).message == "no MLX here; install it."
         w.pass_time(3)
-        assert w.conductor.playhead.position == 3
-        assert w.conductor.gone
-        w.conductor.seek(10)
+        assert w.controller.playhead.position == 3
+        assert w.controller.gone
+        w.controller.seek(10)
         w.pass_time(1)
-        assert w.conductor.playhead.position == 11
+        assert w.controller.playhead.position == 11
         assert w.log.record.failure == "no MLX here; install it."
 
 
 async def test_a_model_that_can_not_be_loaded_leaves_a_player(watch: Watch) -> None:
     async with watch(Scripted(failure="model.safetensors is cut short."), pace="every") as w:
         assert (await w.until(Failed)).message == "model.safetensors is cut short."
-        w.conductor.seek(5)
+        w.controller.seek(5)
         w.pass_time(2)
-        assert w.conductor.playhead.position == 7
+        assert w.controller.playhead.position == 7
 
 
 async def test_a_defect_of_the_model_leaves_a_player(watch: Watch) -> None:
@@ -38,13 +38,13 @@ async def test_a_defect_of_the_model_leaves_a_player(watch: Watch) -> None:
     engine = Broken()
     async with watch(engine) as w:
         await engine.until_spoken(0)
-        w.conductor.ask("break")
+        w.controller.ask("break")
         w.pass_time(1)
         assert (await w.until(Failed)).message.startswith("the model stopped: AttributeError: ")
         w.pass_time(3)
-        assert w.conductor.playhead.position == 4
+        assert w.controller.playhead.position == 4
         engine.lines = {}
-        w.conductor.seek(9)
+        w.controller.seek(9)
         await engine.until_spoken(9)
 
 
@@ -56,9 +56,9 @@ async def test_a_clip_that_vanishes_is_told_and_tried_again_after_a_seek(watch: 
         await engine.until_spoken(1)
         assert (await w.until(Failed)).message == "match.mp4 is gone; copy it back."
         w.pass_time(2)
-        assert w.conductor.playhead.position == 3
+        assert w.controller.playhead.position == 3
         clip.vanishes = float("inf")
-        w.conductor.seek(6)
+        w.controller.seek(6)
         await engine.until_spoken(6)
         assert w.done() == [0, 1, 6]
 

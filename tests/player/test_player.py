@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.player.stand_ins import Clock
-from tui.player.playhead import LONGEST_TICK, SPEEDS, Lag, Pace, Pacer, Playhead
+from tui.player.playhead import LONGEST_TICK, SPEEDS, Delay, Pace, Pacer, Playhead
 
 DURATION = 20.5
 
@@ -206,24 +206,24 @@ def test_what_is_read_next_is_never_passed_over_at_once(position: float, number:
 
 
 def test_lag_counts_from_a_second_s_beginning_to_its_end() -> None:
-    lag = Lag()
-    assert lag.at(5.0) == 0
-    lag.begin(5.0)
-    assert lag.at(5.4) == pytest.approx(0.4)
-    lag.finish(5.6)
-    assert lag.at(5.9) == pytest.approx(0.6)
-    lag.begin(6.0)
-    assert lag.at(6.1) == pytest.approx(0.6)
-    assert lag.at(7.0) == pytest.approx(1.0)
-    lag.forget()
-    assert lag.at(99.0) == 0
+    delay = Delay()
+    assert delay.at(5.0) == 0
+    delay.begin(5.0)
+    assert delay.at(5.4) == pytest.approx(0.4)
+    delay.finish(5.6)
+    assert delay.at(5.9) == pytest.approx(0.6)
+    delay.begin(6.0)
+    assert delay.at(6.1) == pytest.approx(0.6)
+    assert delay.at(7.0) == pytest.approx(1.0)
+    delay.forget()
+    assert delay.at(99.0) == 0
 
 
 @given(st.floats(0, 1e6))
 def test_lag_is_never_negative(position: float) -> None:
-    lag = Lag()
-    lag.begin(500.0)
-    assert lag.at(position) >= 0
-    lag.finish(position)
-    assert math.isfinite(lag.at(position))
-    assert lag.at(position) >= 0
+    delay = Delay()
+    delay.begin(500.0)
+    assert delay.at(position) >= 0
+    delay.finish(position)
+    assert math.isfinite(delay.at(position))
+    assert delay.at(position) >= 0

@@ -11,7 +11,7 @@ import webvtt
 from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.sessions.journal import Journal
 from streaming_vlm_mlx.sessions.record import SessionRecord, SpokenSecond
-from tests.player.stand_ins import Clock, program, second_done, settle, until
+from tests.player.stand_ins import Clock, second_done, spec, until, wait
 from tests.video.clips import make_clip
 from tui import cli
 from tui.commands.play import check_terminal
@@ -48,7 +48,7 @@ async def test_a_session_is_said_again_word_by_word(record: SessionRecord, tmp_p
         slept.append(seconds)
 
     clock, replayer = Clock(), Replayer(record, sleep)
-    shown = program(lambda note: replayer, tmp_path, config=None, stems=(), endings=())
+    shown = spec(lambda note: replayer, tmp_path, config=None, base_paths=(), endings=())
     app = PlayerApp(replace(shown, seconds=BlankSeconds(6.0), pace="every"), clock=clock)
     async with app.run_test() as pilot:
         screen = app.screen
@@ -57,14 +57,14 @@ async def test_a_session_is_said_again_word_by_word(record: SessionRecord, tmp_p
         def ended() -> bool:
             clock.now += 0.25
             screen.tick()
-            return screen.conductor.playhead.state == "ended"
+            return screen.controller.playhead.state == "ended"
 
         await until(ended)
-        await settle(pilot)
+        await wait(pilot)
         rows = screen.query_one(TranscriptView).rows
         assert {row.number: " ".join(row.said) for row in rows if row.said} == SAID
         assert [row.question for row in rows if row.said] == ["", "who?"]
-        assert [(row.number, row.passed) for row in rows if row.passed] == [(1, 1)]
+        assert [(row.number, row.skipped) for row in rows if row.skipped] == [(1, 1)]
         assert "run1, recorded" in screen.query_one(Title).render().plain
     assert app.session.save() == ()
     assert list(tmp_path.iterdir()) == []
@@ -96,7 +96,7 @@ def test_export_puts_the_track_into_the_clip(session: Path, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    ("words", "complaint"),
+    ("words", "warning"),
     [
         (["--out", "x.doc"], "x.doc has no known format"),
         (["--out", "x.mp4"], "gone.mp4 is not there; name the session's clip with --clip."),
@@ -109,13 +109,13 @@ def test_export_refuses_in_a_line(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     words: list[str],
-    complaint: str,
+    warning: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     make_clip(tmp_path / "clip.mp4", count=10)
     assert cli.main(["export", str(session), *words]) == 2
     shown = capsys.readouterr().err
-    assert complaint in shown
+    assert warning in shown
     assert shown.count("\n") == 1
 
 
@@ -138,22 +138,22 @@ def test_the_clip_is_looked_for_where_it_was_and_beside_the_session(
 
 
 @pytest.mark.parametrize(
-    ("words", "complaint"),
+    ("words", "warning"),
     [
         (["play"], "needs a terminal to draw on; without one, run 'svm-tui infer'."),
         (
             ["play", "absent.mp4"],
             "needs a terminal to draw on; without one, run 'svm-tui infer absent.mp4'.",
         ),
-        (["replay", "absent.json"], "absent.json can not be read"),
+        (["replay", "absent.json"], "absent.json cannot be read"),
     ],
 )
 def test_without_a_terminal_the_way_out_is_named(
-    capsys: pytest.CaptureFixture[str], words: list[str], complaint: str
+    capsys: pytest.CaptureFixture[str], words: list[str], warning: str
 ) -> None:
     assert cli.main(words) == 2
     shown = capsys.readouterr().err
-    assert complaint in shown
+    assert warning in shown
     assert shown.count("\n") == 1
 
 

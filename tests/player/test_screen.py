@@ -7,7 +7,7 @@ import pytest
 from textual.widgets import Static
 
 from streaming_vlm_mlx.sessions.journal import load_session
-from tests.player.stand_ins import Blank, Play, Scripted, settle, truth
+from tests.player.stand_ins import Blank, Play, Scripted, truth, wait
 from tui.player.screens.help import HelpScreen
 from tui.player.widgets.cache_strip import FLASH, CacheStrip
 from tui.player.widgets.key_bar import KeyBar
@@ -75,10 +75,10 @@ async def test_the_screen_is_saved_beside_the_session_and_never_over_another(pla
 
 async def test_a_screen_that_can_not_be_saved_is_told(play: Play, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    async with play(stems=(tmp_path / "file" / "match",)) as p:
+    async with play(base_paths=(tmp_path / "file" / "match",)) as p:
         await p.speak(1)
         p.app.save_screen()
-        assert "can not be written" in p.notice
+        assert "cannot be written" in p.notice
 
 
 async def test_themes_redraw_what_is_shown(play: Play) -> None:
@@ -86,7 +86,7 @@ async def test_themes_redraw_what_is_shown(play: Play) -> None:
         await p.speak(2)
         before = p.app.export_screenshot()
         p.app.theme = "daylight"
-        await settle(p.pilot)
+        await wait(p.pilot)
         after = p.app.export_screenshot()
         assert before != after
         assert "second" in after
@@ -109,11 +109,11 @@ async def test_old_rows_leave_the_screen_and_not_the_session(play: Play) -> None
     async with play(seconds=Blank(5000.0)) as p:
         await p.engine.until_spoken(0)
         for number in range(1, LIMIT + 50):
-            p.screen.stage.transcript.finish(number, f"words {number}", "")
-        p.screen.conductor.seek(LIMIT + 49)
+            p.screen.presenter.transcript.finish(number, f"words {number}", "")
+        p.screen.controller.seek(LIMIT + 49)
         assert len(p.rows) == LIMIT
         assert p.rows[-1].number == LIMIT + 49
-        assert len(p.screen.stage.transcript.entries) == LIMIT + 50
+        assert len(p.screen.presenter.transcript.entries) == LIMIT + 50
 
 
 async def test_it_follows_the_newest_row_unless_the_viewer_scrolled_away(play: Play) -> None:
@@ -127,7 +127,7 @@ async def test_it_follows_the_newest_row_unless_the_viewer_scrolled_away(play: P
         assert not view.is_vertical_scroll_end
         await p.pass_time(1)
         await p.engine.until_spoken(30)
-        await settle(p.pilot)
+        await wait(p.pilot)
         assert view.scroll_offset.y == at
         await p.press("pagedown", "pagedown", "down")
         assert view.is_vertical_scroll_end
@@ -178,7 +178,7 @@ async def test_a_storm_of_resizes_loses_nothing(play: Play) -> None:
         await p.speak(2)
         for size in [(200, 60), (20, 5), (81, 23), (3, 3), (120, 40), (79, 24), (40, 9), (100, 30)]:
             await p.pilot.resize_terminal(*size)
-            await settle(p.pilot)
+            await wait(p.pilot)
             await p.pass_time(0.25)
         assert [row.said for row in p.rows[:2]] == [("second", "0"), ("second", "1")]
         view = p.screen.query_one(TranscriptView)
@@ -198,10 +198,10 @@ async def test_a_click_on_a_hint_does_what_it_says(play: Play) -> None:
     async with play() as p:
         await p.engine.until_spoken(0)
         await p.pilot.click("#keys", offset=(3, 0))
-        await settle(p.pilot)
+        await wait(p.pilot)
         assert "paused" in p.title
         await p.pilot.click("#keys", offset=(15, 0))
-        await settle(p.pilot)
+        await wait(p.pilot)
         assert p.position == 5
 
 

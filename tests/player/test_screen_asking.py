@@ -4,7 +4,7 @@ import pytest
 from textual import events
 from textual.widgets import Input
 
-from tests.player.stand_ins import Play, Scripted, settle, truth
+from tests.player.stand_ins import Play, Scripted, truth, wait
 from tui.player.widgets.prompt import LONGEST, Prompt
 from tui.player.widgets.transcript_view import TranscriptView
 
@@ -25,11 +25,11 @@ async def test_an_answer_stands_below_its_question_and_before_the_commentary(pla
     async with play(Scripted({0: "", 1: "Blue, by two.\n and he serves"}), read_truth=truth) as p:
         await p.read_truth()
         await p.engine.until_spoken(0)
-        p.screen.conductor.ask("who leads?")
+        p.screen.controller.ask("who leads?")
         await p.pass_time(1.75)
         await p.engine.until_spoken(1)
-        p.screen.stage.flush()
-        await settle(p.pilot)
+        p.screen.presenter.flush()
+        await wait(p.pilot)
         view = p.screen.query_one(TranscriptView)
         lines = [strip.text for strip in view.render_lines(view.size.region)]
         shown = [line[7:34].strip() for line in lines[1:4]]
@@ -47,7 +47,7 @@ async def test_keys_in_a_burst_are_taken_in_order(play: Play) -> None:
         await p.press("slash")
         for key, character in [("l", "l"), ("space", " "), ("q", "q"), ("enter", "\r"), ("space", " ")]:
             p.app.post_message(events.Key(key, character))
-        await settle(p.pilot)
+        await wait(p.pilot)
         assert "paused" in p.title
         assert "live" in p.title
         await p.press("space")
@@ -69,7 +69,7 @@ async def test_what_is_typed_before_the_line_is_open_is_not_lost(play: Play) -> 
         for key, character in keys:
             p.app.post_message(events.Key(key, character))
         for _ in keys:
-            await settle(p.pilot)
+            await wait(p.pilot)
         assert p.app.screen is p.screen
         assert "paused" in p.title
         assert "live" in p.title
@@ -96,7 +96,7 @@ async def test_a_pasted_novel_is_cut_to_a_line(play: Play) -> None:
         await p.press("slash")
         field = p.screen.query_one(Prompt).query_one(Input)
         field.post_message(events.Paste("It was\n\x1b[31mthe best\x07 of times. " * 10_000))
-        await settle(p.pilot)
+        await wait(p.pilot)
         assert len(field.value) <= LONGEST
         assert field.value.startswith("It was [31mthe best of times. It was")
 

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from streaming_vlm_mlx.errors import SvmError
-from tests.player.stand_ins import Clock, Play, Player, Scripted, program, settle, until
+from tests.player.stand_ins import Clock, Play, Player, Scripted, spec, until, wait
 from tui.player.app import PlayerApp
-from tui.player.clip import Stills
+from tui.player.clip import FrameGrabber
 from tui.player.presenter import REMARK
 from tui.player.spec import Note
 
@@ -13,11 +13,11 @@ from tui.player.spec import Note
 async def test_a_clip_that_can_not_be_shown_is_told_and_opened_again_after_a_seek(play: Play) -> None:
     opened = []
 
-    def open_stills() -> Stills:
+    def open_grabber() -> FrameGrabber:
         opened.append(1)
         raise SvmError("match.mp4 is gone; copy it back.")
 
-    async with play(open_stills=open_stills) as p:
+    async with play(open_grabber=open_grabber) as p:
         await p.engine.until_spoken(0)
         await until(lambda: p.notice)
         assert p.notice == "no picture: match.mp4 is gone; copy it back."
@@ -56,11 +56,11 @@ async def test_a_remark_is_shown_for_a_while(tmp_path: Path) -> None:
         note("nobody trained \x1b[31mthis one.")
         return engine
 
-    app = PlayerApp(program(make, tmp_path), clock=clock)
+    app = PlayerApp(spec(make, tmp_path), clock=clock)
     async with app.run_test() as pilot:
         p = Player(app, pilot, clock, engine)
         await engine.until_spoken(0)
-        await settle(pilot)
+        await wait(pilot)
         await p.pass_time(REMARK - 1)
         assert p.notice.splitlines()[-1] == "nobody trained [31mthis one."
         await p.pass_time(1)

@@ -5,8 +5,8 @@ from typing import cast
 import numpy as np
 import pytest
 
-from tests.player.stand_ins import Play, Player, settle, until
-from tui.player.clip import Shot, Stills
+from tests.player.stand_ins import Play, Player, until, wait
+from tui.player.clip import Frame, FrameGrabber
 from tui.player.frame_loader import RATE, RATE_BUSY
 from tui.player.screens.player import CALM
 from tui.player.widgets.blocks import BLOCK
@@ -23,9 +23,9 @@ class Canvas:
     def find(self, time: float) -> None:
         self.found.append(time)
 
-    def at(self, time: float, size: tuple[int, int]) -> Shot:
+    def at(self, time: float, size: tuple[int, int]) -> Frame:
         self.asked.append((time, size))
-        return Shot(time, np.full((size[1], size[0], 3), 128, np.uint8))
+        return Frame(time, np.full((size[1], size[0], 3), 128, np.uint8))
 
     def close(self) -> None:
         pass
@@ -42,7 +42,7 @@ def painted(p: Player) -> bool:
 
 
 async def test_the_first_picture_is_there_before_the_model_and_before_a_tick(play: Play, canvas: Canvas) -> None:
-    async with play(open_stills=lambda: cast(Stills, canvas), start=7.0) as p:
+    async with play(open_grabber=lambda: cast(FrameGrabber, canvas), start=7.0) as p:
         await until(lambda: painted(p))
         # It was looked for while the screen was laid out.
         assert canvas.found == [7.0]
@@ -50,7 +50,7 @@ async def test_the_first_picture_is_there_before_the_model_and_before_a_tick(pla
 
 
 async def test_a_picture_of_the_new_size_is_asked_for_though_time_stands_still(play: Play, canvas: Canvas) -> None:
-    async with play(open_stills=lambda: cast(Stills, canvas)) as p:
+    async with play(open_grabber=lambda: cast(FrameGrabber, canvas)) as p:
         await p.engine.until_spoken(0)
         await p.press("space")
         await until(lambda: painted(p))
@@ -62,7 +62,7 @@ async def test_a_picture_of_the_new_size_is_asked_for_though_time_stands_still(p
 
 
 async def test_p_hides_the_picture_and_asks_for_none_meanwhile(play: Play, canvas: Canvas) -> None:
-    async with play(open_stills=lambda: cast(Stills, canvas)) as p:
+    async with play(open_grabber=lambda: cast(FrameGrabber, canvas)) as p:
         await p.engine.until_spoken(0)
         await until(lambda: painted(p))
         await p.press("p")
@@ -78,22 +78,22 @@ async def test_p_hides_the_picture_and_asks_for_none_meanwhile(play: Play, canva
 
 async def count_wishes(p: Player, canvas: Canvas, ticks: int) -> int:
     """Return how many pictures are asked for in `ticks` of a fortieth of a second."""
-    projector = p.screen._projector
-    assert projector is not None
+    frame_loader = p.screen._frame_loader
+    assert frame_loader is not None
     wishes = 0
     for _ in range(ticks):
         before = p.position
         p.clock.now += 1 / 40
         p.screen.tick()
-        await until(lambda: not projector.busy)
+        await until(lambda: not frame_loader.busy)
         wishes += canvas.asked[-1][0] > before
     return wishes
 
 
 async def test_pictures_come_less_often_while_the_model_speaks(play: Play, canvas: Canvas) -> None:
-    async with play(open_stills=lambda: cast(Stills, canvas)) as p:
+    async with play(open_grabber=lambda: cast(FrameGrabber, canvas)) as p:
         await p.engine.until_spoken(0)
-        await settle(p.pilot)
+        await wait(p.pilot)
         p.engine.free.clear()
         assert await count_wishes(p, canvas, 39) == pytest.approx(RATE, abs=1)
         await p.pass_time(0.25)
@@ -102,28 +102,28 @@ async def test_pictures_come_less_often_while_the_model_speaks(play: Play, canva
 
 
 async def test_a_session_that_is_played_again_is_drawn_from_a_second_s_beginning(play: Play, canvas: Canvas) -> None:
-    async with play(open_stills=lambda: cast(Stills, canvas), config=None) as p:
+    async with play(open_grabber=lambda: cast(FrameGrabber, canvas), config=None) as p:
         await p.engine.until_spoken(0)
-        await settle(p.pilot)
+        await wait(p.pilot)
         p.engine.free.clear()
         await p.pass_time(0.75)
         p.clock.now += 0.25
-        p.screen.conductor.tick()
+        p.screen.controller.tick()
         await p.engine.until_begun(1)
-        await settle(p.pilot)
+        await wait(p.pilot)
         assert await count_wishes(p, canvas, int(40 * CALM) - 1) >= 1
 
 
 async def test_nothing_is_drawn_while_a_second_begins_but_what_a_key_does(play: Play, canvas: Canvas) -> None:
-    async with play(open_stills=lambda: cast(Stills, canvas)) as p:
+    async with play(open_grabber=lambda: cast(FrameGrabber, canvas)) as p:
         await p.engine.until_spoken(0)
-        await settle(p.pilot)
+        await wait(p.pilot)
         p.engine.free.clear()
         await p.pass_time(0.75)
         p.clock.now += 0.25
-        p.screen.conductor.tick()
+        p.screen.controller.tick()
         await p.engine.until_begun(1)
-        await settle(p.pilot)
+        await wait(p.pilot)
         calm = int(40 * CALM) - 1
         before = p.title
         assert await count_wishes(p, canvas, calm) == 0

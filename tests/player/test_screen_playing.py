@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.player.stand_ins import Play, Scripted, settle
+from tests.player.stand_ins import Play, Scripted, wait
 from tui.player.transcript import Row
 from tui.player.widgets.timeline import Timeline
 
@@ -13,7 +13,7 @@ async def test_commentary_grows_word_by_word(play: Play) -> None:
         p.engine.free.clear()
         await p.pass_time(1)
         await p.engine.until_begun(1)
-        await settle(p.pilot)
+        await wait(p.pilot)
         assert p.rows[-1] == Row(1, growing=True)
         p.engine.free.set()
         await p.engine.until_spoken(1)
@@ -62,11 +62,11 @@ async def test_a_click_on_the_bar_seeks_and_a_drag_goes_on(play: Play) -> None:
         await p.press("space")
         bar = p.screen.query_one(Timeline)
         await p.pilot.click(bar, offset=(bar.size.width // 2, 0))
-        await settle(p.pilot)
+        await wait(p.pilot)
         assert 28 <= p.position <= 31
         await p.pilot.mouse_down(bar, offset=(20, 0))
         await p.pilot.hover(bar, offset=(bar.size.width - 7, 0))
-        await settle(p.pilot)
+        await wait(p.pilot)
         assert p.position >= 55
         await p.pilot.mouse_up(bar, offset=(bar.size.width - 7, 0))
         await p.pilot.hover(bar, offset=(20, 0))
@@ -79,7 +79,7 @@ async def test_the_bar_tells_the_time_under_the_pointer_and_what_is_left(play: P
         bar = p.screen.query_one(Timeline)
         room = bar.size.width - len("00:00 ") - len(" −01:00")
         await p.pilot.hover(bar, offset=(len("00:00 ") + room // 2, 0))
-        await settle(p.pilot)
+        await wait(p.pilot)
         assert bar.tooltip in ("00:29", "00:30")
         await p.press("space", "5")
         assert bar.render_line(0).text.startswith("00:30 ")
@@ -113,7 +113,7 @@ async def test_a_seek_shows_the_transcript_as_it_was_there(play: Play) -> None:
         assert [row.number for row in p.rows] == [0, 1, 2, 3]
         p.engine.lines = {1: "again"}
         await p.press("space")
-        p.screen.conductor.seek(1)
+        p.screen.controller.seek(1)
         assert [row.number for row in p.rows] == [0, 1]
         assert p.rows[1].said == ("second", "1")
         await p.press("space")
@@ -134,7 +134,7 @@ async def test_what_the_model_has_no_time_for_is_marked(play: Play) -> None:
         p.engine.free.set()
         await p.engine.until_spoken(5)
         await p.pass_time(0.25)
-        assert [(row.number, row.passed) for row in p.rows] == [(0, 0), (1, 0), (2, 3), (5, 0)]
+        assert [(row.number, row.skipped) for row in p.rows] == [(0, 0), (1, 0), (2, 3), (5, 0)]
         assert "3 passed over" in p.title
 
 

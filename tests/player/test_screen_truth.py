@@ -14,9 +14,13 @@ async def test_g_cycles_the_truth(play: Play) -> None:
         await p.pass_time(0.75)
         assert p.rows[0].truth == ("second", "nil")
         await p.press("g")
-        assert p.screen.stage.mode == "differences"
+        assert p.screen.presenter.mode == "differences"
         assert (p.rows[0].said_off, p.rows[0].truth_off) == ({1}, {1})
-        assert [meter.name for meter in p.screen.stage.figures.meters(0.0)][:3] == ["word errors", "ROUGE-L", "delay"]
+        assert [meter.name for meter in p.screen.presenter.metrics.meters(0.0)][:3] == [
+            "word errors",
+            "ROUGE-L",
+            "delay",
+        ]
         await p.press("g")
         assert (p.rows[0].truth, p.rows[0].said_off) == ((), frozenset())
         await p.press("g")
@@ -44,7 +48,7 @@ async def test_without_truth_the_commentary_has_the_whole_width(play: Play) -> N
             return max(len(strip.text.rstrip()) for strip in view.render_lines(view.size.region))
 
         await until(lambda: longest() > view.size.width // 2 + 10)
-        assert p.screen.stage.mode == "off"
+        assert p.screen.presenter.mode == "off"
 
 
 async def test_a_broken_truth_is_told_and_the_clip_plays(play: Play) -> None:
@@ -56,7 +60,7 @@ async def test_a_broken_truth_is_told_and_the_clip_plays(play: Play) -> None:
         await until(lambda: p.notice)
         assert p.notice == "no truth: match.vtt holds no timed words."
         await p.press("g")
-        assert p.screen.stage.mode == "off"
+        assert p.screen.presenter.mode == "off"
 
 
 async def test_columns_have_names_and_differences_a_key(play: Play) -> None:

@@ -1,4 +1,4 @@
-"""Sessions on their way to disk: places, names, and what can not be written."""
+"""Sessions on their way to disk: places, names, and what cannot be written."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from streaming_vlm_mlx.sessions.journal import load_session
 from streaming_vlm_mlx.shipped import SAMPLE
 from tests.player.stand_ins import RECORD, second_done
 from tui.player.session_log import SessionLog, free_names
-from tui.session_paths import stems
+from tui.session_paths import base_paths
 
 
 def log(*places: Path, warned: list[str] | None = None, endings: tuple[str, ...] = (".vtt", ".json")) -> SessionLog:
@@ -70,7 +70,7 @@ def test_with_no_place_at_all_the_session_stays_in_memory_and_that_is_told_once(
     session.add(second_done(1))
     assert len(warned) == 1
     assert warned[0].startswith("the journal ")
-    with pytest.raises(SvmError, match="can not be written"):
+    with pytest.raises(SvmError, match="cannot be written"):
         session.save()
     assert len(session.record.seconds) == 2
 
@@ -112,13 +112,15 @@ def test_sessions_lie_beside_their_clip_or_where_they_are_told_to(
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     clip, created = tmp_path / "my.clip.mp4", "2026-01-02T03:04:05+00:00"
     clip.write_text("")
-    refuge = tmp_path / "state" / "svm-tui" / "sessions"
-    assert stems(None, str(clip), created) == (
+    fallback_path = tmp_path / "state" / "svm-tui" / "sessions"
+    assert base_paths(None, str(clip), created) == (
         tmp_path / "my.clip.20260102-030405",
-        refuge / "my.clip.20260102-030405",
+        fallback_path / "my.clip.20260102-030405",
     )
-    assert stems(tmp_path / "x.srt", str(clip), created)[0] == tmp_path / "x"
+    assert base_paths(tmp_path / "x.srt", str(clip), created)[0] == tmp_path / "x"
     for sample in (SAMPLE, SAMPLE.parent / ".." / "sample" / SAMPLE.name):
-        assert stems(None, str(sample), created) == (refuge / "match.20260102-030405",)
-    assert stems(None, "rtsp://camera/1", created) == (refuge / "1.20260102-030405",)
-    assert stems(None, "lavfi:testsrc=rate=30", created) == (refuge / "lavfi-testsrc-rate-30.20260102-030405",)
+        assert base_paths(None, str(sample), created) == (fallback_path / "match.20260102-030405",)
+    assert base_paths(None, "rtsp://camera/1", created) == (fallback_path / "1.20260102-030405",)
+    assert base_paths(None, "lavfi:testsrc=rate=30", created) == (
+        fallback_path / "lavfi-testsrc-rate-30.20260102-030405",
+    )

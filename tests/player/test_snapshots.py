@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from textual.pilot import Pilot
 
-from tests.player.stand_ins import Blank, Clock, Scripted, press, program, settle, until
+from tests.player.stand_ins import Blank, Clock, Scripted, press, spec, until, wait
 from tui.player.app import PlayerApp
 from tui.player.screens.player import PlayerScreen
 from tui.player.transcript import Timed
@@ -58,7 +58,7 @@ async def watch(pilot: Pilot[None], engine: Scripted, clock: Clock) -> PlayerScr
     """Play six seconds, the model too slow for one of them, and stop within the next."""
     screen = pilot.app.screen
     assert isinstance(screen, PlayerScreen)
-    await until(lambda: screen.stage.transcript.truth)
+    await until(lambda: screen.presenter.transcript.truth)
     for number in (0, 1, 2, 3):
         await engine.until_spoken(number)
         await tick(screen, clock, 1.0)
@@ -70,10 +70,10 @@ async def watch(pilot: Pilot[None], engine: Scripted, clock: Clock) -> PlayerScr
     engine.free.set()
     await engine.until_spoken(7)
     await tick(screen, clock, 0.25)
-    screen.conductor.playhead.pause()
-    screen.stage.tick()
+    screen.controller.playhead.pause()
+    screen.presenter.tick()
     screen.query_one(CacheStrip).tick(math.inf)
-    await settle(pilot)
+    await wait(pilot)
     return screen
 
 
@@ -91,7 +91,7 @@ LOOKS += [("ask", ["slash", *"who leads"], SIZES[0])]
 @pytest.mark.parametrize(("name", "keys", "size"), LOOKS)
 async def test_screens_look_as_they_did(name: str, keys: list[str], size: tuple[int, int], tmp_path: Path) -> None:
     engine, clock = Scripted(SAID), Clock()
-    shown = program(lambda note: engine, tmp_path, Blank(40.0), read_truth=lambda note: TRUTH)
+    shown = spec(lambda note: engine, tmp_path, Blank(40.0), read_truth=lambda note: TRUTH)
     app = PlayerApp(shown, clock=clock)
     async with app.run_test(size=size) as pilot:
         await watch(pilot, engine, clock)
@@ -99,25 +99,25 @@ async def test_screens_look_as_they_did(name: str, keys: list[str], size: tuple[
         if name == "ask":
             # A cursor that blinks is no matter of looks.
             app.screen.query_one("Line").cursor_blink = False
-            await settle(pilot)
+            await wait(pilot)
         check(f"{name}-{size[0]}x{size[1]}", app.export_screenshot(), tmp_path)
 
 
 async def test_a_failure_looks_as_it_did(tmp_path: Path) -> None:
     engine, clock = Scripted(failure="checkpoints/run1/model.safetensors is cut short; copy it again."), Clock()
-    app = PlayerApp(program(lambda note: engine, tmp_path, Blank(40.0)), clock=clock)
+    app = PlayerApp(spec(lambda note: engine, tmp_path, Blank(40.0)), clock=clock)
     async with app.run_test(size=(80, 24)) as pilot:
         assert isinstance(app.screen, PlayerScreen)
         notice = app.screen.query_one("#notice")
         await until(lambda: notice.has_class("-failure"))
-        app.screen.stage.tick()
-        await settle(pilot)
+        app.screen.presenter.tick()
+        await wait(pilot)
         check("failure-80x24", app.export_screenshot(), tmp_path)
 
 
 async def test_daylight_looks_as_it_did(tmp_path: Path) -> None:
     engine, clock = Scripted(SAID), Clock()
-    shown = program(lambda note: engine, tmp_path, Blank(40.0), read_truth=lambda note: TRUTH)
+    shown = spec(lambda note: engine, tmp_path, Blank(40.0), read_truth=lambda note: TRUTH)
     app = PlayerApp(shown, theme="daylight", clock=clock)
     async with app.run_test(size=(120, 40)) as pilot:
         await watch(pilot, engine, clock)

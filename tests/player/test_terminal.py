@@ -35,9 +35,9 @@ class Terminal:
 
     def run(self, *words: str) -> None:
         """Run the program, then tell its exit status and the terminal's settings."""
-        program = shlex.join([sys.executable, "-m", "tui", *words])
+        spec = shlex.join([sys.executable, "-m", "tui", *words])
         environ = f"XDG_STATE_HOME={shlex.quote(str(self._folder / 'state'))} COLORTERM=truecolor"
-        script = f"cd {shlex.quote(str(ROOT))}; {environ} {program}; echo status $?; stty -a; exec cat"
+        script = f"cd {shlex.quote(str(ROOT))}; {environ} {spec}; echo status $?; stty -a; exec cat"
         self.tmux("new-session", "-d", "-x", "100", "-y", "30", script)
 
     def press(self, *keys: str) -> None:

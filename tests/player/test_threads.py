@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from tui.player.threads import Worker
+from tui.player.threads import BackgroundThread
 
 ROOT = Path(__file__).parents[2]
 
 
 async def test_work_is_done_in_order_on_one_thread_that_ends() -> None:
-    worker, done = Worker("svm-test"), list[int]()
+    worker, done = BackgroundThread("svm-test"), list[int]()
 
     def work(number: int) -> threading.Thread:
         done.append(number)
@@ -33,7 +33,7 @@ async def test_work_is_done_in_order_on_one_thread_that_ends() -> None:
 
 
 async def test_what_it_raises_is_raised_where_it_is_waited_for() -> None:
-    worker = Worker("svm-test")
+    worker = BackgroundThread("svm-test")
     with pytest.raises(ZeroDivisionError):
         await worker.run(lambda: 1 // 0)
     assert await worker.run(lambda: "still there") == "still there"
@@ -41,7 +41,7 @@ async def test_what_it_raises_is_raised_where_it_is_waited_for() -> None:
 
 
 async def test_giving_up_the_waiting_leaves_the_work() -> None:
-    worker, go = Worker("svm-test"), threading.Event()
+    worker, go = BackgroundThread("svm-test"), threading.Event()
     waiting = asyncio.create_task(worker.run(go.wait))
     await asyncio.sleep(0)
     waiting.cancel()
@@ -54,10 +54,10 @@ async def test_giving_up_the_waiting_leaves_the_work() -> None:
 def test_work_that_never_ends_does_not_keep_the_program() -> None:
     code = """
 import asyncio, threading
-from tui.player.threads import Worker, leave
+from tui.player.threads import BackgroundThread, leave
 
 async def main():
-    worker = Worker("svm-test")
+    worker = BackgroundThread("svm-test")
     waiting = asyncio.create_task(worker.run(threading.Event().wait))
     await asyncio.sleep(0)
     waiting.cancel()

@@ -66,20 +66,20 @@ def test_seconds_that_were_passed_over_are_one_row() -> None:
     transcript = Transcript(TRUTH)
     transcript.finish(0, "a", "")
     for number in (3, 4, 5, 7):
-        transcript.pass_over(number)
-    rows = {row.number: row.passed for row in transcript.rows(9.0, False, 99)}
+        transcript.skip(number)
+    rows = {row.number: row.skipped for row in transcript.rows(9.0, False, 99)}
     assert rows == {0: 0, 3: 3, 7: 1}
     assert transcript.leader(5, False) == 3
     assert transcript.row(4, 9.0, False).empty
     # Where there is truth to show, a second has a row of its own.
-    transcript.pass_over(2)
-    assert {row.number: row.passed for row in transcript.rows(9.0, True, 99)} == {0: 0, 2: 1, 3: 3, 7: 1}
+    transcript.skip(2)
+    assert {row.number: row.skipped for row in transcript.rows(9.0, True, 99)} == {0: 0, 2: 1, 3: 3, 7: 1}
 
 
 def test_passing_over_keeps_an_older_take() -> None:
     transcript = Transcript()
     transcript.finish(1, "said before", "")
-    transcript.pass_over(1)
+    transcript.skip(1)
     assert transcript.row(1, 5.0, False).said == ("said", "before")
 
 
@@ -125,7 +125,7 @@ def test_only_what_was_played_is_compared_and_what_was_passed_over_counts_as_sil
     transcript = Transcript(TRUTH)
     transcript.finish(0, "He shoots", "")
     assert compare(transcript).errors.words == 2
-    transcript.pass_over(2)
+    transcript.skip(2)
     found = compare(transcript)
     assert (found.errors.words, found.errors.missed) == (4, 2)
     assert found.truth_off == {2: {0, 1}}

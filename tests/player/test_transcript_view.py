@@ -8,7 +8,7 @@ from textual.app import App, ComposeResult
 from textual.geometry import Size
 from textual.pilot import Pilot
 
-from tests.player.stand_ins import settle
+from tests.player.stand_ins import wait
 from tui.player.transcript import Row
 from tui.player.widgets import transcript_view
 from tui.player.widgets.transcript_view import TranscriptView
@@ -43,11 +43,11 @@ async def test_rows_lay_out_the_screen_only_when_a_scrollbar_comes(monkeypatch: 
     laid: list[Size] = []
     monkeypatch.setattr(TranscriptView, "watch_virtual_size", lambda self, size: laid.append(size), raising=False)
     async with shown() as (view, pilot):
-        await settle(pilot)
+        await wait(pilot)
         laid.clear()
         for number in range(40):
             view.put(row(number))
-            await settle(pilot)
+            await wait(pilot)
         assert [size.height for size in laid] == [11]
         assert view.virtual_size.height == 40
         assert view.vertical_scrollbar.window_virtual_size == 40
@@ -59,7 +59,7 @@ async def test_old_rows_go_one_by_one_and_the_newest_stays_in_sight(monkeypatch:
     async with shown() as (view, pilot):
         for number in range(50):
             view.put(row(number))
-        await settle(pilot)
+        await wait(pilot)
         assert [r.number for r in view.rows] == list(range(20, 50))
         assert lines(view) == [f"00:{number}  second {number}" for number in range(40, 50)]
 
@@ -69,12 +69,12 @@ async def test_what_a_viewer_scrolled_back_to_stays_in_sight(monkeypatch: pytest
     async with shown() as (view, pilot):
         for number in range(30):
             view.put(row(number))
-        await settle(pilot)
+        await wait(pilot)
         view.scroll_to(y=10, animate=False)
-        await settle(pilot)
+        await wait(pilot)
         before = lines(view)
         for number in range(30, 35):
             view.put(row(number))
-        await settle(pilot)
+        await wait(pilot)
         assert before[0] == "00:10  second 10"
         assert lines(view) == before

@@ -6,7 +6,7 @@ import pytest
 
 from streaming_vlm_mlx.data.records import StreamingRecord, Turn
 from streaming_vlm_mlx.errors import SvmError
-from tui.player.truth import complain, find_truth, read_truth
+from tui.player.truth import find_truth, mismatch_warning, read_truth
 
 
 @pytest.fixture
@@ -53,6 +53,6 @@ def test_a_broken_transcript_is_refused(clip: Path) -> None:
 
 def test_a_transcript_that_runs_on_for_long_looks_like_another_clip_s(clip: Path) -> None:
     words = ((1.0, 2.0, "a"), (100.0, 101.0, "b"))
-    assert complain(words, clip.with_suffix(".vtt"), 100.0) == ""
-    assert "is it the truth of another clip?" in complain(words, clip.with_suffix(".vtt"), 60.0)
-    assert complain(words, clip.with_suffix(".vtt"), None) == ""
+    assert mismatch_warning(words, clip.with_suffix(".vtt"), 100.0) == ""
+    assert "is it the truth of another clip?" in mismatch_warning(words, clip.with_suffix(".vtt"), 60.0)
+    assert mismatch_warning(words, clip.with_suffix(".vtt"), None) == ""

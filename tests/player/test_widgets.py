@@ -14,11 +14,11 @@ from textual.filter import DimFilter, Monochrome
 
 from streaming_vlm_mlx.stream.events import SpanView
 from tests.player.stand_ins import second_done, span_map
-from tui.player.metrics import HISTORY, Figures, bar, sparkline
+from tui.player.metrics import HISTORY, PlayerMetrics, bar, sparkline
 from tui.player.transcript import Transcript
 from tui.player.widgets.blocks import BLOCK, BlockStrip, block_rows
 from tui.player.widgets.cache_strip import Cell, lay_strip, share
-from tui.player.widgets.title import Standing
+from tui.player.widgets.title import TitleState
 
 Rgb = tuple[int, int, int]
 
@@ -138,11 +138,11 @@ def test_the_strip_is_to_scale() -> None:
 
 
 def test_meters_tell_what_a_second_cost() -> None:
-    figures = Figures()
-    assert {meter.value for meter in figures.meters(0.0)} == {"–", "0.0 s"}
-    figures.add(second_done(0, "he scores now", milliseconds=650.0), 0.4)
-    figures.add(second_done(1, "he scores", milliseconds=250.0), 0.3)
-    meters = {meter.name: meter for meter in figures.meters(0.7)}
+    metrics = PlayerMetrics()
+    assert {meter.value for meter in metrics.meters(0.0)} == {"–", "0.0 s"}
+    metrics.add(second_done(0, "he scores now", milliseconds=650.0), 0.4)
+    metrics.add(second_done(1, "he scores", milliseconds=250.0), 0.3)
+    meters = {meter.name: meter for meter in metrics.meters(0.7)}
     assert meters["tokens/s"].value == "20.0"
     assert meters["tokens/s"].history == pytest.approx((6.0, 20.0))
     assert meters["real time"].value == "×4.0"
@@ -152,15 +152,15 @@ def test_meters_tell_what_a_second_cost() -> None:
     assert meters["memory"].share == pytest.approx(4.1 / 16)
     assert (meters["MLX"].value, meters["MLX"].note) == ("1.2 + 0.3 GB", "peak 2.0 GB")
     assert (meters["cache"].value, meters["cache"].note) == ("440 tokens", "34 MB")
-    figures.passed = 3
-    assert {m.name: m.note for m in figures.meters(0.0)}["behind"] == "3 passed"
+    metrics.skipped = 3
+    assert {m.name: m.note for m in metrics.meters(0.0)}["behind"] == "3 passed"
 
 
 def test_gauges_remember_a_minute() -> None:
-    figures = Figures()
+    metrics = PlayerMetrics()
     for number in range(3 * HISTORY):
-        figures.add(second_done(number), 0.0)
-    assert len(figures.meters(0.0)[0].history) == HISTORY
+        metrics.add(second_done(number), 0.0)
+    assert len(metrics.meters(0.0)[0].history) == HISTORY
 
 
 @given(st.lists(st.floats(-1e3, 1e6), max_size=30), st.integers(-2, 20))
@@ -180,9 +180,9 @@ def test_bars_fit_and_grow(amount: float, width: int) -> None:
 
 
 def test_the_top_line_says_how_it_stands() -> None:
-    standing = Standing("a.mp4", "run1", "00:07 / 00:40", "playing", 1.5, "live", 0.24, 2)
+    standing = TitleState("a.mp4", "run1", "00:07 / 00:40", "playing", 1.5, "live", 0.24, 2)
     assert [text for _, text in standing.parts] == ["00:07 / 00:40", "1.5×", "▶", "live −0.2 s", "2 passed over"]
-    waiting = Standing("a", "b", "00:00", "waiting", 1.0, "every", 0.0, 0)
+    waiting = TitleState("a", "b", "00:00", "waiting", 1.0, "every", 0.0, 0)
     assert dict(waiting.parts)["state"] == "◌ waits for the model"
     assert waiting.parts[-1] == ("pace", "every second −0.0 s")
 

@@ -6,7 +6,7 @@ from typing import TypeVar
 
 from streaming_vlm_mlx.stream.events import SecondDone
 from tests.player.stand_ins import Clock, until
-from tui.player.controller import Conductor, Passed, Told
+from tui.player.controller import Controller, PlayerEvent, Skipped
 from tui.player.session_log import SessionLog
 
 T = TypeVar("T")
@@ -15,14 +15,14 @@ T = TypeVar("T")
 class Watching:
     """A session under test: the conductor, what it told, and the hands on clock and engine."""
 
-    def __init__(self, conductor: Conductor, clock: Clock, told: list[Told], log: SessionLog) -> None:
-        self.conductor, self.clock, self.told, self.log = conductor, clock, told, log
+    def __init__(self, controller: Controller, clock: Clock, told: list[PlayerEvent], log: SessionLog) -> None:
+        self.controller, self.clock, self.told, self.log = controller, clock, told, log
 
     def pass_time(self, seconds: float) -> None:
         """Let `seconds` pass, in ticks of a quarter."""
         for _ in range(round(4 * seconds)):
             self.clock.now += 0.25
-            self.conductor.tick()
+            self.controller.tick()
 
     async def until(self, kind: type[T], count: int = 1) -> T:
         """Wait until something of `kind` was told `count` times, and return the last."""
@@ -36,8 +36,8 @@ class Watching:
     def done(self) -> list[int]:
         return [event.index for event in self.told if isinstance(event, SecondDone)]
 
-    def passed(self) -> list[int]:
-        return [event.index for event in self.told if isinstance(event, Passed)]
+    def skipped(self) -> list[int]:
+        return [event.index for event in self.told if isinstance(event, Skipped)]
 
 
 # Begins a session; the keywords change it.

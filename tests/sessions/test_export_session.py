@@ -131,5 +131,5 @@ def test_json_that_is_no_session_is_named(tmp_path, content):
 
 
 def test_an_absent_file_is_named(tmp_path):
-    with pytest.raises(SvmError, match=r"none\.json can not be read: No such file or directory\.$"):
+    with pytest.raises(SvmError, match=r"none\.json cannot be read: No such file or directory\.$"):
         SessionRecord.load(tmp_path / "none.json")

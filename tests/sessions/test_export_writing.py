@@ -55,7 +55,7 @@ def test_a_full_disk_leaves_the_old_file(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(Path, "write_text", half)
-    with pytest.raises(SvmError, match=r"a\.vtt can not be written: No space left on device"):
+    with pytest.raises(SvmError, match=r"a\.vtt cannot be written: No space left on device"):
         write(path, RECORD)
     assert path.read_text() == "the old one"
     assert [p.name for p in tmp_path.iterdir()] == ["a.vtt"]
@@ -71,7 +71,7 @@ def test_a_folder_is_not_replaced(tmp_path):
 
 def test_a_file_in_the_folders_place_is_named(tmp_path):
     (tmp_path / "out").write_text("a file")
-    with pytest.raises(SvmError, match=r"out/a\.vtt can not be written"):
+    with pytest.raises(SvmError, match=r"out/a\.vtt cannot be written"):
         write(tmp_path / "out" / "a.vtt", RECORD)
     assert (tmp_path / "out").read_text() == "a file"
 

@@ -71,7 +71,7 @@ def test_a_path_with_broken_bytes_survives(tmp_path: Path) -> None:
 def test_a_journal_is_never_begun_over_another(tmp_path: Path) -> None:
     path = tmp_path / "game.jsonl"
     path.write_text("mine")
-    with pytest.raises(SvmError, match="can not be written: File exists"):
+    with pytest.raises(SvmError, match="cannot be written: File exists"):
         Journal(path, BEGUN)
     assert path.read_text() == "mine"
 
@@ -96,7 +96,7 @@ def test_a_session_is_told_from_a_journal_by_its_name(tmp_path: Path) -> None:
     path = tmp_path / "game.json"
     path.write_text(BEGUN.add(second(0)).to_json())
     assert load_session(path).seconds == (second(0),)
-    with pytest.raises(SvmError, match="can not be read"):
+    with pytest.raises(SvmError, match="cannot be read"):
         load_session(tmp_path / "absent.jsonl")
 
 

@@ -2,12 +2,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from streaming_vlm_mlx.models.loading import Parts
+from streaming_vlm_mlx.models.loading import ModelBundle
 from streaming_vlm_mlx.stream.engine import Engine
 from streaming_vlm_mlx.text.tokenizer import Tokenizer
 from streaming_vlm_mlx.text.vocabulary import CompactVocabulary, build, count_ids
 from tests.stream.engines import CONFIG, Script, engine_threads, make_loader
-from tests.stream.streams import make_parts
+from tests.stream.streams import make_bundle
 
 SPOKEN = [" one two three goal shot saved ...", "The reds lead", " Who has the ball?", "Commentate on this match"]
 
@@ -19,9 +19,9 @@ def vocabulary(tokenizer: Tokenizer) -> CompactVocabulary:
 
 
 @pytest.fixture(scope="session")
-def parts(tokenizer: Tokenizer, vocabulary: CompactVocabulary) -> Parts:
+def bundle(tokenizer: Tokenizer, vocabulary: CompactVocabulary) -> ModelBundle:
     """A small model with vision."""
-    return make_parts(tokenizer, vocabulary)
+    return make_bundle(tokenizer, vocabulary)
 
 
 @pytest.fixture

@@ -9,13 +9,13 @@ from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, It
 import numpy as np
 
 from streaming_vlm_mlx.config import PixelConfig, SamplingConfig, StreamConfig
-from streaming_vlm_mlx.models.loading import Parts
+from streaming_vlm_mlx.models.loading import ModelBundle
 from streaming_vlm_mlx.stream.engine import Engine, Loader
 from streaming_vlm_mlx.stream.events import Event, Loading, SecondDone, SpanMap, SpanView
 from streaming_vlm_mlx.text.tokenizer import Tokenizer
 from streaming_vlm_mlx.text.vocabulary import CompactVocabulary, Ids
 from streaming_vlm_mlx.video.chunk import Chunk
-from tests.stream.streams import make_parts
+from tests.stream.streams import make_bundle
 
 PATIENCE = 30.0
 TEXT = "one two three"
@@ -86,9 +86,9 @@ class Script:
 def make_loader(tokenizer: Tokenizer, script: Script) -> Loader:
     """Return a loader of a small model that speaks `script`."""
 
-    def load(report: Callable[[Loading], None]) -> tuple[str, Parts]:
+    def load(report: Callable[[Loading], None]) -> tuple[str, ModelBundle]:
         report(Loading("weights", 0, 1))
-        return "small", make_parts(tokenizer, script)
+        return "small", make_bundle(tokenizer, script)
 
     return load
 
@@ -129,7 +129,7 @@ async def gather_rest(events: AsyncIterator[Event]) -> list[Event]:
     return [event async for event in events]
 
 
-async def settle(engine: Engine) -> None:
+async def resolve_quantization(engine: Engine) -> None:
     """Return when the thread has done all that was submitted."""
     await asyncio.wrap_future(engine._submit(lambda: None))
 

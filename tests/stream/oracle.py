@@ -48,7 +48,7 @@ class Oracle:
         self.ids += [*markup(USER), *user, IM_END, NEWLINE, *markup(ASSISTANT)]
         return self.ids
 
-    def speak(self, commentary: Sequence[int]) -> list[int]:
+    def generate(self, commentary: Sequence[int]) -> list[int]:
         """End the second with `commentary` and return the sequence."""
         self.ids += [*commentary, IM_END, NEWLINE]
         return self.ids

@@ -8,10 +8,10 @@ import numpy as np
 import numpy.typing as npt
 
 from streaming_vlm_mlx.config import SamplingConfig, Style
-from streaming_vlm_mlx.models.loading import Parts
+from streaming_vlm_mlx.models.loading import ModelBundle
 from streaming_vlm_mlx.stream.events import SpanMap, TextPiece
-from streaming_vlm_mlx.stream.session import Second, Session, Spoken
-from streaming_vlm_mlx.text.chat_template import Layout
+from streaming_vlm_mlx.stream.session import GenerationResult, SecondRequest, Session
+from streaming_vlm_mlx.text.chat_template import ChatTemplate
 from streaming_vlm_mlx.text.tokenizer import Tokenizer
 from streaming_vlm_mlx.text.vocabulary import Vocabulary
 from streaming_vlm_mlx.video.image_processor import Patches
@@ -22,24 +22,24 @@ GREEDY = SamplingConfig(max_new_tokens=5)
 PATCH = 3 * 2 * 14 * 14
 
 
-def make_parts(
+def make_bundle(
     tokenizer: Tokenizer,
     vocabulary: Vocabulary,
     layers: int = 2,
     vision: bool = True,
     style: Style = "inference",
     seed: int = 0,
-) -> Parts:
+) -> ModelBundle:
     """Return a small model's parts; their clock counts its readings, one a second."""
     model = small_model(small_config(len(vocabulary), layers, vision), seed)
     clock = map(float, itertools.count()).__next__
-    return Parts(model, tokenizer, vocabulary, Layout.of(tokenizer, style), clock)
+    return ModelBundle(model, tokenizer, vocabulary, ChatTemplate.of(tokenizer, style), clock)
 
 
-def make_second(index: int, grid: Grid = (1, 2, 4), question: str = "") -> Second:
+def make_second(index: int, grid: Grid = (1, 2, 4), question: str = "") -> SecondRequest:
     """Return second `index` with random patches."""
     pixels = np.random.default_rng([3, index]).standard_normal((int(np.prod(grid)), PATCH), dtype=np.float32)
-    return Second(index, float(index), index + 1.0, Patches(pixels, grid), question)
+    return SecondRequest(index, float(index), index + 1.0, Patches(pixels, grid), question)
 
 
 @dataclass
@@ -51,7 +51,7 @@ class Forced:
     logits: list[npt.NDArray[np.float32]] = field(default_factory=list)
     seen: list[npt.NDArray[np.int32]] = field(default_factory=list)
 
-    def choose(self, logits: npt.NDArray[np.float32], seen: npt.NDArray[np.int32], step: int) -> int:
+    def sample(self, logits: npt.NDArray[np.float32], seen: npt.NDArray[np.int32], step: int) -> int:
         """Return the row of the next token."""
         self.logits.append(logits)
         self.seen.append(seen)
@@ -64,7 +64,7 @@ class Said:
 
     spans: SpanMap
     pieces: tuple[str, ...]
-    sum: Spoken
+    sum: GenerationResult
 
     @property
     def text(self) -> str:
@@ -72,18 +72,18 @@ class Said:
         return self.sum.text
 
 
-def speak(session: Session, second: Second, chooser: Forced | None = None) -> Said:
+def generate(session: Session, second: SecondRequest, sampler: Forced | None = None) -> Said:
     """Play one second to its end."""
-    first, *pieces, last = session.speak(second, chooser)
+    first, *pieces, last = session.generate(second, sampler)
     assert isinstance(first, SpanMap)
-    assert isinstance(last, Spoken)
+    assert isinstance(last, GenerationResult)
     return Said(first, tuple(p.text for p in pieces if isinstance(p, TextPiece)), last)
 
 
-def force(session: Session, parts: Parts, second: Second, told: Sequence[int]) -> Forced:
+def force(session: Session, bundle: ModelBundle, second: SecondRequest, told: Sequence[int]) -> Forced:
     """Play one second in which the tokens `told` are said, and return what the chooser was shown."""
     limit = replace(session.config.sampling, max_new_tokens=len(told))
     session.configure(replace(session.config, sampling=limit))
-    chooser = Forced(parts.vocabulary, told)
-    speak(session, second, chooser)
-    return chooser
+    sampler = Forced(bundle.vocabulary, told)
+    generate(session, second, sampler)
+    return sampler

@@ -27,8 +27,8 @@ from tests.stream.engines import (
     make_loader,
     next_of,
     plain,
+    resolve_quantization,
     rounds,
-    settle,
     views,
 )
 
@@ -58,8 +58,8 @@ async def test_events_come_in_order_and_are_plain(engine: Engine) -> None:
 
 async def test_ready_tells_name_and_size(engine: Engine, tokenizer: Tokenizer, script: Script) -> None:
     (ready,) = (e for e in await gather(engine, []) if isinstance(e, Ready))
-    _, parts = make_loader(tokenizer, script)(lambda _: None)
-    assert ready == Ready("small", parts.model.parameter_count())
+    _, bundle = make_loader(tokenizer, script)(lambda _: None)
+    assert ready == Ready("small", bundle.model.parameter_count())
 
 
 async def test_words_come_before_their_second_is_done(engine: Engine, script: Script) -> None:
@@ -137,7 +137,7 @@ async def test_pause_takes_no_further_second_until_resume(engine: Engine, script
     assert done_texts([await next_of(events, SecondDone)]) == [TEXT]
     following = asyncio.ensure_future(anext(events))
     assert await asyncio.to_thread(third.wait, PATIENCE)
-    await settle(engine)
+    await resolve_quantization(engine)
     assert not following.done()
     assert script.said == len(SCRIPT)
     engine.resume()
@@ -150,11 +150,11 @@ async def test_cancel_frees_a_paused_play(engine: Engine) -> None:
     events = engine.play(make_chunks(3))
     await next_of(events, Ready)
     following = asyncio.ensure_future(gather_rest(events))
-    await settle(engine)
+    await resolve_quantization(engine)
     engine.cancel()
     assert await following == []
     paused = asyncio.ensure_future(anext(engine.play(make_chunks(1))))
-    await settle(engine)
+    await resolve_quantization(engine)
     assert not paused.done()
     engine.resume()
     assert await paused == SecondStarted(0, 0.0, 1.0)
@@ -276,7 +276,7 @@ async def test_the_vision_tower_runs_while_a_second_waits_for_its_turn(engine: E
     await next_of(events, Ready)
     done = asyncio.ensure_future(next_of(events, SecondDone))
     await asked.wait()
-    await settle(engine)
+    await resolve_quantization(engine)
     turn.set()
     second = await done
     assert isinstance(second, SecondDone)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from streaming_vlm_mlx.errors import SvmError
-from streaming_vlm_mlx.models.loading import Parts
+from streaming_vlm_mlx.models.loading import ModelBundle
 from streaming_vlm_mlx.stream.engine import Engine
 from streaming_vlm_mlx.stream.events import Failed, Loading, SecondDone, SpanMap, TextPiece
 from streaming_vlm_mlx.text.tokenizer import Tokenizer
@@ -26,8 +26,8 @@ from tests.stream.engines import (
     make_chunks,
     make_loader,
     next_of,
+    resolve_quantization,
     rounds,
-    settle,
 )
 
 
@@ -58,7 +58,7 @@ async def test_leaving_early_ends_the_second_and_the_next_play_goes_on(engine: E
     await script.held()
     await events.aclose()
     script.go()
-    await settle(engine)
+    await resolve_quantization(engine)
     assert script.said == 3
     again = await gather(engine, make_chunks(1))
     assert rounds(next(e for e in again if isinstance(e, SpanMap)), "text") == [0, 1]
@@ -80,7 +80,7 @@ async def test_leaving_waits_for_the_read_under_way(engine: Engine) -> None:
     assert await asyncio.to_thread(reading.wait, PATIENCE)
     leaving = asyncio.ensure_future(events.aclose())
     leaving.add_done_callback(lambda _: order.append("left"))
-    await settle(engine)
+    await resolve_quantization(engine)
     go.set()
     await leaving
     assert order == ["read", "left"]
@@ -89,7 +89,7 @@ async def test_leaving_waits_for_the_read_under_way(engine: Engine) -> None:
 async def test_a_loader_that_fails_is_told_and_asked_again(tokenizer: Tokenizer, script: Script) -> None:
     failures = [SvmError("run1 lacks model.safetensors.")]
 
-    def load(report: Callable[[Loading], None]) -> tuple[str, Parts]:
+    def load(report: Callable[[Loading], None]) -> tuple[str, ModelBundle]:
         if failures:
             raise failures.pop()
         return make_loader(tokenizer, script)(report)

@@ -15,12 +15,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streaming_vlm_mlx.config import StreamConfig
-from streaming_vlm_mlx.models.loading import Parts
+from streaming_vlm_mlx.models.loading import ModelBundle
 from streaming_vlm_mlx.stream.events import SpanMap
-from streaming_vlm_mlx.stream.session import Second, Session
+from streaming_vlm_mlx.stream.session import SecondRequest, Session
 from streaming_vlm_mlx.text.tokenizer import Tokenizer
 from streaming_vlm_mlx.text.vocabulary import CompactVocabulary
-from tests.stream.streams import Forced, Grid, force, make_parts, make_second, speak
+from tests.stream.streams import Forced, Grid, force, generate, make_bundle, make_second
 
 LIMIT = 1e-3
 VIDEO_PAD = 151656
@@ -49,31 +49,31 @@ class Watch(Forced):
     ids: npt.NDArray[np.int32] | None = None
     positions: npt.NDArray[np.int64] | None = None
 
-    def choose(self, logits: npt.NDArray[np.float32], seen: npt.NDArray[np.int32], step: int) -> int:
+    def sample(self, logits: npt.NDArray[np.float32], seen: npt.NDArray[np.int32], step: int) -> int:
         """Return the row of the next token."""
         if step == 0:
             assert self.session is not None
             self.ids, self.positions = self.session.ids, self.session.positions
-        return super().choose(logits, seen, step)
+        return super().sample(logits, seen, step)
 
 
 @pytest.fixture(scope="module")
-def shallow(tokenizer: Tokenizer, vocabulary: CompactVocabulary) -> Parts:
+def shallow(tokenizer: Tokenizer, vocabulary: CompactVocabulary) -> ModelBundle:
     """A model of one layer."""
-    return make_parts(tokenizer, vocabulary, layers=1)
+    return make_bundle(tokenizer, vocabulary, layers=1)
 
 
-def from_scratch(parts: Parts, watch: Watch, kept: Sequence[Second]) -> npt.NDArray[np.float32]:
+def from_scratch(bundle: ModelBundle, watch: Watch, kept: Sequence[SecondRequest]) -> npt.NDArray[np.float32]:
     """Return the last token's logits of the watched sequence, read whole at the watched positions."""
     assert watch.ids is not None
     assert watch.positions is not None
-    model, wanted = parts.model, sum(watch.ids == VIDEO_PAD)
+    model, wanted = bundle.model, sum(watch.ids == VIDEO_PAD)
     seen = [s.patches for s in kept if s.patches]
     features = mx.concatenate([model.visual(mx.array(p.pixel_values), p.grid_thw) for p in seen])
     opened = np.cumsum(watch.ids == 151652) > np.cumsum(watch.ids == 151653)
     is_video = opened & (watch.ids == VIDEO_PAD)
     assert is_video.sum() == len(features) <= wanted
-    x = model.embed(parts.vocabulary.to_rows(watch.ids), features, is_video)
+    x = model.embed(bundle.vocabulary.to_rows(watch.ids), features, is_video)
     hidden = model.model(x, model.model.rope(watch.positions))
     return np.array(model.head(hidden[:, -1])[0])
 
@@ -82,17 +82,19 @@ def kept_rounds(spans: SpanMap) -> list[int]:
     return sorted({s.round for s in spans.spans if s.kind == "video"})
 
 
-def force_watched(session: Session, parts: Parts, second: Second, told: Sequence[int]) -> tuple[Watch, SpanMap]:
+def force_watched(
+    session: Session, bundle: ModelBundle, second: SecondRequest, told: Sequence[int]
+) -> tuple[Watch, SpanMap]:
     limit = replace(session.config.sampling, max_new_tokens=len(told))
     session.configure(replace(session.config, sampling=limit))
-    watch = Watch(parts.vocabulary, told, session=session)
-    return watch, speak(session, second, watch).spans
+    watch = Watch(bundle.vocabulary, told, session=session)
+    return watch, generate(session, second, watch).spans
 
 
 @settings(max_examples=15, deadline=None)
 @given(config=configs, said=commentaries, grid=grids)
 def test_streaming_says_what_recomputing_says(
-    shallow: Parts, config: StreamConfig, said: list[tuple[int, ...]], grid: Grid
+    shallow: ModelBundle, config: StreamConfig, said: list[tuple[int, ...]], grid: Grid
 ) -> None:
     streamed = Session(shallow, config)
     recomputed = Session(shallow, replace(config, mode="recompute"))
@@ -115,7 +117,7 @@ def test_streaming_says_what_recomputing_says(
     mode=st.sampled_from(["streaming", "window", "full"]),
 )
 def test_the_cache_holds_what_reading_from_scratch_makes(
-    shallow: Parts, config: StreamConfig, said: list[tuple[int, ...]], grid: Grid, pos_mode: str, mode: str
+    shallow: ModelBundle, config: StreamConfig, said: list[tuple[int, ...]], grid: Grid, pos_mode: str, mode: str
 ) -> None:
     config = StreamConfig.from_dict({**config.to_dict(), "pos_mode": pos_mode, "mode": mode})
     session = Session(shallow, config)
@@ -128,7 +130,7 @@ def test_the_cache_holds_what_reading_from_scratch_makes(
 
 @settings(max_examples=15, deadline=None)
 @given(config=configs, said=commentaries)
-def test_appended_positions_never_move(shallow: Parts, config: StreamConfig, said: list[tuple[int, ...]]) -> None:
+def test_appended_positions_never_move(shallow: ModelBundle, config: StreamConfig, said: list[tuple[int, ...]]) -> None:
     """A kept token keeps its position, and every new one lies behind all that were cached."""
     session = Session(shallow, replace(config, pos_mode="append"))
     for index, told in enumerate(said):
@@ -146,7 +148,7 @@ def test_appended_positions_never_move(shallow: Parts, config: StreamConfig, sai
 @settings(max_examples=15, deadline=None)
 @given(config=configs, said=commentaries)
 def test_positions_stay_within_the_kept_sequence(
-    shallow: Parts, config: StreamConfig, said: list[tuple[int, ...]]
+    shallow: ModelBundle, config: StreamConfig, said: list[tuple[int, ...]]
 ) -> None:
     """Counted anew, no position passes the sequence's length, however long the stream is."""
     session = Session(shallow, config)
@@ -157,21 +159,21 @@ def test_positions_stay_within_the_kept_sequence(
 
 
 @pytest.mark.parametrize("pos_mode", ["shrink", "append"])
-def test_a_deep_model_that_drops_nothing_reads_as_from_scratch(parts: Parts, pos_mode: str) -> None:
-    session = Session(parts, StreamConfig.from_dict({"mode": "full", "pos_mode": pos_mode}))
+def test_a_deep_model_that_drops_nothing_reads_as_from_scratch(bundle: ModelBundle, pos_mode: str) -> None:
+    session = Session(bundle, StreamConfig.from_dict({"mode": "full", "pos_mode": pos_mode}))
     seconds = [make_second(index) for index in range(4)]
     for index, second in enumerate(seconds):
-        watch, _ = force_watched(session, parts, second, WORDS)
-        assert np.abs(watch.logits[0] - from_scratch(parts, watch, seconds[: index + 1])).max() < LIMIT
+        watch, _ = force_watched(session, bundle, second, WORDS)
+        assert np.abs(watch.logits[0] - from_scratch(bundle, watch, seconds[: index + 1])).max() < LIMIT
 
 
 def test_deeper_models_remember_what_left(tokenizer: Tokenizer, vocabulary: CompactVocabulary) -> None:
     """The opposite: with two layers a cached key knows what stood before it, so pruning and recomputing differ."""
-    parts = make_parts(tokenizer, vocabulary, layers=2)
+    bundle = make_bundle(tokenizer, vocabulary, layers=2)
     config = StreamConfig(window=1, text_round=1, sink=1, slide=2)
-    sessions = Session(parts, config), Session(parts, replace(config, mode="recompute"))
+    sessions = Session(bundle, config), Session(bundle, replace(config, mode="recompute"))
     gap = 0.0
     for index in range(3):
-        ours, theirs = (force(s, parts, make_second(index), WORDS[:3]) for s in sessions)
+        ours, theirs = (force(s, bundle, make_second(index), WORDS[:3]) for s in sessions)
         gap = np.abs(ours.logits[0] - theirs.logits[0]).max()
     assert gap > 10 * LIMIT

@@ -9,30 +9,30 @@ import pytest
 
 from streaming_vlm_mlx.config import PixelConfig, SamplingConfig, StreamConfig
 from streaming_vlm_mlx.errors import SvmError
-from streaming_vlm_mlx.models.loading import Checkpoint, Parts, lay_out_for_decode, save_checkpoint
+from streaming_vlm_mlx.models.loading import Checkpoint, ModelBundle, arrange_for_decode, save_checkpoint
 from streaming_vlm_mlx.models.presets import TinyStreamingDecoder
 from streaming_vlm_mlx.stream.engine import Engine
 from streaming_vlm_mlx.stream.events import Failed, Loading, Ready
-from streaming_vlm_mlx.stream.loader import from_folder, random_parts
+from streaming_vlm_mlx.stream.loader import bundle_loader, random_bundle
 from streaming_vlm_mlx.stream.session import Session
 from streaming_vlm_mlx.text.vocabulary import CompactVocabulary, FullVocabulary
 from tests.small import small_config
 from tests.stream.engines import done_texts, gather, make_chunks
-from tests.stream.streams import make_second, speak
+from tests.stream.streams import generate, make_second
 
 CONFIG = StreamConfig(pixels=PixelConfig(min_pixels=784), sampling=SamplingConfig(temperature=1.0, max_new_tokens=4))
 
 
 @pytest.fixture
-def folder(parts: Parts, tmp_path: Path) -> Path:
+def folder(bundle: ModelBundle, tmp_path: Path) -> Path:
     """The small model's checkpoint, run1."""
-    checkpoint = Checkpoint(parts.model, parts.tokenizer, parts.vocabulary, CONFIG)
+    checkpoint = Checkpoint(bundle.model, bundle.tokenizer, bundle.vocabulary, CONFIG)
     save_checkpoint(tmp_path / "run1", checkpoint)
     return tmp_path / "run1"
 
 
-async def test_a_folder_speaks_as_the_model_that_it_was_saved_from(folder: Path, parts: Parts) -> None:
-    engine = Engine(from_folder(folder, mx.float32, CONFIG), CONFIG)
+async def test_a_folder_speaks_as_the_model_that_it_was_saved_from(folder: Path, bundle: ModelBundle) -> None:
+    engine = Engine(bundle_loader(folder, mx.float32, CONFIG), CONFIG)
     try:
         events = await gather(engine, make_chunks(2))
     finally:
@@ -41,21 +41,23 @@ async def test_a_folder_speaks_as_the_model_that_it_was_saved_from(folder: Path,
         Loading("model.safetensors", 0, 1),
         Loading("weights", 1, 1),
     ]
-    assert Ready("run1", parts.model.parameter_count()) in events
+    assert Ready("run1", bundle.model.parameter_count()) in events
     assert len(done_texts(events)) == 2
 
 
-def test_weights_tokenizer_and_layout_are_the_folders(folder: Path, parts: Parts) -> None:
-    _, loaded = from_folder(folder, mx.float32, replace(CONFIG, style="training"))(lambda _: None)
-    assert loaded.layout.style == "training"
+def test_weights_tokenizer_and_layout_are_the_folders(folder: Path, bundle: ModelBundle) -> None:
+    _, loaded = bundle_loader(folder, mx.float32, replace(CONFIG, style="training"))(lambda _: None)
+    assert loaded.template.style == "training"
     assert loaded.tokenizer.name.startswith(str(folder))
-    said = [speak(Session(p, CONFIG), make_second(0)).text for p in (parts, replace(loaded, layout=parts.layout))]
+    said = [
+        generate(Session(p, CONFIG), make_second(0)).text for p in (bundle, replace(loaded, template=bundle.template))
+    ]
     assert said[0] == said[1]
 
 
 def test_a_loaded_model_is_saved_as_it_was_read(folder: Path, tmp_path: Path) -> None:
     """Its weights may lie in memory in another order than their shapes tell."""
-    _, loaded = from_folder(folder, mx.float32, CONFIG)(lambda _: None)
+    _, loaded = bundle_loader(folder, mx.float32, CONFIG)(lambda _: None)
     assert isinstance(loaded.vocabulary, CompactVocabulary)
     save_checkpoint(tmp_path / "run2", Checkpoint(loaded.model, loaded.tokenizer, loaded.vocabulary, CONFIG))
     one, two = (mx.load(str(path / "model.safetensors")) for path in (folder, tmp_path / "run2"))
@@ -67,7 +69,7 @@ def test_a_loaded_model_is_saved_as_it_was_read(folder: Path, tmp_path: Path) ->
 
 
 async def test_a_folder_that_is_none_is_told(tmp_path: Path) -> None:
-    engine = Engine(from_folder(tmp_path / "gone", mx.float32, CONFIG), CONFIG)
+    engine = Engine(bundle_loader(tmp_path / "gone", mx.float32, CONFIG), CONFIG)
     try:
         (failed,) = await gather(engine, make_chunks(1))
     finally:
@@ -77,16 +79,16 @@ async def test_a_folder_that_is_none_is_told(tmp_path: Path) -> None:
 
 
 def test_random_parts_have_every_id_and_the_dtype_asked_for() -> None:
-    parts = random_parts(small_config(151_936, tied=True), mx.bfloat16, CONFIG, seed=0)
-    assert isinstance(parts.vocabulary, FullVocabulary)
-    assert {a.dtype for _, a in parts.model.named_arrays()} == {mx.bfloat16}
-    assert speak(Session(parts, CONFIG), make_second(0)).sum.tokens > 0
+    bundle = random_bundle(small_config(151_936, tied=True), mx.bfloat16, CONFIG, seed=0)
+    assert isinstance(bundle.vocabulary, FullVocabulary)
+    assert {a.dtype for _, a in bundle.model.named_arrays()} == {mx.bfloat16}
+    assert generate(Session(bundle, CONFIG), make_second(0)).sum.tokens > 0
 
 
 def test_how_weights_lie_in_memory_changes_no_value() -> None:
     model = TinyStreamingDecoder(300)
     before = {name: np.array(array) for name, array in model.named_arrays()}
-    lay_out_for_decode(model)
+    arrange_for_decode(model)
     weight = model.model.layers[0].mlp.up_proj.weight
     assert memoryview(weight).strides == (weight.itemsize, weight.shape[0] * weight.itemsize)
     for name, array in model.named_arrays():
@@ -96,4 +98,4 @@ def test_how_weights_lie_in_memory_changes_no_value() -> None:
 def test_bits_that_the_keys_do_not_divide_into_are_told_before_a_weight_is_read(folder: Path) -> None:
     (folder / "model.safetensors").unlink()
     with pytest.raises(SvmError, match=r"kv_bits is 8, .*16 numbers a token"):
-        from_folder(folder, mx.float32, replace(CONFIG, kv_bits=8))(lambda _: None)
+        bundle_loader(folder, mx.float32, replace(CONFIG, kv_bits=8))(lambda _: None)

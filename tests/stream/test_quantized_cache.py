@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 
 from streaming_vlm_mlx.config import ModelConfig, Positions, StreamConfig, TextConfig
 from streaming_vlm_mlx.errors import SvmError
-from streaming_vlm_mlx.models.loading import Parts
+from streaming_vlm_mlx.models.loading import ModelBundle
 from streaming_vlm_mlx.models.rope import MRope
 from streaming_vlm_mlx.stream.kv_cache import STEP, KVCache
 from streaming_vlm_mlx.stream.session import Session
-from streaming_vlm_mlx.text.chat_template import Layout
+from streaming_vlm_mlx.text.chat_template import ChatTemplate
 from streaming_vlm_mlx.text.tokenizer import Tokenizer
 from streaming_vlm_mlx.text.vocabulary import CompactVocabulary
 from tests.small import small_config, small_model
@@ -134,10 +134,10 @@ def play(tokenizer: Tokenizer, vocabulary: CompactVocabulary, config: StreamConf
     """Return every logit of a stream that goes on long after its windows are full, [tokens, vocab]."""
     clock = map(float, itertools.count()).__next__
     model = small_model(wide(len(vocabulary)), seed)
-    parts = Parts(model, tokenizer, vocabulary, Layout.of(tokenizer), clock)
-    session = Session(parts, config)
+    bundle = ModelBundle(model, tokenizer, vocabulary, ChatTemplate.of(tokenizer), clock)
+    session = Session(bundle, config)
     told = [int(i) for i in vocabulary.to_ids(vocabulary.to_rows(tokenizer.encode(" one two three goal ...")))]
-    return np.concatenate([force(session, parts, make_second(number), told).logits for number in range(9)])
+    return np.concatenate([force(session, bundle, make_second(number), told).logits for number in range(9)])
 
 
 @pytest.mark.parametrize("pos_mode", ["shrink", "append"])

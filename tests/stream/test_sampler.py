@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streaming_vlm_mlx.config import SamplingConfig
-from streaming_vlm_mlx.stream.sampling import Sampler, hold_silence, keep_top_p, penalise
+from streaming_vlm_mlx.stream.sampling import TokenSampler, hold_silence, keep_top_p, penalise
 
 ROWS = 30
 SILENCE = 4
@@ -31,8 +31,8 @@ def probabilities(logits: Scores) -> npt.NDArray[np.float64]:
 
 
 def draw(config: SamplingConfig, logits: Scores, count: int) -> list[int]:
-    sampler = Sampler(config, SILENCE)
-    return [sampler.choose(logits, np.zeros(1, np.int32), step) for step in range(count)]
+    sampler = TokenSampler(config, SILENCE)
+    return [sampler.sample(logits, np.zeros(1, np.int32), step) for step in range(count)]
 
 
 @settings(deadline=None)
@@ -69,9 +69,11 @@ def test_draws_come_from_hugging_faces_distribution(
     ):
         chain = reference(name, value, chain, seen)
     expected = probabilities(chain)
-    sampler = Sampler(SamplingConfig(temperature=temperature, top_p=top_p, repetition_penalty=1.3, seed=1), SILENCE)
+    sampler = TokenSampler(
+        SamplingConfig(temperature=temperature, top_p=top_p, repetition_penalty=1.3, seed=1), SILENCE
+    )
     count = 400
-    drawn = np.bincount([sampler.choose(logits, seen, step) for step in range(count)], minlength=ROWS) / count
+    drawn = np.bincount([sampler.sample(logits, seen, step) for step in range(count)], minlength=ROWS) / count
     assert np.all(drawn[expected == 0] == 0)
     # Five deviations of a binomial draw.
     assert np.all(np.abs(drawn - expected) < 5 * np.sqrt(expected * (1 - expected) / count) + 1 / count)
@@ -79,10 +81,10 @@ def test_draws_come_from_hugging_faces_distribution(
 
 @given(scores, seen_rows)
 def test_greedy_takes_the_best_after_the_penalty(logits: Scores, seen: npt.NDArray[np.int32]) -> None:
-    sampler = Sampler(SamplingConfig(repetition_penalty=1.5), SILENCE)
+    sampler = TokenSampler(SamplingConfig(repetition_penalty=1.5), SILENCE)
     rows = set(seen.tolist())
     held = [s / 1.5 if k in rows and s > 0 else s * 1.5 if k in rows else s for k, s in enumerate(logits.tolist())]
-    assert held[sampler.choose(logits, seen, 0)] == pytest.approx(max(held), abs=1e-5)
+    assert held[sampler.sample(logits, seen, 0)] == pytest.approx(max(held), abs=1e-5)
 
 
 @given(scores, st.floats(0, 1))
@@ -99,19 +101,19 @@ def test_the_threshold_rises_with_every_token_of_a_second() -> None:
     logits = np.full(ROWS, np.log(0.3 / (ROWS - 1)), np.float32)
     logits[SILENCE] = np.log(0.7)
     logits[9] += 1e-3
-    sampler = Sampler(SamplingConfig(repetition_penalty=1, silence_threshold=0.5, silence_step=0.11), SILENCE)
+    sampler = TokenSampler(SamplingConfig(repetition_penalty=1, silence_threshold=0.5, silence_step=0.11), SILENCE)
     seen = np.zeros(1, np.int32)
-    assert [sampler.choose(logits, seen, step) for step in range(4)] == [SILENCE, SILENCE, 9, 9]
-    patient = Sampler(SamplingConfig(repetition_penalty=1), SILENCE)
-    assert patient.choose(logits, seen, 99) == SILENCE
+    assert [sampler.sample(logits, seen, step) for step in range(4)] == [SILENCE, SILENCE, 9, 9]
+    patient = TokenSampler(SamplingConfig(repetition_penalty=1), SILENCE)
+    assert patient.sample(logits, seen, 99) == SILENCE
 
 
 def test_a_penalty_of_silence_comes_before_its_threshold() -> None:
     logits = np.zeros(ROWS, np.float32)
     logits[SILENCE] = 4.0
     config = SamplingConfig(repetition_penalty=2.0, silence_threshold=0.5)
-    assert Sampler(config, SILENCE).choose(logits, np.array([9], np.int32), 0) == SILENCE
-    assert Sampler(config, SILENCE).choose(logits, np.array([SILENCE], np.int32), 0) != SILENCE
+    assert TokenSampler(config, SILENCE).sample(logits, np.array([9], np.int32), 0) == SILENCE
+    assert TokenSampler(config, SILENCE).sample(logits, np.array([SILENCE], np.int32), 0) != SILENCE
 
 
 def test_a_seed_is_a_text() -> None:

@@ -8,12 +8,12 @@ import numpy.typing as npt
 import pytest
 
 from streaming_vlm_mlx.config import StreamConfig
-from streaming_vlm_mlx.models.loading import Parts
+from streaming_vlm_mlx.models.loading import ModelBundle
 from streaming_vlm_mlx.stream.session import Session
 from streaming_vlm_mlx.text.detokenizer import SCRATCH_TOKENS
 from streaming_vlm_mlx.text.tokenizer import Tokenizer
 from streaming_vlm_mlx.text.vocabulary import CompactVocabulary, Vocabulary
-from tests.stream.streams import GREEDY, make_parts, make_second, speak
+from tests.stream.streams import GREEDY, generate, make_bundle, make_second
 
 ONE, TWO, THREE, SILENCE, IM_END, LINE = 825, 1378, 2326, 2503, 151645, 198
 THINKS = StreamConfig(
@@ -30,7 +30,7 @@ class Told:
     at: int = 0
     logits: list[npt.NDArray[np.float32]] = field(default_factory=list)
 
-    def choose(self, logits: npt.NDArray[np.float32], seen: npt.NDArray[np.int32], step: int) -> int:
+    def sample(self, logits: npt.NDArray[np.float32], seen: npt.NDArray[np.int32], step: int) -> int:
         """Return the row of the next token."""
         self.at += 1
         self.logits.append(logits)
@@ -38,18 +38,18 @@ class Told:
 
 
 @pytest.fixture
-def training(tokenizer: Tokenizer, vocabulary: CompactVocabulary) -> Parts:
-    return make_parts(tokenizer, vocabulary, style="training")
+def training(tokenizer: Tokenizer, vocabulary: CompactVocabulary) -> ModelBundle:
+    return make_bundle(tokenizer, vocabulary, style="training")
 
 
-def written(session: Session, parts: Parts) -> str:
-    return parts.tokenizer.decode(session.ids, markup=True).replace("<|video_pad|>", "")
+def written(session: Session, bundle: ModelBundle) -> str:
+    return bundle.tokenizer.decode(session.ids, markup=True).replace("<|video_pad|>", "")
 
 
-def test_the_answer_is_written_as_trained_and_not_shown(training: Parts) -> None:
+def test_the_answer_is_written_as_trained_and_not_shown(training: ModelBundle) -> None:
     session = Session(training, THINKS)
     told = Told(training.vocabulary, [ONE, LINE, TWO, THREE, IM_END])
-    said = speak(session, make_second(0), told)
+    said = generate(session, make_second(0), told)
     assert said.text == "two three"
     assert "".join(said.pieces) == "two three"
     assert said.sum.tokens == 5
@@ -60,10 +60,10 @@ def test_the_answer_is_written_as_trained_and_not_shown(training: Parts) -> None
     )
 
 
-def test_commentary_alone_is_remembered(training: Parts) -> None:
+def test_commentary_alone_is_remembered(training: ModelBundle) -> None:
     session = Session(training, THINKS)
     for index in range(4):
-        speak(session, make_second(index), Told(training.vocabulary, [ONE, LINE, TWO, SILENCE, IM_END]))
+        generate(session, make_second(index), Told(training.vocabulary, [ONE, LINE, TWO, SILENCE, IM_END]))
     head, *turns = written(session, training).split("<|im_start|>user\n")
     assert head.endswith("previous text\n two two<|im_end|>\n")
     assert len(turns) == 2
@@ -72,23 +72,23 @@ def test_commentary_alone_is_remembered(training: Parts) -> None:
     assert "assistant\n one\n two ...<|im_end|>" in turns[1]
 
 
-def test_what_was_noted_stays_for_so_many_seconds(training: Parts) -> None:
+def test_what_was_noted_stays_for_so_many_seconds(training: ModelBundle) -> None:
     session = Session(training, replace(THINKS, scratch_round=2, window=4, text_round=4))
     for index in range(4):
-        speak(session, make_second(index), Told(training.vocabulary, [ONE, LINE, TWO, SILENCE, IM_END]))
+        generate(session, make_second(index), Told(training.vocabulary, [ONE, LINE, TWO, SILENCE, IM_END]))
     _, *turns = written(session, training).split("<|im_start|>user\n")
     assert ["one" in turn for turn in turns] == [False, False, True, True]
     session.reanchor()
     assert " one" not in written(session, training)
 
 
-def test_what_was_noted_changes_what_is_said_and_nothing_that_is_seen(training: Parts) -> None:
+def test_what_was_noted_changes_what_is_said_and_nothing_that_is_seen(training: ModelBundle) -> None:
     heard: list[list[npt.NDArray[np.float32]]] = []
     for noted in ([ONE, TWO], [THREE, THREE]):
         session = Session(training, replace(THINKS, scratch_round=2, window=4, text_round=4))
         for index, line in enumerate((noted, [ONE, ONE])):
             told = Told(training.vocabulary, [*line, LINE, TWO, IM_END])
-            speak(session, make_second(index), told)
+            generate(session, make_second(index), told)
         heard.append(told.logits)
     ours, theirs = heard
     # The line's own three tokens, then what is said.
@@ -97,7 +97,7 @@ def test_what_was_noted_changes_what_is_said_and_nothing_that_is_seen(training: 
     assert np.abs(ours[3] - theirs[3]).max() > 1e-3
 
 
-def test_recomputing_sees_what_streaming_saw(training: Parts) -> None:
+def test_recomputing_sees_what_streaming_saw(training: ModelBundle) -> None:
     """While nothing goes, a deep model that reads all of it again must see in each token what was seen then."""
     heard = []
     for mode in ("streaming", "recompute"):
@@ -105,47 +105,47 @@ def test_recomputing_sees_what_streaming_saw(training: Parts) -> None:
         session = Session(training, StreamConfig.from_dict(config))
         for index in range(4):
             told = Told(training.vocabulary, [ONE, THREE, LINE, TWO, SILENCE, IM_END])
-            speak(session, make_second(index), told)
+            generate(session, make_second(index), told)
         heard.append(np.array(told.logits))
     np.testing.assert_allclose(*heard, atol=1e-4)
 
 
-def test_who_is_asked_answers_aloud(training: Parts) -> None:
+def test_who_is_asked_answers_aloud(training: ModelBundle) -> None:
     session = Session(training, replace(THINKS, sampling=replace(GREEDY, max_new_tokens=9)))
-    said = speak(session, make_second(0, question="Who?"), Told(training.vocabulary, [ONE, LINE, TWO, IM_END]))
+    said = generate(session, make_second(0, question="Who?"), Told(training.vocabulary, [ONE, LINE, TWO, IM_END]))
     assert said.text == "one\ntwo"
 
 
-def test_a_line_that_does_not_end_is_cut(training: Parts) -> None:
+def test_a_line_that_does_not_end_is_cut(training: ModelBundle) -> None:
     session = Session(training, THINKS)
     told = Told(training.vocabulary, [ONE] * SCRATCH_TOKENS + [TWO, IM_END])
-    assert speak(session, make_second(0), told).text == "two"
+    assert generate(session, make_second(0), told).text == "two"
 
 
-def test_who_ends_the_turn_before_the_line_says_nothing(training: Parts) -> None:
+def test_who_ends_the_turn_before_the_line_says_nothing(training: ModelBundle) -> None:
     session = Session(training, THINKS)
-    assert speak(session, make_second(0), Told(training.vocabulary, [ONE, IM_END])).text == ""
-    assert speak(session, make_second(1), Told(training.vocabulary, [ONE, LINE, TWO, IM_END])).text == "two"
+    assert generate(session, make_second(0), Told(training.vocabulary, [ONE, IM_END])).text == ""
+    assert generate(session, make_second(1), Told(training.vocabulary, [ONE, LINE, TWO, IM_END])).text == "two"
 
 
-def test_the_cache_has_room_for_it(training: Parts) -> None:
+def test_the_cache_has_room_for_it(training: ModelBundle) -> None:
     session = Session(training, THINKS)
     limit = THINKS.sampling.max_new_tokens
     sizes = set()
     for index in range(6):
-        speak(session, make_second(index), Told(training.vocabulary, [ONE] * SCRATCH_TOKENS + [TWO] * limit))
+        generate(session, make_second(index), Told(training.vocabulary, [ONE] * SCRATCH_TOKENS + [TWO] * limit))
         sizes.add(session.cache_bytes)
     assert len(sizes) == 1
 
 
 @pytest.mark.parametrize("previous", ["", " The reds lead"])
-def test_what_was_said_changes_nothing_that_is_seen(previous: str, training: Parts) -> None:
+def test_what_was_said_changes_nothing_that_is_seen(previous: str, training: ModelBundle) -> None:
     heard: list[list[npt.NDArray[np.float32]]] = []
     for words in ([TWO, TWO, TWO], [THREE, ONE, SILENCE]):
         session = Session(training, replace(THINKS, previous=previous, window=4, text_round=2))
         for index in range(4):
             told = Told(training.vocabulary, [ONE, THREE, LINE, *words, IM_END])
-            speak(session, make_second(index), told)
+            generate(session, make_second(index), told)
         heard.append(told.logits)
     ours, theirs = heard
     for seen, other in zip(ours[:3], theirs[:3], strict=True):

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 from streaming_vlm_mlx.config import Mode, SamplingConfig, StreamConfig
-from streaming_vlm_mlx.models.loading import Parts
+from streaming_vlm_mlx.models.loading import ModelBundle
 from streaming_vlm_mlx.stream.events import SpanMap, TextPiece
-from streaming_vlm_mlx.stream.session import Session, Spoken
+from streaming_vlm_mlx.stream.session import GenerationResult, Session
 from streaming_vlm_mlx.text.tokenizer import Tokenizer
 from streaming_vlm_mlx.text.vocabulary import CompactVocabulary
 from tests.stream.oracle import Oracle
-from tests.stream.streams import GREEDY, Forced, force, make_parts, make_second, speak
+from tests.stream.streams import GREEDY, Forced, force, generate, make_bundle, make_second
 
 ONE, TWO, THREE, SILENCE, IM_END = 825, 1378, 2326, 2503, 151645
 VIDEO_PAD = 151656
@@ -24,23 +24,23 @@ WARM = replace(SMALL, sampling=SamplingConfig(temperature=1.0, max_new_tokens=8)
 
 
 def texts(session: Session, seconds: Sequence[int]) -> list[str]:
-    return [speak(session, make_second(index)).text for index in seconds]
+    return [generate(session, make_second(index)).text for index in seconds]
 
 
-def written(session: Session, parts: Parts) -> str:
-    return parts.tokenizer.decode(session.ids, markup=True).replace("<|video_pad|>", "")
+def written(session: Session, bundle: ModelBundle) -> str:
+    return bundle.tokenizer.decode(session.ids, markup=True).replace("<|video_pad|>", "")
 
 
-def held(parts: Parts, text: str) -> list[int]:
+def held(bundle: ModelBundle, text: str) -> list[int]:
     """Return the ids of `text` that the model has rows for."""
-    ids: list[int] = parts.vocabulary.to_ids(parts.vocabulary.to_rows(parts.tokenizer.encode(text))).tolist()
+    ids: list[int] = bundle.vocabulary.to_ids(bundle.vocabulary.to_rows(bundle.tokenizer.encode(text))).tolist()
     return ids
 
 
-def test_the_first_second_is_written_as_the_published_program_writes_it(parts: Parts) -> None:
-    session = Session(parts, replace(SMALL, previous="The reds lead"))
-    force(session, parts, make_second(0), [ONE, SILENCE, IM_END])
-    assert written(session, parts) == (
+def test_the_first_second_is_written_as_the_published_program_writes_it(bundle: ModelBundle) -> None:
+    session = Session(bundle, replace(SMALL, previous="The reds lead"))
+    force(session, bundle, make_second(0), [ONE, SILENCE, IM_END])
+    assert written(session, bundle) == (
         "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
         "<|im_start|>previous text\nThe reds lead<|im_end|>\n"
         "<|im_start|>user\nTime=0.0-1.0s<|vision_start|><|vision_end|>Commentate on this match<|im_end|>\n"
@@ -51,12 +51,12 @@ def test_the_first_second_is_written_as_the_published_program_writes_it(parts: P
 def test_a_question_is_written_as_models_were_trained_on_it(
     tokenizer: Tokenizer, vocabulary: CompactVocabulary
 ) -> None:
-    parts = make_parts(tokenizer, vocabulary, style="training")
-    session = Session(parts, replace(SMALL, window=9, text_round=9))
-    force(session, parts, make_second(0), [ONE, SILENCE, IM_END])
-    force(session, parts, make_second(1, question="Who has the ball?"), [TWO, IM_END])
-    force(session, parts, make_second(2), [THREE, IM_END])
-    _, *turns = written(session, parts).split("<|im_start|>user\n")
+    bundle = make_bundle(tokenizer, vocabulary, style="training")
+    session = Session(bundle, replace(SMALL, window=9, text_round=9))
+    force(session, bundle, make_second(0), [ONE, SILENCE, IM_END])
+    force(session, bundle, make_second(1, question="Who has the ball?"), [TWO, IM_END])
+    force(session, bundle, make_second(2), [THREE, IM_END])
+    _, *turns = written(session, bundle).split("<|im_start|>user\n")
     vision, reply = "<|vision_start|><|vision_end|><|im_end|>\n", "<|im_start|>assistant\n"
     assert turns == [
         f"Time=0.0-1.0s{vision}{reply}\n one ...<|im_end|>\n",
@@ -65,34 +65,34 @@ def test_a_question_is_written_as_models_were_trained_on_it(
     ]
 
 
-def test_a_session_keeps_what_the_published_rules_keep(parts: Parts) -> None:
-    session = Session(parts, replace(SMALL, previous=" one two three"))
+def test_a_session_keeps_what_the_published_rules_keep(bundle: ModelBundle) -> None:
+    session = Session(bundle, replace(SMALL, previous=" one two three"))
     oracle = Oracle(
-        SMALL.window, SMALL.text_round, SMALL.sink, SMALL.slide, [ONE, TWO, THREE], system=parts.layout.system
+        SMALL.window, SMALL.text_round, SMALL.sink, SMALL.slide, [ONE, TWO, THREE], system=bundle.template.system
     )
     video = [151652, VIDEO_PAD, VIDEO_PAD, 151653]
     for index, told in enumerate([[ONE, SILENCE], [TWO], [THREE, ONE, TWO, SILENCE], [SILENCE], [ONE] * 4, [TWO] * 3]):
-        time, query = held(parts, f"Time={index}.0-{index + 1}.0s"), [] if index else held(parts, SMALL.query)
+        time, query = held(bundle, f"Time={index}.0-{index + 1}.0s"), [] if index else held(bundle, SMALL.query)
         before = list(oracle.second(index, [*time, *video, *query]))
-        force(session, parts, make_second(index), [*told, IM_END])
+        force(session, bundle, make_second(index), [*told, IM_END])
         assert session.ids[: len(before)].tolist() == before
-        assert session.ids.tolist() == oracle.speak(told)
+        assert session.ids.tolist() == oracle.generate(told)
 
 
-def test_greedy_is_the_same_every_time(parts: Parts) -> None:
-    one, same = (texts(Session(parts, SMALL), range(4)) for _ in range(2))
+def test_greedy_is_the_same_every_time(bundle: ModelBundle) -> None:
+    one, same = (texts(Session(bundle, SMALL), range(4)) for _ in range(2))
     assert one == same
     assert any(one)
 
 
-def test_a_seed_is_a_text_and_another_seed_another(parts: Parts) -> None:
+def test_a_seed_is_a_text_and_another_seed_another(bundle: ModelBundle) -> None:
     other = replace(WARM, sampling=replace(WARM.sampling, seed=1))
-    one, same, different = (texts(Session(parts, config), range(3)) for config in (WARM, WARM, other))
+    one, same, different = (texts(Session(bundle, config), range(3)) for config in (WARM, WARM, other))
     assert one == same != different
 
 
-def test_reset_is_a_new_stream(parts: Parts) -> None:
-    session = Session(parts, WARM)
+def test_reset_is_a_new_stream(bundle: ModelBundle) -> None:
+    session = Session(bundle, WARM)
     first = texts(session, range(3))
     assert session.cached > 0
     session.reset()
@@ -100,8 +100,8 @@ def test_reset_is_a_new_stream(parts: Parts) -> None:
     assert texts(session, range(3)) == first
 
 
-def test_new_sampling_draws_anew_and_other_settings_do_not(parts: Parts) -> None:
-    whole, wider, reseeded, cooled = (Session(parts, WARM) for _ in range(4))
+def test_new_sampling_draws_anew_and_other_settings_do_not(bundle: ModelBundle) -> None:
+    whole, wider, reseeded, cooled = (Session(bundle, WARM) for _ in range(4))
     for session in (whole, wider, reseeded, cooled):
         texts(session, [0])
     wider.configure(replace(WARM, window=5))
@@ -113,90 +113,90 @@ def test_new_sampling_draws_anew_and_other_settings_do_not(parts: Parts) -> None
     assert texts(cooled, [1]) != text
 
 
-def test_the_query_is_written_once_and_again_when_it_changes(parts: Parts) -> None:
-    session = Session(parts, SMALL)
+def test_the_query_is_written_once_and_again_when_it_changes(bundle: ModelBundle) -> None:
+    session = Session(bundle, SMALL)
     found = []
     for index in range(4):
         if index == 2:
             session.configure(replace(SMALL, query="Who has the ball?"))
         texts(session, [index])
-        turn = written(session, parts).rsplit("<|im_start|>user\n", 1)[1]
+        turn = written(session, bundle).rsplit("<|im_start|>user\n", 1)[1]
         found.append(turn.split("<|vision_end|>")[1].split("<|im_end|>")[0])
     assert found == ["Commentate on this match", "", "Who has the ball?", ""]
 
 
-def test_a_silent_second(parts: Parts) -> None:
-    session = Session(parts, SMALL)
+def test_a_silent_second(bundle: ModelBundle) -> None:
+    session = Session(bundle, SMALL)
     session.configure(replace(SMALL, sampling=replace(GREEDY, max_new_tokens=9)))
-    said = speak(session, make_second(0), Forced(parts.vocabulary, [SILENCE, IM_END]))
+    said = generate(session, make_second(0), Forced(bundle.vocabulary, [SILENCE, IM_END]))
     assert (said.text, said.pieces, said.sum.tokens) == ("", (), 2)
-    assert speak(session, make_second(1), Forced(parts.vocabulary, [ONE, SILENCE, IM_END])).text == "one"
+    assert generate(session, make_second(1), Forced(bundle.vocabulary, [ONE, SILENCE, IM_END])).text == "one"
 
 
-def test_pieces_join_to_the_text_and_show_no_markup(parts: Parts) -> None:
-    session = Session(parts, replace(SMALL, sampling=replace(GREEDY, max_new_tokens=9)))
-    said = speak(session, make_second(0), Forced(parts.vocabulary, [ONE, TWO, VIDEO_PAD, THREE, SILENCE, IM_END]))
+def test_pieces_join_to_the_text_and_show_no_markup(bundle: ModelBundle) -> None:
+    session = Session(bundle, replace(SMALL, sampling=replace(GREEDY, max_new_tokens=9)))
+    said = generate(session, make_second(0), Forced(bundle.vocabulary, [ONE, TWO, VIDEO_PAD, THREE, SILENCE, IM_END]))
     assert "".join(said.pieces) == said.text == "one two three"
     assert len(said.pieces) > 1
 
 
 @pytest.mark.parametrize("stop_id", [IM_END, 151643])
-def test_a_stop_token_ends_the_second_and_is_not_text(parts: Parts, stop_id: int) -> None:
-    session = Session(parts, SMALL)
-    said = speak(session, make_second(0), Forced(parts.vocabulary, [ONE, stop_id, TWO]))
+def test_a_stop_token_ends_the_second_and_is_not_text(bundle: ModelBundle, stop_id: int) -> None:
+    session = Session(bundle, SMALL)
+    said = generate(session, make_second(0), Forced(bundle.vocabulary, [ONE, stop_id, TWO]))
     assert said.sum.tokens == 2
     assert session.ids[-3:].tolist() == [ONE, IM_END, 198]
     assert session.cached == len(session.ids) - 2
 
 
-def test_at_its_limit_a_second_is_closed_for_the_model(parts: Parts) -> None:
-    session = Session(parts, SMALL)
-    said = speak(session, make_second(0), Forced(parts.vocabulary, [ONE] * 9))
+def test_at_its_limit_a_second_is_closed_for_the_model(bundle: ModelBundle) -> None:
+    session = Session(bundle, SMALL)
+    said = generate(session, make_second(0), Forced(bundle.vocabulary, [ONE] * 9))
     assert said.sum.tokens == GREEDY.max_new_tokens
     assert session.ids[-7:].tolist() == [*[ONE] * 5, IM_END, 198]
     assert session.cached == len(session.ids) - 3
 
 
-def test_seen_tokens_are_the_kept_sequence_and_what_was_said(parts: Parts) -> None:
-    session = Session(parts, SMALL)
-    force(session, parts, make_second(0), [ONE, IM_END])
-    chooser = Forced(parts.vocabulary, [TWO, THREE, IM_END])
-    speak(session, make_second(1), chooser)
+def test_seen_tokens_are_the_kept_sequence_and_what_was_said(bundle: ModelBundle) -> None:
+    session = Session(bundle, SMALL)
+    force(session, bundle, make_second(0), [ONE, IM_END])
+    sampler = Forced(bundle.vocabulary, [TWO, THREE, IM_END])
+    generate(session, make_second(1), sampler)
     start = len(session.ids) - 4
-    for step, seen in enumerate(chooser.seen):
-        assert parts.vocabulary.to_ids(seen).tolist() == session.ids[: start + step].tolist()
+    for step, seen in enumerate(sampler.seen):
+        assert bundle.vocabulary.to_ids(seen).tolist() == session.ids[: start + step].tolist()
 
 
 @pytest.mark.parametrize("way", ["stopped", "closed"])
-def test_a_second_cut_short_equals_one_with_that_limit(parts: Parts, way: str) -> None:
+def test_a_second_cut_short_equals_one_with_that_limit(bundle: ModelBundle, way: str) -> None:
     told, cut = [ONE, TWO, THREE, SILENCE, IM_END], 3
     free = replace(SMALL, sampling=SamplingConfig(max_new_tokens=9))
-    cut_session, limited = Session(parts, free), Session(parts, free)
-    force(limited, parts, make_second(0), told[:cut])
-    chooser = Forced(parts.vocabulary, told)
+    cut_session, log_limit = Session(bundle, free), Session(bundle, free)
+    force(log_limit, bundle, make_second(0), told[:cut])
+    sampler = Forced(bundle.vocabulary, told)
     if way == "stopped":
-        *_, last = cut_session.speak(make_second(0), chooser, stopped=lambda: len(chooser.logits) >= cut)
-        assert isinstance(last, Spoken)
+        *_, last = cut_session.generate(make_second(0), sampler, stopped=lambda: len(sampler.logits) >= cut)
+        assert isinstance(last, GenerationResult)
         assert (last.tokens, last.text) == (cut, "one two three")
     else:
-        events = cut_session.speak(make_second(0), chooser)
-        while len(chooser.logits) < cut:
+        events = cut_session.generate(make_second(0), sampler)
+        while len(sampler.logits) < cut:
             next(events)
         events.close()  # type: ignore[attr-defined]
-    assert cut_session.ids.tolist() == limited.ids.tolist()
+    assert cut_session.ids.tolist() == log_limit.ids.tolist()
     for index in (1, 2, 3, 4):
-        ours, theirs = (force(s, parts, make_second(index), [TWO, ONE, IM_END]) for s in (cut_session, limited))
+        ours, theirs = (force(s, bundle, make_second(index), [TWO, ONE, IM_END]) for s in (cut_session, log_limit))
         assert np.array_equal(ours.logits, theirs.logits)
-        assert cut_session.positions.tolist() == limited.positions.tolist()
+        assert cut_session.positions.tolist() == log_limit.positions.tolist()
 
 
-def test_closed_before_its_first_word_a_second_is_silent(parts: Parts) -> None:
-    session = Session(parts, SMALL)
-    events = session.speak(make_second(0))
+def test_closed_before_its_first_word_a_second_is_silent(bundle: ModelBundle) -> None:
+    session = Session(bundle, SMALL)
+    events = session.generate(make_second(0))
     assert isinstance(next(events), SpanMap)
     events.close()  # type: ignore[attr-defined]
-    assert written(session, parts).endswith("<|im_start|>assistant\n<|im_end|>\n")
-    assert speak(session, make_second(1)).sum.tokens > 0
+    assert written(session, bundle).endswith("<|im_start|>assistant\n<|im_end|>\n")
+    assert generate(session, make_second(1)).sum.tokens > 0
 
 
 @pytest.mark.parametrize(
@@ -209,60 +209,60 @@ def test_closed_before_its_first_word_a_second_is_silent(parts: Parts) -> None:
         ("full", "shrink"),
     ],
 )
-def test_reanchor_empties_the_video_and_keeps_the_words(parts: Parts, mode: Mode, pos_mode: str) -> None:
+def test_reanchor_empties_the_video_and_keeps_the_words(bundle: ModelBundle, mode: Mode, pos_mode: str) -> None:
     config = StreamConfig.from_dict({**SMALL.to_dict(), "sink": None, "mode": mode, "pos_mode": pos_mode})
-    session = Session(parts, config)
+    session = Session(bundle, config)
     for index, word in enumerate([ONE, TWO]):
-        force(session, parts, make_second(index), [word, SILENCE, IM_END])
+        force(session, bundle, make_second(index), [word, SILENCE, IM_END])
     session.reanchor()
-    assert written(session, parts).endswith("<|im_start|>previous text\n one two<|im_end|>\n")
+    assert written(session, bundle).endswith("<|im_start|>previous text\n one two<|im_end|>\n")
     assert session.cached <= len(session.ids)
-    said = speak(session, make_second(2))
+    said = generate(session, make_second(2))
     assert [(s.kind, s.round) for s in said.spans.spans if s.kind == "video"] == [("video", 0)]
-    assert "Commentate on this match" in written(session, parts)
+    assert "Commentate on this match" in written(session, bundle)
     assert session.positions.shape[1] == session.cached
 
 
-def test_reanchor_before_the_first_second_does_nothing(parts: Parts) -> None:
-    session = Session(parts, SMALL)
+def test_reanchor_before_the_first_second_does_nothing(bundle: ModelBundle) -> None:
+    session = Session(bundle, SMALL)
     before = session.ids.tolist()
     session.reanchor()
     assert session.ids.tolist() == before
-    assert texts(session, [0]) == texts(Session(parts, SMALL), [0])
+    assert texts(session, [0]) == texts(Session(bundle, SMALL), [0])
 
 
 def test_a_model_without_a_vision_tower_reads_times_alone(tokenizer: Tokenizer, vocabulary: CompactVocabulary) -> None:
-    parts = make_parts(tokenizer, vocabulary, vision=False)
-    session = Session(parts, SMALL)
+    bundle = make_bundle(tokenizer, vocabulary, vision=False)
+    session = Session(bundle, SMALL)
     for index in range(5):
         second = make_second(index)
-        said = speak(session, second if index % 2 else replace(second, patches=None))
+        said = generate(session, second if index % 2 else replace(second, patches=None))
         assert said.sum.video_tokens == 0
         assert VIDEO_PAD not in session.ids
-    assert "Time=4.0-5.0s<|im_end|>" in written(session, parts)
+    assert "Time=4.0-5.0s<|im_end|>" in written(session, bundle)
 
 
-def test_a_second_without_pictures_has_no_video_span(parts: Parts) -> None:
-    session = Session(parts, SMALL)
-    said = speak(session, replace(make_second(0), patches=None))
+def test_a_second_without_pictures_has_no_video_span(bundle: ModelBundle) -> None:
+    session = Session(bundle, SMALL)
+    said = generate(session, replace(make_second(0), patches=None))
     assert said.sum.video_tokens == 0
-    assert speak(session, make_second(1, grid=(1, 4, 6))).sum.video_tokens == 6
+    assert generate(session, make_second(1, grid=(1, 4, 6))).sum.video_tokens == 6
 
 
 @pytest.mark.parametrize(("fps", "step"), [(1.0, 4), (2.0, 2), (4.0, 1)])
-def test_time_steps_of_a_second_are_as_far_apart_as_its_frames(parts: Parts, fps: float, step: int) -> None:
+def test_time_steps_of_a_second_are_as_far_apart_as_its_frames(bundle: ModelBundle, fps: float, step: int) -> None:
     """Two positions a second of video, two frames a step."""
-    session = Session(parts, replace(SMALL, fps=fps))
-    force(session, parts, make_second(0, grid=(3, 2, 4)), [ONE, IM_END])
+    session = Session(bundle, replace(SMALL, fps=fps))
+    force(session, bundle, make_second(0, grid=(3, 2, 4)), [ONE, IM_END])
     video = session.positions[0, np.flatnonzero(session.ids == VIDEO_PAD)]
     assert (video - video[0]).tolist() == [0, 0, step, step, 2 * step, 2 * step]
 
 
-def test_the_span_map_is_the_sequence_and_what_just_went(parts: Parts) -> None:
-    session = Session(parts, SMALL)
+def test_the_span_map_is_the_sequence_and_what_just_went(bundle: ModelBundle) -> None:
+    session = Session(bundle, SMALL)
     for index in range(6):
         before = len(session.ids)
-        events = session.speak(make_second(index), Forced(parts.vocabulary, [ONE, TWO, SILENCE, IM_END]))
+        events = session.generate(make_second(index), Forced(bundle.vocabulary, [ONE, TWO, SILENCE, IM_END]))
         spans = next(events)
         assert isinstance(spans, SpanMap)
         assert spans.index == index
@@ -277,29 +277,29 @@ def test_the_span_map_is_the_sequence_and_what_just_went(parts: Parts) -> None:
         assert sum(1 for _ in events) > 0
 
 
-def test_a_window_without_overlap_begins_anew_with_its_query(parts: Parts) -> None:
-    session = Session(parts, replace(SMALL, mode="window", window=2))
+def test_a_window_without_overlap_begins_anew_with_its_query(bundle: ModelBundle) -> None:
+    session = Session(bundle, replace(SMALL, mode="window", window=2))
     counts = []
     for index in range(4):
-        force(session, parts, make_second(index), [ONE, IM_END])
-        counts.append(written(session, parts).count("Time="))
-        assert written(session, parts).count("Commentate on this match") == 1
+        force(session, bundle, make_second(index), [ONE, IM_END])
+        counts.append(written(session, bundle).count("Time="))
+        assert written(session, bundle).count("Commentate on this match") == 1
     assert counts == [1, 2, 1, 2]
 
 
-def test_full_attention_drops_nothing(parts: Parts) -> None:
-    session = Session(parts, replace(SMALL, mode="full", window=1, text_round=1))
+def test_full_attention_drops_nothing(bundle: ModelBundle) -> None:
+    session = Session(bundle, replace(SMALL, mode="full", window=1, text_round=1))
     for index in range(4):
-        assert speak(session, make_second(index)).spans.dropped == ()
-    assert written(session, parts).count("<|vision_start|>") == 4
+        assert generate(session, make_second(index)).spans.dropped == ()
+    assert written(session, bundle).count("<|vision_start|>") == 4
 
 
-def test_the_cache_does_not_grow_once_it_is_made(parts: Parts) -> None:
+def test_the_cache_does_not_grow_once_it_is_made(bundle: ModelBundle) -> None:
     """Windows and long memory are each longer than what the blocks are rounded up by."""
-    session = Session(parts, replace(SMALL, window=5, text_round=2, sink=200, slide=500))
+    session = Session(bundle, replace(SMALL, window=5, text_round=2, sink=200, slide=500))
     sizes, tokens = set(), []
     for index in range(18):
-        force(session, parts, make_second(index, grid=(1, 24, 24)), [ONE] * (60 - index % 2))
+        force(session, bundle, make_second(index, grid=(1, 24, 24)), [ONE] * (60 - index % 2))
         sizes.add(session.cache_bytes)
         tokens.append(session.cached)
     assert len(sizes) == 1
@@ -307,56 +307,56 @@ def test_the_cache_does_not_grow_once_it_is_made(parts: Parts) -> None:
     assert tokens[-1] == tokens[-3]
 
 
-def test_recomputing_holds_no_picture_that_was_dropped(parts: Parts) -> None:
-    session = Session(parts, replace(SMALL, mode="recompute"))
+def test_recomputing_holds_no_picture_that_was_dropped(bundle: ModelBundle) -> None:
+    session = Session(bundle, replace(SMALL, mode="recompute"))
     active = []
     for index in range(10, 22):
-        force(session, parts, make_second(index, grid=(1, 24, 24)), [ONE, IM_END])
+        force(session, bundle, make_second(index, grid=(1, 24, 24)), [ONE, IM_END])
         if index in (15, 21):
             gc.collect()
             active.append(mx.get_active_memory())
-    features = 12 * 12 * parts.model.config.text_config.hidden_size * 4
+    features = 12 * 12 * bundle.model.config.text_config.hidden_size * 4
     assert active[1] - active[0] < 2 * features
 
 
 def test_milliseconds_are_the_clocks(tokenizer: Tokenizer, vocabulary: CompactVocabulary) -> None:
     """The clock of the parts moves on by a second at each reading."""
-    parts = make_parts(tokenizer, vocabulary)
-    session = Session(parts, SMALL)
-    said = speak(session, make_second(0), Forced(parts.vocabulary, [ONE, TWO, SILENCE, IM_END])).sum
+    bundle = make_bundle(tokenizer, vocabulary)
+    session = Session(bundle, SMALL)
+    said = generate(session, make_second(0), Forced(bundle.vocabulary, [ONE, TWO, SILENCE, IM_END])).sum
     assert (said.vision_ms, said.prefill_ms, said.first_text_ms, said.total_ms) == (1e3, 1e3, 3e3, 4e3)
     assert said.total_ms == said.vision_ms + said.prefill_ms + said.decode_ms
-    silent = speak(session, make_second(1), Forced(parts.vocabulary, [SILENCE, IM_END])).sum
+    silent = generate(session, make_second(1), Forced(bundle.vocabulary, [SILENCE, IM_END])).sum
     assert silent.first_text_ms == silent.total_ms
 
 
-def test_a_second_that_was_looked_at_ahead_is_the_same(parts: Parts) -> None:
+def test_a_second_that_was_looked_at_ahead_is_the_same(bundle: ModelBundle) -> None:
     """Whatever else was looked at in between; its vision tower does not run again."""
-    ahead, plain = Session(parts, SMALL), Session(parts, SMALL)
+    ahead, plain = Session(bundle, SMALL), Session(bundle, SMALL)
     for index in range(3):
         second = make_second(index)
-        ahead.look(make_second(7))
-        ahead.look(second)
-        ours, theirs = (force(s, parts, second, [ONE, TWO, IM_END]) for s in (ahead, plain))
+        ahead.encode_ahead(make_second(7))
+        ahead.encode_ahead(second)
+        ours, theirs = (force(s, bundle, second, [ONE, TWO, IM_END]) for s in (ahead, plain))
         assert np.array_equal(ours.logits, theirs.logits)
-    ahead.look(make_second(8))
-    ours, theirs = (force(s, parts, make_second(9), [ONE, IM_END]) for s in (ahead, plain))
+    ahead.encode_ahead(make_second(8))
+    ours, theirs = (force(s, bundle, make_second(9), [ONE, IM_END]) for s in (ahead, plain))
     assert np.array_equal(ours.logits, theirs.logits)
 
 
 def test_looking_ahead_counts_as_work_of_its_second(tokenizer: Tokenizer, vocabulary: CompactVocabulary) -> None:
-    parts = make_parts(tokenizer, vocabulary)
-    session = Session(parts, SMALL)
+    bundle = make_bundle(tokenizer, vocabulary)
+    session = Session(bundle, SMALL)
     second = make_second(0)
-    session.look(second)
-    said = speak(session, second, Forced(parts.vocabulary, [ONE, SILENCE, IM_END])).sum
+    session.encode_ahead(second)
+    said = generate(session, second, Forced(bundle.vocabulary, [ONE, SILENCE, IM_END])).sum
     assert (said.vision_ms, said.prefill_ms, said.first_text_ms, said.total_ms) == (2e3, 1e3, 3e3, 5e3)
 
 
-def test_pieces_come_as_they_are_spoken(parts: Parts) -> None:
-    session = Session(parts, SMALL)
-    chooser = Forced(parts.vocabulary, [ONE, TWO, THREE, SILENCE, IM_END])
-    for event in session.speak(make_second(0), chooser):
+def test_pieces_come_as_they_are_spoken(bundle: ModelBundle) -> None:
+    session = Session(bundle, SMALL)
+    sampler = Forced(bundle.vocabulary, [ONE, TWO, THREE, SILENCE, IM_END])
+    for event in session.generate(make_second(0), sampler):
         if isinstance(event, TextPiece):
             break
-    assert 0 < len(chooser.logits) < 4
+    assert 0 < len(sampler.logits) < 4

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from streaming_vlm_mlx.config import StreamConfig
 from streaming_vlm_mlx.stream import spans as sp
 from streaming_vlm_mlx.stream.events import SpanView
-from streaming_vlm_mlx.text.chat_template import Layout
+from streaming_vlm_mlx.text.chat_template import ChatTemplate
 from tests.stream.oracle import Oracle
 
-LAYOUT = Layout(system=(7, 8))
+LAYOUT = ChatTemplate(system=(7, 8))
 TIME, QUERY = [1462, 28, 15], [10677, 349]
 VIDEO_PAD = 151656
 
@@ -88,7 +88,7 @@ def test_the_sequence_is_that_of_the_published_rules(story: Story) -> None:
         spans = sp.number_slots((*sp.prune(spans, now, c)[0], *user_turn(now, patches)))
         assert sp.join_ids(spans).tolist() == oracle.second(now, inside)
         spans = sp.number_slots((*spans, *commentary(now, said)))
-        assert sp.join_ids(spans).tolist() == oracle.speak(said)
+        assert sp.join_ids(spans).tolist() == oracle.generate(said)
 
 
 @given(stories, st.sampled_from(["streaming", "recompute", "window", "full"]))

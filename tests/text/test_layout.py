@@ -4,45 +4,45 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from streaming_vlm_mlx.text.chat_template import Layout, layout_ids
+from streaming_vlm_mlx.text.chat_template import ChatTemplate, template_ids
 from streaming_vlm_mlx.text.detokenizer import CommentaryCleaner, clean_commentary
 
 CASES = ["append", "balanced", "full_attention", "recompute", "text_longer", "vision_longer"]
 
 
-def _head(layout, tokenizer, previous):
-    return [*layout.head_open, *tokenizer.encode(previous), *layout.head_close]
+def _head(template, tokenizer, previous):
+    return [*template.head_open, *tokenizer.encode(previous), *template.head_close]
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_the_published_inference_writes_the_same_ids(shared, tokenizer, case):
     recorded = json.loads((shared / "conformance" / f"{case}.json").read_text())
     params, chunks = recorded["params"], recorded["chunks"]
-    layout = Layout.of(tokenizer)
+    template = ChatTemplate.of(tokenizer)
     patches = chunks[0]["ids"].count(tokenizer.special.video_pad)
-    turn = [*layout.user_open, *tokenizer.encode(layout.time(0.0, 1.0)), *layout.video(patches)]
+    turn = [*template.user_open, *tokenizer.encode(template.time(0.0, 1.0)), *template.video(patches)]
     query = tokenizer.encode(params.get("query", "Commentate on this match"))
-    turn += [*query, *layout.turn_close, *layout.assistant_open()]
-    assert chunks[0]["ids"] == _head(layout, tokenizer, params.get("prev", "")) + turn
+    turn += [*query, *template.turn_close, *template.assistant_open()]
+    assert chunks[0]["ids"] == _head(template, tokenizer, params.get("prev", "")) + turn
 
     last = len(chunks) - 1
-    turn = [*layout.user_open, *tokenizer.encode(layout.time(last, last + 1)), *layout.video(patches)]
-    turn += [*layout.turn_close, *layout.assistant_open()]
-    assert chunks[last]["ids"][-len(turn) - 2 :] == [*layout.turn_close, *turn]
+    turn = [*template.user_open, *tokenizer.encode(template.time(last, last + 1)), *template.video(patches)]
+    turn += [*template.turn_close, *template.assistant_open()]
+    assert chunks[last]["ids"][-len(turn) - 2 :] == [*template.turn_close, *turn]
 
 
-def _written(layout, tokenizer, conversation, patches):
+def _written(template, tokenizer, conversation, patches):
     """Return the ids of a conversation in which a question's answer stands before the first line break."""
-    ids = _head(layout, tokenizer, conversation[0]["text"])
+    ids = _head(template, tokenizer, conversation[0]["text"])
     turns = conversation[1:]
     for number, (user, assistant) in enumerate(zip(turns[::2], turns[1::2], strict=True)):
         time, _, question = user["content"][0]["text"].partition("s")
         start, end = time.removeprefix("Time=").split("-")
         answer, _, words = assistant["content"][0]["text"].partition("\n")
-        ids += layout.user_open
-        ids += tokenizer.encode(layout.time(float(start), float(end), question, first=number == 0))
-        ids += [*layout.video(patches), *layout.turn_close, *layout.assistant_open(bool(answer))]
-        ids += [*tokenizer.encode(layout.commentary(words.removesuffix(" ..."), answer)), *layout.turn_close]
+        ids += template.user_open
+        ids += tokenizer.encode(template.time(float(start), float(end), question, first=number == 0))
+        ids += [*template.video(patches), *template.turn_close, *template.assistant_open(bool(answer))]
+        ids += [*tokenizer.encode(template.commentary(words.removesuffix(" ..."), answer)), *template.turn_close]
     return ids
 
 
@@ -50,7 +50,7 @@ def _written(layout, tokenizer, conversation, patches):
 def test_the_published_training_data_has_the_same_ids(shared, tokenizer, sample):
     expected = json.loads((shared / "lmm/expected.json").read_text())["plain"][sample]
     patches = expected["input_ids"].count(tokenizer.special.video_pad) // len(expected["video_grid_thw"])
-    written = _written(Layout.of(tokenizer, "training"), tokenizer, expected["conversation"], patches)
+    written = _written(ChatTemplate.of(tokenizer, "training"), tokenizer, expected["conversation"], patches)
     assert written == expected["input_ids"]
 
 
@@ -68,38 +68,44 @@ def test_the_published_training_data_has_the_same_ids(shared, tokenizer, sample)
     ],
 )
 def test_time_and_question(tokenizer, style, question, first, text):
-    assert Layout.of(tokenizer, style).time(0.5, 1.5, question, first) == text
+    assert ChatTemplate.of(tokenizer, style).time(0.5, 1.5, question, first) == text
 
 
 def test_a_stream_may_be_long(tokenizer):
-    assert Layout.of(tokenizer).time(35999.0, 36000.0) == "Time=35999.0-36000.0s"
+    assert ChatTemplate.of(tokenizer).time(35999.0, 36000.0) == "Time=35999.0-36000.0s"
 
 
 def test_only_inference_has_a_query(tokenizer):
-    assert Layout.of(tokenizer, "inference").has_query
-    assert not Layout.of(tokenizer, "training").has_query
+    assert ChatTemplate.of(tokenizer, "inference").has_query
+    assert not ChatTemplate.of(tokenizer, "training").has_query
 
 
 def test_a_commentary_stops_at_the_end_of_turn(tokenizer):
-    layout = Layout.of(tokenizer)
-    assert layout.stop_ids == (151645, 151643)
-    assert tokenizer.encode(layout.commentary("")) == [layout.silence_id]
+    template = ChatTemplate.of(tokenizer)
+    assert template.stop_ids == (151645, 151643)
+    assert tokenizer.encode(template.commentary("")) == [template.silence_id]
 
 
 @given(words=st.text(st.sampled_from("a é.!\n")).map(str.strip), answer=st.sampled_from(["", "The seventh."]))
 def test_what_training_writes_a_viewer_reads(words, answer):
-    read = clean_commentary("\n" + Layout(()).commentary(words, answer))
+    read = clean_commentary("\n" + ChatTemplate(()).commentary(words, answer))
     assert read == clean_commentary(f"{answer}\n{words}")
 
 
 def test_layout_ids_are_all_that_a_layout_writes(tokenizer):
-    ids = set(layout_ids(tokenizer))
+    ids = set(template_ids(tokenizer))
     for style in ("inference", "training"):
-        layout = Layout.of(tokenizer, style)
-        written = [*layout.head_open, *layout.head_close, *layout.user_open, *layout.video(2), *layout.stop_ids]
-        written += [*layout.assistant_open(), *layout.assistant_open(answers=True), *layout.turn_close]
+        template = ChatTemplate.of(tokenizer, style)
+        written = [
+            *template.head_open,
+            *template.head_close,
+            *template.user_open,
+            *template.video(2),
+            *template.stop_ids,
+        ]
+        written += [*template.assistant_open(), *template.assistant_open(answers=True), *template.turn_close]
         for second in range(100):
-            written += tokenizer.encode(layout.time(second, second + 1))
+            written += tokenizer.encode(template.time(second, second + 1))
         assert set(written) <= ids
 
 

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streaming_vlm_mlx.errors import SvmError
-from streaming_vlm_mlx.text.chat_template import Layout, layout_ids
+from streaming_vlm_mlx.text.chat_template import ChatTemplate, template_ids
 from streaming_vlm_mlx.text.vocabulary import CompactVocabulary, FullVocabulary, build, count_ids
 from tests.small import small_vocabulary
 
@@ -56,15 +56,21 @@ def test_an_absent_token_becomes_its_largest_pieces(tokenizer):
 
 def test_the_turns_of_a_stream_are_not_split(tokenizer):
     small = small_vocabulary(tokenizer, 320)
-    layout = Layout.of(tokenizer, "training")
-    turns = [*layout.head_open, *layout.user_open, *layout.video(3), *layout.turn_close, *layout.assistant_open()]
-    turns += tokenizer.encode(layout.time(59.0, 60.0)) + tokenizer.encode(layout.commentary(""))
+    template = ChatTemplate.of(tokenizer, "training")
+    turns = [
+        *template.head_open,
+        *template.user_open,
+        *template.video(3),
+        *template.turn_close,
+        *template.assistant_open(),
+    ]
+    turns += tokenizer.encode(template.time(59.0, 60.0)) + tokenizer.encode(template.commentary(""))
     assert small.to_ids(small.to_rows(turns)).tolist() == turns
 
 
 def test_the_most_used_ids_get_the_rows(tokenizer):
     counts = count_ids(tokenizer, CORPUS)
-    required = {*tokenizer.byte_ids(), *layout_ids(tokenizer)}
+    required = {*tokenizer.byte_ids(), *template_ids(tokenizer)}
     extra = set(build(tokenizer, counts, len(required) + 2).ids.tolist()) - required
     assert extra == {tokenizer.encode("the")[0], tokenizer.encode(" the")[0]}
     assert counts[tokenizer.encode(" the")[0]] == 3
@@ -72,7 +78,7 @@ def test_the_most_used_ids_get_the_rows(tokenizer):
 
 def test_a_preset_is_the_first_ranks(tokenizer):
     ids = small_vocabulary(tokenizer, 4096).ids
-    required = {*tokenizer.byte_ids(), *layout_ids(tokenizer)}
+    required = {*tokenizer.byte_ids(), *template_ids(tokenizer)}
     ranks = [i for i in ids.tolist() if i not in required]
     assert len(ids) == 4096
     assert ids[-1] == tokenizer.special.video_pad
@@ -125,7 +131,7 @@ def test_a_damaged_file_is_named(tokenizer, tmp_path, change, message):
 
 
 def test_an_unreadable_file_is_named(tokenizer, tmp_path):
-    with pytest.raises(SvmError, match="can not be read: No such file"):
+    with pytest.raises(SvmError, match="cannot be read: No such file"):
         CompactVocabulary.load(tmp_path / "none.json", tokenizer)
     (tmp_path / "half.json").write_text('{"ids": [1')
     with pytest.raises(SvmError, match=r"half\.json is not JSON"):

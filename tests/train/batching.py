@@ -31,15 +31,15 @@ def make_sample(seconds: int, grid: Grid, seed: int) -> Sample:
     """Return a sample whose words behind each video are learnt."""
     spans = lay_out(seconds, grid, np.random.default_rng(seed))
     ids = join_ids(spans)
-    learnt = np.concatenate([np.full(len(span.ids), span.part == "text") for span in spans])
-    labels = np.where(learnt, ids, IGNORED).astype(np.int32)
+    train_set = np.concatenate([np.full(len(span.ids), span.part == "text") for span in spans])
+    labels = np.where(train_set, ids, IGNORED).astype(np.int32)
     counted = positions(spans, 0, StreamConfig(), STEPS_PER_GRID).astype(np.int32)
     return Sample(ids, labels, counted, np.array([grid] * seconds, np.int32))
 
 
-def make_batch(rows: Sequence[Sequence[Sample]], seed: int = 0, multiple: int = 1) -> Batch:
+def make_batch(rows: Sequence[Sequence[Sample]], seed: int = 0, pad_to_multiple_of: int = 1) -> Batch:
     """Return a batch of `rows` with noise for pixels."""
-    tokens = collate(rows, PAD, multiple)
+    tokens = collate(rows, PAD, pad_to_multiple_of)
     patches = int(tokens.video_grid_thw.prod(axis=1).sum())
     pixels = np.random.default_rng(seed).standard_normal((patches, 1176), np.float32)
     return Batch(tokens, pixels, tuple(range(len(rows))), len(tokens.video_grid_thw), 0, Position())

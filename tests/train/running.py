@@ -11,9 +11,9 @@ import mlx.core as mx
 from streaming_vlm_mlx.data.records import StreamingRecord, Turn
 from streaming_vlm_mlx.train.checkpointing import Progress
 from streaming_vlm_mlx.train.config import TrainConfig
-from streaming_vlm_mlx.train.metrics import Event, Stepped
+from streaming_vlm_mlx.train.metrics import Event, StepDone
 from streaming_vlm_mlx.train.setup import train
-from streaming_vlm_mlx.train.trainer import Watch
+from streaming_vlm_mlx.train.trainer import Callbacks
 from tests.data.making import write_clip
 from tests.small import small_config
 
@@ -38,7 +38,7 @@ BASE = TrainConfig.from_dict(
         },
         "optimizer": {"learning_rate": 0.01, "weight_decay": 0.01},
         "schedule": {"steps": 6, "warmup_steps": 2},
-        "saving": {"every": 3},
+        "checkpointing": {"every": 3},
     }
 )
 
@@ -67,10 +67,10 @@ class Heard:
     stop: int | None = None
     events: list[Event] = field(default_factory=list)
 
-    def watch(self) -> Watch:
+    def callbacks(self) -> Callbacks:
         """Return what a run is told to look at."""
         ticks = count()
-        return Watch(self.events.append, lambda: float(next(ticks)), self.stopped)
+        return Callbacks(self.events.append, lambda: float(next(ticks)), self.stopped)
 
     def stopped(self) -> bool:
         """Whether the run shall end."""
@@ -81,9 +81,9 @@ class Heard:
         return [event for event in self.events if isinstance(event, kind)]
 
     @property
-    def steps(self) -> Sequence[Stepped]:
+    def steps(self) -> Sequence[StepDone]:
         """The updates."""
-        return self.of(Stepped)
+        return self.of(StepDone)
 
     @property
     def losses(self) -> list[float]:
@@ -100,4 +100,4 @@ def run(
     """Train `BASE` with `over` laid over it."""
     heard = Heard(stop)
     config = BASE.merged({"data": {"records": [str(records)]}}).merged(over)
-    return heard, train(config, out, resume, mx.float32, 1, heard.watch())
+    return heard, train(config, out, resume, mx.float32, 1, heard.callbacks())

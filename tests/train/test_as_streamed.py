@@ -10,18 +10,18 @@ import numpy as np
 import pytest
 
 from streaming_vlm_mlx.data.dataset import Sample
-from streaming_vlm_mlx.data.frame_workers import FrameJob, FrameLoader
+from streaming_vlm_mlx.data.frame_workers import FrameDecoder, FrameJob
 from streaming_vlm_mlx.data.records import StreamingRecord, Turn
-from streaming_vlm_mlx.models.loading import Checkpoint, Parts
-from streaming_vlm_mlx.stream.session import Second, Session
-from streaming_vlm_mlx.text.chat_template import Layout
+from streaming_vlm_mlx.models.loading import Checkpoint, ModelBundle
+from streaming_vlm_mlx.stream.session import SecondRequest, Session
+from streaming_vlm_mlx.text.chat_template import ChatTemplate
 from streaming_vlm_mlx.train.config import TrainConfig
 from streaming_vlm_mlx.train.gradients import Work
-from streaming_vlm_mlx.train.loss import TEXT, Learner, Weights
-from streaming_vlm_mlx.train.setup import begin, make_builder, make_windows, open_records
-from streaming_vlm_mlx.train.trainer import Feeder
+from streaming_vlm_mlx.train.loss import TEXT, LossWeights, TrainModel
+from streaming_vlm_mlx.train.setup import load_initial, make_builder, make_windows, open_records
+from streaming_vlm_mlx.train.trainer import MicrobatchBuilder
 from streaming_vlm_mlx.train.vision_heads import TargetReader
-from streaming_vlm_mlx.train.workers import Crew
+from streaming_vlm_mlx.train.workers import WorkerPool
 from streaming_vlm_mlx.video.image_processor import patchify
 from streaming_vlm_mlx.video.source import open_video
 from tests.train.batching import make_batch
@@ -43,7 +43,7 @@ class Forced:
     positions: Any = None
     losses: list[float] = field(default_factory=list)
 
-    def choose(self, logits: np.ndarray, seen: np.ndarray, step: int) -> int:
+    def sample(self, logits: np.ndarray, seen: np.ndarray, step: int) -> int:
         if not self.losses:
             self.ids, self.positions = self.session.ids, self.session.positions
         row = int(self.checkpoint.vocabulary.to_rows([self.said[len(self.losses)]])[0])
@@ -60,29 +60,31 @@ def stream(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     turns = (*record.turns[:4], silent, *record.turns[5:])
     path.write_bytes(replace(record, turns=turns, previous=request.param).to_line())
     files = open_records([str(path)], print)
-    checkpoint = begin(CONFIG, files)
-    return checkpoint, make_windows(files, CONFIG), list(speak(checkpoint, files[0][0], CONFIG))
+    checkpoint = load_initial(CONFIG, files)
+    return checkpoint, make_windows(files, CONFIG), list(generate(checkpoint, files[0][0], CONFIG))
 
 
-def speak(checkpoint: Checkpoint, record: StreamingRecord, config: TrainConfig) -> Iterator[tuple[Forced, np.ndarray]]:
+def generate(
+    checkpoint: Checkpoint, record: StreamingRecord, config: TrainConfig
+) -> Iterator[tuple[Forced, np.ndarray]]:
     builder = make_builder(checkpoint, config)
-    layout = Layout.of(checkpoint.tokenizer, "training")
-    parts = Parts(checkpoint.model, checkpoint.tokenizer, checkpoint.vocabulary, layout, lambda: 0.0)
-    session = Session(parts, replace(checkpoint.stream, previous=record.previous))
+    layout = ChatTemplate.of(checkpoint.tokenizer, "training")
+    bundle = ModelBundle(checkpoint.model, checkpoint.tokenizer, checkpoint.vocabulary, layout, lambda: 0.0)
+    session = Session(bundle, replace(checkpoint.stream, previous=record.previous))
     with open_video(record.video, 2) as source:
         for turn, chunk in zip(record.turns, source.chunks(0, None), strict=True):
             one = builder.build(replace(record, turns=(turn,)))
             forced = Forced(session, checkpoint, one.labels[one.labels >= 0].tolist())
             patches = patchify(chunk.frames, checkpoint.stream.pixels)
-            for _ in session.speak(Second(chunk.index, chunk.start, chunk.end, patches), forced):
+            for _ in session.generate(SecondRequest(chunk.index, chunk.start, chunk.end, patches), forced):
                 pass
             yield forced, patches.pixel_values
 
 
 def label_runs(sample: Sample) -> np.ndarray:
     """Return where each second's words begin."""
-    learnt = sample.labels >= 0
-    return np.flatnonzero(learnt & ~np.concatenate([[False], learnt[:-1]]))
+    train_set = sample.labels >= 0
+    return np.flatnonzero(train_set & ~np.concatenate([[False], train_set[:-1]]))
 
 
 @pytest.mark.parametrize("second", range(SECONDS))
@@ -98,7 +100,7 @@ def test_a_window_is_what_the_stream_holds(stream: Any, second: int) -> None:
     assert np.array_equal(forced.positions[:, :end], sample.position_ids[:, :end])
     count = len(window.turns) * 2
     job = FrameJob(window.video, window.video_start, window.video_end, count, 2, CONFIG.data.pixels)
-    shown = np.split(FrameLoader(0).load(job), len(window.turns))
+    shown = np.split(FrameDecoder(0).load(job), len(window.turns))
     assert np.array_equal(shown[second - start], met[second][1])
 
 
@@ -113,16 +115,16 @@ def test_the_loss_is_that_of_what_was_noted_and_said(tmp_path: Path) -> None:
     config = CONFIG.merged({"stream": {"scratchpad": ASKED, "scratch_round": WINDOW}})
     path = write_records(tmp_path, clips=1, seconds=WINDOW)
     record = StreamingRecord.from_line(path.read_bytes())
-    turns = tuple(asked(turn, number) for number, turn in enumerate(record.turns))
+    turns = tuple(logits_to_keep(turn, number) for number, turn in enumerate(record.turns))
     path.write_bytes(replace(record, turns=turns, previous="Before the match.").to_line())
     files = open_records([str(path)], print)
-    checkpoint = begin(config, files)
-    met = list(speak(checkpoint, files[0][0], config))
+    checkpoint = load_initial(config, files)
+    met = list(generate(checkpoint, files[0][0], config))
     assert all(len(forced.losses) > 3 for forced, _ in met)
     check_losses(checkpoint, make_windows(files, config), met, config)
 
 
-def asked(turn: Turn, number: int) -> Turn:
+def logits_to_keep(turn: Turn, number: int) -> Turn:
     space = " " if number else ""
     noted = ("Red near.", "Blue far.", "A pause.")[number]
     return replace(
@@ -139,8 +141,8 @@ def check_losses(checkpoint: Checkpoint, windows: Any, met: Any, config: TrainCo
     sample = builder.build(window)
     pixels = np.concatenate([values for _, values in met[:WINDOW]])
     batch = replace(make_batch([[sample]]), pixel_values=pixels)
-    shards = Feeder(checkpoint, TargetReader((), 2, 2), 1, print).shards(batch, windows)
-    found = Crew(Learner(checkpoint.model), Work(), []).losses(shards, Weights())[TEXT]
+    microbatches = MicrobatchBuilder(checkpoint, TargetReader((), 2, 2), 1, print).microbatches(batch, windows)
+    found = WorkerPool(TrainModel(checkpoint.model), Work(), []).losses(microbatches, LossWeights())[TEXT]
     streamed = [loss for forced, _ in met[:WINDOW] for loss in forced.losses]
     assert len(streamed) == np.count_nonzero(sample.labels >= 0)
     assert found == pytest.approx(sum(streamed), abs=1e-3)

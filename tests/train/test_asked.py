@@ -4,8 +4,8 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from streaming_vlm_mlx.models.attention import attend
-from streaming_vlm_mlx.models.language import Asked, StreamingDecoder
+from streaming_vlm_mlx.models.attention import attention
+from streaming_vlm_mlx.models.language import LogitsToKeep, StreamingDecoder
 from streaming_vlm_mlx.models.presets import seed_weights
 from tests.small import small_config
 
@@ -28,8 +28,8 @@ def test_asked_places_are_those_of_all(decoder: StreamingDecoder) -> None:
     places = np.array([[0, 4, 19], [7, 8, 2]])
     mask = np.where(np.arange(N) <= places[:, :, None], 0.0, -1e9).astype(np.float32)[:, None]
     turned = [mx.array(np.array(a)[places][:, None]) for a in (cos, sin)]
-    asked = Asked(mx.array(places + np.array([[0], [N]])), (turned[0], turned[1]), mx.array(mask))
-    some = np.array(decoder(x, (cos, sin), asked=asked))
+    logits_to_keep = LogitsToKeep(mx.array(places + np.array([[0], [N]])), (turned[0], turned[1]), mx.array(mask))
+    some = np.array(decoder(x, (cos, sin), logits_to_keep=logits_to_keep))
     assert some.shape == (2, 3, 32)
     assert np.abs(some - np.take_along_axis(whole, places[:, :, None], axis=1)).max() < 1e-5
 
@@ -40,6 +40,6 @@ def test_stretches_are_the_whole(n: int, cached: int) -> None:
     draw = np.random.default_rng(n + cached)
     q = mx.array(draw.standard_normal((2, 4, n, 8), np.float32))
     k, v = mx.array(draw.standard_normal((2, 2, 2, n + cached, 8), np.float32))
-    ours = attend(q, k, v, scale=0.4, mask="causal")
+    ours = attention(q, k, v, scale=0.4, mask="causal")
     theirs = mx.fast.scaled_dot_product_attention(q, k, v, scale=0.4, mask="causal")
     assert mx.abs(ours - theirs).max().item() < 1e-5

@@ -14,11 +14,11 @@ from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.models.vlm import VisionLanguageModel
 from streaming_vlm_mlx.text.tokenizer import Tokenizer
 from streaming_vlm_mlx.text.vocabulary import FullVocabulary
-from streaming_vlm_mlx.train.gradients import Blueprint, Work
-from streaming_vlm_mlx.train.loss import TEXT, Learner, Weights
-from streaming_vlm_mlx.train.microbatch import Shard, make_shards
+from streaming_vlm_mlx.train.gradients import Work, WorkerSpec
+from streaming_vlm_mlx.train.loss import TEXT, LossWeights, TrainModel
+from streaming_vlm_mlx.train.microbatch import Microbatch, make_microbatches
 from streaming_vlm_mlx.train.optim import freeze
-from streaming_vlm_mlx.train.workers import Crew, hired
+from streaming_vlm_mlx.train.workers import WorkerPool, open_worker_pool
 from tests.small import small_config, small_model
 from tests.train.batching import ROWS, VIDEO, make_batch, make_sample
 
@@ -32,17 +32,17 @@ def model() -> VisionLanguageModel:
     return small_model(small_config(ROWS))
 
 
-def shards_of(batch: Batch, parts: int = 1) -> list[Shard]:
-    return list(make_shards(batch, {}, FullVocabulary(ROWS), VIDEO, parts))
+def shards_of(batch: Batch, parts: int = 1) -> list[Microbatch]:
+    return list(make_microbatches(batch, {}, FullVocabulary(ROWS), VIDEO, parts))
 
 
-def gradient(batch: Batch, model: VisionLanguageModel, parts: int = 1, **work: Any) -> tuple[float, Gradient]:
-    return gradient_of(Crew(Learner(model), Work(**work), []), batch, parts)
+def compute_grads(batch: Batch, model: VisionLanguageModel, parts: int = 1, **work: Any) -> tuple[float, Gradient]:
+    return gradient_of(WorkerPool(TrainModel(model), Work(**work), []), batch, parts)
 
 
-def gradient_of(crew: Crew, batch: Batch, parts: int) -> tuple[float, Gradient]:
-    losses, slopes = crew.gradient(shards_of(batch, parts), Weights())
-    return losses[TEXT], dict(tree_flatten(slopes["model"]))
+def gradient_of(pool: WorkerPool, batch: Batch, parts: int) -> tuple[float, Gradient]:
+    losses, grads = pool.compute_grads(shards_of(batch, parts), LossWeights())
+    return losses[TEXT], dict(tree_flatten(grads["model"]))
 
 
 def assert_close(found: Gradient, expected: Gradient, limit: float) -> None:
@@ -55,15 +55,15 @@ def assert_close(found: Gradient, expected: Gradient, limit: float) -> None:
 
 def test_the_loss_is_that_of_all_logits(model: VisionLanguageModel) -> None:
     batch = make_batch([[SAMPLES[0]]])
-    (shard,) = shards_of(batch)
-    features = model.visual(mx.array(shard.pixel_values), shard.grids[0])
+    (microbatch,) = shards_of(batch)
+    features = model.visual(mx.array(microbatch.pixel_values), microbatch.grids[0])
     angles = model.model.rope(SAMPLES[0].position_ids.astype(np.int64))
-    hidden = model.model(model.embed(shard.rows[0], features, shard.is_video[0]), angles)
+    hidden = model.model(model.embed(microbatch.rows[0], features, microbatch.is_video[0]), angles)
     logits = np.array(model.head(hidden)[0], np.float64)
     labels = SAMPLES[0].labels
     at = np.flatnonzero(labels[1:] >= 0)
     expected = np.log(np.exp(logits[at]).sum(axis=1)) - logits[at, labels[at + 1]]
-    loss, _ = gradient(batch, model)
+    loss, _ = compute_grads(batch, model)
     assert len(at) > 5
     assert loss == pytest.approx(expected.mean(), abs=1e-5)
 
@@ -71,8 +71,8 @@ def test_the_loss_is_that_of_all_logits(model: VisionLanguageModel) -> None:
 @pytest.mark.parametrize("parts", [2, 3, 5])
 def test_cutting_a_batch_changes_nothing(model: VisionLanguageModel, parts: int) -> None:
     batch = make_batch([[sample] for sample in SAMPLES])
-    loss, whole = gradient(batch, model)
-    same_loss, same = gradient(batch, model, parts)
+    loss, whole = compute_grads(batch, model)
+    same_loss, same = compute_grads(batch, model, parts)
     assert same_loss == pytest.approx(loss, abs=1e-5)
     assert_close(same, whole, 1e-4)
 
@@ -80,55 +80,57 @@ def test_cutting_a_batch_changes_nothing(model: VisionLanguageModel, parts: int)
 def test_helpers_come_to_the_same(model: VisionLanguageModel) -> None:
     """Also after the weights moved, when a helper had nothing to do, and when there are more shards than cores."""
     batch = make_batch([[sample] for sample in SAMPLES])
-    learner = Learner(small_model(model.config))
-    with hired(learner, Blueprint(model.config, freeze=("visual.patch_embed.*",)), mx.float32, 2) as crew:
-        freeze(learner.model, ["visual.patch_embed.*"])
+    train_model = TrainModel(small_model(model.config))
+    with open_worker_pool(
+        train_model, WorkerSpec(model.config, freeze=("visual.patch_embed.*",)), mx.float32, 2
+    ) as pool:
+        freeze(train_model.model, ["visual.patch_embed.*"])
         for parts in (2, 1, 3):
-            learner.update(tree_map(lambda array: array * 1.1, learner.trainable_parameters()))
-            crew.moved()
-            expected_loss, expected = gradient_of(Crew(learner, Work(), []), batch, 1)
-            loss, found = gradient_of(crew, batch, parts)
+            train_model.update(tree_map(lambda array: array * 1.1, train_model.trainable_parameters()))
+            pool.moved()
+            expected_loss, expected = gradient_of(WorkerPool(train_model, Work(), []), batch, 1)
+            loss, found = gradient_of(pool, batch, parts)
             assert loss == pytest.approx(expected_loss, abs=1e-5)
             assert_close(found, expected, 1e-4)
             labels = sum(np.count_nonzero(sample.labels >= 0) for sample in SAMPLES)
-            alone = crew.losses(shards_of(batch, parts), Weights())
+            alone = pool.losses(shards_of(batch, parts), LossWeights())
             assert alone[TEXT] / labels == pytest.approx(expected_loss, abs=1e-5)
 
 
 def test_a_helper_that_died_is_told_of(model: VisionLanguageModel) -> None:
     batch = make_batch([[sample] for sample in SAMPLES])
-    with hired(Learner(model), Blueprint(model.config), mx.float32, 2) as crew:
-        crew._helpers[0]._process.kill()  # type: ignore[attr-defined]
-        crew._helpers[0]._process.join()  # type: ignore[attr-defined]
+    with open_worker_pool(TrainModel(model), WorkerSpec(model.config), mx.float32, 2) as pool:
+        pool._workers[0]._process.kill()  # type: ignore[attr-defined]
+        pool._workers[0]._process.join()  # type: ignore[attr-defined]
         with pytest.raises(SvmError, match="A helper process died"):
-            crew.gradient(shards_of(batch, 2), Weights())
+            pool.compute_grads(shards_of(batch, 2), LossWeights())
 
 
 def test_samples_packed_into_a_row_do_not_see_one_another(model: VisionLanguageModel) -> None:
-    loss, apart = gradient(make_batch([[sample] for sample in SAMPLES]), model)
-    packed_loss, packed = gradient(make_batch([SAMPLES]), model)
+    loss, apart = compute_grads(make_batch([[sample] for sample in SAMPLES]), model)
+    packed_loss, packed = compute_grads(make_batch([SAMPLES]), model)
     assert packed_loss == pytest.approx(loss, abs=1e-5)
     assert_close(packed, apart, 1e-4)
 
 
 def test_padding_changes_nothing(model: VisionLanguageModel) -> None:
-    loss, tight = gradient(make_batch([[SAMPLES[0]]]), model)
-    padded_loss, padded = gradient(make_batch([[SAMPLES[0]]], multiple=64), model)
+    loss, tight = compute_grads(make_batch([[SAMPLES[0]]]), model)
+    padded_loss, padded = compute_grads(make_batch([[SAMPLES[0]]], pad_to_multiple_of=64), model)
     assert padded_loss == pytest.approx(loss, abs=1e-5)
     assert_close(padded, tight, 1e-4)
 
 
 def test_what_is_no_label_has_no_loss(model: VisionLanguageModel) -> None:
     """A target that is not learnt may be anything; an input before it may not."""
-    loss, _ = gradient(make_batch([[SAMPLES[0]]]), model)
+    loss, _ = compute_grads(make_batch([[SAMPLES[0]]]), model)
     last = SAMPLES[0].labels.copy()
     last[-1] = -100
     masked = make_batch([[SAMPLES[0].__class__(SAMPLES[0].input_ids, last, *rest(SAMPLES[0]))]])
     changed = SAMPLES[0].input_ids.copy()
     changed[-1] = 7
     other = make_batch([[SAMPLES[0].__class__(changed, last, *rest(SAMPLES[0]))]])
-    assert gradient(masked, model)[0] == pytest.approx(gradient(other, model)[0], abs=1e-6)
-    assert gradient(masked, model)[0] != pytest.approx(loss, abs=1e-4)
+    assert compute_grads(masked, model)[0] == pytest.approx(compute_grads(other, model)[0], abs=1e-6)
+    assert compute_grads(masked, model)[0] != pytest.approx(loss, abs=1e-4)
 
 
 def rest(sample: Any) -> tuple[Any, Any]:
@@ -137,8 +139,8 @@ def rest(sample: Any) -> tuple[Any, Any]:
 
 def test_recomputing_layers_gives_the_same_gradient(model: VisionLanguageModel) -> None:
     batch = make_batch([[sample] for sample in SAMPLES])
-    loss, plain = gradient(batch, model)
-    same_loss, recomputed = gradient(batch, model, recompute=True)
+    loss, plain = compute_grads(batch, model)
+    same_loss, recomputed = compute_grads(batch, model, grad_checkpoint=True)
     assert same_loss == pytest.approx(loss, abs=1e-6)
     assert_close(recomputed, plain, 1e-5)
 
@@ -146,17 +148,17 @@ def test_recomputing_layers_gives_the_same_gradient(model: VisionLanguageModel) 
 def test_every_layer_can_be_recomputed(model: VisionLanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
     wrapped = []
     monkeypatch.setattr(nn.utils, "checkpoint", lambda module: wrapped.append(module) or module)
-    gradient(make_batch([[SAMPLES[0]]]), model, recompute=True)
+    compute_grads(make_batch([[SAMPLES[0]]]), model, grad_checkpoint=True)
     assert [id(module) for module in wrapped] == [id(m) for m in (*model.visual.blocks, *model.model.layers)]
 
 
 def test_half_precision_computes_and_leaves_float32(model: VisionLanguageModel) -> None:
     batch = make_batch([[sample] for sample in SAMPLES])
-    loss, _ = gradient(batch, model)
-    half_loss, slopes = gradient(batch, model, dtype=mx.bfloat16)
+    loss, _ = compute_grads(batch, model)
+    half_loss, grads = compute_grads(batch, model, dtype=mx.bfloat16)
     assert half_loss != loss
     assert half_loss == pytest.approx(loss, rel=0.02)
-    assert {array.dtype for array in slopes.values()} == {mx.float32}
+    assert {array.dtype for array in grads.values()} == {mx.float32}
     assert {array.dtype for _, array in model.named_arrays()} == {mx.float32}
 
 
@@ -169,7 +171,7 @@ def test_gradients_are_those_of_pytorch(size: int, tmp_path: Path, tokenizer: To
     samples = [make_sample(3, (1, 4, 6), 1), make_sample(2, (1, 8, 4), 2)]
     batch = make_batch([[sample] for sample in samples])
     expected_loss, expected = torch_gradient(torch, hf, reference, samples, batch.pixel_values)
-    loss, found = gradient(batch, model, parts=2)
+    loss, found = compute_grads(batch, model, parts=2)
     assert loss == pytest.approx(expected_loss, abs=1e-5)
     assert min(np.abs(array).max() for array in expected.values()) > 1e-5
     assert_close(found, expected, 1e-4)
@@ -194,8 +196,8 @@ def torch_gradient(torch: Any, hf: Any, reference: Any, samples: list[Any], pixe
         total += torch.nn.functional.cross_entropy(logits[:-1], targets, ignore_index=-100, reduction="sum") / count
     total.backward()
     renamed = {"model.language_model.": "model.", "model.visual.": "visual."}
-    slopes = {}
+    grads = {}
     for name, parameter in reference.named_parameters():
         start = next((old for old in renamed if name.startswith(old)), "")
-        slopes[renamed.get(start, "") + name.removeprefix(start)] = parameter.grad.numpy()
-    return float(total.detach()), slopes
+        grads[renamed.get(start, "") + name.removeprefix(start)] = parameter.grad.numpy()
+    return float(total.detach()), grads

@@ -5,16 +5,16 @@ from typing import Any
 import pytest
 
 from streaming_vlm_mlx.errors import SvmError
-from streaming_vlm_mlx.train.metrics import Evaluated, MetricsFile, Note, Stepped, plot_losses, read_metrics
+from streaming_vlm_mlx.train.metrics import MetricsFile, Note, StepDone, Validated, plot_losses, read_metrics
 
 
-def step(number: int, **losses: float) -> Stepped:
-    return Stepped(number, losses, 0.1, 1.0, 8, 100, 0, 1.0, 2.0)
+def step(number: int, **losses: float) -> StepDone:
+    return StepDone(number, losses, 0.1, 1.0, 8, 100, 0, 1.0, 2.0)
 
 
 def test_lines_hold_the_figures(tmp_path: Path) -> None:
     file = MetricsFile(tmp_path / "m.jsonl", 0)
-    for event in (step(1, text=2.0, ball=0.5), Note("unheard"), Evaluated(1, {"text": 3.0}, True)):
+    for event in (step(1, text=2.0, ball=0.5), Note("unheard"), Validated(1, {"text": 3.0}, True)):
         file.add(event)
     first, second = (json.loads(line) for line in (tmp_path / "m.jsonl").read_text().splitlines())
     assert first == {
@@ -25,10 +25,10 @@ def test_lines_hold_the_figures(tmp_path: Path) -> None:
         "video_seconds": 8,
         "tokens": 100,
         "epoch": 0,
-        "begun": 1.0,
-        "ended": 2.0,
+        "started_at": 1.0,
+        "ended_at": 2.0,
     }
-    assert second == {"step": 1, "evaluation": {"text": 3.0}, "is_best": True}
+    assert second == {"step": 1, "validation": {"text": 3.0}, "is_best": True}
 
 
 def test_going_on_drops_what_will_be_done_again(tmp_path: Path) -> None:
@@ -50,7 +50,7 @@ def test_a_picture_is_drawn(tmp_path: Path) -> None:
     plot_losses(tmp_path / "m.jsonl", tmp_path / "empty.png")
     for number in range(1, 9):
         file.add(step(number, text=8.0 / number, ball=1.0 / number))
-    file.add(Evaluated(8, {"text": 3.0}, True))
+    file.add(Validated(8, {"text": 3.0}, True))
     plot_losses(tmp_path / "m.jsonl", tmp_path / "full.png")
     empty, full = ((tmp_path / name).read_bytes() for name in ("empty.png", "full.png"))
     assert empty.startswith(b"\x89PNG")
@@ -69,5 +69,5 @@ def test_a_folder_that_is_gone_is_named(tmp_path: Path) -> None:
     file = MetricsFile(tmp_path / "run" / "m.jsonl", 0)
     (tmp_path / "run" / "m.jsonl").unlink()
     (tmp_path / "run").rmdir()
-    with pytest.raises(SvmError, match=r"m\.jsonl can not be written"):
+    with pytest.raises(SvmError, match=r"m\.jsonl cannot be written"):
         file.add(step(1, text=1.0))

@@ -33,11 +33,11 @@ def test_updates_are_those_of_pytorch() -> None:
     reference = torch.optim.AdamW(groups, CONFIG.learning_rate, CONFIG.betas, CONFIG.eps)
     optimizer = make_optimizer(CONFIG)
     for _ in range(5):
-        slopes: Any = [draw.standard_normal(array.shape).astype(np.float32) for array in (layer.weight, layer.bias)]
-        for parameter, slope in zip(theirs, slopes, strict=True):
-            parameter.grad = torch.tensor(slope)
+        grads: Any = [draw.standard_normal(array.shape).astype(np.float32) for array in (layer.weight, layer.bias)]
+        for parameter, grad in zip(theirs, grads, strict=True):
+            parameter.grad = torch.tensor(grad)
         reference.step()
-        optimizer.update(layer, {"weight": mx.array(slopes[0]), "bias": mx.array(slopes[1])})
+        optimizer.update(layer, {"weight": mx.array(grads[0]), "bias": mx.array(grads[1])})
     for ours, their in zip((layer.weight, layer.bias), theirs, strict=True):
         assert np.allclose(np.array(ours), their.detach().numpy(), atol=1e-6)
 

@@ -27,7 +27,7 @@ def test_a_real_clip_is_learnt_by_heart(shared: Path, tmp_path: Path, capsys: py
     over = {
         "data": {"seconds": 8, "pixels": {"max_pixels": 56 * 84}},
         "schedule": {"steps": 60, "warmup_steps": 5},
-        "saving": {"every": 60},
+        "checkpointing": {"every": 60},
         "stream": {"sampling": {"repetition_penalty": 1.0}},
     }
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(BASE.merged(over).to_dict()))

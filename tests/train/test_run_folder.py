@@ -10,7 +10,7 @@ import pytest
 
 from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.train.checkpointing import RunFolder, read_progress
-from streaming_vlm_mlx.train.metrics import Began, Note
+from streaming_vlm_mlx.train.metrics import Note, Started
 from tests.train.running import run, write_records
 
 CHANGES = ("rename", "replace", "link", "unlink", "rmdir", "mkdir")
@@ -28,7 +28,7 @@ def moments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Pa
     found = list[Path]()
     busy = False
 
-    def watched(change: Any) -> Any:
+    def validation_set(change: Any) -> Any:
         def first_copy(*args: Any, **rest: Any) -> Any:
             nonlocal busy
             if not busy and (tmp_path / "run").is_dir():
@@ -42,28 +42,28 @@ def moments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Pa
 
     with monkeypatch.context() as patch:
         for name in CHANGES:
-            patch.setattr(os, name, watched(getattr(os, name)))
+            patch.setattr(os, name, validation_set(getattr(os, name)))
         yield found
 
 
 def test_a_kill_at_any_moment_leaves_a_whole_saving(records: Path, tmp_path: Path, moments: list[Path]) -> None:
     often: dict[str, Any] = {"schedule": {"steps": 3, "warmup_steps": 0}}
-    run(records, tmp_path / "run", saving={"every": 1, "keep": 1}, **often)
+    run(records, tmp_path / "run", checkpointing={"every": 1, "keep": 1}, **often)
     killed = list(moments)
-    run(records, tmp_path / "kept", saving={"every": 1, "keep": 3}, **often)
-    whole = {int(folder.name): folder for folder in RunFolder(tmp_path / "kept").savings()}
+    run(records, tmp_path / "kept", checkpointing={"every": 1, "keep": 3}, **often)
+    whole = {int(folder.name): folder for folder in RunFolder(tmp_path / "kept").checkpoints()}
     seen = set()
     for folder in (RunFolder(path) for path in killed):
-        if not folder.settings.is_file() or (saving := folder.newest()) is None:
+        if not folder.settings.is_file() or (step_folder := folder.newest()) is None:
             seen.add(0)
             continue
-        step = int(saving.name)
+        step = int(step_folder.name)
         seen.add(step)
-        assert all((saving / name).read_bytes() == (whole[step] / name).read_bytes() for name in WEIGHED)
-        folder.mend(read_progress(saving))
+        assert all((step_folder / name).read_bytes() == (whole[step] / name).read_bytes() for name in WEIGHED)
+        folder.recover(read_progress(step_folder))
         assert not any(path.name.startswith(".") for path in (folder.path / "steps").iterdir())
-        played, saved = (folder.path / "model.safetensors", saving / "model.safetensors")
-        assert played.read_bytes() == saved.read_bytes()
+        best_step, saved = (folder.path / "model.safetensors", step_folder / "model.safetensors")
+        assert best_step.read_bytes() == saved.read_bytes()
     assert seen == {0, 1, 2, 3}
     assert len(killed) > 40
 
@@ -75,6 +75,6 @@ def test_a_run_that_was_killed_before_it_was_saved_begins_anew(records: Path, tm
         run(records, tmp_path / "a", resume=True)
     (tmp_path / "a" / "config.json").unlink()
     again, _ = run(records, tmp_path / "a", resume=True, schedule={"steps": 3})
-    assert again.of(Began)[0].step == 0
+    assert again.of(Started)[0].step == 0
     assert again.losses == pytest.approx(whole.losses, abs=1e-5)
     assert "begins anew" in again.of(Note)[0].text

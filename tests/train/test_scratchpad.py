@@ -10,10 +10,10 @@ from streaming_vlm_mlx.config import StreamConfig
 from streaming_vlm_mlx.data.collator import Batch, Position, collate
 from streaming_vlm_mlx.data.dataset import ALWAYS, Sample, SampleBuilder, SampleConfig
 from streaming_vlm_mlx.data.records import StreamingRecord, Turn
-from streaming_vlm_mlx.models.attention import Causal, attend
+from streaming_vlm_mlx.models.attention import Causal, attention
 from streaming_vlm_mlx.text.tokenizer import Tokenizer
 from streaming_vlm_mlx.text.vocabulary import FullVocabulary
-from streaming_vlm_mlx.train.microbatch import make_shards
+from streaming_vlm_mlx.train.microbatch import make_microbatches
 
 ASKED = "What do you see?"
 PIXELS = StreamConfig().pixels
@@ -91,24 +91,24 @@ def test_without_the_setting_nothing_is_hidden(tokenizer: Tokenizer) -> None:
 def test_masks_hide_it_from_later_turns(tokenizer: Tokenizer) -> None:
     sample = build(tokenizer)
     other = SampleBuilder(tokenizer, SampleConfig(pixels=replace(PIXELS, min_pixels=784))).build(record("Long " * 9))
-    tokens = collate([[sample], [other, sample]], 151643, multiple=16)
+    tokens = collate([[sample], [other, sample]], 151643, pad_to_multiple_of=16)
     assert tokens.until is not None
     assert tokens.until[1, len(other) : len(other) + len(sample)].min() == sample.until.min() + len(other)
     batch = Batch(
         tokens, np.zeros((tokens.video_grid_thw.prod(axis=1).sum(), 1176), np.float32), (0, 1), 5, 0, Position()
     )
-    (shard,) = make_shards(
+    (microbatch,) = make_microbatches(
         batch, {}, FullVocabulary(tokenizer.size if hasattr(tokenizer, "size") else 151936), 151656, 1
     )
-    assert shard.mask is not None
+    assert microbatch.mask is not None
     n, until = len(sample), sample.until
     expected = np.tril(np.ones((n, n), bool)) & (np.arange(n)[:, None] < until[None])
     assert sample.looked_until is not None
     assert sample.speaks is not None
     expected &= sample.speaks[:, None] | (np.arange(n)[:, None] < sample.looked_until[None])
-    assert ((shard.mask[0, 0, :n, :n] == 0) == expected).all()
-    asked = shard.places[0][shard.is_learnt[0]]
-    assert ((shard.asked_mask[0, 0, : len(asked), :n] == 0) == expected[asked]).all()
+    assert ((microbatch.mask[0, 0, :n, :n] == 0) == expected).all()
+    logits_to_keep = microbatch.places[0][microbatch.is_target[0]]
+    assert ((microbatch.logits_mask[0, 0, : len(logits_to_keep), :n] == 0) == expected[logits_to_keep]).all()
 
 
 @pytest.mark.parametrize("n", [40, 300])
@@ -117,6 +117,6 @@ def test_a_causal_mask_that_hides_more_is_taken_in_stretches(n: int) -> None:
     q, k, v = (mx.array(rng.standard_normal((2, 2, n, 8)).astype(np.float32)) for _ in range(3))
     seen = np.tril(rng.random((2, 1, n, n)) < 0.7) | np.eye(n, dtype=bool)
     mask = mx.array(np.where(seen, 0, -1e9).astype(np.float32))
-    ours = attend(q, k, v, 0.3, Causal(mask))
+    ours = attention(q, k, v, 0.3, Causal(mask))
     theirs = mx.fast.scaled_dot_product_attention(q, k, v, scale=0.3, mask=mask)
     np.testing.assert_allclose(np.array(ours), np.array(theirs), atol=2e-5)

@@ -76,10 +76,10 @@ WRONG = {
     "schedule: {steps: 2.5}": "ScheduleConfig.steps is 2.5",
     "data: {records: train.jsonl}": "DataConfig.records is 'train.jsonl'",
     "freeze: [1]": "TrainConfig.freeze is 1",
-    "recompute: sometimes": "TrainConfig.recompute is 'sometimes'",
-    "saving: {every: 0}": "saving.every is 0",
-    "auxiliary: {heads: [{kind: place}]}": "'' can not be a head's name",
-    "auxiliary: {heads: [{name: text}]}": "'text' can not be a head's name",
+    "grad_checkpoint: sometimes": "TrainConfig.grad_checkpoint is 'sometimes'",
+    "checkpointing: {every: 0}": "checkpointing.every is 0",
+    "auxiliary: {heads: [{kind: place}]}": "'' cannot be a head's name",
+    "auxiliary: {heads: [{name: text}]}": "'text' cannot be a head's name",
     "auxiliary: {heads: [{name: a, classes: 1}]}": "a has 1 classes",
     "auxiliary: {heads: [{name: a}, {name: a}]}": "two heads have one name",
     "auxiliary: {heads: [{name: a, kind: pixel}]}": "HeadConfig.kind is 'pixel'",
@@ -105,18 +105,18 @@ PLACES = {
     "data:\n  seconds: 8\n  pixels: {min_pixels: 784,\n    max_pixels: many}": "4: PixelConfig.max_pixels is",
     "seed: 1\nauxiliary:\n  heads:\n  - {name: a}\n  - name: b\n    kind: pixel": "6: HeadConfig.kind is 'pixel'",
     "seed: 1\nauxiliary:\n  heads:\n  - {name: a}\n  - {name: a}": "3: auxiliary.heads: two heads",
-    "seed: 1\nsaving:\n  keep: 0": "3: saving.keep is 0",
+    "seed: 1\ncheckpointing:\n  keep: 0": "3: checkpointing.keep is 0",
     "seed: 1\nstream:\n  window: 0": "3: window is 0",
     "start:\n  seed: 1\n  sizes:\n    text_config:\n      hidden_size: wide": "5: TextConfig.hidden_size is 'wide'",
     "start:\n  sizes:\n    text_config:\n      num_hidden_layers: 0": "3: text_config.num_hidden_layers is 0",
     # A width alone does not say how many heads there are.
     "seed: 1\nstart:\n  sizes:\n    text_config: {hidden_size: 194}": "3: config: hidden_size 194 is no multiple of 4",
     # What a "<<" brings in stands where it was written; a setting of the same name is the one that counts.
-    "saving: &often\n  every: 5\nevaluation:\n  <<: *often": "2: there is no setting 'evaluation.every'",
+    "checkpointing: &often\n  every: 5\nvalidation:\n  <<: *often": "2: there is no setting 'validation.every'",
     "data:\n  batches: &some {pool: few}\nstream: {}\nlora:\n  <<: *some": "2: there is no setting 'lora.pool'",
     "data: &d\n  seconds: 8\n  text_sink: none\nseed: 1": "3: DataConfig.text_sink is 'none'",
     # These few steps alone would be refused, for the warm-up that nobody set.
-    "schedule:\n  steps: 10\n  warmup_steps: 5\nsaving:\n  keep: 0": "5: saving.keep is 0",
+    "schedule:\n  steps: 10\n  warmup_steps: 5\ncheckpointing:\n  keep: 0": "5: checkpointing.keep is 0",
     # Either alone would do: the part is at fault.
     "seed: 1\nschedule:\n  steps: 50\n  warmup_steps: 60": "2: schedule.warmup_steps is 60",
 }
@@ -136,14 +136,14 @@ def test_what_overrides_a_merged_value_is_what_counts(tmp_path: Path) -> None:
 
 
 def test_an_absent_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(SvmError, match=r"absent\.yaml can not be read"):
+    with pytest.raises(SvmError, match=r"absent\.yaml cannot be read"):
         read_config(tmp_path / "absent.yaml", TrainConfig)
 
 
 def test_the_stream_keeps_what_was_learnt_in() -> None:
     values = {"data": {"seconds": 7, "text_sink": 12, "text_sliding_window": 31, "all_text": True}}
-    learnt = TrainConfig.from_dict(values).learnt_stream()
-    assert (learnt.window, learnt.text_round, learnt.style, learnt.all_text) == (7, 7, "training", True)
-    assert (learnt.sink, learnt.slide) == (8, 30)
-    everything = TrainConfig.from_dict({"data": {"text_sink": 0, "text_sliding_window": 0}}).learnt_stream()
+    train_set = TrainConfig.from_dict(values).training_stream()
+    assert (train_set.window, train_set.text_round, train_set.style, train_set.all_text) == (7, 7, "training", True)
+    assert (train_set.sink, train_set.slide) == (8, 30)
+    everything = TrainConfig.from_dict({"data": {"text_sink": 0, "text_sliding_window": 0}}).training_stream()
     assert (everything.sink, everything.slide) == (None, None)

@@ -13,7 +13,7 @@ from streaming_vlm_mlx.config import StreamConfig
 from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.hub import read_stream_config
 from streaming_vlm_mlx.models.loading import load_checkpoint
-from streaming_vlm_mlx.train.metrics import Began, Evaluated, Note, Saved, read_metrics
+from streaming_vlm_mlx.train.metrics import Note, Saved, Started, Validated, read_metrics
 from tests.train.running import BASE, run, write_records
 
 HEADS = {"heads": [{"name": "grey", "kind": "picture", "classes": 3}]}
@@ -35,7 +35,7 @@ def names(folder: Path) -> list[str]:
 
 
 def test_words_and_heads_are_learnt(records: Path, tmp_path: Path) -> None:
-    heard, _ = run(records, tmp_path / "a", schedule={"steps": 30}, saving={"every": 30}, auxiliary=HEADS)
+    heard, _ = run(records, tmp_path / "a", schedule={"steps": 30}, checkpointing={"every": 30}, auxiliary=HEADS)
     first, last = heard.steps[0].losses, heard.steps[-1].losses
     assert last["text"] < first["text"] / 4
     assert last["grey"] < first["grey"] * 0.8
@@ -53,7 +53,7 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_losses(records: Path, tmp_pa
         found = [step.losses[key] for step in [*first.steps, *rest.steps]]
         assert found == pytest.approx([step.losses[key] for step in whole.steps], abs=1e-5)
     assert len({round(loss, 4) for loss in whole.losses}) == 6
-    assert rest.of(Began)[0].step == stop
+    assert rest.of(Started)[0].step == stop
     lines = [read_metrics(tmp_path / name / "metrics.jsonl") for name in ("whole", "parts")]
     assert [line["step"] for line in lines[0]] == [line["step"] for line in lines[1]] == [1, 2, 3, 4, 5, 6]
 
@@ -69,7 +69,7 @@ def test_a_run_that_crashed_goes_on_from_its_last_saving(records: Path, tmp_path
 
 def test_what_a_run_leaves(records: Path, tmp_path: Path) -> None:
     out = tmp_path / "a"
-    heard, _ = run(records, out, saving={"every": 2, "keep": 2}, auxiliary=HEADS)
+    heard, _ = run(records, out, checkpointing={"every": 2, "keep": 2}, auxiliary=HEADS)
     playable = ["config.json", "model.safetensors", "stream.yaml", "tokenizer.json", "vocabulary.json"]
     assert names(out) == sorted([*playable, "loss.png", "metrics.jsonl", "steps", "train.yaml", "training"])
     assert names(out / "training") == ["heads.safetensors"]
@@ -80,7 +80,7 @@ def test_what_a_run_leaves(records: Path, tmp_path: Path) -> None:
     for (name, array), (_, same) in zip(newest.model.named_arrays(), own.model.named_arrays(), strict=True):
         assert mx.array_equal(array, same), name
         assert not name.startswith("heads")
-    assert own.stream == BASE.learnt_stream() != StreamConfig()
+    assert own.stream == BASE.training_stream() != StreamConfig()
     assert (out / "loss.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -127,30 +127,30 @@ def test_damaged_heads_are_named(records: Path, tmp_path: Path) -> None:
 class TestEvaluation:
     """At this rate what is not learnt from gets worse from the fourth update to the eighth."""
 
-    def over(self, records: Path, **evaluation: Any) -> dict[str, Any]:
+    def over(self, records: Path, **validation: Any) -> dict[str, Any]:
         return {
-            "evaluation": {"records": [str(records.with_name("valid.jsonl"))], **evaluation},
+            "validation": {"records": [str(records.with_name("valid.jsonl"))], **validation},
             "optimizer": {"learning_rate": 0.05},
             "schedule": {"steps": 8, "warmup_steps": 0, "final_fraction": 1.0},
-            "saving": {"every": 2, "keep": 4},
+            "checkpointing": {"every": 2, "keep": 4},
         }
 
     def test_the_best_is_played(self, records: Path, tmp_path: Path) -> None:
         heard, progress = run(records, tmp_path / "a", **self.over(records))
-        seen = heard.of(Evaluated)
+        seen = heard.of(Validated)
         losses = [event.losses["text"] for event in seen]
-        best = losses.index(min(losses))
+        best_loss = losses.index(min(losses))
         assert [event.step for event in seen] == [2, 4, 6, 8]
         assert [event.is_best for event in seen] == [loss == min(losses[: n + 1]) for n, loss in enumerate(losses)]
-        assert progress.best == losses[best]
-        assert 0 < best < 3, "it was meant to get better, then worse"
-        saving = tmp_path / "a" / "steps" / f"{seen[best].step:08d}"
-        files = (saving / "model.safetensors", tmp_path / "a" / "model.safetensors")
+        assert progress.best_loss == losses[best_loss]
+        assert 0 < best_loss < 3, "it was meant to get better, then worse"
+        step_folder = tmp_path / "a" / "steps" / f"{seen[best_loss].step:08d}"
+        files = (step_folder / "model.safetensors", tmp_path / "a" / "model.safetensors")
         assert files[0].read_bytes() == files[1].read_bytes()
 
     def test_a_run_ends_when_it_gets_no_better(self, records: Path, tmp_path: Path) -> None:
         heard, progress = run(records, tmp_path / "a", **self.over(records, patience=1))
-        assert [event.is_best for event in heard.of(Evaluated)] == [True, True, False]
+        assert [event.is_best for event in heard.of(Validated)] == [True, True, False]
         assert progress.step == 6
         assert "1 evaluations brought nothing better" in heard.of(Note)[-1].text
 
@@ -162,14 +162,14 @@ class TestEvaluation:
 
     def test_it_is_the_loss_that_training_would_see(self, records: Path, tmp_path: Path) -> None:
         over: dict[str, Any] = {
-            "evaluation": {"records": [str(records)]},
+            "validation": {"records": [str(records)]},
             "data": {"batches": {"batch_size": 9, "pool": 9}},
             "optimizer": {"learning_rate": 1e-12},
-            "saving": {"every": 1},
+            "checkpointing": {"every": 1},
             "auxiliary": HEADS,
         }
         heard, _ = run(records, tmp_path / "a", schedule={"steps": 1, "warmup_steps": 0}, **over)
-        (seen,) = heard.of(Evaluated)
+        (seen,) = heard.of(Validated)
         assert seen.losses == pytest.approx(heard.steps[0].losses, abs=1e-5)
         assert seen.losses.keys() == {"text", "grey"}
 
@@ -177,10 +177,10 @@ class TestEvaluation:
         losses = []
         for limit in (None, 1, 9):
             over = self.over(records, batches=limit)
-            over["evaluation"]["records"] = [str(records)]
+            over["validation"]["records"] = [str(records)]
             over["schedule"]["steps"] = 1
             heard, _ = run(records, tmp_path / str(limit), **over)
-            losses.append(heard.of(Evaluated)[0].losses["text"])
+            losses.append(heard.of(Validated)[0].losses["text"])
         assert losses[0] == losses[2] != pytest.approx(losses[1], abs=1e-3)
 
 
@@ -222,8 +222,8 @@ class TestRefusals:
         (training / "optimizer.safetensors").write_bytes(optimizer[:50])
         assert "optimizer.safetensors is damaged; remove" in self.refused(records, tmp_path / "a", resume=True)
         state = json.loads((training / "state.json").read_text())
-        (training / "state.json").write_text(json.dumps(state | {"version": 2}))
-        assert "has version 2" in self.refused(records, tmp_path / "a", resume=True)
+        (training / "state.json").write_text(json.dumps(state | {"version": 3}))
+        assert "has version 3" in self.refused(records, tmp_path / "a", resume=True)
         (training / "state.json").write_text('{"version"')
         assert "state.json is damaged; remove" in self.refused(records, tmp_path / "a", resume=True)
 

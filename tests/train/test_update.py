@@ -8,11 +8,11 @@ from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.text.vocabulary import FullVocabulary
 from streaming_vlm_mlx.train.config import OptimizerConfig
 from streaming_vlm_mlx.train.gradients import Work
-from streaming_vlm_mlx.train.loss import Learner, Weights
-from streaming_vlm_mlx.train.microbatch import make_shards
+from streaming_vlm_mlx.train.loss import LossWeights, TrainModel
+from streaming_vlm_mlx.train.microbatch import make_microbatches
 from streaming_vlm_mlx.train.optim import make_optimizer
 from streaming_vlm_mlx.train.trainer import Updated, update
-from streaming_vlm_mlx.train.workers import Crew
+from streaming_vlm_mlx.train.workers import WorkerPool
 from tests.small import small_config, small_model
 from tests.train.batching import ROWS, VIDEO, make_batch, make_sample
 
@@ -20,11 +20,21 @@ from tests.train.batching import ROWS, VIDEO, make_batch, make_sample
 def moved(fraction: float, **values: float) -> tuple[Updated, Mapping[str, mx.array]]:
     """Make one update of a fresh model; return what it says, and how far each array went."""
     config = OptimizerConfig(**({"learning_rate": 0.01, "weight_decay": 0.0} | values))  # type: ignore[arg-type]
-    learner = Learner(small_model(small_config(ROWS)))
-    before = dict(learner.model.named_arrays())
-    shards = list(make_shards(make_batch([[make_sample(2, (1, 4, 6), 1)]]), {}, FullVocabulary(ROWS), VIDEO, 1))
-    done = update(learner, make_optimizer(config), Crew(learner, Work(), []), shards, Weights(), config, fraction)
-    return done, {name: array - before[name] for name, array in learner.model.named_arrays()}
+    train_model = TrainModel(small_model(small_config(ROWS)))
+    before = dict(train_model.model.named_arrays())
+    microbatches = list(
+        make_microbatches(make_batch([[make_sample(2, (1, 4, 6), 1)]]), {}, FullVocabulary(ROWS), VIDEO, 1)
+    )
+    done = update(
+        train_model,
+        make_optimizer(config),
+        WorkerPool(train_model, Work(), []),
+        microbatches,
+        LossWeights(),
+        config,
+        fraction,
+    )
+    return done, {name: array - before[name] for name, array in train_model.model.named_arrays()}
 
 
 def test_the_rate_is_the_schedules_share() -> None:
@@ -36,14 +46,24 @@ def test_the_rate_is_the_schedules_share() -> None:
 
 
 def test_a_gradient_that_is_no_number_moves_nothing() -> None:
-    learner = Learner(small_model(small_config(ROWS)))
-    learner.model.model.norm.weight = mx.full(learner.model.model.norm.weight.shape, mx.inf)
-    before = dict(learner.model.named_arrays())
-    shards = list(make_shards(make_batch([[make_sample(2, (1, 4, 6), 1)]]), {}, FullVocabulary(ROWS), VIDEO, 1))
+    train_model = TrainModel(small_model(small_config(ROWS)))
+    train_model.model.model.norm.weight = mx.full(train_model.model.model.norm.weight.shape, mx.inf)
+    before = dict(train_model.model.named_arrays())
+    microbatches = list(
+        make_microbatches(make_batch([[make_sample(2, (1, 4, 6), 1)]]), {}, FullVocabulary(ROWS), VIDEO, 1)
+    )
     config = OptimizerConfig()
     with pytest.raises(SvmError, match="no number any more: go on from the last saving with --resume"):
-        update(learner, make_optimizer(config), Crew(learner, Work(), []), shards, Weights(), config, 1.0)
-    assert all(mx.array_equal(array, before[name]) for name, array in learner.model.named_arrays())
+        update(
+            train_model,
+            make_optimizer(config),
+            WorkerPool(train_model, Work(), []),
+            microbatches,
+            LossWeights(),
+            config,
+            1.0,
+        )
+    assert all(mx.array_equal(array, before[name]) for name, array in train_model.model.named_arrays())
 
 
 def test_a_long_gradient_is_cut() -> None:

@@ -17,18 +17,18 @@ from streaming_vlm_mlx.models.presets import seed_weights
 from streaming_vlm_mlx.text.vocabulary import FullVocabulary
 from streaming_vlm_mlx.train.config import HeadConfig
 from streaming_vlm_mlx.train.gradients import Work
-from streaming_vlm_mlx.train.loss import Learner, Weights
-from streaming_vlm_mlx.train.microbatch import make_shards
-from streaming_vlm_mlx.train.trainer import Feeder
+from streaming_vlm_mlx.train.loss import LossWeights, TrainModel
+from streaming_vlm_mlx.train.microbatch import make_microbatches
+from streaming_vlm_mlx.train.trainer import MicrobatchBuilder
 from streaming_vlm_mlx.train.vision_heads import TargetReader, VisionHeads
-from streaming_vlm_mlx.train.workers import Crew
+from streaming_vlm_mlx.train.workers import WorkerPool
 from tests.small import small_config, small_model
 from tests.train.batching import ROWS, VIDEO, make_batch, make_sample
 
 HEADS = (HeadConfig("event", "picture", 4), HeadConfig("court", "patch", 3), HeadConfig("ball", "place"))
 GRID = 1, 4, 8  # 2 × 4 cells
 FPS = 2
-BOTH = Weights(1.0, 0.5)
+BOTH = LossWeights(1.0, 0.5)
 
 
 def record(video: Path, start: float = 0.0, seconds: int = 3) -> StreamingRecord:
@@ -123,14 +123,14 @@ def test_a_damaged_sidecar_is_named(tmp_path: Path) -> None:
         read(tmp_path / "other.mp4")
 
 
-def losses(parts: int, known: dict[str, list[np.ndarray]], weights: Weights = BOTH) -> tuple[dict[str, float], Any]:
+def losses(parts: int, known: dict[str, list[np.ndarray]], weights: LossWeights = BOTH) -> tuple[dict[str, float], Any]:
     model = small_model(small_config(ROWS))
     batch = make_batch([[make_sample(2, GRID, 1)], [make_sample(1, (1, 4, 4), 2)]])
     heads = VisionHeads(HEADS, 32)
     seed_weights(heads, 3)
-    learner = Learner(model, heads)
-    shards = list(make_shards(batch, known, FullVocabulary(ROWS), VIDEO, parts))
-    return Crew(learner, Work(), []).gradient(shards, weights)
+    train_model = TrainModel(model, heads)
+    microbatches = list(make_microbatches(batch, known, FullVocabulary(ROWS), VIDEO, parts))
+    return WorkerPool(train_model, Work(), []).compute_grads(microbatches, weights)
 
 
 def targets(*event: int) -> dict[str, list[np.ndarray]]:
@@ -140,11 +140,11 @@ def targets(*event: int) -> dict[str, list[np.ndarray]]:
 
 
 def test_videos_of_two_sizes_are_learnt_together_or_apart() -> None:
-    whole, slopes = losses(1, targets(1, 0, 3))
+    whole, grads = losses(1, targets(1, 0, 3))
     apart, same = losses(2, targets(1, 0, 3))
     assert whole.keys() == {"text", "event", "court", "ball"}
     assert apart == pytest.approx(whole, abs=1e-5)
-    found, expected = same["model"]["visual"], slopes["model"]["visual"]
+    found, expected = same["model"]["visual"], grads["model"]["visual"]
     patches = found["patch_embed"]["proj"]["weight"], expected["patch_embed"]["proj"]["weight"]
     assert mx.allclose(*patches, atol=1e-6)
     assert mx.abs(patches[1]).max().item() > 1e-5
@@ -156,8 +156,8 @@ def test_a_head_of_which_nothing_is_known_has_no_loss() -> None:
 
 
 def test_what_has_no_weight_is_left_out() -> None:
-    assert losses(1, targets(1, 0, 3), Weights(1.0, 0.0))[0].keys() == {"text"}
-    assert losses(1, targets(1, 0, 3), Weights(0.0, 1.0))[0].keys() == {"event", "court", "ball"}
+    assert losses(1, targets(1, 0, 3), LossWeights(1.0, 0.0))[0].keys() == {"text"}
+    assert losses(1, targets(1, 0, 3), LossWeights(0.0, 1.0))[0].keys() == {"event", "court", "ball"}
 
 
 def test_a_batch_of_clips_of_two_sizes(tmp_path: Path) -> None:
@@ -166,8 +166,8 @@ def test_a_batch_of_clips_of_two_sizes(tmp_path: Path) -> None:
     windows: Any = [record(tmp_path / "absent.mp4", seconds=2), record(sidecar(tmp_path), seconds=3)]
     checkpoint: Any = SimpleNamespace(model=small_model(small_config(ROWS)), vocabulary=FullVocabulary(ROWS))
     checkpoint.model._config = replace(checkpoint.model.config, video_token_id=VIDEO)
-    feeder = Feeder(checkpoint, TargetReader(HEADS, 2, 2), 2, print)
-    first, second = feeder.shards(make_batch([[small], [large]]), windows)
+    microbatch_builder = MicrobatchBuilder(checkpoint, TargetReader(HEADS, 2, 2), 2, print)
+    first, second = microbatch_builder.microbatches(make_batch([[small], [large]]), windows)
     assert first.known["court"].tolist() == [-1] * 2 * 4
     assert second.known["court"].tolist() == [12 % 3] * 8 + [37 % 3] * 8 + [62 % 3] * 8
     assert (first.known["ball"].tolist(), second.known["ball"].tolist()) == ([-1, -1], [4, 5, 6])
@@ -176,10 +176,10 @@ def test_a_batch_of_clips_of_two_sizes(tmp_path: Path) -> None:
 def test_a_shard_of_which_nothing_is_known_adds_nothing_to_heads_alone() -> None:
     known = {"event": targets(1, 2, -1)["event"], "court": [np.full(n, -1) for n in (8, 8, 4)]}
     known["ball"] = [np.array([-1])] * 3
-    whole, slopes = losses(1, known, Weights(0.0, 1.0))
-    apart, same = losses(2, known, Weights(0.0, 1.0))
+    whole, grads = losses(1, known, LossWeights(0.0, 1.0))
+    apart, same = losses(2, known, LossWeights(0.0, 1.0))
     assert whole.keys() == apart.keys() == {"event"}
-    weights = (tree["heads"]["out"]["event"]["weight"] for tree in (slopes, same))
+    weights = (tree["heads"]["out"]["event"]["weight"] for tree in (grads, same))
     assert mx.allclose(*weights, atol=1e-6)
 
 

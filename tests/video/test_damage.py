@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from streaming_vlm_mlx.errors import SvmError
-from streaming_vlm_mlx.video.container import Opened
+from streaming_vlm_mlx.video.container import InputVideo
 from streaming_vlm_mlx.video.pyav_reader import Decoder, clip_pace
 from streaming_vlm_mlx.video.source import open_video
 from streaming_vlm_mlx.video.timestamps import LONGEST_STEP
@@ -43,7 +43,7 @@ def test_the_first_rate_that_can_be_true_counts(
 ) -> None:
     reader = Decoder(str(make_clip(tmp_path / "clip.h264", count=2)))
     stream = SimpleNamespace(time_base=MILLISECOND, start_time=None, guessed_rate=guessed, average_rate=average)
-    pace = clip_pace("camera", Opened(reader.opened.container, stream), next(reader.frames()))
+    pace = clip_pace("camera", InputVideo(reader.opened.container, stream), next(reader.frames()))
     assert pace.frame_rate == rate
     assert pace.counted
 

@@ -9,7 +9,7 @@ import pytest
 
 from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.video import pyav_reader as decoder
-from streaming_vlm_mlx.video.container import Opened
+from streaming_vlm_mlx.video.container import InputVideo
 from streaming_vlm_mlx.video.pyav_reader import MAX_FAILURES, Decoder
 from tests.video.clips import make_clip
 
@@ -44,7 +44,7 @@ def path(tmp_path: Path) -> Path:
 def flaky(path: str, failure: str, times: float, monkeypatch: pytest.MonkeyPatch) -> Decoder:
     reader = Decoder(path)
     opened = reader.opened
-    monkeypatch.setattr(Decoder, "opened", Opened(Flaky(opened.container, failure, times), opened.stream))
+    monkeypatch.setattr(Decoder, "opened", InputVideo(Flaky(opened.container, failure, times), opened.stream))
     return reader
 
 

@@ -63,7 +63,7 @@ def test_a_file_without_one_good_picture_is_named(tmp_path: Path) -> None:
 )
 def test_what_can_not_be_reached_is_named(name: str) -> None:
     line = complaint(name)
-    assert line.startswith(f"{name} can not be opened: ")
+    assert line.startswith(f"{name} cannot be opened: ")
     assert "\n" not in line
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from streaming_vlm_mlx.errors import SvmError
-from streaming_vlm_mlx.video.frame_converter import Developer
+from streaming_vlm_mlx.video.frame_converter import FrameConverter
 from streaming_vlm_mlx.video.source import probe
 from tests.video.clips import grey, make_clip, numbers, read
 
@@ -63,7 +63,7 @@ def test_colours_that_ffmpeg_can_not_turn_are_taken_for_usual_ones(tmp_path: Pat
 
 def test_pictures_that_ffmpeg_can_not_turn_are_named() -> None:
     with pytest.raises(SvmError, match=r"^clip.mkv holds pictures of a kind \(rgb96le\)"):
-        Developer("clip.mkv", av.VideoFrame(64, 48, "rgb96le"))
+        FrameConverter("clip.mkv", av.VideoFrame(64, 48, "rgb96le"))
 
 
 def test_a_change_of_size_is_scaled_to_the_first_one(tmp_path: Path) -> None:

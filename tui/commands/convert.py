@@ -77,12 +77,12 @@ def _shard(text: str) -> tuple[int, int]:
 def run(args: argparse.Namespace) -> int:
     """Convert; print what was made."""
     from streaming_vlm_mlx.data.convert import convert
-    from streaming_vlm_mlx.errors import limited
+    from streaming_vlm_mlx.errors import log_limit
 
     job = _job(args)
     with _shown_progress() as (progress, say):
         try:
-            summary = convert(job, args.resume, limited(say), progress)
+            summary = convert(job, args.resume, log_limit(say), progress)
         except KeyboardInterrupt:
             say("Stopped; the same command with --resume goes on from here.")
             raise
@@ -100,7 +100,7 @@ def _job(args: argparse.Namespace) -> "ConvertJob":
 
     dataset_class = find_lmm_dataset() if args.via == "lmm" else None
     if args.via == "lmm" and dataset_class is None:
-        print("StreamingVLM's package can not be imported; our own reader gives the same records.", file=sys.stderr)
+        print("StreamingVLM's package cannot be imported; our own reader gives the same records.", file=sys.stderr)
     return ConvertJob(
         sources=open_sources(args.inputs, args.query, args.previous),
         out=args.out,

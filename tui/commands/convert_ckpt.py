@@ -44,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Convert; print what was made."""
     from streaming_vlm_mlx import backend
-    from streaming_vlm_mlx.hub import locate
+    from streaming_vlm_mlx.hub import resolve_checkpoint
 
     backend.prepare()
     from streaming_vlm_mlx.models.convert import Conversion, convert, make_plan
@@ -53,7 +53,13 @@ def run(args: argparse.Namespace) -> int:
     if args.check and args.bits is None:
         needs_torch()
     job = Conversion(
-        locate(args.source), args.out, args.bits, args.group_size, args.dtype, args.keep_vision, args.keep_sensitive
+        resolve_checkpoint(args.source),
+        args.out,
+        args.bits,
+        args.group_size,
+        args.dtype,
+        args.keep_vision,
+        args.keep_sensitive,
     )
     plan = make_plan(job)
     for note in plan.notes:

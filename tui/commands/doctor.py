@@ -25,7 +25,7 @@ class Compute:
     """What MLX computes on.
 
     Attributes:
-        kind: Metal, CUDA or CPU; None when MLX can not be loaded.
+        kind: Metal, CUDA or CPU; None when MLX cannot be loaded.
         dtype: what weights and activations are computed in.
         blas: the library that does matrix products on a CPU, when it is not MLX's own choice.
         blas_path: its file.
@@ -133,7 +133,7 @@ def diagnose(environ: Mapping[str, str], clock: Callable[[], float]) -> Diagnosi
     )
 
 
-def weigh(name: str, settings: Path | None, limit: int | None = None) -> Model:
+def estimate_memory(name: str, settings: Path | None, limit: int | None = None) -> Model:
     """Add up what checkpoint `name` takes under its own stream settings, those in the file `settings` laid over them.
 
     Args:
@@ -142,17 +142,17 @@ def weigh(name: str, settings: Path | None, limit: int | None = None) -> Model:
         limit: bytes that it may take; None for what this machine has for it.
 
     Raises:
-        SvmError: the checkpoint or the settings can not be used.
+        SvmError: the checkpoint or the settings cannot be used.
     """
     from streaming_vlm_mlx import backend
     from streaming_vlm_mlx.config import StreamConfig
     from streaming_vlm_mlx.config_io import read_settings
-    from streaming_vlm_mlx.hub import locate, read_stream_config
+    from streaming_vlm_mlx.hub import read_stream_config, resolve_checkpoint
 
     machine = backend.prepare()
     from streaming_vlm_mlx.models.memory_budget import budget_of, memory_limit, ways_out
 
-    folder = locate(name)
+    folder = resolve_checkpoint(name)
     stream = read_stream_config(folder)
     if settings:
         stream = stream.merged(read_settings(settings, StreamConfig))
@@ -230,12 +230,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the diagnosis; return 1 when MLX can not be loaded, or the model that was named does not fit."""
+    """Print the diagnosis; return 1 when MLX cannot be loaded, or the model that was named does not fit."""
     if args.config and not args.ckpt:
         raise SvmError("--config is of a stream; name the checkpoint with --ckpt.")
     found = diagnose(os.environ, time.perf_counter)
     if args.ckpt and found.compute.kind:
-        found = dataclasses.replace(found, model=weigh(args.ckpt, args.config))
+        found = dataclasses.replace(found, model=estimate_memory(args.ckpt, args.config))
     if args.json:
         print(json.dumps({**dataclasses.asdict(found), "advice": found.advice}, indent=2, ensure_ascii=False))
     elif found.terminal.interactive:
@@ -252,7 +252,7 @@ def rows(found: Diagnosis) -> list[tuple[str, str]]:
     available = f", {machine.available / GIB:.1f} GiB available" if machine.available is not None else ""
     colors = f"{terminal.colors} colours" if terminal.colors else "no colours"
     return [
-        ("device", f"{compute.kind}, {compute.dtype}" if compute.kind else "none: MLX can not be loaded"),
+        ("device", f"{compute.kind}, {compute.dtype}" if compute.kind else "none: MLX cannot be loaded"),
         *([("BLAS", f"{compute.blas}, {compute.blas_path}" if compute.blas else "MLX's own")] if compute.kind else []),
         *([("matrix product", f"{compute.gflops:g} GFLOP/s")] if compute.gflops is not None else []),
         ("machine", f"{machine.system}, {machine.cores} cores"),

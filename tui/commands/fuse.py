@@ -21,9 +21,9 @@ def run(args: argparse.Namespace) -> int:
     from streaming_vlm_mlx import backend
 
     backend.prepare()
-    from streaming_vlm_mlx.hub import locate
+    from streaming_vlm_mlx.hub import resolve_checkpoint
     from streaming_vlm_mlx.models.adapters import fuse_checkpoint
 
-    fuse_checkpoint(locate(args.ckpt), args.adapter, args.out)
+    fuse_checkpoint(resolve_checkpoint(args.ckpt), args.adapter, args.out)
     print(args.out)
     return 0

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.shipped import SAMPLE, notice
-from tui.commands.options import add_model_arguments, followed, make_engine, settle
-from tui.session_paths import check_writable, new_record, refuge
+from tui.commands.options import add_model_arguments, make_engine, resolve_settings, run_as_follower
+from tui.session_paths import check_writable, fallback_path, new_record
 
 if TYPE_CHECKING:
     from streaming_vlm_mlx.sessions.record import SessionRecord
@@ -49,8 +49,8 @@ def run(args: argparse.Namespace) -> int:
         find_format(args.out)
         check_writable(args.out)
     args = fill_in(args)
-    config, folder = settle(args)
-    if followed(folder, config):
+    config, folder = resolve_settings(args)
+    if run_as_follower(folder, config):
         return 0
     with open_video(args.clip, config.fps) as source:
         if advice := notice(folder, args.clip):
@@ -71,7 +71,7 @@ def fill_in(args: argparse.Namespace) -> argparse.Namespace:
     """Return `args` with what a record says wherever the user did not, when CLIP is a file of records.
 
     Raises:
-        SvmError: the file can not be read, or holds no such record.
+        SvmError: the file cannot be read, or holds no such record.
     """
     said: dict[str, Any] = {"start": 0.0}
     if args.clip.endswith(".jsonl"):
@@ -133,7 +133,7 @@ class Keeper:
         try:
             write(self._path, self._record)
         except SvmError as error:
-            kept = refuge(self._record)
+            kept = fallback_path(self._record)
             write(kept, self._record)
             raise SvmError(f"{error} The session was kept in {kept}.") from error
         print(f"svm-tui: {self._path} written.", file=sys.stderr)

@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="seconds from one question of a viewer to the next (default 12)",
     )
     parser.add_argument(
-        "--tellings",
+        "--paraphrases",
         type=int,
         default=1,
         metavar="N",
@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
 
     seeds = range(args.seed, args.seed + args.count)
     sport = Tennis(args.fps, late_score if args.late else random_score)
-    work = make_matches(args.out, sport, seeds, args.seconds, args.workers, args.ask, args.tellings)
+    work = make_matches(args.out, sport, seeds, args.seconds, args.workers, args.ask, args.paraphrases)
     console = Console(stderr=True)
     filmed = 0
     for made in track(work, "matches", total=len(seeds), console=console, disable=not sys.stderr.isatty()):

@@ -28,19 +28,19 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, help="where random draws begin (default 0)")
 
 
-def settle(args: argparse.Namespace) -> "tuple[StreamConfig, Path]":
+def resolve_settings(args: argparse.Namespace) -> "tuple[StreamConfig, Path]":
     """Return the stream's settings and the checkpoint's folder: its own or the adapter's, then --config, then options.
 
     Without --ckpt that is the checkpoint which comes with the package.
 
     Raises:
-        SvmError: there is no such checkpoint, or a setting can not be used.
+        SvmError: there is no such checkpoint, or a setting cannot be used.
     """
     from streaming_vlm_mlx.config import StreamConfig
     from streaming_vlm_mlx.config_io import read_settings
-    from streaming_vlm_mlx.hub import STREAM, locate, read_stream_config
+    from streaming_vlm_mlx.hub import STREAM, read_stream_config, resolve_checkpoint
 
-    folder = locate(args.ckpt) if args.ckpt else CHECKPOINT
+    folder = resolve_checkpoint(args.ckpt) if args.ckpt else CHECKPOINT
     settled = args.adapter if args.adapter and (args.adapter / STREAM).is_file() else folder
     config = read_stream_config(settled)
     if args.config:
@@ -69,20 +69,20 @@ def make_engine(
     machine = backend.prepare()
     from streaming_vlm_mlx.distributed import join
     from streaming_vlm_mlx.stream.engine import Engine
-    from streaming_vlm_mlx.stream.loader import from_folder
+    from streaming_vlm_mlx.stream.loader import bundle_loader
 
     if machine.advice:
         note(machine.advice)
     name = f"{folder} with {adapter}" if adapter else str(folder)
-    load = from_folder(folder, machine.dtype, config, adapter, partial(join, os.environ))
+    load = bundle_loader(folder, machine.dtype, config, adapter, partial(join, os.environ))
     return Engine(load, config), name
 
 
-def followed(folder: Path, config: "StreamConfig") -> bool:
+def run_as_follower(folder: Path, config: "StreamConfig") -> bool:
     """Return False where this process leads; else hold a part of the leader's model until it ends, and return True.
 
     Raises:
-        SvmError: the checkpoint can not be split, or another machine was lost.
+        SvmError: the checkpoint cannot be split, or another machine was lost.
     """
     if os.environ.get("MLX_RANK", "0") == "0":
         return False
@@ -91,8 +91,8 @@ def followed(folder: Path, config: "StreamConfig") -> bool:
     machine = backend.prepare()
     from streaming_vlm_mlx.distributed import join
     from streaming_vlm_mlx.stream.distributed_runner import follow
-    from streaming_vlm_mlx.stream.loader import from_folder
+    from streaming_vlm_mlx.stream.loader import bundle_loader
 
-    _, parts = from_folder(folder, machine.dtype, config, None, partial(join, os.environ))(lambda _: None)
+    _, parts = bundle_loader(folder, machine.dtype, config, None, partial(join, os.environ))(lambda _: None)
     follow(parts.model, parts.ranks)
     return True

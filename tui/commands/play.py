@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, NoReturn
 
 from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.shipped import SAMPLE, notice
-from tui.commands.options import add_model_arguments, make_engine, settle
+from tui.commands.options import add_model_arguments, make_engine, resolve_settings
 from tui.commands.player_settings import FILE, fill_in
-from tui.player import gc_tuning as haste
+from tui.player import gc_tuning as gc_tuning
 from tui.player.playhead import PACES
-from tui.session_paths import new_record, state_folder, stems
+from tui.session_paths import base_paths, new_record, state_folder
 
 if TYPE_CHECKING:
     from streaming_vlm_mlx.config import StreamConfig
     from tui.player.controller import Commentator
-    from tui.player.spec import Note, Program
+    from tui.player.spec import Note, PlayerSpec
     from tui.player.transcript import Timed
 
 # How a clip is shown when nobody says otherwise.
@@ -63,21 +63,21 @@ def settings_file() -> Path:
 def run(args: argparse.Namespace) -> int:
     """Play the clip; the session is saved however the player ends."""
     check_terminal(interactive(), os.environ.get("TERM", ""), f"svm-tui infer {args.clip or ''}".rstrip())
-    haste.begin()
+    gc_tuning.begin()
     args.clip = args.clip or str(SAMPLE)
     fill_in(args, add_options, settings_file(), VIEW)
-    config, folder = settle(args)
-    watch(_program(args, config, folder), args.theme)
+    config, folder = resolve_settings(args)
+    watch(_spec(args, config, folder), args.theme)
 
 
-def watch(program: "Program", theme: str) -> NoReturn:
-    """Show `program`, save its session, print where it is, and end the process."""
+def watch(spec: "PlayerSpec", theme: str) -> NoReturn:
+    """Show `spec`, save its session, print where it is, and end the process."""
     from tui.player.app import PlayerApp
     from tui.player.threads import leave
 
     # The model's thread needs the interpreter at each token; by default the screen may keep it for ten times as long.
     sys.setswitchinterval(SWITCH)
-    app = PlayerApp(program, theme)
+    app = PlayerApp(spec, theme)
     try:
         app.run()
     finally:
@@ -106,30 +106,30 @@ def check_terminal(there: bool, term: str, instead: str) -> None:
     if not there:
         raise SvmError(f"the player needs a terminal to draw on; without one, run '{instead}'.")
     if term in ("", "dumb", "unknown"):
-        raise SvmError(f"this terminal can not be drawn on (TERM is '{term}'); run '{instead}'.")
+        raise SvmError(f"this terminal cannot be drawn on (TERM is '{term}'); run '{instead}'.")
 
 
-def _program(args: argparse.Namespace, config: "StreamConfig", folder: Path) -> "Program":
+def _spec(args: argparse.Namespace, config: "StreamConfig", folder: Path) -> "PlayerSpec":
     from streaming_vlm_mlx.video.source import open_video
-    from tui.player.clip import ClipSeconds, Stills
+    from tui.player.clip import ClipSeconds, FrameGrabber
     from tui.player.session_log import ENDINGS
-    from tui.player.spec import Program
+    from tui.player.spec import PlayerSpec
 
     source = open_video(args.clip, config.fps)
     if source.duration is not None and not 0 <= args.start < source.duration:
         raise SvmError(f"{args.clip} runs from 0 to {source.duration:.1f} s; --start {args.start:g} is outside.")
     record = new_record(args.clip, str(folder), config)
-    return Program(
+    return PlayerSpec(
         clip=Path(args.clip).name or args.clip,
         model=folder.name,
         size=source.size,
         seconds=ClipSeconds(source),
-        open_stills=None if source.duration is None else partial(Stills, args.clip),
+        open_grabber=None if source.duration is None else partial(FrameGrabber, args.clip),
         make=partial(_make, folder, config, args.adapter, notice(folder, args.clip)),
         config=config,
         read_truth=partial(read_clip_truth, args.truth, args.clip, source.duration),
         record=record,
-        stems=stems(args.out, args.clip, record.created),
+        base_paths=base_paths(args.out, args.clip, record.created),
         endings=tuple(dict.fromkeys((*([args.out.suffix] if args.out and args.out.suffix else []), *ENDINGS))),
         pace=args.pace,
         start=args.start,
@@ -148,14 +148,14 @@ def read_clip_truth(named: Path | None, clip: str, duration: float | None, note:
     """Return the words of the transcript that is `named`, else of the one beside `clip`; none where there is none.
 
     Raises:
-        SvmError: it can not be read.
+        SvmError: it cannot be read.
     """
-    from tui.player.truth import complain, find_truth, read_truth
+    from tui.player.truth import find_truth, mismatch_warning, read_truth
 
     path = named or find_truth(clip)
     if path is None:
         return ()
     words = read_truth(path, clip)
-    if complaint := complain(words, path, duration):
-        note(complaint)
+    if warning := mismatch_warning(words, path, duration):
+        note(warning)
     return words

@@ -25,7 +25,7 @@ def fill_in(
         defaults: values of options that neither names.
 
     Raises:
-        SvmError: the file can not be read, or holds something that is no option or no value of it.
+        SvmError: the file cannot be read, or holds something that is no option or no value of it.
     """
     kept = vars(_read(settings, add_options)) if settings.is_file() else {}
     for name, value in {**defaults, **{name: value for name, value in kept.items() if value is not None}}.items():

@@ -19,11 +19,11 @@ from tui.commands.play import (
     watch,
 )
 from tui.commands.player_settings import fill_in
-from tui.player import gc_tuning as haste
+from tui.player import gc_tuning as gc_tuning
 
 if TYPE_CHECKING:
     from streaming_vlm_mlx.sessions.record import SessionRecord
-    from tui.player.spec import Program
+    from tui.player.spec import PlayerSpec
 
 HELP = "Play a session again (a .json that was saved, or the .jsonl journal of one that was killed), without a model."
 
@@ -44,9 +44,9 @@ def run(args: argparse.Namespace) -> int:
     if not record.seconds:
         raise SvmError(f"{args.session} holds nothing that was said; choose another session.")
     check_terminal(interactive(), os.environ.get("TERM", ""), f"svm-tui export {args.session} --out session.txt")
-    haste.begin()
+    gc_tuning.begin()
     fill_in(args, add_options, settings_file(), VIEW)
-    watch(_program(args, record), args.theme)
+    watch(_spec(args, record), args.theme)
 
 
 def find_clip(record: "SessionRecord", session: Path, named: str | None) -> str | None:
@@ -56,11 +56,11 @@ def find_clip(record: "SessionRecord", session: Path, named: str | None) -> str 
     return next((place for place in places if place and Path(place).is_file()), None)
 
 
-def _program(args: argparse.Namespace, record: "SessionRecord") -> "Program":
+def _spec(args: argparse.Namespace, record: "SessionRecord") -> "PlayerSpec":
     from streaming_vlm_mlx.video.source import probe
-    from tui.player.clip import BlankSeconds, Stills
+    from tui.player.clip import BlankSeconds, FrameGrabber
     from tui.player.replayer import Replayer, recorded_name
-    from tui.player.spec import Program
+    from tui.player.spec import PlayerSpec
 
     clip = find_clip(record, args.session, args.clip)
     if args.clip and clip is None:
@@ -68,17 +68,17 @@ def _program(args: argparse.Namespace, record: "SessionRecord") -> "Program":
     info = probe(clip) if clip else None
     last = math.ceil(max(second.end for second in record.seconds))
     duration = info.duration if info and info.duration else float(last)
-    return Program(
+    return PlayerSpec(
         clip=Path(record.clip).name or "session",
         model=recorded_name(record),
         size=(info.width, info.height) if info else (16, 9),
         seconds=BlankSeconds(duration),
-        open_stills=partial(Stills, clip) if clip else None,
+        open_grabber=partial(FrameGrabber, clip) if clip else None,
         make=lambda _: Replayer(record),
         config=None,
         read_truth=partial(read_clip_truth, args.truth, clip or record.clip, duration),
         record=record,
-        stems=(),
+        base_paths=(),
         endings=(),
         start=min(args.start, duration),
         pace=args.pace,

@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, metavar="D", help="folder of the run, which --ckpt plays afterwards")
     parser.add_argument("--resume", action="store_true", help="go on where the run in --out was saved last")
     parser.add_argument("--records", nargs="+", metavar="F", help="files to learn from, for data.records")
-    parser.add_argument("--evaluation", nargs="+", metavar="F", help="files to watch it on, for evaluation.records")
+    parser.add_argument("--validation", nargs="+", metavar="F", help="records to validate on, for validation.records")
     parser.add_argument("--ckpt", metavar="C", help="begin with this checkpoint, for start.checkpoint")
     parser.add_argument(
         "--steps", type=int, metavar="N", help="updates in all, for schedule.steps; a shorter warm-up goes with fewer"
@@ -55,20 +55,20 @@ def run(args: argparse.Namespace) -> int:
     config = _config(args)
     from streaming_vlm_mlx.distributed import count_neighbours, join
     from streaming_vlm_mlx.train.setup import train
-    from streaming_vlm_mlx.train.trainer import Watch
-    from tui.train_progress import watching
+    from streaming_vlm_mlx.train.trainer import Callbacks
+    from tui.train_progress import show_progress
 
     ranks, cores = join(os.environ), max(1, _cores(machine) // count_neighbours(os.environ))
-    with _stopping() as stop, watching(ranks.rank) as watcher:
-        watch = Watch(watcher, time.perf_counter, lambda: stop.status > 0)
-        progress = train(config, args.out, args.resume, machine.dtype, cores, watch, ranks)
-    if not ranks.leads:
+    with _stopping() as stop, show_progress(ranks.rank) as view:
+        callbacks = Callbacks(view, time.perf_counter, lambda: stop.status > 0)
+        progress = train(config, args.out, args.resume, machine.dtype, cores, callbacks, ranks)
+    if not ranks.is_main:
         return stop.status
     if stop.status:
-        print(_how_to_go_on(args.out, progress), file=sys.stderr)
+        print(_resume_hint(args.out, progress), file=sys.stderr)
         return stop.status
-    played = f"{config.start.checkpoint} --adapter {args.out}" if config.lora else args.out
-    print(f"{args.out} is trained for {progress.step} steps; hear it with: svm-tui infer CLIP --ckpt {played}")
+    best_step = f"{config.start.checkpoint} --adapter {args.out}" if config.lora else args.out
+    print(f"{args.out} is trained for {progress.step} steps; hear it with: svm-tui infer CLIP --ckpt {best_step}")
     return 0
 
 
@@ -106,8 +106,8 @@ def _config(args: argparse.Namespace) -> "TrainConfig":
     named: dict[str, Any] = {}
     if args.records:
         named["data"] = {"records": args.records}
-    if args.evaluation:
-        named["evaluation"] = {"records": args.evaluation}
+    if args.validation:
+        named["validation"] = {"records": args.validation}
     if args.ckpt:
         named["start"] = {"checkpoint": args.ckpt}
     config = read_config(path, TrainConfig)
@@ -146,7 +146,7 @@ def _stopping() -> Iterator[_Stop]:
             signal.signal(number, handler)
 
 
-def _how_to_go_on(out: Path, progress: "Progress") -> str:
+def _resume_hint(out: Path, progress: "Progress") -> str:
     where = shlex.quote(str(out))
     return f"svm-tui: stopped and saved at step {progress.step}; go on with: svm-tui train --out {where} --resume"
 

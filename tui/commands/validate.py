@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from streaming_vlm_mlx.errors import SvmError
-from tui.commands.options import add_model_arguments, make_engine, settle
+from tui.commands.options import add_model_arguments, make_engine, resolve_settings
 from tui.session_paths import cache_folder, check_writable
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
     """Measure, print a table and write what was asked for, also when the run breaks off."""
     from streaming_vlm_mlx.eval.report import Report
 
-    config, folder = settle(_as_viewed(args))
+    config, folder = resolve_settings(_as_viewed(args))
     if args.json:
         check_writable(args.json)
     total, opened = _open(args)
@@ -88,7 +88,7 @@ def _open(args: argparse.Namespace) -> "tuple[int, contextlib.AbstractContextMan
     """Return how many cases there are, and their entries; matches are filmed as they are asked for.
 
     Raises:
-        SvmError: an option is off, or a file of records can not be read.
+        SvmError: an option is off, or a file of records cannot be read.
     """
     from streaming_vlm_mlx.eval.runner import check_seeds, record_entries
 

@@ -19,7 +19,7 @@ from streaming_vlm_mlx.errors import SvmError
 from tui.player.screens.help import key_label
 from tui.player.screens.player import PlayerScreen
 from tui.player.session_log import SessionLog, free_names
-from tui.player.spec import Program
+from tui.player.spec import PlayerSpec
 from tui.player.widgets.picture import Picture
 from tui.player.widgets.prompt import ENDINGS, Line
 
@@ -71,12 +71,12 @@ class PlayerApp(App[None]):
     CSS_PATH = "screens/player.tcss"
 
     def __init__(
-        self, program: Program, theme: str = NIGHT.name, clock: Callable[[], float] = time.perf_counter
+        self, spec: PlayerSpec, theme: str = NIGHT.name, clock: Callable[[], float] = time.perf_counter
     ) -> None:
-        """Prepare to show `program`; `clock` returns seconds."""
+        """Prepare to show `spec`; `clock` returns seconds."""
         super().__init__()
-        self._program, self._clock = program, clock
-        self.session = SessionLog(program.record, program.stems, self._warn, program.endings)
+        self._spec, self._clock = spec, clock
+        self.session = SessionLog(spec.record, spec.base_paths, self._warn, spec.endings)
         for own in (NIGHT, DAY):
             self.register_theme(own)
         self.theme = theme if theme in self.available_themes else NIGHT.name
@@ -91,7 +91,7 @@ class PlayerApp(App[None]):
 
     def get_default_screen(self) -> Screen[None]:
         """Return the player's screen."""
-        return PlayerScreen(self._program, self.session, self._clock)
+        return PlayerScreen(self._spec, self.session, self._clock)
 
     def get_theme_variable_defaults(self) -> dict[str, str]:
         """Return the colours that Textual's own themes lack."""
@@ -123,9 +123,9 @@ class PlayerApp(App[None]):
 
     def save_screen(self) -> None:
         """Save the screen beside the session; Textual would in a folder that need not exist, and not say so."""
-        picture, failure = self.export_screenshot(title=self._program.clip), ""
-        for stem in self._program.stems or (Path("screen"),):
-            (path,) = free_names(stem, [".svg"])
+        picture, failure = self.export_screenshot(title=self._spec.clip), ""
+        for base_path in self._spec.base_paths or (Path("screen"),):
+            (path,) = free_names(base_path, [".svg"])
             try:
                 write_text(path, picture)
             except SvmError as error:

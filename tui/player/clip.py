@@ -33,7 +33,7 @@ class Seconds(Protocol):
         """Return second `number` (from `number` to ``number + 1``), None past the end; may block.
 
         Raises:
-            SvmError: the clip can not be read there.
+            SvmError: the clip cannot be read there.
         """
 
     def close(self) -> None:
@@ -57,7 +57,7 @@ class ClipSeconds:
         """Return second `number`; a feed gives the next one that it has, whatever the number.
 
         Raises:
-            SvmError: the clip can not be read there.
+            SvmError: the clip cannot be read there.
         """
         if self.duration is None:
             return self._following()
@@ -106,21 +106,21 @@ class BlankSeconds:
 
 
 @dataclass(frozen=True)
-class Shot:
+class Frame:
     """A picture: uint8 [height, width, 3], RGB, and the time of the frame in seconds."""
 
     time: float
     pixels: "Pixels"
 
 
-class Stills:
+class FrameGrabber:
     """Pictures of a clip at any moment, small; for one thread."""
 
     def __init__(self, name: str) -> None:
         """Open `name` once more: the model's reading and the eye's go their own ways.
 
         Raises:
-            SvmError: it can not be opened.
+            SvmError: it cannot be opened.
         """
         from streaming_vlm_mlx.video.pyav_reader import FrameReader
 
@@ -139,14 +139,14 @@ class Stills:
         """Seconds; None for a feed."""
         return self._reader.info.duration
 
-    def at(self, time: float, size: tuple[int, int]) -> Shot | None:
+    def at(self, time: float, size: tuple[int, int]) -> Frame | None:
         """Return the frame that is shown at `time` seconds, scaled to `size` (width, height); None where there is none.
 
         Raises:
             SvmError: the file is gone.
         """
         frame = self.find(time)
-        return None if frame is None else Shot(frame.time, scale(self._reader.rgb(frame.picture), size))
+        return None if frame is None else Frame(frame.time, scale(self._reader.rgb(frame.picture), size))
 
     def find(self, time: float) -> "TimedFrame | None":
         """Return the frame that is shown at `time` seconds, as it was decoded; None where there is none.

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Protocol
 from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.stream.events import Event, Failed, Loading, Ready, SecondDone
 from tui.player.clip import Seconds
-from tui.player.playhead import Lag, Pace, Pacer, Playhead
+from tui.player.playhead import Delay, Pace, Pacer, Playhead
 from tui.player.session_log import SessionLog
-from tui.player.threads import Worker
+from tui.player.threads import BackgroundThread
 
 if TYPE_CHECKING:
     from streaming_vlm_mlx.config import StreamConfig
@@ -34,7 +34,7 @@ class Commentator(Protocol):
 
     def play(
         self, chunks: "AsyncIterable[Chunk]", due: Callable[[float, float], Awaitable[bool]]
-    ) -> "AsyncGenerator[Event | Passed]":
+    ) -> "AsyncGenerator[Event | Skipped]":
         """Speak about `chunks`, each when `due` lets it, and yield what happens."""
 
     def ask(self, question: str) -> None:
@@ -54,7 +54,7 @@ class Commentator(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Passed:
+class Skipped:
     """The model had no time for the second from `start` to `end`."""
 
     index: int
@@ -63,29 +63,29 @@ class Passed:
 
 
 @dataclass(frozen=True, slots=True)
-class Sought:
+class Seeked:
     """The clip was wound to `position`; what the model was saying is cut off."""
 
     position: float
 
 
 @dataclass(frozen=True, slots=True)
-class Arrived:
+class ChunkArrived:
     """A feed's second came, with the pictures in it."""
 
     chunk: "Chunk"
 
 
-Told = Event | Passed | Sought | Arrived
+PlayerEvent = Event | Skipped | Seeked | ChunkArrived
 
 
-class Conductor:
+class Controller:
     """One session of watching; everything happens on the event loop.
 
     Attributes:
         playhead: where the clip stands; its speed may be changed on it directly.
         pacer: decides whose turn it is.
-        lag: how far the commentary is behind.
+        delay: how far the commentary is behind.
         log: the session's record.
     """
 
@@ -96,7 +96,7 @@ class Conductor:
         playhead: Playhead,
         pacer: Pacer,
         log: SessionLog,
-        tell: Callable[[Told], None],
+        tell: Callable[[PlayerEvent], None],
         loop: bool = False,
     ) -> None:
         """Prepare a session; nothing starts before `run`.
@@ -110,9 +110,9 @@ class Conductor:
             tell: told of everything that happens, in order.
             loop: begin again at the clip's end.
         """
-        self.playhead, self.pacer, self.log, self.lag = playhead, pacer, log, Lag()
+        self.playhead, self.pacer, self.log, self.delay = playhead, pacer, log, Delay()
         self._make, self._seconds, self._tell, self._loop = make, seconds, tell, loop
-        self._maker, self._reader = Worker("svm-maker"), Worker("svm-reader")
+        self._maker, self._reader = BackgroundThread("svm-maker"), BackgroundThread("svm-reader")
         self._engine: Commentator | None = None
         self._orders: list[Callable[[Commentator], None]] = []
         self._beat = asyncio.Event()
@@ -200,12 +200,12 @@ class Conductor:
         position = self.playhead.seek(position)
         self._wanted = self._next = math.floor(position)
         self._silent = False
-        self.lag.forget()
+        self.delay.forget()
         if self._engine:
             self._engine.cancel()
         self._hold()
         self._wake()
-        self._tell(Sought(position))
+        self._tell(Seeked(position))
 
     def change_pace(self, pace: Pace) -> None:
         """Keep to the clock, or wait for the model."""
@@ -276,7 +276,7 @@ class Conductor:
             while chunk := await self._reader.run(partial(self._seconds.read, 0)):
                 self._newest = chunk
                 self.playhead.follow(chunk.end)
-                self._tell(Arrived(chunk))
+                self._tell(ChunkArrived(chunk))
                 self._wake()
         except SvmError as error:
             self._fail(str(error))
@@ -288,7 +288,7 @@ class Conductor:
             # Where even reading takes a second, one would be late after the other, and nothing ever be said.
             if verdict == "speak" or (verdict == "pass" and self._late):
                 self._late = False
-                self.lag.begin(start)
+                self.delay.begin(start)
                 # Nothing may be said of it, and the picture must not wait for that.
                 self._next = max(self._next, math.floor(start))
                 self._hold()
@@ -300,11 +300,11 @@ class Conductor:
             await self._beat.wait()
         return False
 
-    def _take(self, event: Event | Passed) -> None:
+    def _take(self, event: Event | Skipped) -> None:
         if isinstance(event, Failed):
             self._fail(event.message)
             return
-        if isinstance(event, Passed):
+        if isinstance(event, Skipped):
             self._pass(event.index, event.start, event.end)
             return
         if isinstance(event, Ready):
@@ -313,7 +313,7 @@ class Conductor:
                 self._next = math.floor(self.playhead.position)
             self._loading = self._silent = False
         elif isinstance(event, SecondDone):
-            self.lag.finish(self.playhead.position)
+            self.delay.finish(self.playhead.position)
             self.log.add(event)
             self._next = event.index + 1
             self._wake()
@@ -324,7 +324,7 @@ class Conductor:
         self.log.skip(index, start, end)
         self._next = index + 1
         self._hold()
-        self._tell(Passed(index, start, end))
+        self._tell(Skipped(index, start, end))
 
     def _fail(self, message: str) -> None:
         """Go on without the model: until the next seek, or for good when it never came."""

@@ -95,27 +95,27 @@ class Meter:
 
 
 @dataclass
-class Figures:
+class PlayerMetrics:
     """What the gauges show.
 
     Attributes:
-        passed: seconds that the model had no time for.
+        skipped: seconds that the model had no time for.
         comparison: with the truth, where that is asked for.
     """
 
-    passed: int = 0
+    skipped: int = 0
     comparison: Comparison | None = None
     _seconds: deque[SecondDone] = field(default_factory=lambda: deque(maxlen=HISTORY))
-    _lags: deque[float] = field(default_factory=lambda: deque(maxlen=HISTORY))
+    _delays: deque[float] = field(default_factory=lambda: deque(maxlen=HISTORY))
 
-    def add(self, done: SecondDone, lag: float) -> None:
+    def add(self, done: SecondDone, delay: float) -> None:
         """Enter a second that was spoken, and how far the commentary was behind then."""
         self._seconds.append(done)
-        self._lags.append(lag)
+        self._delays.append(delay)
 
-    def meters(self, lag: float) -> list[Meter]:
-        """Return the gauges, the most telling first; `lag` is the one of this moment, in seconds."""
-        return [*self._scores(), *self._speed(lag), *self._memory()]
+    def meters(self, delay: float) -> list[Meter]:
+        """Return the gauges, the most telling first; `delay` is the one of this moment, in seconds."""
+        return [*self._scores(), *self._speed(delay), *self._memory()]
 
     def _scores(self) -> list[Meter]:
         if self.comparison is None:
@@ -128,16 +128,16 @@ class Figures:
             Meter("delay", delay),
         ]
 
-    def _speed(self, lag: float) -> list[Meter]:
+    def _speed(self, delay: float) -> list[Meter]:
         speeds = [_per_second(done.tokens, done.timings.decode_ms) for done in self._seconds]
         factors = [_per_second(done.end - done.start, done.timings.total_ms) for done in self._seconds]
         first = [done.timings.first_text_ms for done in self._seconds]
-        passed = f"{self.passed} passed" if self.passed else ""
+        skipped = f"{self.skipped} passed" if self.skipped else ""
         return [
             Meter("tokens/s", _latest(speeds, "{:.1f}"), tuple(speeds)),
             Meter("real time", _latest(factors, "×{:.1f}"), tuple(factors)),
             Meter("first word", _latest(first, "{:.0f} ms"), tuple(first)),
-            Meter("behind", f"{lag:.1f} s", () if passed else tuple(self._lags), note=passed),
+            Meter("behind", f"{delay:.1f} s", () if skipped else tuple(self._delays), note=skipped),
         ]
 
     def _memory(self) -> list[Meter]:

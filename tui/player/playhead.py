@@ -56,9 +56,9 @@ class Playhead:
     def tick(self) -> float:
         """Move to where the clock says, and return the position."""
         now = self._clock()
-        passed, self._last = min(max(now - self._last, 0.0), LONGEST_TICK), now
+        skipped, self._last = min(max(now - self._last, 0.0), LONGEST_TICK), now
         if self._playing and self.duration is not None:
-            self._move(self._position + passed * self._speed)
+            self._move(self._position + skipped * self._speed)
         return self._position
 
     def play(self) -> None:
@@ -134,7 +134,7 @@ class Pacer:
         return max(number, math.floor(seen) if self._playhead.playing else math.ceil(seen) - 1)
 
 
-class Lag:
+class Delay:
     """How far the commentary is behind the picture, in seconds of clip, from a second's beginning to its last word."""
 
     def __init__(self) -> None:

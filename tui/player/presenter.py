@@ -8,15 +8,15 @@ from textual.screen import Screen
 from textual.widgets import Static
 
 from streaming_vlm_mlx.stream.events import Failed, Loading, Ready, SecondDone, SecondStarted, SpanMap, TextPiece
-from tui.player.controller import Conductor, Passed, Sought, Told
-from tui.player.frame_loader import Shutter
-from tui.player.metrics import Figures, bar, compare
-from tui.player.spec import Program
+from tui.player.controller import Controller, PlayerEvent, Seeked, Skipped
+from tui.player.frame_loader import RateLimiter
+from tui.player.metrics import PlayerMetrics, bar, compare
+from tui.player.spec import PlayerSpec
 from tui.player.transcript import Timed, Transcript, by_second, harmless, position_label
 from tui.player.widgets.cache_strip import CacheStrip
 from tui.player.widgets.gauges import Gauges
 from tui.player.widgets.timeline import Timeline
-from tui.player.widgets.title import Standing, Title
+from tui.player.widgets.title import Title, TitleState
 from tui.player.widgets.transcript_view import LIMIT, Heading, TranscriptView, TruthMode
 
 # Cells of the bar that shows how far the weights are read.
@@ -27,40 +27,40 @@ GAUGED = 2.0
 REMARK = 12.0
 
 
-class Stage:
+class Presenter:
     """Shows one session on the widgets of a screen.
 
     Attributes:
         transcript: all that was said, and the truth.
-        figures: what the gauges show.
+        metrics: what the gauges show.
         mode: how the truth is shown.
     """
 
     def __init__(
-        self, screen: Screen[None], program: Program, conductor: Conductor, clock: Callable[[], float]
+        self, screen: Screen[None], spec: PlayerSpec, controller: Controller, clock: Callable[[], float]
     ) -> None:
         """Show on `screen`'s widgets; `clock` returns seconds, and tells when a remark has stayed long enough."""
         self._clock = clock
-        self.transcript, self.figures = Transcript(), Figures()
+        self.transcript, self.metrics = Transcript(), PlayerMetrics()
         self.mode: TruthMode = "off"
-        self._clip, self._model, self._conductor = program.clip, program.model, conductor
+        self._clip, self._model, self._controller = spec.clip, spec.model, controller
         self._title, self._timeline = screen.query_one(Title), screen.query_one(Timeline)
         self._view, self._notice = screen.query_one(TranscriptView), screen.query_one("#notice", Static)
         self._heading = screen.query_one(Heading)
         self._gauges, self._cache = screen.query_one(Gauges), screen.query_one(CacheStrip)
         self._spoken: set[int] = set()
-        self._passed: set[int] = set()
+        self._skipped: set[int] = set()
         self._number = 0
         # What changed since it was last drawn: rows, the model's memory, the gauges.
         self._stale: set[int] = set()
         self._remembered: SpanMap | None = None
-        self._gauging, self._gauged = Shutter(clock), False
+        self._gauging, self._gauged = RateLimiter(clock), False
         self._remarks: list[tuple[float, str]] = []
         self.say("◌ loading the model")
 
     @property
     def _position(self) -> float:
-        return self._conductor.playhead.position
+        return self._controller.playhead.position
 
     def tick(self) -> None:
         """Show that time went on, and all that came since the last time."""
@@ -68,12 +68,12 @@ class Stage:
         if self._remarks and self._remarks[0][0] <= self._clock():
             self._remarks.pop(0)
             self._show_notice()
-        head, lag = self._conductor.playhead, self._conductor.lag.at(self._position)
-        pace, passed = self._conductor.pacer.pace, self.figures.passed
+        head, delay = self._controller.playhead, self._controller.delay.at(self._position)
+        pace, skipped = self._controller.pacer.pace, self.metrics.skipped
         time = position_label(head.position, head.duration)
-        self._title.show(Standing(self._clip, self._model, time, head.state, head.speed, pace, lag, passed))
+        self._title.show(TitleState(self._clip, self._model, time, head.state, head.speed, pace, delay, skipped))
         self._timeline.show(head.position, head.duration)
-        self._show_gauges(lag)
+        self._show_gauges(delay)
         self._show_memory()
         number = math.floor(head.position)
         if self._with_truth:
@@ -82,11 +82,11 @@ class Stage:
                 self._put(heard)
         self._number = number
 
-    def tell(self, event: Told) -> None:
+    def tell(self, event: PlayerEvent) -> None:
         """Show what the conductor tells."""
         match event:
-            case Loading(stage, done, total):
-                self._show_loading(stage, done, total)
+            case Loading(presenter, done, total):
+                self._show_loading(presenter, done, total)
             case Ready(checkpoint):
                 self._model = checkpoint
                 self.say("")
@@ -100,9 +100,9 @@ class Stage:
                 self._remembered = event
             case SecondDone():
                 self._finish(event)
-            case Passed(index):
+            case Skipped(index):
                 self._pass(index)
-            case Sought(position):
+            case Seeked(position):
                 self._go_to(position)
             case Failed(message):
                 self._fail(message)
@@ -118,7 +118,7 @@ class Stage:
         self._heading.show(mode)
         self._compare()
         self._show_rows()
-        self._gauges.show(self.figures.meters(self._conductor.lag.at(self._position)))
+        self._gauges.show(self.metrics.meters(self._controller.delay.at(self._position)))
         self.tick()
 
     def say(self, text: str, failure: bool = False) -> None:
@@ -142,20 +142,20 @@ class Stage:
         self.transcript.finish(done.index, done.text, done.query)
         self._stale.add(done.index)
         self._spoken.add(done.index)
-        self._passed.discard(done.index)
-        self._timeline.mark(self._spoken, self._passed)
-        self.figures.add(done, self._conductor.lag.at(self._position))
+        self._skipped.discard(done.index)
+        self._timeline.mark(self._spoken, self._skipped)
+        self.metrics.add(done, self._controller.delay.at(self._position))
         self._gauged = False
         self._compare()
 
     def _pass(self, number: int) -> None:
-        self.figures.passed += 1
+        self.metrics.skipped += 1
         self._gauged = False
         if number in self._spoken:
             return
-        self.transcript.pass_over(number)
-        self._passed.add(number)
-        self._timeline.mark(self._spoken, self._passed)
+        self.transcript.skip(number)
+        self._skipped.add(number)
+        self._timeline.mark(self._spoken, self._skipped)
         self._stale.add(self.transcript.leader(number, self._with_truth))
 
     def _go_to(self, position: float) -> None:
@@ -171,9 +171,9 @@ class Stage:
         self._show_rows()
         self.say(f"✗ {message} The clip plays on without commentary.", failure=True)
 
-    def _show_loading(self, stage: str, done: int, total: int) -> None:
+    def _show_loading(self, presenter: str, done: int, total: int) -> None:
         progress = f"  {bar(done / total, LOADING_BAR)}" if total > 1 else ""
-        self.say(f"◌ loading {stage}{progress}")
+        self.say(f"◌ loading {presenter}{progress}")
 
     def _show_notice(self) -> None:
         # The newest first: there may be room for one line only.
@@ -189,10 +189,10 @@ class Stage:
         """Show second `number` as it stands, once the picture has come to it."""
         self._view.put(self.transcript.row(number, self._position, self._with_truth))
 
-    def _show_gauges(self, lag: float) -> None:
+    def _show_gauges(self, delay: float) -> None:
         """Draw the gauges when a figure changed: they take as long as all the rest."""
-        if not self._gauged and self._gauging.opens(GAUGED):
-            self._gauges.show(self.figures.meters(lag))
+        if not self._gauged and self._gauging.allows(GAUGED):
+            self._gauges.show(self.metrics.meters(delay))
             self._gauged = True
 
     def _show_memory(self) -> None:
@@ -207,9 +207,9 @@ class Stage:
     def _compare(self) -> None:
         """Mark what differs from the truth, where that is asked for."""
         if self.mode == "differences":
-            found = self.figures.comparison = compare(self.transcript)
+            found = self.metrics.comparison = compare(self.transcript)
             self.transcript.said_off, self.transcript.truth_off = found.said_off, found.truth_off
             self._show_rows()
-        elif self.figures.comparison:
-            self.figures.comparison = None
+        elif self.metrics.comparison:
+            self.metrics.comparison = None
             self.transcript.said_off = self.transcript.truth_off = {}

@@ -10,7 +10,7 @@ from streaming_vlm_mlx.config import StreamConfig
 from streaming_vlm_mlx.memory import Memory
 from streaming_vlm_mlx.sessions.record import SessionRecord, SpokenSecond
 from streaming_vlm_mlx.stream.events import Event, Ready, SecondDone, SecondStarted, TextPiece, Timings
-from tui.player.controller import Passed
+from tui.player.controller import Skipped
 
 if TYPE_CHECKING:
     from streaming_vlm_mlx.video.chunk import Chunk
@@ -37,7 +37,7 @@ class Replayer:
 
     async def play(
         self, chunks: "AsyncIterable[Chunk]", due: Callable[[float, float], Awaitable[bool]]
-    ) -> AsyncGenerator[Event | Passed]:
+    ) -> AsyncGenerator[Event | Skipped]:
         """Say what was said in `chunks`, each when `due` lets it; tell what was passed over."""
         self._cancelled = False
         if not self._ready:
@@ -49,7 +49,7 @@ class Replayer:
                 return
             second, skipped = self._seconds.get(chunk.index), self._skipped.get(chunk.index)
             if wanted and skipped:
-                yield Passed(chunk.index, skipped.start, skipped.end)
+                yield Skipped(chunk.index, skipped.start, skipped.end)
             if wanted and second:
                 yield SecondStarted(chunk.index, second.start, second.end)
                 async for piece in self._words(chunk.index, second):

@@ -16,7 +16,7 @@ ENDINGS = (".vtt", ".json")
 
 
 class SessionLog:
-    """Holds a session's record, keeps its journal, and saves it; what can not be written never stops the session.
+    """Holds a session's record, keeps its journal, and saves it; what cannot be written never stops the session.
 
     Attributes:
         record: the session so far.
@@ -25,7 +25,7 @@ class SessionLog:
     def __init__(
         self,
         record: SessionRecord,
-        stems: Iterable[Path],
+        base_paths: Iterable[Path],
         warn: Callable[[str], None],
         endings: Iterable[str] = ENDINGS,
     ) -> None:
@@ -33,17 +33,17 @@ class SessionLog:
 
         Args:
             record: the session, empty.
-            stems: where its files may lie, without their endings, the best place first; the last holds the journal.
+            base_paths: where its files may lie, without suffixes, the best place first; the last holds the journal.
                 None for a session that is not kept.
-            warn: told of what can not be written, once.
+            warn: told of what cannot be written, once.
             endings: of the files to write.
         """
         self.record = record
-        self._stems, self._endings = tuple(stems), tuple(endings)
+        self._base_paths, self._endings = tuple(base_paths), tuple(endings)
         self._warn = warn
         self._paths: tuple[Path, ...] = ()
         self._journal: Journal | None = None
-        self._journaled = bool(self._stems)
+        self._journaled = bool(self._base_paths)
 
     def add(self, done: SecondDone) -> None:
         """Enter a second that was spoken."""
@@ -73,10 +73,12 @@ class SessionLog:
         Raises:
             SvmError: no place can be written; the journal is left.
         """
-        if not (self.record.seconds and self._stems):
+        if not (self.record.seconds and self._base_paths):
             return ()
         failure: SvmError | None = None
-        for paths in [self._paths] if self._paths else (free_names(stem, self._endings) for stem in self._stems):
+        for paths in (
+            [self._paths] if self._paths else (free_names(base_path, self._endings) for base_path in self._base_paths)
+        ):
             try:
                 for path in paths:
                     write(path, self.record)
@@ -106,17 +108,17 @@ class SessionLog:
             self._warn(f"{error} The session is kept in memory until you quit.")
 
     def _begin(self) -> Journal:
-        (path,) = free_names(self._stems[-1], [SUFFIX])
+        (path,) = free_names(self._base_paths[-1], [SUFFIX])
         return Journal(path, replace(self.record, seconds=(), skipped=()))
 
 
-def free_names(stem: Path, endings: Iterable[str]) -> tuple[Path, ...]:
-    """Return `stem` with each of `endings`, a number between them where one of these files exists."""
+def free_names(base_path: Path, endings: Iterable[str]) -> tuple[Path, ...]:
+    """Return `base_path` with each of `endings`, a number between them where one of these files exists."""
     endings = tuple(endings)
-    names = (tuple(name.with_name(name.name + ending) for ending in endings) for name in _numbered(stem))
+    names = (tuple(name.with_name(name.name + ending) for ending in endings) for name in _numbered(base_path))
     return next(paths for paths in names if not any(path.exists() for path in paths))
 
 
-def _numbered(stem: Path) -> Iterator[Path]:
-    yield stem
-    yield from (stem.with_name(f"{stem.name}-{number}") for number in count(2))
+def _numbered(base_path: Path) -> Iterator[Path]:
+    yield base_path
+    yield from (base_path.with_name(f"{base_path.name}-{number}") for number in count(2))

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tui.player.clip import Seconds, Stills
+from tui.player.clip import FrameGrabber, Seconds
 from tui.player.playhead import Pace
 from tui.player.transcript import Timed
 
@@ -18,7 +18,7 @@ Note = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Program:
+class PlayerSpec:
     """A clip, who comments on it, and how it is shown.
 
     Attributes:
@@ -26,12 +26,12 @@ class Program:
         model: the commentator's name, as it is shown.
         size: width and height of the clip in pixels.
         seconds: the clip for the model.
-        open_stills: opens the clip for the eye; None where there are no pictures.
+        open_grabber: opens the clip for the eye; None where there are no pictures.
         make: returns the commentator, and tells what the viewer had better know; may block.
-        config: the model's settings; None where they can not be changed.
+        config: the model's settings; None where they cannot be changed.
         read_truth: returns the words of the true transcript, and tells what is odd about it; may block.
         record: the session's record, empty.
-        stems: where its files may lie, the best place first.
+        base_paths: where its files may lie, the best place first.
         endings: of these files; none for a session that is not to be kept.
         pace: how seconds are chosen.
         start: second to begin at.
@@ -43,12 +43,12 @@ class Program:
     model: str
     size: tuple[int, int]
     seconds: Seconds
-    open_stills: Callable[[], Stills] | None
+    open_grabber: Callable[[], FrameGrabber] | None
     make: "Callable[[Note], Commentator]"
     config: "StreamConfig | None"
     read_truth: Callable[[Note], tuple[Timed, ...]] | None
     record: "SessionRecord"
-    stems: tuple[Path, ...]
+    base_paths: tuple[Path, ...]
     endings: tuple[str, ...]
     pace: Pace = "live"
     start: float = 0.0

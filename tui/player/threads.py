@@ -12,7 +12,7 @@ from typing import Any, NoReturn, TypeVar
 T = TypeVar("T")
 
 
-class Worker:
+class BackgroundThread:
     """One daemon thread that does what it is given, in order.
 
     The loop's own executor would keep the program from ending while a camera is silent or weights are fetched.
@@ -29,12 +29,12 @@ class Worker:
 
         def job() -> None:
             try:
-                settle, result = _succeed, work()
+                wait, result = _succeed, work()
             except BaseException as error:  # noqa: BLE001 - handed on to the waiting side
-                settle, result = _fail, error  # type: ignore[assignment]
+                wait, result = _fail, error  # type: ignore[assignment]
             # The loop is closed when the program has ended meanwhile.
             with suppress(RuntimeError):
-                loop.call_soon_threadsafe(settle, done, result)
+                loop.call_soon_threadsafe(wait, done, result)
 
         self._jobs.put(job)
         return await done

@@ -22,7 +22,7 @@ class Row:
         truth: the words of the true transcript that are heard by now.
         question: what the viewer asked in this second.
         answered: how many of the words that were said answer it; they come first.
-        passed: seconds from `number` on that the model had no time for; 0 for one that it saw.
+        skipped: seconds from `number` on that the model had no time for; 0 for one that it saw.
         growing: more words may come.
         said_off: places in `said` of words that the truth does not have.
         truth_off: places in `truth` of words that were not said.
@@ -33,7 +33,7 @@ class Row:
     truth: tuple[str, ...] = ()
     question: str = ""
     answered: int = 0
-    passed: int = 0
+    skipped: int = 0
     growing: bool = False
     said_off: frozenset[int] = frozenset()
     truth_off: frozenset[int] = frozenset()
@@ -41,7 +41,7 @@ class Row:
     @property
     def empty(self) -> bool:
         """Whether there is nothing to show."""
-        return not (self.said or self.truth or self.question or self.passed or self.growing)
+        return not (self.said or self.truth or self.question or self.skipped or self.growing)
 
 
 @dataclass
@@ -51,7 +51,7 @@ class Entry:
     text: str = ""
     question: str = ""
     shown: float | None = None
-    passed: bool = False
+    skipped: bool = False
     growing: bool = False
 
     @property
@@ -92,9 +92,9 @@ class Transcript:
         entry = self.entries.setdefault(number, Entry())
         entry.text, entry.question, entry.growing = text, question, False
 
-    def pass_over(self, number: int) -> None:
+    def skip(self, number: int) -> None:
         """Mark a second that the model had no time for; an earlier take of it stays."""
-        self.entries.setdefault(number, Entry(passed=True))
+        self.entries.setdefault(number, Entry(skipped=True))
 
     def cut(self) -> None:
         """Forget takes that were broken off."""
@@ -107,7 +107,7 @@ class Transcript:
         Seconds that were passed over are one row, that of the first, unless they have truth to show.
         """
         entry = self.entries.get(number, Entry())
-        if number > position or (entry.passed and self.leader(number, with_truth) != number):
+        if number > position or (entry.skipped and self.leader(number, with_truth) != number):
             return Row(number)
         words = self.truth.get(number, ()) if with_truth else ()
         return Row(
@@ -116,7 +116,7 @@ class Transcript:
             tuple(harmless(word) for start, _, word in words if start <= position),
             " ".join(harmless(entry.question).split()),
             entry.answered,
-            self._passed_from(number, position, with_truth) if entry.passed else 0,
+            self._passed_from(number, position, with_truth) if entry.skipped else 0,
             entry.growing,
             self.said_off.get(number, frozenset()),
             self.truth_off.get(number, frozenset()),
@@ -148,7 +148,7 @@ class Transcript:
 
     def _joined(self, number: int, with_truth: bool) -> bool:
         entry = self.entries.get(number)
-        return entry is not None and entry.passed and not (with_truth and number in self.truth)
+        return entry is not None and entry.skipped and not (with_truth and number in self.truth)
 
     def _numbers(self, position: float, with_truth: bool) -> list[int]:
         known = self.entries.keys() | self.truth.keys() if with_truth else self.entries.keys()

@@ -27,12 +27,12 @@ def read_truth(path: Path, clip: str) -> tuple[Timed, ...]:
     """Return the words of `path`, a subtitle file, Whisper's JSON, a session, or records that know `clip`.
 
     Raises:
-        SvmError: it can not be read, or holds nothing that was said in the clip.
+        SvmError: it cannot be read, or holds nothing that was said in the clip.
     """
     return tuple(_recorded_words(path, clip)) if path.suffix == RECORDS else read_transcript(path).words
 
 
-def complain(words: tuple[Timed, ...], path: Path, duration: float | None) -> str:
+def mismatch_warning(words: tuple[Timed, ...], path: Path, duration: float | None) -> str:
     """Return a sentence about a transcript that hardly belongs to a clip of `duration` seconds; empty when it may."""
     if duration is None or words[-1][0] <= duration + TAIL:
         return ""

@@ -11,7 +11,7 @@ from math import inf
 
 import numpy as np
 
-from streaming_vlm_mlx.matches.speech import BREATH, LEAST_LAG, MOST_LAG, Cue, Voice, sentence
+from streaming_vlm_mlx.matches.speech import BREATH, LEAST_LAG, MOST_LAG, Utterance, Voice, sentence
 from streaming_vlm_mlx.matches.tennis.court import end_name
 from streaming_vlm_mlx.matches.tennis.lexicon import mentions
 from streaming_vlm_mlx.matches.tennis.point import PREPARE, Point, Shot
@@ -147,7 +147,7 @@ def commentary(script: Script, rng: np.random.Generator) -> tuple[Word, ...]:
     return voice.words()
 
 
-def _by_time(cues: Sequence[Cue]) -> list[Cue]:
+def _by_time(cues: Sequence[Utterance]) -> list[Utterance]:
     return sorted(cues, key=lambda c: c.time)
 
 
@@ -168,7 +168,7 @@ class Talker:
     script: Script
     rng: np.random.Generator
 
-    def due(self) -> list[Cue]:
+    def due(self) -> list[Utterance]:
         """Return a cue for every fault, every ending and every score."""
         cues = []
         for played in self.script.points:
@@ -176,7 +176,7 @@ class Talker:
             cues += [self._ending(played), self._score(played)]
         return cues
 
-    def optional(self) -> list[Cue]:
+    def optional(self) -> list[Utterance]:
         """Return cues for what is passed over where there is no room for it, those with a name first."""
         named, plain = [], []
         for played in self.script.points:
@@ -203,14 +203,14 @@ class Talker:
         until: float = inf,
         lag: float = LEAST_LAG,
         ending: str = "",
-    ) -> Cue:
+    ) -> Utterance:
         """Return a cue for a phrase of `kinds`; with `ending`, that must be named in time."""
         until = min(until, self.script.seconds)
 
         def named(words: Sequence[Word]) -> bool:
             return any(m.kind == ending and m.time - time <= NAMED_BY for m in mentions(words))
 
-        return Cue(time, lambda: phrase(self.rng, kinds, slots), until, lag, MOST_LAG, named if ending else None)
+        return Utterance(time, lambda: phrase(self.rng, kinds, slots), until, lag, MOST_LAG, named if ending else None)
 
     def _name(self, player: int) -> str:
         return self.script.cast.names[player]
@@ -223,10 +223,10 @@ class Talker:
             "miss": MISSES.get(shot.miss, ""),
         }
 
-    def _fault(self, shot: Shot) -> Cue:
+    def _fault(self, shot: Shot) -> Utterance:
         return self._cue(shot.land_time, ("fault",), self._slots(shot), lag=SHOWN_AFTER, ending="fault")
 
-    def _ending(self, played: PointScore) -> Cue:
+    def _ending(self, played: PointScore) -> Utterance:
         """Return a cue for how the point ended, which leaves room for the score."""
         point = played.point
         last = point.shots[-1]
@@ -236,7 +236,7 @@ class Talker:
         until = played.shown + MOST_LAG - 2 * BREATH
         return self._cue(point.time, kinds, self._slots(last), until, SHOWN_AFTER, point.outcome)
 
-    def _score(self, played: PointScore) -> Cue:
+    def _score(self, played: PointScore) -> Utterance:
         before, after = played.before, played.after
         name = self._name(played.point.winner)
         if before.games == after.games and before.sets == after.sets:
@@ -249,7 +249,7 @@ class Talker:
             text = phrase(self.rng, (kind,), {"p": name})
             return f"{text} {games}" if games else text
 
-        return Cue(played.shown, draw, min(played.shown + GAME_SAID, self.script.seconds))
+        return Utterance(played.shown, draw, min(played.shown + GAME_SAID, self.script.seconds))
 
     def _games(self, score: Score) -> str:
         """Return who leads in games, or that they are level."""
@@ -260,7 +260,7 @@ class Talker:
         text = f"{COUNT_WORDS[high]} {'game' if high == 1 else 'games'} to {COUNT_WORDS[low] if low else 'love'}"
         return phrase(self.rng, ("leads",), {"p": self._name(0 if a > b else 1), "games": text})
 
-    def _serving(self, played: PointScore) -> list[Cue]:
+    def _serving(self, played: PointScore) -> list[Utterance]:
         """Return what is said before the first and the second serve."""
         cues = []
         for shot in (s for s in played.point.shots if s.stroke == "serve"):
@@ -270,11 +270,11 @@ class Talker:
             cues.append(replace(cue, latest=READY_LATEST))
         return cues
 
-    def _served(self, shot: Shot) -> Cue:
+    def _served(self, shot: Shot) -> Utterance:
         """Return a cue for a serve that is in, which only its landing shows."""
         return replace(self._cue(shot.land_time, ("serve",), self._slots(shot)), latest=STROKE_LATEST)
 
-    def _stroke(self, shot: Shot, kinds: Sequence[str]) -> Cue:
+    def _stroke(self, shot: Shot, kinds: Sequence[str]) -> Utterance:
         return replace(self._cue(shot.time, kinds, self._slots(shot), shot.time + 2.6), latest=STROKE_LATEST)
 
     def _kinds(self, point: Point, index: int) -> list[str]:
@@ -289,7 +289,7 @@ class Talker:
             return ["rally"]
         return ["shot way", "shot way", "shot"] if shot.direction else ["shot"]
 
-    def _moving(self, time: float) -> Cue:
+    def _moving(self, time: float) -> Utterance:
         """Return who goes to the far end, said while they walk."""
         player = next(p for p in (0, 1) if self.script.players[p].at(time)[1] < 0)
         return self._cue(time + 2.5, ("moving",), {"p": self._name(player), "end": "far"}, time + 7.0)

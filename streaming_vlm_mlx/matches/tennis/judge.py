@@ -233,7 +233,7 @@ def _plain(sentence: str) -> str:
     return sentence.strip().rstrip(".").lower()
 
 
-# The facts of `matches.tennis.sight`, in its order.
+# The facts of `matches.tennis.description`, in its order.
 FACTS = ("near", "far", "ball", "server", "score", "play")
 
 
@@ -243,7 +243,9 @@ def judge_notes(reference: Reference, seconds: Iterable[SaidSecond]) -> Mapping[
     Nothing is returned where the truth does not know what is to be seen.
     """
     pairs = [
-        (reference.sights[round(s.start)], s.noted) for s in seconds if s.noted and round(s.start) in reference.sights
+        (reference.descriptions[round(s.start)], s.noted)
+        for s in seconds
+        if s.noted and round(s.start) in reference.descriptions
     ]
     told = [(_facts(truth), _facts(noted)) for truth, noted in pairs]
     return {

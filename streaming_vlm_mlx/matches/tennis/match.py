@@ -15,11 +15,11 @@ from streaming_vlm_mlx.matches.tennis.court import SURFACES
 from streaming_vlm_mlx.matches.tennis.director import Director
 from streaming_vlm_mlx.matches.tennis.painter import Extras, Painter, grained
 from streaming_vlm_mlx.matches.tennis.players import random_cast
-from streaming_vlm_mlx.matches.tennis.questions import questions, sights
+from streaming_vlm_mlx.matches.tennis.questions import descriptions, questions
 from streaming_vlm_mlx.matches.tennis.rules import Opening, random_score
 from streaming_vlm_mlx.matches.tennis.scoreboard import Bug, board_state, random_bug
 from streaming_vlm_mlx.matches.tennis.script import Script, events
-from streaming_vlm_mlx.matches.tennis.stage import Stage, random_camera, staged
+from streaming_vlm_mlx.matches.tennis.staging import Staging, random_camera, staged
 from streaming_vlm_mlx.matches.tennis.vision_targets import Values, vision_targets
 from streaming_vlm_mlx.matches.truth import BoardState, Question, Truth, Word, stream
 
@@ -36,7 +36,7 @@ class Tennis:
         """Film at `fps` frames a second, each match from the score on that `opening` draws.
 
         Raises:
-            SvmError: that few or many can not be filmed.
+            SvmError: that few or many cannot be filmed.
         """
         if not LEAST_FPS <= fps <= MOST_FPS:
             raise SvmError(f"--fps is {fps}; a match is filmed at {LEAST_FPS} to {MOST_FPS} frames a second.")
@@ -51,9 +51,9 @@ class Tennis:
         """Return what a viewer asks once in `every` seconds, see `tennis.questions`."""
         return questions(truth, every)
 
-    def sights(self, truth: Truth) -> tuple[Question, ...]:
+    def descriptions(self, truth: Truth) -> tuple[Question, ...]:
         """Return the question what there is to see in each second, see `tennis.questions`."""
-        return sights(truth)
+        return descriptions(truth)
 
     def targets(self, truth: Truth) -> Mapping[str, Values]:
         """Return what each picture shows, see `tennis.targets`."""
@@ -88,7 +88,7 @@ class TennisMatch:
         return Director(rng, cast, self.opening(rng), ends, self.seconds).run()
 
     @cached_property
-    def stage(self) -> Stage:
+    def staging(self) -> Staging:
         """Where it is in the picture."""
         rng = stream(self.seed, "camera")
         return staged(self.script, random_camera(rng), self.fps, rng)
@@ -129,7 +129,7 @@ class TennisMatch:
             events=events(self.script),
             layout=self.bug.layout,
             states=self.states,
-            frames=self.stage.frames(),
+            frames=self.staging.frames(),
         )
 
     def words(self, telling: int) -> tuple[Word, ...]:
@@ -138,11 +138,11 @@ class TennisMatch:
 
     def frames(self) -> Iterator[Pixels]:
         """Yield the pictures in order: uint8 [height, width, 3], RGB."""
-        plates = paint_plates(self.stage.camera, self.surface, stream(self.seed, "arena"))
+        plates = paint_plates(self.staging.camera, self.surface, stream(self.seed, "arena"))
         plates = [Image.fromarray(vignetted(np.asarray(p), self.grade.vignette)) for p in plates]
-        extras = Extras(self.script, self.stage.camera, plates, stream(self.seed, "extras"))
-        painter = Painter(self.stage, extras, self.bug, self.states, self.grade)
-        count = len(self.stage.times)
+        extras = Extras(self.script, self.staging.camera, plates, stream(self.seed, "extras"))
+        painter = Painter(self.staging, extras, self.bug, self.states, self.grade)
+        count = len(self.staging.times)
         grain = Grain(stream(self.seed, "grain"), self.grade, self.size, count)
         for i in range(count):
             yield grained(painter.draw(i), grain, i)

@@ -17,7 +17,7 @@ from streaming_vlm_mlx.matches.tennis.court import NET_CENTRE, NET_POST, POST_X
 from streaming_vlm_mlx.matches.tennis.motion import Motion
 from streaming_vlm_mlx.matches.tennis.scoreboard import Bug
 from streaming_vlm_mlx.matches.tennis.script import JUDGES, KIDS, Script
-from streaming_vlm_mlx.matches.tennis.stage import BALL_LEAST, BALL_METRES, Stage
+from streaming_vlm_mlx.matches.tennis.staging import BALL_LEAST, BALL_METRES, Staging
 from streaming_vlm_mlx.matches.truth import BoardState
 
 WATCHING = Pose((0.16, 0.72), (-0.16, 0.72), lean=0.0, crouch=0.55)
@@ -109,40 +109,42 @@ Spot = tuple[float, float]
 class Painter:
     """Draws any frame of a match, in any order."""
 
-    def __init__(self, stage: Stage, extras: Extras, bug: Bug, states: tuple[BoardState, ...], grade: Grade) -> None:
-        self.stage = stage
+    def __init__(
+        self, staging: Staging, extras: Extras, bug: Bug, states: tuple[BoardState, ...], grade: Grade
+    ) -> None:
+        self.staging = staging
         self.extras = extras
-        self.motions = (Motion(stage.script, 0), Motion(stage.script, 1))
+        self.motions = (Motion(staging.script, 0), Motion(staging.script, 1))
         self.states = states
         self._bugs = [bug.image(s) for s in states]
         self._bug = bug
         self._table = grade.table()
         self._seen: tuple[Image.Image, View, Image.Image] | None = None
-        self._starts = [a.start for a in stage.script.ball]
+        self._starts = [a.start for a in staging.script.ball]
 
     def draw(self, frame: int) -> Image.Image:
         """Return frame number `frame`, graded, without grain."""
-        time = float(self.stage.times[frame])
+        time = float(self.staging.times[frame])
         active, acting = self.extras.acting(time)
-        stirred = any(s.holds(time) for s in self.stage.script.applause)
-        picture = self._still(self.extras.plate(int(time * STIR) if stirred else 0, active), self.stage.views[frame])
-        for motion, look in zip(self.motions, self.stage.script.cast.looks, strict=True):
+        stirred = any(s.holds(time) for s in self.staging.script.applause)
+        picture = self._still(self.extras.plate(int(time * STIR) if stirred else 0, active), self.staging.views[frame])
+        for motion, look in zip(self.motions, self.staging.script.cast.looks, strict=True):
             acting.append(Acting(motion.track.at(time), look, motion.pose(time)))
         pen = ImageDraw.Draw(picture, "RGBA")
         layers: list[tuple[float, Callable[[], None]]] = [(0.0, lambda: self._net(pen, frame))]
         for one in acting:
-            x, y, metre = self.stage.spot(frame, (*one.place, 0.0))
+            x, y, metre = self.staging.spot(frame, (*one.place, 0.0))
             _shade(pen, (x, y), 0.42 * LIFE * metre * one.size)
             layers.append((one.place[1], partial(draw_person, picture, (x, y), metre * one.size, one.look, one.pose)))
-        if not np.isnan(self.stage.ball[frame, 0]):
-            bx, by, bz = (float(v) for v in self.stage.ball[frame])
-            x, y, metre = self.stage.spot(frame, (bx, by, 0.0))
+        if not np.isnan(self.staging.ball[frame, 0]):
+            bx, by, bz = (float(v) for v in self.staging.ball[frame])
+            x, y, metre = self.staging.spot(frame, (bx, by, 0.0))
             _shade(pen, (x, y), max(BALL_LEAST, BALL_METRES * metre))
             layers.append((by, lambda: self._ball(picture, frame, (bx, by, bz))))
         for _, layer in sorted(layers, key=lambda pair: -pair[0]):
             layer()
         picture.paste(self._bugs[self._state(time)], self._bug.corner)
-        for reading in self.stage.script.clock:
+        for reading in self.staging.script.clock:
             if reading.start <= time < reading.end:
                 picture.paste(self._bug.clock(reading), self._bug.clock_corner)
         return picture.point(self._table)
@@ -157,25 +159,25 @@ class Painter:
         return max(i for i, s in enumerate(self.states) if i == 0 or s.time <= time)
 
     def _net(self, pen: ImageDraw.ImageDraw, frame: int) -> None:
-        spots = [self.stage.spot(frame, (x, 0.0, z))[:2] for x, z in NET]
+        spots = [self.staging.spot(frame, (x, 0.0, z))[:2] for x, z in NET]
         left, middle, right, right_foot, left_foot = spots
         pen.polygon([left, middle, right, right_foot, left_foot], fill=(8, 10, 12, 96))
         for a, b in ((left, left_foot), (right, right_foot)):
             pen.line([a, b], fill=(40, 44, 48, 255), width=4)
         pen.line([left, middle, right], fill=(244, 244, 244, 255), width=3)
-        foot = self.stage.spot(frame, (0.0, 0.0, 0.0))[:2]
+        foot = self.staging.spot(frame, (0.0, 0.0, 0.0))[:2]
         pen.line([middle, foot], fill=(236, 236, 236, 255), width=2)
 
     def _ball(self, picture: Image.Image, frame: int, ball: Vec) -> None:
         """Draw the ball and where it came from in the last moments."""
-        time = float(self.stage.times[frame])
+        time = float(self.staging.times[frame])
         trail = []
         for i in range(TRAIL_STEPS + 1):
-            place = position(self.stage.script.ball, self._starts, time - TRAIL_SECONDS * i / TRAIL_STEPS)
+            place = position(self.staging.script.ball, self._starts, time - TRAIL_SECONDS * i / TRAIL_STEPS)
             if place is None:
                 break
-            trail.append(self.stage.spot(frame, place))
-        x, y, metre = self.stage.spot(frame, ball)
+            trail.append(self.staging.spot(frame, place))
+        x, y, metre = self.staging.spot(frame, ball)
         radius = max(BALL_LEAST, BALL_METRES * metre)
         _draw_ball(picture, [(u, v) for u, v, _ in trail] or [(x, y)], radius)
 

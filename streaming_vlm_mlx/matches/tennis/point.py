@@ -1,4 +1,4 @@
-"""One point, stroke by stroke: who hits what where, where it lands, who can not reach it."""
+"""One point, stroke by stroke: who hits what where, where it lands, who cannot reach it."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace

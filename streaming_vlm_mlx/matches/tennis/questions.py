@@ -6,7 +6,7 @@ from math import ceil, floor
 import numpy as np
 
 from streaming_vlm_mlx.matches.speech import sentence
-from streaming_vlm_mlx.matches.tennis import sight
+from streaming_vlm_mlx.matches.tennis import description
 from streaming_vlm_mlx.matches.tennis.rules import COUNT_WORDS
 from streaming_vlm_mlx.matches.truth import Event, Question, Truth, stream
 
@@ -14,7 +14,7 @@ from streaming_vlm_mlx.matches.truth import Event, Question, Truth, stream
 MOMENT = 0.5
 # A stroke is remembered for so long, in seconds.
 REMEMBERED = 2.5
-SIGHT = "What do you see?"
+DESCRIPTION = "What do you see?"
 
 Answer = Callable[[Truth, float], str]
 
@@ -25,10 +25,10 @@ def questions(truth: Truth, every: float) -> tuple[Question, ...]:
     return tuple(_asked(truth, every, rng))
 
 
-def sights(truth: Truth) -> tuple[Question, ...]:
+def descriptions(truth: Truth) -> tuple[Question, ...]:
     """Return the question what is to be seen, and its answer, for each whole second."""
     seconds = range(floor(truth.seconds))
-    return tuple((s + 0.1, s + 0.9, SIGHT, sentence(sight.sight(truth, s + MOMENT))) for s in seconds)
+    return tuple((s + 0.1, s + 0.9, DESCRIPTION, sentence(description.description(truth, s + MOMENT))) for s in seconds)
 
 
 def _asked(truth: Truth, every: float, rng: np.random.Generator) -> Iterator[Question]:
@@ -45,7 +45,7 @@ def _asked(truth: Truth, every: float, rng: np.random.Generator) -> Iterator[Que
 
 
 def _score(truth: Truth, time: float) -> str:
-    return sight.score(truth, truth.board_at(time))
+    return description.score(truth, truth.board_at(time))
 
 
 def _games(truth: Truth, time: float) -> str:
@@ -66,15 +66,15 @@ def _server(truth: Truth, time: float) -> str:
 
 
 def _near(truth: Truth, time: float) -> str:
-    return sight.players(truth, time)[0]
+    return description.players(truth, time)[0]
 
 
 def _far(truth: Truth, time: float) -> str:
-    return sight.players(truth, time)[1]
+    return description.players(truth, time)[1]
 
 
 def _players(truth: Truth, time: float) -> str:
-    return " and ".join(sight.players(truth, time))
+    return " and ".join(description.players(truth, time))
 
 
 def _last_stroke(truth: Truth, time: float) -> Event | None:
@@ -100,8 +100,8 @@ ASKED: dict[str, tuple[tuple[str, ...], Answer]] = {
     "near": (("Who is at the near end?", "Who plays near us?"), _near),
     "far": (("Who is at the far end?", "Who plays on the far side?"), _far),
     "players": (("Who is playing?", "Who are they?"), _players),
-    "ball": (("Where is the ball?", "Where's the ball?"), sight.ball),
+    "ball": (("Where is the ball?", "Where's the ball?"), description.ball),
     "hitter": (("Who hit it?", "Who hit the ball last?"), _hitter),
-    "sight": ((SIGHT,), sight.sight),
+    "sight": ((DESCRIPTION,), description.description),
     "stroke": (("What was that?", "What stroke was that?"), _stroke),
 }

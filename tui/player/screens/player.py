@@ -17,16 +17,16 @@ from textual.widgets import Static
 
 from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.stream.events import SecondDone, SecondStarted
-from tui.player import gc_tuning as haste
-from tui.player.clip import Shot, scale
-from tui.player.controller import Arrived, Conductor, Sought, Told
-from tui.player.frame_loader import RATE, RATE_BEHIND, RATE_BUSY, Projector, Shutter
+from tui.player import gc_tuning as gc_tuning
+from tui.player.clip import Frame, scale
+from tui.player.controller import ChunkArrived, Controller, PlayerEvent, Seeked
+from tui.player.frame_loader import RATE, RATE_BEHIND, RATE_BUSY, FrameLoader, RateLimiter
 from tui.player.playhead import PACES, Pacer, Playhead
-from tui.player.presenter import Stage
+from tui.player.presenter import Presenter
 from tui.player.screens.help import HelpScreen
 from tui.player.session_log import SessionLog
-from tui.player.spec import Note, Program
-from tui.player.threads import Worker
+from tui.player.spec import Note, PlayerSpec
+from tui.player.threads import BackgroundThread
 from tui.player.widgets.cache_strip import CacheStrip
 from tui.player.widgets.gauges import Gauges
 from tui.player.widgets.key_bar import Hint, KeyBar
@@ -100,13 +100,13 @@ class PlayerScreen(Screen[None]):
         Binding("q,ctrl+c", "app.quit", "save and quit"),
     ]
 
-    def __init__(self, program: Program, session: SessionLog, clock: Callable[[], float] = time.perf_counter) -> None:
-        """Prepare to show `program`; `session` is told of every second, `clock` returns seconds."""
+    def __init__(self, spec: PlayerSpec, session: SessionLog, clock: Callable[[], float] = time.perf_counter) -> None:
+        """Prepare to show `spec`; `session` is told of every second, `clock` returns seconds."""
         super().__init__()
-        self.program, self._session, self._clock = program, session, clock
-        self._config = program.config
+        self.spec, self._session, self._clock = spec, session, clock
+        self._config = spec.config
         self._picture = Picture(id="picture")
-        self._pictured = program.with_picture
+        self._pictured = spec.with_picture
         self._looking = self._calm = float("-inf")
 
     def compose(self) -> ComposeResult:
@@ -127,24 +127,24 @@ class PlayerScreen(Screen[None]):
 
     def on_mount(self) -> None:
         """Start the clock, the pictures, the truth and the model, each on its own."""
-        program = self.program
-        playhead = Playhead(self._clock, program.seconds.duration, program.start)
-        pacer = Pacer(playhead, program.pace, patience=0.0 if program.seconds.duration else 1.0)
-        make = partial(program.make, self._remarks_from_thread())
-        self.conductor = Conductor(make, program.seconds, playhead, pacer, self._session, self._told, program.loop)
-        self.stage = Stage(self, program, self.conductor, self._clock)
-        self._shutter, self._drawing, self._words = (Shutter(self._clock) for _ in range(3))
-        opened = program.open_stills
-        self._projector = Projector(opened, self._picture.show, self._without_picture) if opened else None
-        if self._projector:
+        spec = self.spec
+        playhead = Playhead(self._clock, spec.seconds.duration, spec.start)
+        pacer = Pacer(playhead, spec.pace, patience=0.0 if spec.seconds.duration else 1.0)
+        make = partial(spec.make, self._remarks_from_thread())
+        self.controller = Controller(make, spec.seconds, playhead, pacer, self._session, self._told, spec.loop)
+        self.presenter = Presenter(self, spec, self.controller, self._clock)
+        self._picture_limiter, self._drawing, self._words = (RateLimiter(self._clock) for _ in range(3))
+        opened = spec.open_grabber
+        self._frame_loader = FrameLoader(opened, self._picture.show, self._without_picture) if opened else None
+        if self._frame_loader:
             # While the screen is laid out.
-            self._projector.prepare(program.start)
+            self._frame_loader.prepare(spec.start)
         self._set_picture()
         self.call_after_refresh(self._begin)
 
     def on_picture_resized(self) -> None:
         """Ask for a picture of the size that there is room for now, the first time before the rest is laid out."""
-        self._wish(self.conductor.playhead.position)
+        self._request_frame(self.controller.playhead.position)
 
     def _begin(self) -> None:
         """Let begin what the screen is not to wait for."""
@@ -154,16 +154,16 @@ class PlayerScreen(Screen[None]):
 
     async def _watch(self) -> None:
         """Have the model speak, from when there is something to see: its libraries take their time to load."""
-        if self._projector:
-            await self._projector.settle(FIRST_PICTURE)
-        haste.end()
-        await self.conductor.run()
+        if self._frame_loader:
+            await self._frame_loader.wait(FIRST_PICTURE)
+        gc_tuning.end()
+        await self.controller.run()
 
     def on_unmount(self) -> None:
         """Leave no thread behind."""
-        self.conductor.close()
-        if self._projector:
-            self._projector.close()
+        self.controller.close()
+        if self._frame_loader:
+            self._frame_loader.close()
 
     def on_screen_suspend(self) -> None:
         """Draw the picture so that another screen may lie over it."""
@@ -175,61 +175,61 @@ class PlayerScreen(Screen[None]):
 
     def tick(self) -> None:
         """Let time go on, and show it."""
-        position = self.conductor.tick()
-        if self.conductor.lag.pending and self._clock() < self._calm:
+        position = self.controller.tick()
+        if self.controller.delay.pending and self._clock() < self._calm:
             return
-        behind = self.conductor.lag.at(position) > BEHIND
+        behind = self.controller.delay.at(position) > BEHIND
         # Behind another screen every change draws all anew; while the model computes the processors are its own.
-        busy = self.conductor.lag.pending or self._clock() < self._looking
+        busy = self.controller.delay.pending or self._clock() < self._looking
         drawn = DRAWN_BUSY if busy else DRAWN
-        if self._drawing.opens(drawn if self.is_current else RATE_BEHIND):
-            self.stage.tick()
-        elif self._words.opens(WORDS if self.is_current else RATE_BEHIND):
-            self.stage.flush()
+        if self._drawing.allows(drawn if self.is_current else RATE_BEHIND):
+            self.presenter.tick()
+        elif self._words.allows(WORDS if self.is_current else RATE_BEHIND):
+            self.presenter.flush()
         pictures = RATE_BUSY if busy else RATE
-        if self._shutter.opens(pictures if self.is_current and not behind else RATE_BEHIND):
-            self._wish(position)
+        if self._picture_limiter.allows(pictures if self.is_current and not behind else RATE_BEHIND):
+            self._request_frame(position)
 
     # Keys.
 
     def action_play(self) -> None:
         """Pause, or play on."""
-        self.conductor.toggle()
-        self.stage.tick()
+        self.controller.toggle()
+        self.presenter.tick()
 
     def action_seek_by(self, seconds: float) -> None:
         """Go `seconds` on, or back."""
-        self.conductor.seek(self.conductor.playhead.position + seconds)
+        self.controller.seek(self.controller.playhead.position + seconds)
 
     def action_seek_to(self, share: float) -> None:
         """Go to a share of the clip, 0 to 1."""
-        self.conductor.seek(share * (self.conductor.playhead.duration or 0.0))
+        self.controller.seek(share * (self.controller.playhead.duration or 0.0))
 
-    def on_timeline_sought(self, event: Timeline.Sought) -> None:
+    def on_timeline_seeked(self, event: Timeline.Seeked) -> None:
         """Go where the viewer clicked."""
-        self.conductor.seek(event.position)
+        self.controller.seek(event.position)
 
     def action_step(self) -> None:
         """Play one second."""
-        self.conductor.step()
+        self.controller.step()
 
     def action_speed(self, steps: int) -> None:
         """Play faster, or slower."""
-        self.conductor.playhead.change_speed(steps)
-        self.stage.tick()
+        self.controller.playhead.change_speed(steps)
+        self.presenter.tick()
 
     def action_pace(self) -> None:
         """Take the other pace."""
-        self.conductor.change_pace(PACES[self.conductor.pacer.pace == "live"])
-        self.stage.tick()
+        self.controller.change_pace(PACES[self.controller.pacer.pace == "live"])
+        self.presenter.tick()
 
     def action_truth(self) -> None:
         """Show the truth in the next way."""
-        if not self.stage.transcript.truth:
+        if not self.presenter.transcript.truth:
             self.remark("no true transcript: put one beside the clip under its name, or name it with --truth.")
             return
-        at = TRUTH_MODES.index(self.stage.mode)
-        self.stage.show_truth(TRUTH_MODES[(at + 1) % len(TRUTH_MODES)])
+        at = TRUTH_MODES.index(self.presenter.mode)
+        self.presenter.show_truth(TRUTH_MODES[(at + 1) % len(TRUTH_MODES)])
 
     def action_picture(self) -> None:
         """Show the picture, or hide it."""
@@ -276,7 +276,7 @@ class PlayerScreen(Screen[None]):
     def _ask(self, lines: Sequence[str]) -> None:
         (question,) = lines
         if question:
-            self.conductor.ask(question)
+            self.controller.ask(question)
             self.remark(f"asked: {question}")
 
     def _request(self, lines: Sequence[str]) -> None:
@@ -292,60 +292,60 @@ class PlayerScreen(Screen[None]):
 
     def _configure(self, config: "StreamConfig") -> None:
         self._config = config
-        self.conductor.configure(config)
+        self.controller.configure(config)
 
     # Pictures, truth, remarks.
 
     def remark(self, text: str) -> None:
         """Tell the viewer something, for a while."""
-        self.stage.remark(text)
+        self.presenter.remark(text)
 
-    def _told(self, event: Told) -> None:
-        if isinstance(event, Arrived):
+    def _told(self, event: PlayerEvent) -> None:
+        if isinstance(event, ChunkArrived):
             self._show_feed(event)
             return
-        self.stage.tell(event)
+        self.presenter.tell(event)
         if isinstance(event, SecondStarted) and self._config:
             # A session that is played again computes nothing.
             self._calm = self._clock() + CALM
         elif isinstance(event, SecondDone):
             # It reads and sees the next second as soon as the last one is spoken, and takes as long as it took.
             self._looking = self._clock() + min(event.timings.vision_ms / 1e3, LOOK)
-        elif isinstance(event, Sought):
-            if self._projector:
-                self._projector.retry()
-            self._wish(event.position)
+        elif isinstance(event, Seeked):
+            if self._frame_loader:
+                self._frame_loader.retry()
+            self._request_frame(event.position)
 
-    def _wish(self, position: float) -> None:
+    def _request_frame(self, position: float) -> None:
         """Ask for the picture at `position`, if it is shown."""
-        size = self._picture.pixels_for(self.program.size)
-        if self._projector and all(size) and self._picture.display:
-            self._projector.wish(position, size)
+        size = self._picture.pixels_for(self.spec.size)
+        if self._frame_loader and all(size) and self._picture.display:
+            self._frame_loader.request(position, size)
 
     def _without_picture(self, reason: str) -> None:
         self.remark(f"no picture: {reason}")
 
-    def _show_feed(self, event: Arrived) -> None:
+    def _show_feed(self, event: ChunkArrived) -> None:
         """Show the newest picture of a feed: only the model's reader may read it."""
-        size = self._picture.pixels_for(self.program.size)
+        size = self._picture.pixels_for(self.spec.size)
         if all(size) and self._picture.display:
-            self._picture.show(Shot(event.chunk.start, scale(event.chunk.frames[-1], size)))
+            self._picture.show(Frame(event.chunk.start, scale(event.chunk.frames[-1], size)))
 
     def _set_picture(self) -> None:
-        shown = self._pictured and (self._projector is not None or self.program.seconds.duration is None)
+        shown = self._pictured and (self._frame_loader is not None or self.spec.seconds.duration is None)
         self.set_class(not shown, "-no-picture")
         if shown:
-            self._shutter = Shutter(self._clock)
+            self._picture_limiter = RateLimiter(self._clock)
 
     async def _read_truth(self) -> None:
         """Read the true transcript on a thread of its own."""
-        read = self.program.read_truth
+        read = self.spec.read_truth
         if read is None:
             return
-        worker = Worker("svm-truth")
+        worker = BackgroundThread("svm-truth")
         try:
             if words := await worker.run(partial(read, self._remarks_from_thread())):
-                self.stage.set_truth(words)
+                self.presenter.set_truth(words)
         except SvmError as error:
             self.remark(f"no truth: {error}")
         finally:
@@ -356,6 +356,6 @@ class PlayerScreen(Screen[None]):
 
         def remark(text: str) -> None:
             # In a thread's own context Textual would not know its app.
-            loop.call_soon_threadsafe(self.stage.remark, text, context=context)
+            loop.call_soon_threadsafe(self.presenter.remark, text, context=context)
 
         return remark

@@ -11,7 +11,7 @@ from textual.message import Message
 from textual.strip import Strip
 from textual.widget import Widget
 
-from tui.player.clip import Shot, fit
+from tui.player.clip import Frame, fit
 from tui.player.widgets.blocks import BlockStrip, block_rows
 
 
@@ -28,7 +28,7 @@ class Picture(Widget):
     def __init__(self, *, id: str | None = None) -> None:  # noqa: A002 - Textual's name
         super().__init__(id=id)
         self.exact = False
-        self._shot: Shot | None = None
+        self._frame: Frame | None = None
         self._rows: list[BlockStrip] = []
 
     def pixels_for(self, clip: tuple[int, int]) -> tuple[int, int]:
@@ -36,9 +36,9 @@ class Picture(Widget):
         columns, rows = self.size
         return fit(clip, (columns, 2 * rows)) if columns and rows else (0, 0)
 
-    def show(self, shot: Shot) -> None:
-        """Show `shot`, whose pixels are of the size that `pixels_for` told."""
-        self._shot = shot
+    def show(self, frame: Frame) -> None:
+        """Show `frame`, whose pixels are of the size that `pixels_for` told."""
+        self._frame = frame
         self._lay()
 
     def render_lines(self, crop: Region) -> list[Strip]:
@@ -68,6 +68,6 @@ class Picture(Widget):
         self.post_message(self.Resized())
 
     def _lay(self) -> None:
-        if self._shot:
-            self._rows = block_rows(self._shot.pixels, self.size.width, self.background_colors[1].rgb)
+        if self._frame:
+            self._rows = block_rows(self._frame.pixels, self.size.width, self.background_colors[1].rgb)
             self.refresh()

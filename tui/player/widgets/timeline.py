@@ -22,7 +22,7 @@ class Timeline(Widget):
     COMPONENT_CLASSES: ClassVar[set[str]] = {*(f"timeline--{mark}" for mark in MARKS), "timeline--time"}
 
     @dataclass
-    class Sought(Message):
+    class Seeked(Message):
         """The viewer wants to go to `position` seconds."""
 
         position: float
@@ -32,7 +32,7 @@ class Timeline(Widget):
         self._position = 0.0
         self._duration: float | None = None
         self._spoken: Set[int] = frozenset()
-        self._passed: Set[int] = frozenset()
+        self._skipped: Set[int] = frozenset()
 
     def show(self, position: float, duration: float | None) -> None:
         """Show where the clip stands, in seconds; a `duration` of None is a feed's."""
@@ -41,9 +41,9 @@ class Timeline(Widget):
         if changed:
             self.refresh()
 
-    def mark(self, spoken: Set[int], passed: Set[int]) -> None:
+    def mark(self, spoken: Set[int], skipped: Set[int]) -> None:
         """Show which seconds were spoken, and which were passed over."""
-        self._spoken, self._passed = spoken, passed
+        self._spoken, self._skipped = spoken, skipped
         self.refresh()
 
     def render_line(self, y: int) -> Strip:  # noqa: ARG002 - one line
@@ -75,10 +75,10 @@ class Timeline(Widget):
 
     def _seek_to(self, x: int) -> None:
         if (position := self._position_at(x)) is not None:
-            self.post_message(self.Sought(position))
+            self.post_message(self.Seeked(position))
 
     def _position_at(self, x: int) -> float | None:
-        """Return the seconds that column `x` stands for; None for a feed, which can not be wound."""
+        """Return the seconds that column `x` stands for; None for a feed, which cannot be wound."""
         if not (self._duration and self._room):
             return None
         cell = min(max(x - len(self._times()[0]), 0), self._room - 1)
@@ -106,6 +106,6 @@ class Timeline(Widget):
         if start <= self._position < end or (cell == room - 1 and self._position >= end):
             return "head"
         seconds = range(int(start), max(int(end), int(start) + 1))
-        if any(number in self._passed for number in seconds):
+        if any(number in self._skipped for number in seconds):
             return "passed"
         return "spoken" if any(number in self._spoken for number in seconds) else "rest"

@@ -17,8 +17,8 @@ SIGNS: dict[State, str] = {"playing": "▶", "waiting": "◌ waits for the model
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
-    """What the top line tells; `lag` in seconds, `passed` in seconds that the model had no time for."""
+class TitleState:
+    """What the top line tells; `delay` in seconds, `skipped` in seconds that the model had no time for."""
 
     clip: str
     model: str
@@ -26,8 +26,8 @@ class Standing:
     state: State
     speed: float
     pace: Pace
-    lag: float
-    passed: int
+    delay: float
+    skipped: int
 
     @property
     def parts(self) -> list[tuple[Part, str]]:
@@ -36,9 +36,9 @@ class Standing:
             ("time", self.time),
             ("speed", f"{self.speed:g}×"),
             ("state", SIGNS[self.state]),
-            ("pace", f"{'live' if self.pace == 'live' else 'every second'} −{self.lag:.1f} s"),
+            ("pace", f"{'live' if self.pace == 'live' else 'every second'} −{self.delay:.1f} s"),
         ]
-        return [*parts, ("passed", f"{self.passed} passed over")] if self.passed else parts
+        return [*parts, ("passed", f"{self.skipped} passed over")] if self.skipped else parts
 
 
 class Title(Widget):
@@ -48,9 +48,9 @@ class Title(Widget):
 
     def __init__(self, *, id: str | None = None) -> None:  # noqa: A002 - Textual's name
         super().__init__(id=id)
-        self._standing: Standing | None = None
+        self._standing: TitleState | None = None
 
-    def show(self, standing: Standing) -> None:
+    def show(self, standing: TitleState) -> None:
         """Show `standing`."""
         if standing != self._standing:
             self._standing = standing

@@ -165,8 +165,8 @@ class TranscriptView(ScrollView, can_focus=False):
         parts = [Content(f"? {row.question}").stylize(self._style("question"))] if row.question else []
         if row.answered:
             parts.append(ANSWER + Content(" ".join(row.said[: row.answered])).stylize(self._style("answer")))
-        if row.passed:
-            text = "passed over" if row.passed == 1 else f"{row.passed} seconds passed over"
+        if row.skipped:
+            text = "passed over" if row.skipped == 1 else f"{row.skipped} seconds passed over"
             parts.append(Content(f"· {text} ·").stylize(self._style("passed")))
         styles = self._style("growing" if row.growing else "said"), self._style("added")
         words = [(word, styles[place in row.said_off]) for place, word in enumerate(row.said) if place >= row.answered]

@@ -19,7 +19,7 @@ WON = ("ace", "winner")
 PLAYED = ("serve", "shot")
 
 
-def sight(truth: Truth, time: float) -> str:
+def description(truth: Truth, time: float) -> str:
     """Return what can be seen at `time`, the same facts in the same order for every second."""
     near, far = players(truth, time)
     forward = [p for p in (near, far) if _came_forward(truth, p, time)]

@@ -29,7 +29,7 @@ def random_camera(rng: np.random.Generator) -> Camera:
 
 
 @dataclass(frozen=True)
-class Stage:
+class Staging:
     """A script before a camera.
 
     Attributes:
@@ -99,13 +99,13 @@ class Stage:
         return tuple(int(self.script.players[player].at(t)[1] < 0) for t in self.times)
 
 
-def staged(script: Script, camera: Camera, fps: int, rng: np.random.Generator) -> Stage:
+def staged(script: Script, camera: Camera, fps: int, rng: np.random.Generator) -> Staging:
     """Return `script` before `camera`, with pans and zooms that `rng` sets the strength of."""
     times = np.arange(round(script.seconds * fps)) / fps
     starts = [arc.start for arc in script.ball]
     places = [position(script.ball, starts, float(t)) for t in times]
     ball = np.array([p if p else (np.nan,) * 3 for p in places], dtype=np.float64)
-    return Stage(script, camera, fps, times, ball, _views(script, camera, fps, ball, rng))
+    return Staging(script, camera, fps, times, ball, _views(script, camera, fps, ball, rng))
 
 
 def _views(script: Script, camera: Camera, fps: int, ball: Floats, rng: np.random.Generator) -> tuple[View, ...]:
