@@ -200,7 +200,11 @@ _Rows = list[list[_Item]]
 
 
 class Batches:
-    """The batches of a dataset, for one of `ranks` trainers that go in step."""
+    """The batches of a dataset, for one of `ranks` trainers that go in step.
+
+    Attributes:
+        skipped: numbers of the windows that could not be used so far.
+    """
 
     def __init__(
         self,
@@ -222,7 +226,7 @@ class Batches:
             rank: which of the trainers this is. All have as many batches, of similar lengths in the same step; where
                 they do not come out even, the first of a pool are seen twice.
             ranks: how many there are.
-            report: is told of each window that cannot be used.
+            report: is told ``file:line: skipped: reason`` of each window that cannot be used.
 
         Raises:
             SvmError: a size makes no sense.
@@ -231,6 +235,7 @@ class Batches:
         self._windows, self._builder, self._config = windows, builder, config
         self._seed, self._rank, self._ranks = seed, rank, ranks
         self._report = report
+        self.skipped = set[int]()
 
     def read(self, frames: FramePool, start: Position | None = None, epochs: int | None = None) -> Iterator[Batch]:
         """Yield batches from `start` on (the beginning, if None), until `epochs` epochs are through, or without end.
@@ -287,12 +292,18 @@ class Batches:
     def _items(self, numbers: Numbers) -> list[_Item]:
         items = []
         for number in numbers.tolist():
+            record: StreamingRecord | None = None
             try:
                 record = self._windows[number]
                 items.append(_Item(number, record, self._builder.build(record)))
             except SvmError as error:
-                self._report(f"window {number} is left out: {error}")
+                self._skip(number, record, str(error))
         return items
+
+    def _skip(self, number: int, record: StreamingRecord | None, problem: str) -> None:
+        """Count window `number` and report why; `problem` alone names the file where no record could be read."""
+        self.skipped.add(number)
+        self._report(f"{record.source}: skipped: {problem}" if record else problem)
 
     def _made(self, rows: _Rows, loading: list[Future[PixelValues]], following: Position, epoch: int) -> Batch:
         """Wait for the frames of `rows` and lay everything out."""
@@ -320,6 +331,6 @@ class Batches:
             problem = f"{item.record.video} is not of the size that its record says; convert its dataset again."
         except SvmError as error:
             problem = str(error)
-        self._report(f"window {item.number} is not learnt from: {problem}")
+        self._skip(item.number, item.record, problem)
         muted = replace(item.sample, labels=np.full_like(item.sample.labels, IGNORED))
         return muted, np.zeros(shape, np.float32)

@@ -1,9 +1,9 @@
-"""`StreamingRecord`: one clip, or a stretch of it, with what is said in each second; one JSON line each."""
+"""Training records: a stretch of a clip and its commentary, second by second, one JSON line each."""
 
 import json
 import zipfile
 from array import array
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -27,7 +27,7 @@ VERSION = 1
 
 
 class NewerRecordError(SvmError):
-    """A record written by a later version of this program."""
+    """The record was written by a later version of this program."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,13 +35,13 @@ class Turn:
     """One second of a conversation.
 
     Attributes:
-        start: seconds from the clip's beginning.
-        end: seconds from the clip's beginning.
-        user_text: what stands before the video, ``Time=1.0-2.0s `` and a question.
+        start: seconds from the start of the clip.
+        end: seconds from the start of the clip.
+        user_text: the text before the video, ``Time=1.0-2.0s `` and the question.
         assistant_text: the answer to the question, a line feed, the commentary and `` ...``.
-        question: the viewer's question, as it stands in `user_text`; mostly empty.
-        answer: its answer, as it stands in `assistant_text`.
-        vision_tokens: how many ``<|video_pad|>`` stand for this second's frames, if that was counted.
+        question: the viewer's question as it appears in `user_text`; usually empty.
+        answer: its answer as it appears in `assistant_text`.
+        vision_tokens: number of ``<|video_pad|>`` tokens for the frames of this second; None if not counted.
     """
 
     start: float
@@ -54,11 +54,11 @@ class Turn:
 
     @property
     def commentary(self) -> str:
-        """What is said in this second, without the answer and the marks around it; empty when it is silent."""
+        """The commentary of this second without the answer and the markup; empty if the second is silent."""
         return self.assistant_text[len(self.answer) :].removesuffix(" ...").strip()
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the fields, without those that are empty."""
+        """Return the fields that are not empty."""
         values: dict[str, Any] = {
             "start": self.start,
             "end": self.end,
@@ -76,10 +76,10 @@ class Turn:
         """Build a turn from its fields.
 
         Raises:
-            BadSampleError: a field is missing or of another type.
+            BadSampleError: a field is missing or has the wrong type.
         """
         if not isinstance(values, dict):
-            raise BadSampleError("malformed turn", f"{values!r:.40} is no object")
+            raise BadSampleError("malformed turn", f"{values!r:.40} is not an object")
         tokens = values.get("vision_tokens")
         if tokens is not None and (not isinstance(tokens, int) or isinstance(tokens, bool) or tokens < 0):
             raise BadSampleError("malformed turn", f"vision_tokens is {tokens!r}")
@@ -96,18 +96,19 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class StreamingRecord:
-    """A stretch of a clip and what is said in it, second by second.
+    """A stretch of a clip and its commentary, second by second.
 
     Attributes:
-        video: path of the clip, absolute or relative to the folder of the record's file.
-        video_start: where the stretch starts, in seconds from the clip's beginning.
-        video_end: where it ends.
+        video: path of the clip, absolute or relative to the folder of the record file.
+        video_start: start of the stretch, in seconds from the start of the clip.
+        video_end: end of the stretch, in seconds from the start of the clip.
         turns: the seconds, in order.
-        previous: what was said before the stretch.
-        query: what the viewer asked for.
-        fps: frames sampled a second, a whole number.
-        width: of the clip's upright picture in pixels, 0 when it was not looked up.
-        height: of the clip's upright picture in pixels, 0 when it was not looked up.
+        previous: the commentary before the stretch.
+        query: the viewer's request.
+        fps: sampled frames per second, a whole number.
+        width: width of the upright picture in pixels, 0 if unknown.
+        height: height of the upright picture in pixels, 0 if unknown.
+        source: ``file:line`` that the record was read from, for messages; empty if it was not read from a file.
     """
 
     video: str
@@ -119,12 +120,13 @@ class StreamingRecord:
     fps: float = 2.0
     width: int = 0
     height: int = 0
+    source: str = field(default="", compare=False)
 
     def to_line(self) -> bytes:
-        """Return the record as one line of JSON in UTF-8, line feed included.
+        """Return the record as one line of JSON in UTF-8, with its line feed; `source` is not written.
 
         Raises:
-            BadSampleError: a text holds half a surrogate pair, which no encoding can write.
+            BadSampleError: a text contains half a surrogate pair, which UTF-8 cannot encode.
         """
         values = {
             "version": VERSION,
@@ -145,20 +147,20 @@ class StreamingRecord:
 
     @classmethod
     def from_line(cls, line: bytes) -> Self:
-        """Read what `to_line` wrote; keys that are not fields are ignored.
+        """Parse a line written by `to_line`; unknown keys are ignored.
 
         Raises:
-            BadSampleError: the line is not JSON, a key is missing, a value is of another type, times are reversed.
-            NewerRecordError: a later version of this program wrote it.
+            BadSampleError: the line is not JSON, a key is missing, a value has the wrong type, or times are reversed.
+            NewerRecordError: a later version of this program wrote the line.
         """
         values = parse_json(line)
         if not isinstance(values, dict):
-            raise BadSampleError("not a record", f"a {type(values).__name__} where an object should be")
+            raise BadSampleError("not a record", f"a {type(values).__name__}, not an object")
         version = values.get("version")
         if not isinstance(version, int) or isinstance(version, bool) or version < 1:
             raise BadSampleError("not a record", f"version is {version!r}")
         if version > VERSION:
-            raise NewerRecordError(f"record of version {version}, newer than {VERSION}; update svm-tui to read it.")
+            raise NewerRecordError(f"the record has version {version}, newer than {VERSION}; update svm-tui.")
         turns = values.get("turns")
         if not isinstance(turns, list) or not turns:
             raise BadSampleError("no turns")
@@ -177,10 +179,10 @@ class StreamingRecord:
         return record
 
     def check(self) -> None:
-        """Refuse times that run backwards and a sampling rate that is no rate.
+        """Check the times and the frame rate.
 
         Raises:
-            BadSampleError: names the values.
+            BadSampleError: times are reversed, or `fps` is not a whole number from 1 up.
         """
         if not self.video_start < self.video_end:
             raise BadSampleError("reversed times", f"{self.video_start} to {self.video_end}")
@@ -188,33 +190,37 @@ class StreamingRecord:
             if not turn.start < turn.end:
                 raise BadSampleError("reversed times", f"{turn.start} to {turn.end}")
         if self.fps < 1 or not self.fps.is_integer():
-            raise BadSampleError("malformed value", f"fps is {self.fps:g}; a second takes a whole number of frames")
+            raise BadSampleError("malformed value", f"fps is {self.fps:g}; it must be a whole number, 1 or more")
 
 
 @dataclass(frozen=True)
 class RecordFile:
-    """Records by number. The file was read through once, so that a bad line shows before a run, not hours into it.
+    """Random access to the records of a JSONL file.
+
+    Opening reads the whole file once, so that bad lines are reported before a training run starts.
 
     Attributes:
         path: the JSONL file.
-        offsets: int64 [records], the byte where each good record starts.
-        turns: int64 [records], how many seconds each has.
-        skipped: for each line that was passed over, ``file:line: what is wrong``; the first hundred.
-        skipped_count: how many there were.
+        offsets: int64 [records], byte offset of each valid record.
+        lines: int64 [records], line number of each valid record, from 1.
+        turns: int64 [records], seconds of each valid record.
+        skipped: ``file:line: problem`` for each of the first hundred invalid lines.
+        skipped_count: number of invalid lines.
     """
 
     path: Path
     offsets: Offsets
+    lines: Offsets
     turns: npt.NDArray[np.int64]
     skipped: tuple[str, ...] = ()
     skipped_count: int = 0
 
     @classmethod
     def open(cls, path: Path) -> Self:
-        """Open `path` with the index beside it, or read it through and leave an index for the next time.
+        """Open `path`, using the index file beside it if it is up to date, and writing one otherwise.
 
         Raises:
-            SvmError: the file is absent, holds no record, or one that a later version wrote.
+            SvmError: the file is missing, has no valid record, or has one that a later version wrote.
         """
         index = path.with_name(path.name + ".index.npz")
         records = cls._load(path, index)
@@ -223,18 +229,18 @@ class RecordFile:
             records._save(index)
         if not len(records):
             first = f" ({records.skipped[0]})" if records.skipped else ""
-            raise SvmError(f"{path} holds no record that can be used{first}. Make one with 'svm-tui convert'.")
+            raise SvmError(f"{path} has no valid record{first}. Create one with 'svm-tui convert'.")
         return records
 
     def __len__(self) -> int:
         return len(self.offsets)
 
     def __getitem__(self, number: int) -> StreamingRecord:
-        """Read record `number`, from 0 up; its video's path is joined to the file's folder.
+        """Read record `number`, from 0; its `video` is joined to the folder of the file.
 
         Raises:
-            IndexError: there are not so many.
-            SvmError: the file changed under our hands.
+            IndexError: the file has fewer records.
+            SvmError: the file changed after it was opened.
         """
         if not 0 <= number < len(self):
             raise IndexError(number)
@@ -243,35 +249,38 @@ class RecordFile:
             record = StreamingRecord.from_line(line)
         except SvmError as error:
             raise SvmError(f"{self.path} changed while it was in use: {error}. Start again.") from error
-        return replace(record, video=str(self.path.parent / record.video))
+        source = f"{self.path}:{self.lines[number]}"
+        return replace(record, video=str(self.path.parent / record.video), source=source)
 
     @classmethod
     def _scan(cls, path: Path) -> Self:
         starts, numbers = line_starts(path)
-        offsets, turns = array("q"), array("q")
+        offsets, lines, turns = array("q"), array("q"), array("q")
         skipped: list[str] = []
         count = 0
         for offset, number, line in zip(starts, numbers, read_lines(path, starts), strict=True):
             try:
                 turns.append(len(StreamingRecord.from_line(line).turns))
                 offsets.append(offset)
+                lines.append(number)
             except NewerRecordError as error:
                 raise SvmError(f"{path}:{number}: {error}") from error
             except BadSampleError as error:
                 count += 1
                 if len(skipped) < 100:
                     skipped.append(f"{path}:{number}: {error}")
-        return cls(path, np.array(offsets, np.int64), np.array(turns, np.int64), tuple(skipped), count)
+        found = [np.array(values, np.int64) for values in (offsets, lines, turns)]
+        return cls(path, found[0], found[1], found[2], tuple(skipped), count)
 
     @classmethod
     def _load(cls, path: Path, index: Path) -> Self | None:
-        """Return what `index` says, or None when it is absent, broken or of another state of the file."""
+        """Load `index`; None if it is missing, damaged or older than the file."""
         try:
             with np.load(index, allow_pickle=False) as saved:
                 if saved["stamp"].tolist() != _stamp(path):
                     return None
-                count = int(saved["skipped_count"])
-                return cls(path, saved["offsets"], saved["turns"], tuple(saved["skipped"].tolist()), count)
+                arrays = saved["offsets"], saved["lines"], saved["turns"]
+                return cls(path, *arrays, tuple(saved["skipped"].tolist()), int(saved["skipped_count"]))
         except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile):
             return None
 
@@ -282,12 +291,13 @@ class RecordFile:
                     file,
                     stamp=np.array(_stamp(self.path)),
                     offsets=self.offsets,
+                    lines=self.lines,
                     turns=self.turns,
                     skipped=np.array(self.skipped, np.str_),
                     skipped_count=np.array(self.skipped_count),
                 )
         except SvmError:
-            return  # a folder that cannot be written costs time at the next start, no more
+            return  # without the index, the next start scans the file again
 
 
 def _stamp(path: Path) -> list[int]:

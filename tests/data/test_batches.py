@@ -162,10 +162,13 @@ class TestBadWindows:
     def test_frames_that_can_not_be_decoded_teach_nothing(self, windows: Windows, builder: SampleBuilder) -> None:
         told: list[str] = []
         config = BatchConfig(batch_size=COUNT, shuffle=False)
-        (batch,) = read(Batches(windows, builder, config, 0, report=told.append), broken=["3.mp4"])
+        batches = Batches(windows, builder, config, 0, report=told.append)
+        (batch,) = read(batches, broken=["3.mp4"])
         (complaint,) = told
-        assert "window 3 is not learnt from" in complaint
+        assert complaint.startswith(f"{windows[3].source}: skipped: ")
+        assert windows[3].source.endswith("r.jsonl:4")
         assert "3.mp4 is damaged" in complaint
+        assert batches.skipped == {3}
         row = batch.numbers.index(3)
         assert (batch.tokens.labels[row] == -100).all()
         assert (np.delete(batch.tokens.labels, row, axis=0) != -100).any(axis=1).all()
@@ -190,7 +193,15 @@ class TestBadWindows:
         told: list[str] = []
         batches = Batches(Windows([RecordFile.open(path)], 4, 4), builder, BatchConfig(), 0, report=told.append)
         assert numbers(read(batches)) == [(0,)]
-        assert told[0].startswith("window 1 is left out: ")
+        assert told[0].startswith(f"{path}:2: skipped: ")
+        assert batches.skipped == {1}
+
+    def test_a_window_that_is_skipped_in_every_epoch_counts_once(
+        self, windows: Windows, builder: SampleBuilder
+    ) -> None:
+        batches = Batches(windows, builder, BatchConfig(), 0)
+        assert len(list(read(batches, epochs=3, broken=["3.mp4", "5.mp4"]))) == 3 * COUNT
+        assert batches.skipped == {3, 5}
 
     def test_a_dataset_of_which_nothing_is_left(self, tmp_path: Path, builder: SampleBuilder) -> None:
         path = tmp_path / "r.jsonl"

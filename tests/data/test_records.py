@@ -30,6 +30,12 @@ def test_records_by_number(path: Path) -> None:
     assert records.turns.tolist() == [1, 2, 3, 4]
 
 
+def test_a_record_knows_its_file_and_line(tmp_path: Path) -> None:
+    path = write(tmp_path / "r.jsonl", [record(0).to_line(), b"\n", b"{\n", record(1).to_line()])
+    for records in (RecordFile.open(path), RecordFile.open(path)):
+        assert [r.source for r in records] == [f"{path}:1", f"{path}:4"]
+
+
 def test_an_absolute_path_stays(tmp_path: Path) -> None:
     line = StreamingRecord("/clips/a.mp4", 0.0, 1.0, record(0).turns).to_line()
     assert RecordFile.open(write(tmp_path / "r.jsonl", [line]))[0].video == "/clips/a.mp4"
@@ -85,13 +91,13 @@ def test_many_bad_lines_are_counted_not_kept(tmp_path: Path) -> None:
 def test_a_newer_record_refuses_the_file(tmp_path: Path) -> None:
     newer = record(1).to_line().replace(b'"version":1', b'"version":9')
     path = write(tmp_path / "r.jsonl", [record(0).to_line(), newer])
-    with pytest.raises(SvmError, match=rf"{path}:2: record of version 9"):
+    with pytest.raises(SvmError, match=rf"{path}:2: the record has version 9"):
         RecordFile.open(path)
 
 
 @pytest.mark.parametrize("content", [b"", b"{}\n"])
 def test_a_file_without_records(tmp_path: Path, content: bytes) -> None:
-    with pytest.raises(SvmError, match=r"holds no record that can be used.*svm-tui convert"):
+    with pytest.raises(SvmError, match=r"has no valid record.*svm-tui convert"):
         RecordFile.open(write(tmp_path / "r.jsonl", [content]))
 
 
