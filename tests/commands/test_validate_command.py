@@ -15,7 +15,7 @@ from streaming_vlm_mlx.matches.tennis.match import TennisMatch
 from streaming_vlm_mlx.matches.tennis.questions import DESCRIPTION, descriptions, questions
 from streaming_vlm_mlx.stream.events import Event, Failed, Ready
 from streaming_vlm_mlx.video.chunk import Chunk
-from tests.player.stand_ins import second_done
+from tests.player.fakes import second_done
 from tests.video.clips import make_clip
 from tui import cli
 from tui.commands import validate

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.player.stand_ins import RECORD, Blank, Clock, Play, Player, Scripted, spec
-from tests.player.watching import Watch, Watching
+from tests.player.controller_harness import Watch, Watching
+from tests.player.fakes import RECORD, Blank, Clock, Play, Player, Scripted, spec
 from tui.player.app import PlayerApp
 from tui.player.controller import Commentator, Controller, PlayerEvent
 from tui.player.playhead import Pace, Pacer, Playhead

@@ -11,7 +11,7 @@ import webvtt
 from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.sessions.journal import Journal
 from streaming_vlm_mlx.sessions.record import SessionRecord, SpokenSecond
-from tests.player.stand_ins import Clock, second_done, spec, until, wait
+from tests.player.fakes import Clock, second_done, spec, until, wait
 from tests.video.clips import make_clip
 from tui import cli
 from tui.commands.play import check_terminal

@@ -9,7 +9,7 @@ import webvtt
 from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.sessions.journal import load_session
 from streaming_vlm_mlx.shipped import SAMPLE
-from tests.player.stand_ins import RECORD, second_done
+from tests.player.fakes import RECORD, second_done
 from tui.player.session_log import SessionLog, free_names
 from tui.session_paths import base_paths
 

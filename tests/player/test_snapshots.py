@@ -1,6 +1,6 @@
 """The main screens as they look, compared with pictures in tests/snapshots.
 
-After a change that is meant, ``SVM_TUI_SNAPSHOTS=write python -m pytest tests/tui/test_snapshots.py`` takes new ones:
+After a change that is meant, ``SVM_TUI_SNAPSHOTS=write python -m pytest tests/player/test_snapshots.py`` takes new ones:
 look at them before they are committed.
 """
 
@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from textual.pilot import Pilot
 
-from tests.player.stand_ins import Blank, Clock, Scripted, press, spec, until, wait
+from tests.player.fakes import Blank, Clock, Scripted, press, spec, until, wait
 from tui.player.app import PlayerApp
 from tui.player.screens.player import PlayerScreen
 from tui.player.transcript import Timed

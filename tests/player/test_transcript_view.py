@@ -8,7 +8,7 @@ from textual.app import App, ComposeResult
 from textual.geometry import Size
 from textual.pilot import Pilot
 
-from tests.player.stand_ins import wait
+from tests.player.fakes import wait
 from tui.player.transcript import Row
 from tui.player.widgets import transcript_view
 from tui.player.widgets.transcript_view import TranscriptView

@@ -5,7 +5,7 @@ from typing import cast
 import numpy as np
 import pytest
 
-from tests.player.stand_ins import Play, Player, until, wait
+from tests.player.fakes import Play, Player, until, wait
 from tui.player.clip import Frame, FrameGrabber
 from tui.player.frame_loader import RATE, RATE_BUSY
 from tui.player.screens.player import CALM

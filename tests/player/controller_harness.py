@@ -5,7 +5,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import TypeVar
 
 from streaming_vlm_mlx.stream.events import SecondDone
-from tests.player.stand_ins import Clock, until
+from tests.player.fakes import Clock, until
 from tui.player.controller import Controller, PlayerEvent, Skipped
 from tui.player.session_log import SessionLog
 

@@ -2,8 +2,8 @@
 
 from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.stream.events import Failed
-from tests.player.stand_ins import Blank, Scripted, until
-from tests.player.watching import Watch
+from tests.player.controller_harness import Watch
+from tests.player.fakes import Blank, Scripted, until
 from tui.player.controller import Commentator
 
 

@@ -7,7 +7,7 @@ import pytest
 from textual.widgets import Static
 
 from streaming_vlm_mlx.sessions.journal import load_session
-from tests.player.stand_ins import Blank, Play, Scripted, truth, wait
+from tests.player.fakes import Blank, Play, Scripted, truth, wait
 from tui.player.screens.help import HelpScreen
 from tui.player.widgets.cache_strip import FLASH, CacheStrip
 from tui.player.widgets.key_bar import KeyBar

@@ -4,7 +4,7 @@ import pytest
 from textual import events
 from textual.widgets import Input
 
-from tests.player.stand_ins import Play, Scripted, truth, wait
+from tests.player.fakes import Play, Scripted, truth, wait
 from tui.player.widgets.prompt import LONGEST, Prompt
 from tui.player.widgets.transcript_view import TranscriptView
 

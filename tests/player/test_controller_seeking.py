@@ -1,8 +1,8 @@
 """What seeks, pauses, steps and the end do to the second that is being spoken."""
 
 from streaming_vlm_mlx.stream.events import Loading
-from tests.player.stand_ins import Blank, Scripted, until
-from tests.player.watching import Watch
+from tests.player.controller_harness import Watch
+from tests.player.fakes import Blank, Scripted, until
 from tui.player.controller import Seeked
 
 

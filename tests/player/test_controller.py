@@ -11,8 +11,8 @@ import pytest
 from streaming_vlm_mlx.config import SamplingConfig, StreamConfig
 from streaming_vlm_mlx.stream.events import Event, Loading, Ready
 from streaming_vlm_mlx.video.chunk import Chunk
-from tests.player.stand_ins import Blank, Scripted, until
-from tests.player.watching import Watch
+from tests.player.controller_harness import Watch
+from tests.player.fakes import Blank, Scripted, until
 from tui.player.controller import ChunkArrived, Skipped
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.player.stand_ins import Play, Scripted, wait
+from tests.player.fakes import Play, Scripted, wait
 from tui.player.transcript import Row
 from tui.player.widgets.timeline import Timeline
 

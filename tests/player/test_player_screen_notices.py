@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from streaming_vlm_mlx.errors import SvmError
-from tests.player.stand_ins import Clock, Play, Player, Scripted, spec, until, wait
+from tests.player.fakes import Clock, Play, Player, Scripted, spec, until, wait
 from tui.player.app import PlayerApp
 from tui.player.clip import FrameGrabber
 from tui.player.presenter import REMARK

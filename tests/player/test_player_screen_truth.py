@@ -1,7 +1,7 @@
 """The true transcript beside the commentary."""
 
 from streaming_vlm_mlx.errors import SvmError
-from tests.player.stand_ins import Play, Scripted, truth, until
+from tests.player.fakes import Play, Scripted, truth, until
 from tui.player.spec import Note
 from tui.player.transcript import Timed
 from tui.player.widgets.transcript_view import Heading, TranscriptView

@@ -1,0 +1,115 @@
+"""The pace rules and the delay, on a clock that the test moves."""
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.player.fakes import Clock
+from tui.player.playhead import Delay, Pace, Pacer, Playhead
+
+DURATION = 20.5
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def head(clock: Clock) -> Playhead:
+    return Playhead(clock, DURATION)
+
+
+def run(head: Playhead, clock: Clock, seconds: float) -> float:
+    """Let `seconds` pass, in ticks of a quarter."""
+    for _ in range(round(4 * seconds)):
+        clock.now += 0.25
+        head.tick()
+    return head.position
+
+
+def pacer(head: Playhead, pace: Pace = "live", patience: float = 0.0) -> Pacer:
+    return Pacer(head, pace, patience)
+
+
+def test_a_second_waits_for_its_turn_and_is_spoken_in_it(head: Playhead, clock: Clock) -> None:
+    run(head, clock, 2.75)
+    assert pacer(head).judge(3.0) == "wait"
+    run(head, clock, 0.25)
+    assert pacer(head).judge(3.0) == "speak"
+    run(head, clock, 0.75)
+    assert pacer(head).judge(3.0) == "speak"
+
+
+def test_live_passes_over_what_is_gone_and_every_does_not(head: Playhead, clock: Clock) -> None:
+    run(head, clock, 6.5)
+    assert pacer(head).judge(5.0) == "pass"
+    assert pacer(head, "every").judge(5.0) == "speak"
+    assert pacer(head).following(3) == 6
+    assert pacer(head).following(9) == 9
+    assert pacer(head, "every").following(3) == 3
+
+
+def test_nothing_begins_in_a_pause_that_was_not_seen(head: Playhead, clock: Clock) -> None:
+    run(head, clock, 3)
+    head.pause()
+    assert pacer(head).judge(3.0) == "wait"
+    head.play()
+    run(head, clock, 0.25)
+    head.pause()
+    assert pacer(head).judge(3.0) == "speak"
+
+
+def test_standing_still_there_is_time_for_the_second_seen_last(head: Playhead, clock: Clock) -> None:
+    head.step()
+    run(head, clock, 3)
+    assert pacer(head).judge(0.0) == "speak"
+    assert pacer(head).following(0) == 0
+    head.play()
+    assert pacer(head).judge(0.0) == "pass"
+    run(head, clock, 60)
+    assert head.state == "ended"
+    assert pacer(head).judge(20.0) == "speak"
+    assert pacer(head).judge(19.0) == "pass"
+
+
+def test_a_feed_is_patient_for_a_second(clock: Clock) -> None:
+    head = Playhead(clock, None)
+    head.follow(5.0)
+    assert pacer(head, patience=1.0).judge(4.0) == "speak"
+    head.follow(6.0)
+    assert pacer(head, patience=1.0).judge(4.0) == "pass"
+
+
+@given(st.floats(0, DURATION), st.integers(0, 20))
+def test_what_is_read_next_is_never_passed_over_at_once(position: float, number: int) -> None:
+    clock = Clock()
+    head = Playhead(clock, DURATION, position)
+    number = pacer(head).following(number)
+    assert pacer(head).judge(float(number)) != "pass"
+
+
+def test_lag_counts_from_a_second_s_beginning_to_its_end() -> None:
+    delay = Delay()
+    assert delay.at(5.0) == 0
+    delay.begin(5.0)
+    assert delay.at(5.4) == pytest.approx(0.4)
+    delay.finish(5.6)
+    assert delay.at(5.9) == pytest.approx(0.6)
+    delay.begin(6.0)
+    assert delay.at(6.1) == pytest.approx(0.6)
+    assert delay.at(7.0) == pytest.approx(1.0)
+    delay.forget()
+    assert delay.at(99.0) == 0
+
+
+@given(st.floats(0, 1e6))
+def test_lag_is_never_negative(position: float) -> None:
+    delay = Delay()
+    delay.begin(500.0)
+    assert delay.at(position) >= 0
+    delay.finish(position)
+    assert math.isfinite(delay.at(position))
+    assert delay.at(position) >= 0
