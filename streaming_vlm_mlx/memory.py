@@ -6,16 +6,18 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from streaming_vlm_mlx.config_io import FromDict
 
-@dataclass(frozen=True, slots=True)
-class Memory:
+
+@dataclass(frozen=True)
+class Memory(FromDict):
     """Bytes in use: MLX's active and cached memory, its peak, the process, the machine's total."""
 
-    active: int
-    cache: int
-    peak: int
-    process: int
-    machine: int
+    active: int = 0
+    cache: int = 0
+    peak: int = 0
+    process: int = 0
+    machine: int = 0
 
 
 def read_memory() -> Memory:

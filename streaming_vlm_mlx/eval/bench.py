@@ -13,8 +13,9 @@ from streaming_vlm_mlx.config_io import FromDict, read_config, read_yaml
 from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.eval.plots import drawing
 from streaming_vlm_mlx.memory import read_memory
+from streaming_vlm_mlx.stream.events import GenerationResult
 from streaming_vlm_mlx.stream.loader import random_bundle
-from streaming_vlm_mlx.stream.session import GenerationResult, SecondRequest, Session
+from streaming_vlm_mlx.stream.session import SecondRequest, Session
 from streaming_vlm_mlx.video.image_processor import patchify
 
 
@@ -27,21 +28,6 @@ class BenchConfig(FromDict):
     height: int = 168
     width: int = 308
     seed: int = 0
-
-
-@dataclass(frozen=True)
-class BenchSecond:
-    """One second's cost."""
-
-    index: int
-    total_s: float
-    vision_s: float
-    prefill_s: float
-    decode_s: float
-    tokens: int
-    cache_tokens: int
-    cache_bytes: int
-    rss_bytes: int
 
 
 def read_bench_config(path: Path) -> BenchConfig:
@@ -65,31 +51,18 @@ def frames_of(config: BenchConfig, index: int) -> npt.NDArray[np.uint8]:
     return frames
 
 
-def run_bench(config: BenchConfig, mode: Mode, seconds: int, dtype: mx.Dtype) -> Iterator[BenchSecond]:
+def run_bench(config: BenchConfig, mode: Mode, seconds: int, dtype: mx.Dtype) -> Iterator[GenerationResult]:
     """Speak `seconds` seconds in `mode` and yield what each cost; pixels are prepared off the clock."""
     stream = replace(config.stream, mode=mode)
     session = Session(random_bundle(config.model, dtype, stream, config.seed), stream)
     for index in range(seconds):
         patches = patchify(frames_of(config, index), stream.pixels)
-        result = None
-        for event in session.generate(SecondRequest(index, float(index), index + 1.0, patches)):
-            if isinstance(event, GenerationResult):
-                result = event
-        assert result is not None
-        yield BenchSecond(
-            index=index,
-            total_s=result.total_ms / 1e3,
-            vision_s=result.vision_ms / 1e3,
-            prefill_s=result.prefill_ms / 1e3,
-            decode_s=result.decode_ms / 1e3,
-            tokens=result.tokens,
-            cache_tokens=session.cached,
-            cache_bytes=session.cache_bytes,
-            rss_bytes=read_memory().process,
-        )
+        *_, result = session.generate(SecondRequest(index, float(index), index + 1.0, patches))
+        assert isinstance(result, GenerationResult)
+        yield replace(result, memory=read_memory())
 
 
-def plot_bench(runs: Mapping[str, Sequence[BenchSecond]], path: Path) -> None:
+def plot_bench(runs: Mapping[str, Sequence[GenerationResult]], path: Path) -> None:
     """Draw each mode's seconds of work and its cached tokens over the stream's time, as a PNG at `path`.
 
     Raises:
@@ -99,7 +72,7 @@ def plot_bench(runs: Mapping[str, Sequence[BenchSecond]], path: Path) -> None:
         cost, cache = figure.subplots(2, 1, sharex=True)
         for mode, seconds in runs.items():
             index = [s.index for s in seconds]
-            cost.plot(index, [s.total_s for s in seconds], label=mode, linewidth=1)
+            cost.plot(index, [s.timings.total_ms / 1e3 for s in seconds], label=mode, linewidth=1)
             cache.plot(index, [s.cache_tokens for s in seconds], label=mode, linewidth=1)
         cost.axhline(1.0, color="gray", linewidth=0.8, linestyle=":")
         cost.set_ylabel("seconds of work a second")

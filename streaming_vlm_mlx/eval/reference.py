@@ -10,6 +10,7 @@ from math import floor
 from streaming_vlm_mlx.data.records import StreamingRecord
 from streaming_vlm_mlx.matches.tennis.questions import descriptions
 from streaming_vlm_mlx.matches.truth import Event, Truth, Word
+from streaming_vlm_mlx.stream.events import GenerationResult
 
 # Seconds by which the words about an event may come behind it.
 LAG = 3.0
@@ -48,30 +49,9 @@ class Reference:
         return cls(record.video_start, record.video_end, tuple(words))
 
 
-@dataclass(frozen=True, slots=True)
-class SaidSecond:
-    """What a model said in one second of video.
-
-    Attributes:
-        start: seconds from the clip's beginning.
-        end: seconds from the clip's beginning.
-        text: its commentary.
-        work: seconds that it took.
-        noted: what it noted for itself.
-        answer: what it answered a viewer who asked something.
-    """
-
-    start: float
-    end: float
-    text: str
-    work: float
-    noted: str = ""
-    answer: str = ""
-
-
-def said_words(seconds: Iterable[SaidSecond]) -> tuple[Word, ...]:
+def said_words(seconds: Iterable[GenerationResult]) -> tuple[Word, ...]:
     """Return what was said, word by word."""
-    return tuple(word for second in seconds for word in spread(second.text, second.start, second.end))
+    return tuple(word for second in seconds for word in spread(second.commentary, second.start, second.end))
 
 
 def spread(text: str, start: float, end: float) -> Iterator[Word]:

@@ -62,7 +62,7 @@ class Report:
 
 def figures(runs: Sequence[Run]) -> dict[str, Any]:
     """Return the figures of `measures.summarise`, and the median of seconds of work for a second of video."""
-    costs = [s.work / (s.end - s.start) for run in runs for s in run.seconds if s.end > s.start]
+    costs = [s.timings.total_ms / 1e3 / (s.end - s.start) for run in runs for s in run.seconds if s.end > s.start]
     summary = summarise([run.measured for run in runs])
     return {**summary, "seconds_per_second": statistics.median(costs) if costs else None}
 
@@ -78,8 +78,8 @@ def _told(run: Run) -> dict[str, Any]:
 
 
 def _said(run: Run) -> list[tuple[float, str]]:
-    return [(s.start, s.text) for s in run.seconds if s.text]
+    return [(s.start, s.commentary) for s in run.seconds if s.commentary]
 
 
 def _noted(run: Run) -> list[tuple[float, str]]:
-    return [(s.start, s.noted) for s in run.seconds if s.noted]
+    return [(s.start, s.notes) for s in run.seconds if s.notes]

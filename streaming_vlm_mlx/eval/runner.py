@@ -13,11 +13,11 @@ from streaming_vlm_mlx.config import StreamConfig
 from streaming_vlm_mlx.data.records import RecordFile, StreamingRecord
 from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.eval.measures import Measured, measure
-from streaming_vlm_mlx.eval.reference import Reference, SaidSecond, said_words
+from streaming_vlm_mlx.eval.reference import Reference, said_words
 from streaming_vlm_mlx.matches.tennis.judge import judge_answers, judge_notes
 from streaming_vlm_mlx.matches.tennis.questions import questions
 from streaming_vlm_mlx.matches.truth import TEST_SEEDS, Question, read_truth, stream
-from streaming_vlm_mlx.stream.events import Event, Failed, SecondDone
+from streaming_vlm_mlx.stream.events import Event, Failed, GenerationResult
 from streaming_vlm_mlx.video.chunk import Chunk
 from streaming_vlm_mlx.video.source import open_video
 
@@ -134,7 +134,7 @@ class Run:
         measured: how good it was.
     """
 
-    seconds: tuple[SaidSecond, ...]
+    seconds: tuple[GenerationResult, ...]
     measured: Measured
 
 
@@ -172,7 +172,7 @@ def run_case(speaker: Speaker, config: StreamConfig, case: Case, show: Show, bla
     return Run(seconds, replace(measured, answers=judge_answers(case.questions, seconds)))
 
 
-def measure_seconds(reference: Reference, seconds: Iterable[SaidSecond], number: int) -> Measured:
+def measure_seconds(reference: Reference, seconds: Iterable[GenerationResult], number: int) -> Measured:
     """Measure what was said; random draws begin from `number`."""
     said = tuple(seconds)
     measured = measure(reference, said_words(said), stream(number, "shuffled"))
@@ -186,7 +186,7 @@ def blanked(chunks: Iterable[Chunk]) -> Iterator[Chunk]:
 
 async def _listen(
     speaker: Speaker, chunks: Iterable[Chunk], questions: Iterable[Question], show: Show
-) -> tuple[SaidSecond, ...]:
+) -> tuple[GenerationResult, ...]:
     await speaker.reset()
     asked = {int(start): wording for start, _, wording, _ in questions}
 
@@ -195,18 +195,12 @@ async def _listen(
             speaker.ask(question)
         return True
 
-    seconds: list[SaidSecond] = []
+    seconds: list[GenerationResult] = []
     async with contextlib.aclosing(speaker.play(chunks, due)) as events:
         async for event in events:
             show(event)
             if isinstance(event, Failed):
                 raise SvmError(event.message)
-            if isinstance(event, SecondDone):
-                seconds.append(_said(event))
+            if isinstance(event, GenerationResult):
+                seconds.append(event)
     return tuple(seconds)
-
-
-def _said(done: SecondDone) -> SaidSecond:
-    """Return what was said; the line that answers a viewer is no commentary."""
-    answer, _, text = done.text.partition("\n") if done.query else ("", "", done.text)
-    return SaidSecond(done.start, done.end, text, done.timings.total_ms / 1e3, done.noted, answer)

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any, Self
 
 from streaming_vlm_mlx.errors import SvmError
-from streaming_vlm_mlx.sessions.record import SessionRecord, SkippedSecond, SpokenSecond
+from streaming_vlm_mlx.sessions.record import SessionRecord
+from streaming_vlm_mlx.stream.events import GenerationResult, Skipped
 
 SUFFIX = ".jsonl"
 
@@ -37,7 +38,7 @@ class Journal:
             raise SvmError(f"the journal {path} cannot be written: {error.strerror}.") from error
         self._append(record.to_dict())
 
-    def speak(self, second: SpokenSecond) -> None:
+    def speak(self, second: GenerationResult) -> None:
         """Append a second that was spoken.
 
         Raises:
@@ -45,7 +46,7 @@ class Journal:
         """
         self._append({"spoken": second.to_dict()})
 
-    def skip(self, second: SkippedSecond) -> None:
+    def skip(self, second: Skipped) -> None:
         """Append a second that was passed over.
 
         Raises:
@@ -115,8 +116,7 @@ def _mapping(line: str) -> Mapping[str, Any]:
 
 def _apply(record: SessionRecord, values: Mapping[str, Any]) -> SessionRecord:
     if spoken := values.get("spoken"):
-        return record.add(SpokenSecond.from_dict(spoken))
+        return record.add(GenerationResult.from_dict(spoken))
     if skipped := values.get("skipped"):
-        second = SkippedSecond.from_dict(skipped)
-        return record.skip(second.index, second.start, second.end)
+        return record.skip(Skipped.from_dict(skipped))
     return replace(record, settings=values["settings"]) if "settings" in values else record

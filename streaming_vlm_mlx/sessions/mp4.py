@@ -12,12 +12,12 @@ from av.subtitles.subtitle import SubtitleSet
 
 from streaming_vlm_mlx.atomic import replacing
 from streaming_vlm_mlx.errors import SvmError
-from streaming_vlm_mlx.sessions.record import SpokenSecond
 from streaming_vlm_mlx.sessions.subtitles import srt
+from streaming_vlm_mlx.stream.events import GenerationResult
 from streaming_vlm_mlx.video.container import open_video_stream
 
 
-def write_mp4(path: Path, clip: str, seconds: Iterable[SpokenSecond]) -> None:
+def write_mp4(path: Path, clip: str, seconds: Iterable[GenerationResult]) -> None:
     """Replace `path` with `clip` and a track of subtitles, atomically; players show it when they are asked to.
 
     Raises:

@@ -1,7 +1,6 @@
 """What a session leaves behind: every second that was spoken, and what it ran on."""
 
 import bisect
-import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -10,63 +9,9 @@ from typing import Any, Self
 
 from streaming_vlm_mlx.config_io import FromDict
 from streaming_vlm_mlx.errors import SvmError
-from streaming_vlm_mlx.memory import Memory
-from streaming_vlm_mlx.stream.events import SecondDone, Timings
+from streaming_vlm_mlx.stream.events import GenerationResult, Skipped
 
-VERSION = 1
-
-
-@dataclass(frozen=True)
-class SpokenSecond(FromDict):
-    """One second of a session; the fields are those of `stream.events.SecondDone`."""
-
-    index: int
-    start: float
-    end: float
-    text: str
-    tokens: int = 0
-    video_tokens: int = 0
-    cache_tokens: int = 0
-    cache_bytes: int = 0
-    query: str = ""
-    timings: Timings | None = None
-    memory: Memory | None = None
-    noted: str = ""
-
-    @classmethod
-    def of(cls, done: "SecondDone | SpokenSecond") -> Self:
-        """Return what is kept of `done`: all of it."""
-        return cls(**{f.name: getattr(done, f.name) for f in dataclasses.fields(cls)})
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """Build from `values`; unknown keys are ignored.
-
-        Raises:
-            SvmError: a second lacks its index, times or text, or a value is of another type than its field.
-        """
-        _require(values, "index", "start", "end", "text")
-        timings, memory = (values.get(name) for name in ("timings", "memory"))
-        return super().from_dict({**values, "timings": _figures(Timings, timings), "memory": _figures(Memory, memory)})
-
-
-@dataclass(frozen=True)
-class SkippedSecond(FromDict):
-    """A second that nothing was said about, because a live feed had moved on."""
-
-    index: int
-    start: float
-    end: float
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """Build from `values`; unknown keys are ignored.
-
-        Raises:
-            SvmError: a second lacks its index or times, or a value is of another type than its field.
-        """
-        _require(values, "index", "start", "end")
-        return super().from_dict(values)
+VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -92,14 +37,13 @@ class SessionRecord(FromDict):
     model: str = ""
     settings: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, Any] = field(default_factory=dict)
-    seconds: tuple[SpokenSecond, ...] = ()
-    skipped: tuple[SkippedSecond, ...] = ()
-    takes: tuple[SpokenSecond, ...] = ()
+    seconds: tuple[GenerationResult, ...] = ()
+    skipped: tuple[Skipped, ...] = ()
+    takes: tuple[GenerationResult, ...] = ()
     failure: str = ""
 
-    def add(self, done: SecondDone | SpokenSecond) -> Self:
-        """Return the record with one more second; one that starts at the same time becomes an older take."""
-        second = SpokenSecond.of(done)
+    def add(self, second: GenerationResult) -> Self:
+        """Return the record with one more second; an earlier second with the same start becomes a take."""
         seconds = list(self.seconds)
         at = bisect.bisect_left(seconds, _start(second), key=_start)
         takes = self.takes
@@ -109,10 +53,9 @@ class SessionRecord(FromDict):
         skipped = tuple(s for s in self.skipped if _start(s) != _start(second))
         return replace(self, seconds=tuple(seconds), skipped=skipped, takes=takes)
 
-    def skip(self, index: int, start: float, end: float) -> Self:
-        """Return the record with one more second that was passed over, from `start` to `end` in seconds."""
-        passed = (*self.skipped, SkippedSecond(index, start, end))
-        return replace(self, skipped=tuple(sorted(passed, key=_start)))
+    def skip(self, second: Skipped) -> Self:
+        """Return the record with one more second that was skipped."""
+        return replace(self, skipped=tuple(sorted((*self.skipped, second), key=_start)))
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
@@ -153,23 +96,6 @@ class SessionRecord(FromDict):
             raise SvmError(f"{path}: {error}") from error
 
 
-def _start(second: SpokenSecond | SkippedSecond) -> float:
+def _start(second: GenerationResult | Skipped) -> float:
     """Return where `second` starts, to the millisecond: two takes of one second start there."""
     return round(second.start, 3)
-
-
-def _require(values: Mapping[str, Any], *names: str) -> None:
-    absent = [name for name in names if values.get(name) is None]
-    if absent:
-        raise SvmError(f"a second lacks its {absent[0]}; choose a file that svm-tui exported.")
-
-
-def _figures(kind: type[Timings] | type[Memory], values: object) -> object:
-    """Return the `kind` that a file's mapping gives, 0 for what is missing; anything else as it is."""
-    if not isinstance(values, Mapping):
-        return values
-    figures = {f.name: values.get(f.name, 0) for f in dataclasses.fields(kind)}
-    for name, figure in figures.items():
-        if isinstance(figure, bool) or not isinstance(figure, int | float):
-            raise SvmError(f"{kind.__name__}.{name} is {figure!r}; it must be a number.")
-    return kind(**figures)

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from streaming_vlm_mlx.atomic import write_text
 from streaming_vlm_mlx.errors import SvmError
-from streaming_vlm_mlx.sessions.record import SessionRecord, SpokenSecond
+from streaming_vlm_mlx.sessions.record import SessionRecord
+from streaming_vlm_mlx.stream.events import GenerationResult
 
 _VTT_ESCAPES = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;"})
 # SRT has no escapes, and players read HTML tags and ASS overrides ("{\\an8}") in it: look-alikes stand in.
@@ -28,7 +29,7 @@ class Cue:
     question: str
 
 
-def cues(seconds: Iterable[SpokenSecond]) -> Iterator[Cue]:
+def cues(seconds: Iterable[GenerationResult]) -> Iterator[Cue]:
     """Yield a cue for each of `seconds` that has words or a question, its text safe to stand in lines."""
     for second in seconds:
         text, question = tidy(second.text), " ".join(tidy(second.query).split())
@@ -37,7 +38,7 @@ def cues(seconds: Iterable[SpokenSecond]) -> Iterator[Cue]:
             yield Cue(start, max(round(second.end * 1000), start + 1), text, question)
 
 
-def webvtt(seconds: Iterable[SpokenSecond]) -> str:
+def webvtt(seconds: Iterable[GenerationResult]) -> str:
     """Return `seconds` as a WebVTT file (W3C WebVTT 1)."""
     blocks = ["WEBVTT"]
     for cue in cues(seconds):
@@ -48,7 +49,7 @@ def webvtt(seconds: Iterable[SpokenSecond]) -> str:
     return "\n\n".join(blocks) + "\n"
 
 
-def srt(seconds: Iterable[SpokenSecond]) -> str:
+def srt(seconds: Iterable[GenerationResult]) -> str:
     """Return `seconds` as a SubRip file."""
     spoken = (cue for cue in cues(seconds) if cue.text)
     return "\n".join(
@@ -57,7 +58,7 @@ def srt(seconds: Iterable[SpokenSecond]) -> str:
     )
 
 
-def transcript(seconds: Iterable[SpokenSecond]) -> str:
+def transcript(seconds: Iterable[GenerationResult]) -> str:
     """Return `seconds` as plain text, a line each: its time, the question in brackets, the commentary."""
     return "".join(
         "  ".join(

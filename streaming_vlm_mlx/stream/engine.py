@@ -16,8 +16,8 @@ from streaming_vlm_mlx.config import StreamConfig
 from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.memory import read_memory
 from streaming_vlm_mlx.models.loading import ModelBundle
-from streaming_vlm_mlx.stream.events import Event, Failed, Loading, Ready, SecondDone, SecondStarted, Timings
-from streaming_vlm_mlx.stream.session import GenerationResult, SecondRequest, Session
+from streaming_vlm_mlx.stream.events import Event, Failed, GenerationResult, Loading, Ready, SecondStarted
+from streaming_vlm_mlx.stream.session import SecondRequest, Session
 from streaming_vlm_mlx.video.chunk import Chunk
 from streaming_vlm_mlx.video.image_processor import patchify
 
@@ -259,24 +259,7 @@ class Engine:
         session.configure(self._config)
         emit(SecondStarted(second.index, second.start, second.end))
         for event in session.generate(second, stopped=stopped):
-            emit(_sum(second, event, session) if isinstance(event, GenerationResult) else event)
-
-
-def _sum(second: SecondRequest, result: GenerationResult, session: Session) -> SecondDone:
-    return SecondDone(
-        index=second.index,
-        start=second.start,
-        end=second.end,
-        text=result.text,
-        tokens=result.tokens,
-        video_tokens=result.video_tokens,
-        cache_tokens=session.cached,
-        cache_bytes=session.cache_bytes,
-        query=second.question,
-        timings=Timings(result.vision_ms, result.prefill_ms, result.decode_ms, result.first_text_ms, result.total_ms),
-        memory=read_memory(),
-        noted=result.noted,
-    )
+            emit(replace(event, memory=read_memory()) if isinstance(event, GenerationResult) else event)
 
 
 async def _asynchronous(chunks: Iterable[Chunk] | AsyncIterable[Chunk]) -> AsyncGenerator[Chunk]:

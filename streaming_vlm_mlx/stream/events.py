@@ -1,8 +1,11 @@
 """What leaves the engine: plain Python, no arrays, safe to hand to another thread."""
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, Self
 
+from streaming_vlm_mlx.config_io import FromDict
+from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.memory import Memory
 
 SpanKind = Literal["system", "previous", "user", "video", "text"]
@@ -13,7 +16,7 @@ class SpanView:
     """One stretch of the kept sequence, for the cache strip.
 
     Attributes:
-        kind: ``system`` (the sink's head and markup), ``previous`` (the long memory), ``user`` (times and queries),
+        kind: ``system`` (the head and its markup), ``previous`` (the long memory), ``user`` (times and queries),
             ``video``, ``text`` (commentary).
         round: the second that it belongs to, -1 for the head.
         tokens: how many tokens it holds.
@@ -24,20 +27,28 @@ class SpanView:
     tokens: int
 
 
-@dataclass(frozen=True, slots=True)
-class Timings:
-    """Milliseconds of one second's work; `first_text_ms` counts from its start to its first text piece."""
+@dataclass(frozen=True)
+class Timings(FromDict):
+    """Milliseconds of one second's work.
 
-    vision_ms: float
-    prefill_ms: float
-    decode_ms: float
-    first_text_ms: float
-    total_ms: float
+    Attributes:
+        vision_ms: of the vision tower, including work done before the second's turn.
+        prefill_ms: of pruning and prefill.
+        decode_ms: of generating tokens.
+        first_text_ms: from the start of the second's turn to its first text piece.
+        total_ms: of all the work.
+    """
+
+    vision_ms: float = 0.0
+    prefill_ms: float = 0.0
+    decode_ms: float = 0.0
+    first_text_ms: float = 0.0
+    total_ms: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Loading:
-    """The model is being read: `done` of `total` steps, and what is read now."""
+    """The model is loading: `done` of `total` steps, and the step under way."""
 
     stage: str
     done: int
@@ -63,7 +74,7 @@ class SecondStarted:
 
 @dataclass(frozen=True, slots=True)
 class TextPiece:
-    """A piece of commentary of the second under way; pieces of a second join to its text."""
+    """A piece of commentary of the second under way; the pieces of a second join to its text."""
 
     index: int
     text: str
@@ -71,51 +82,106 @@ class TextPiece:
 
 @dataclass(frozen=True, slots=True)
 class SpanMap:
-    """What the model remembers at the start of a second, in order, and what just went."""
+    """What the model remembers at the start of a second, in order, and what it just dropped."""
 
     index: int
     spans: tuple[SpanView, ...]
     dropped: tuple[SpanView, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class SecondDone:
-    """A second is spoken.
+@dataclass(frozen=True)
+class GenerationResult(FromDict):
+    """The record of one second.
+
+    A session yields it, the journal and the exports keep it, and the player replays it.
 
     Attributes:
-        index: the second, as in its chunk.
+        index: the second's number, as in its chunk.
         start: seconds from the clip's beginning.
         end: seconds from the clip's beginning.
-        text: the commentary, its markup and closing `` ...`` removed; empty when the model kept silent.
-        tokens: tokens generated, the closing ones counted.
+        text: the commentary without markup and closing `` ...``; empty when the model stayed silent. When the viewer
+            asked a question, the first line is the answer.
+        tokens: tokens generated, including the closing ones and those of the scratchpad.
         video_tokens: tokens of video that were prefilled.
         cache_tokens: tokens in the cache afterwards.
         cache_bytes: bytes of the cache's blocks.
-        query: the question that went into this second, else empty.
-        timings: milliseconds.
-        memory: bytes.
-        noted: what the model told itself on its scratchpad before it spoke.
+        query: the viewer's question in this second, else empty.
+        timings: how long the work took.
+        memory: bytes in use afterwards; None where nobody measured them.
+        notes: what the model wrote on its scratchpad before the commentary.
     """
 
     index: int
     start: float
     end: float
     text: str
-    tokens: int
-    video_tokens: int
-    cache_tokens: int
-    cache_bytes: int
-    query: str
-    timings: Timings
-    memory: Memory
-    noted: str = ""
+    tokens: int = 0
+    video_tokens: int = 0
+    cache_tokens: int = 0
+    cache_bytes: int = 0
+    query: str = ""
+    timings: Timings = field(default_factory=Timings)
+    memory: Memory | None = None
+    notes: str = ""
+
+    @property
+    def answer(self) -> str:
+        """The answer to the viewer's question; empty when nobody asked."""
+        return self.text.partition("\n")[0] if self.query else ""
+
+    @property
+    def commentary(self) -> str:
+        """The text without the answer to the viewer's question."""
+        return self.text.partition("\n")[2] if self.query else self.text
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Build from `values`; unknown keys are ignored.
+
+        Raises:
+            SvmError: the second lacks its index, times or text, or a value is of another type than its field.
+        """
+        _require(values, "index", "start", "end", "text")
+        # Format 1 of the session files calls the notes "noted".
+        return super().from_dict({"notes": values.get("noted"), **values})
+
+
+@dataclass(frozen=True)
+class Skipped(FromDict):
+    """A second without commentary, because the model had no time for it.
+
+    Attributes:
+        index: the second's number, as in its chunk.
+        start: seconds from the clip's beginning.
+        end: seconds from the clip's beginning.
+    """
+
+    index: int
+    start: float
+    end: float
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Build from `values`; unknown keys are ignored.
+
+        Raises:
+            SvmError: the second lacks its index or times, or a value is of another type than its field.
+        """
+        _require(values, "index", "start", "end")
+        return super().from_dict(values)
 
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """The engine stopped; `message` is one line that names the thing and the way out."""
+    """The engine stopped; `message` is one line that names the cause and the way out."""
 
     message: str
 
 
-Event = Loading | Ready | SecondStarted | TextPiece | SpanMap | SecondDone | Failed
+Event = Loading | Ready | SecondStarted | TextPiece | SpanMap | GenerationResult | Skipped | Failed
+
+
+def _require(values: Mapping[str, Any], *names: str) -> None:
+    missing = [name for name in names if values.get(name) is None]
+    if missing:
+        raise SvmError(f"a second lacks its {missing[0]}; choose a file that svm-tui exported.")

@@ -11,7 +11,7 @@ from streaming_vlm_mlx.config import StreamConfig
 from streaming_vlm_mlx.models.loading import ModelBundle
 from streaming_vlm_mlx.stream import spans as sp
 from streaming_vlm_mlx.stream.distributed_runner import make_runner, release
-from streaming_vlm_mlx.stream.events import SpanMap, SpanView, TextPiece
+from streaming_vlm_mlx.stream.events import GenerationResult, SpanMap, SpanView, TextPiece, Timings
 from streaming_vlm_mlx.stream.generate import Hidden, Logits, Runner
 from streaming_vlm_mlx.stream.sampling import Sampler, TokenSampler
 from streaming_vlm_mlx.text.detokenizer import SCRATCH_TOKENS, CommentaryCleaner, Scratchpad, StreamDecoder
@@ -36,24 +36,6 @@ class SecondRequest:
     end: float
     patches: Patches | None
     question: str = ""
-
-
-@dataclass(frozen=True)
-class GenerationResult:
-    """What one second came to: its text without markup, what was noted, counts of tokens, unseen ones too, and times.
-
-    Times are milliseconds of work.
-    """
-
-    text: str
-    noted: str
-    tokens: int
-    video_tokens: int
-    vision_ms: float
-    prefill_ms: float
-    decode_ms: float
-    first_text_ms: float
-    total_ms: float
 
 
 class Session:
@@ -166,15 +148,23 @@ class Session:
             yield TextPiece(second.index, piece)
         done = self._bundle.clock()
         yield GenerationResult(
-            text=decoder.text,
-            noted=scratch.text.strip() if scratch else "",
+            second.index,
+            second.start,
+            second.end,
+            decoder.text,
             tokens=len(said) + (len(scratch.ids) if scratch else 0),
             video_tokens=0 if features is None else features.shape[0],
-            vision_ms=1e3 * (seen - begun + ahead),
-            prefill_ms=1e3 * (prefilled - seen),
-            decode_ms=1e3 * (done - prefilled),
-            first_text_ms=1e3 * ((first or done) - begun),
-            total_ms=1e3 * (done - begun + ahead),
+            cache_tokens=self.cached,
+            cache_bytes=self.cache_bytes,
+            query=second.question,
+            timings=Timings(
+                vision_ms=1e3 * (seen - begun + ahead),
+                prefill_ms=1e3 * (prefilled - seen),
+                decode_ms=1e3 * (done - prefilled),
+                first_text_ms=1e3 * ((first or done) - begun),
+                total_ms=1e3 * (done - begun + ahead),
+            ),
+            notes=scratch.text.strip() if scratch else "",
         )
 
     def encode_ahead(self, second: SecondRequest) -> None:

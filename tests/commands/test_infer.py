@@ -13,7 +13,7 @@ from streaming_vlm_mlx.data.records import StreamingRecord, Turn
 from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.memory import Memory
 from streaming_vlm_mlx.sessions.record import SessionRecord
-from streaming_vlm_mlx.stream.events import SecondDone, Timings
+from streaming_vlm_mlx.stream.events import GenerationResult, Timings
 from streaming_vlm_mlx.video.video_file import VideoFile
 from tests.video.clips import make_clip
 from tui import cli
@@ -102,8 +102,8 @@ def test_bad_input_is_one_line_that_names_it(words, told, clip, tmp_path, capsys
     assert told in refusal(capsys, *filled)
 
 
-def done(start: float) -> SecondDone:
-    return SecondDone(
+def done(start: float) -> GenerationResult:
+    return GenerationResult(
         index=int(start),
         start=start,
         end=start + 1,
@@ -118,7 +118,7 @@ def done(start: float) -> SecondDone:
     )
 
 
-def speak_until_it_breaks(keeper: infer.Keeper, feed: Iterable[SecondDone]) -> None:
+def speak_until_it_breaks(keeper: infer.Keeper, feed: Iterable[GenerationResult]) -> None:
     for second in feed:
         keeper.add(second)
     raise SvmError("the feed broke off.")

@@ -3,10 +3,11 @@
 import numpy as np
 
 from streaming_vlm_mlx.eval.measures import Play, judge_play
-from streaming_vlm_mlx.eval.reference import Reference, SaidSecond, said_words
+from streaming_vlm_mlx.eval.reference import Reference, said_words
 from streaming_vlm_mlx.matches.tennis.commentary import commentary
 from streaming_vlm_mlx.matches.tennis.match import TennisMatch
 from streaming_vlm_mlx.matches.truth import stream
+from streaming_vlm_mlx.stream.events import GenerationResult
 
 SEEDS = range(200, 220)
 
@@ -16,7 +17,7 @@ def told_otherwise(seed: int) -> Play:
     match = TennisMatch(seed, 60.0, fps=2)
     words = commentary(match.script, stream(seed, "other words"))
     texts = (" ".join(w.text for w in words if s <= w.start < s + 1) for s in range(60))
-    said = said_words(SaidSecond(float(s), s + 1.0, text, 0.0) for s, text in enumerate(texts))
+    said = said_words(GenerationResult(s, float(s), s + 1.0, text) for s, text in enumerate(texts))
     return judge_play(Reference.of_truth(match.truth("a.mp4"), 0.0, 60.0), said, np.random.default_rng(0))
 
 

@@ -6,11 +6,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streaming_vlm_mlx.eval.measures import FIGURES, Measured, measure, summarise
-from streaming_vlm_mlx.eval.reference import Reference, SaidSecond, said_words, spread
+from streaming_vlm_mlx.eval.reference import Reference, said_words, spread
 from streaming_vlm_mlx.matches.tennis.judge import Share, ending_moments, heard
 from streaming_vlm_mlx.matches.tennis.lexicon import ENDINGS
 from streaming_vlm_mlx.matches.tennis.match import TennisMatch
 from streaming_vlm_mlx.matches.truth import Event, Truth, Word
+from streaming_vlm_mlx.stream.events import GenerationResult
 
 SEEDS = range(900_000, 900_012)
 PLAY = FIGURES[:5]
@@ -33,7 +34,7 @@ def count(reference: Reference, words: tuple[Word, ...]) -> Measured:
 def by_seconds(words: tuple[Word, ...], seconds: int) -> tuple[Word, ...]:
     """Return `words` as a model would say them: all of a second's words in it, their own times lost."""
     texts = [" ".join(w.text for w in words if i <= w.start < i + 1) for i in range(seconds)]
-    return said_words(SaidSecond(i, i + 1.0, text, 0.0) for i, text in enumerate(texts))
+    return said_words(GenerationResult(i, i, i + 1.0, text) for i, text in enumerate(texts))
 
 
 def test_the_truth_is_perfect(truths: list[Truth]) -> None:
@@ -175,7 +176,7 @@ WORDS = ("red", "blue", "ace.", "out.", "fault", "fifteen", "love.", "love", "de
 @given(st.integers(0, 3), st.lists(st.lists(st.sampled_from(WORDS)), max_size=60))
 def test_every_figure_is_a_share_whatever_is_said(number: int, seconds: list[list[str]]) -> None:
     truth = MATCHES[number]
-    words = said_words(SaidSecond(i, i + 1.0, " ".join(texts), 0.0) for i, texts in enumerate(seconds))
+    words = said_words(GenerationResult(i, i, i + 1.0, " ".join(texts)) for i, texts in enumerate(seconds))
     found = summarise([count(whole(truth), words)])
     shares = [*PLAY, "rouge_l", "silence"]
     assert all(found[name] is None or 0 <= found[name] <= 1 for name in shares)

@@ -2,9 +2,10 @@
 
 import pytest
 
-from streaming_vlm_mlx.eval.reference import Reference, SaidSecond
+from streaming_vlm_mlx.eval.reference import Reference
 from streaming_vlm_mlx.matches.tennis.judge import FACTS, judge_notes
 from streaming_vlm_mlx.matches.tennis.match import TennisMatch
+from streaming_vlm_mlx.stream.events import GenerationResult
 
 
 @pytest.fixture(scope="module")
@@ -12,8 +13,8 @@ def reference() -> Reference:
     return Reference.of_truth(TennisMatch(900_003, 20.0, fps=2).truth("a.mp4"), 0.0, 20.0)
 
 
-def noting(notes: dict[int, str]) -> list[SaidSecond]:
-    return [SaidSecond(float(s), s + 1.0, "", 0.0, note) for s, note in notes.items()]
+def noting(notes: dict[int, str]) -> list[GenerationResult]:
+    return [GenerationResult(s, float(s), s + 1.0, "", notes=note) for s, note in notes.items()]
 
 
 def test_what_is_to_be_seen_is_right_in_every_fact(reference: Reference) -> None:

@@ -23,7 +23,7 @@ from streaming_vlm_mlx.matches.truth import read_truth
 from streaming_vlm_mlx.matches.writer import make_match
 from streaming_vlm_mlx.models.loading import ModelBundle
 from streaming_vlm_mlx.stream.engine import Engine
-from streaming_vlm_mlx.stream.events import Loading, Ready, SecondDone
+from streaming_vlm_mlx.stream.events import GenerationResult, Loading, Ready
 from streaming_vlm_mlx.text.tokenizer import Tokenizer
 from streaming_vlm_mlx.text.vocabulary import build, count_ids
 from tests.stream.engines import CONFIG, TEXT, Script, make_chunks, make_loader
@@ -90,7 +90,7 @@ def test_a_question_is_asked_in_its_second_and_its_answer_is_no_commentary(clip:
     case = replace(match_entry(clip).read(), questions=((1.1, 1.9, "Who serves?", TEXT.upper()),))
     run = run_case(engine, CONFIG, case, ignore)
     assert [s.answer for s in run.seconds] == ["", TEXT, ""]
-    assert [s.text for s in run.seconds] == [TEXT, "", TEXT]
+    assert [s.commentary for s in run.seconds] == [TEXT, "", TEXT]
     assert run.measured.answers == {"server": Share(1, 1)}
 
 
@@ -110,10 +110,10 @@ def test_every_second_is_heard_and_every_run_starts_afresh(clip: Path, engine: E
     assert any(isinstance(e, Ready) for e in events)
     first = run_case(engine, CONFIG, case, events.append)
     again = run_case(engine, CONFIG, case, ignore)
-    done = [e for e in events if isinstance(e, SecondDone)]
+    done = [e for e in events if isinstance(e, GenerationResult)]
     assert [(s.start, s.end, s.text) for s in first.seconds] == [(i, i + 1.0, TEXT) for i in range(3)]
-    assert [s.work for s in first.seconds] == [d.timings.total_ms / 1e3 for d in done]
-    assert all(s.work > 0 for s in first.seconds)
+    assert first.seconds == tuple(done)
+    assert all(s.timings.total_ms > 0 for s in first.seconds)
     assert first.measured == again.measured
     # A stream that went on would hold more than three seconds.
     assert engine._session is not None
@@ -182,4 +182,4 @@ def test_a_report_is_in_order_and_says_what_is_missing(clip: Path, engine: Engin
     assert values["matches"][0]["said"] == [[0.0, TEXT], [1.0, TEXT], [2.0, TEXT]]
     assert values["failed"] == [{"name": "match_11", "reason": "no clip."}]
     assert values["complete"] is False
-    assert values["seconds_per_second"] == sorted(s.work for s in run.seconds)[1]
+    assert values["seconds_per_second"] == sorted(s.timings.total_ms / 1e3 for s in run.seconds)[1]

@@ -5,8 +5,8 @@ import re
 from collections import Counter
 
 import pytest
-from streaming_vlm_mlx.matches.tennis.description import CALLED, ENDED, FRESH, PLAIN, description, play
 
+from streaming_vlm_mlx.matches.tennis.description import CALLED, ENDED, FRESH, PLAIN, description, play
 from streaming_vlm_mlx.matches.tennis.match import Tennis, TennisMatch
 from streaming_vlm_mlx.matches.truth import Event
 

@@ -4,9 +4,9 @@ from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from typing import TypeVar
 
-from streaming_vlm_mlx.stream.events import SecondDone
+from streaming_vlm_mlx.stream.events import GenerationResult, Skipped
 from tests.player.fakes import Clock, until
-from tui.player.controller import Controller, PlayerEvent, Skipped
+from tui.player.controller import Controller, PlayerEvent
 from tui.player.session_log import SessionLog
 
 T = TypeVar("T")
@@ -34,7 +34,7 @@ class Watching:
         return found()[count - 1]
 
     def done(self) -> list[int]:
-        return [event.index for event in self.told if isinstance(event, SecondDone)]
+        return [event.index for event in self.told if isinstance(event, GenerationResult)]
 
     def skipped(self) -> list[int]:
         return [event.index for event in self.told if isinstance(event, Skipped)]

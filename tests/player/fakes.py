@@ -18,9 +18,9 @@ from streaming_vlm_mlx.sessions.record import SessionRecord
 from streaming_vlm_mlx.stream.events import (
     Event,
     Failed,
+    GenerationResult,
     Loading,
     Ready,
-    SecondDone,
     SecondStarted,
     SpanMap,
     SpanView,
@@ -206,9 +206,11 @@ async def press(pilot: Pilot[None], *keys: str) -> None:
         await wait(pilot)
 
 
-def second_done(number: int, text: str = "he scores", question: str = "", milliseconds: float = 250.0) -> SecondDone:
+def second_done(
+    number: int, text: str = "he scores", question: str = "", milliseconds: float = 250.0
+) -> GenerationResult:
     """Return the end of a second that cost `milliseconds`."""
-    return SecondDone(
+    return GenerationResult(
         index=number,
         start=float(number),
         end=number + 1.0,

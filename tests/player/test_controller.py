@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from streaming_vlm_mlx.config import SamplingConfig, StreamConfig
-from streaming_vlm_mlx.stream.events import Event, Loading, Ready
+from streaming_vlm_mlx.stream.events import Event, Loading, Ready, Skipped
 from streaming_vlm_mlx.video.chunk import Chunk
 from tests.player.controller_harness import Watch
 from tests.player.fakes import Blank, Scripted, until
-from tui.player.controller import ChunkArrived, Skipped
+from tui.player.controller import ChunkArrived
 
 
 async def test_seconds_are_spoken_as_they_come(watch: Watch) -> None:

@@ -10,7 +10,8 @@ import webvtt
 
 from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.sessions.journal import Journal
-from streaming_vlm_mlx.sessions.record import SessionRecord, SpokenSecond
+from streaming_vlm_mlx.sessions.record import SessionRecord
+from streaming_vlm_mlx.stream.events import Skipped
 from tests.player.fakes import Clock, second_done, spec, until, wait
 from tests.video.clips import make_clip
 from tui import cli
@@ -30,8 +31,8 @@ SAID = {0: "he cuts inside", 2: "and he scores"}
 def record() -> SessionRecord:
     found = SessionRecord(created="2026-01-02T03:04:05+00:00", clip="gone.mp4", model="runs/run1")
     for number, text in SAID.items():
-        found = found.add(SpokenSecond.of(second_done(number, text, "who?" if number else "")))
-    return found.skip(1, 1.0, 2.0)
+        found = found.add(second_done(number, text, "who?" if number else ""))
+    return found.skip(Skipped(1, 1.0, 2.0))
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ import webvtt
 from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.sessions.journal import load_session
 from streaming_vlm_mlx.shipped import SAMPLE
+from streaming_vlm_mlx.stream.events import Skipped
 from tests.player.fakes import RECORD, second_done
 from tui.player.session_log import SessionLog, free_names
 from tui.session_paths import base_paths
@@ -21,7 +22,7 @@ def log(*places: Path, warned: list[str] | None = None, endings: tuple[str, ...]
 def test_a_session_is_saved_and_its_journal_goes(tmp_path: Path) -> None:
     session = log(tmp_path / "game")
     session.add(second_done(0, "he scores", "who?"))
-    session.skip(1, 1.0, 2.0)
+    session.skip(Skipped(1, 1.0, 2.0))
     session.configure({"window": 3})
     assert load_session(tmp_path / "game.jsonl") == session.record
     assert session.save() == (tmp_path / "game.vtt", tmp_path / "game.json")
@@ -51,7 +52,7 @@ def test_saving_again_writes_the_same_files(tmp_path: Path) -> None:
 
 def test_where_nothing_was_said_nothing_is_written(tmp_path: Path) -> None:
     session = log(tmp_path / "game")
-    session.skip(0, 0.0, 1.0)
+    session.skip(Skipped(0, 0.0, 1.0))
     assert session.save() == ()
 
 
@@ -95,9 +96,9 @@ def test_a_session_that_is_not_kept_writes_nothing(tmp_path: Path, monkeypatch: 
 def test_a_second_with_a_take_is_not_passed_over(tmp_path: Path) -> None:
     session = log(tmp_path / "game")
     session.add(second_done(3))
-    session.skip(3, 3.0, 4.0)
-    session.skip(4, 4.0, 5.0)
-    session.skip(4, 4.0, 5.0)
+    session.skip(Skipped(3, 3.0, 4.0))
+    session.skip(Skipped(4, 4.0, 5.0))
+    session.skip(Skipped(4, 4.0, 5.0))
     assert [s.index for s in session.record.skipped] == [4]
 
 

@@ -1,4 +1,3 @@
-import dataclasses
 import json
 
 import pytest
@@ -8,12 +7,12 @@ from hypothesis import strategies as st
 from streaming_vlm_mlx.config import StreamConfig
 from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.memory import Memory
-from streaming_vlm_mlx.sessions.record import SessionRecord, SkippedSecond, SpokenSecond
-from streaming_vlm_mlx.stream.events import SecondDone, Timings
+from streaming_vlm_mlx.sessions.record import SessionRecord
+from streaming_vlm_mlx.stream.events import GenerationResult, Skipped, Timings
 
 
-def done(start: float, text: str = "", query: str = "", index: int = 0) -> SecondDone:
-    return SecondDone(
+def done(start: float, text: str = "", query: str = "", index: int = 0) -> GenerationResult:
+    return GenerationResult(
         index=index,
         start=start,
         end=start + 1,
@@ -35,7 +34,7 @@ RECORDS = st.lists(SECONDS, max_size=6)
 
 @given(seconds=RECORDS, clip=st.text(max_size=10))
 def test_a_record_survives_its_json(seconds, clip):
-    record = SessionRecord(clip=clip, settings=StreamConfig().to_dict()).skip(3, 0.25, 1.25)
+    record = SessionRecord(clip=clip, settings=StreamConfig().to_dict()).skip(Skipped(3, 0.25, 1.25))
     for second in seconds:
         record = record.add(second)
     assert SessionRecord.from_dict(json.loads(record.to_json())) == record
@@ -49,13 +48,7 @@ def test_seconds_stand_in_order_and_none_is_lost(seconds):
     starts = [round(s.start, 3) for s in record.seconds]
     assert starts == sorted(set(starts))
     kept = sorted((*record.seconds, *record.takes), key=repr)
-    assert kept == sorted(map(SpokenSecond.of, seconds), key=repr)
-
-
-def test_everything_of_a_second_is_kept():
-    event = done(3.0, "goal", "who?", 3)
-    [second] = SessionRecord().add(event).seconds
-    assert dataclasses.asdict(second) == dataclasses.asdict(event)
+    assert kept == sorted(seconds, key=repr)
 
 
 def test_a_second_played_again_keeps_its_older_take():
@@ -65,14 +58,14 @@ def test_a_second_played_again_keeps_its_older_take():
 
 
 def test_a_skipped_second_that_is_played_later_is_skipped_no_more():
-    record = SessionRecord().skip(5, 5.0, 6.0).skip(4, 4.0, 5.0)
-    assert record.skipped == (SkippedSecond(4, 4.0, 5.0), SkippedSecond(5, 5.0, 6.0))
-    assert record.add(done(5.0)).skipped == (SkippedSecond(4, 4.0, 5.0),)
+    record = SessionRecord().skip(Skipped(5, 5.0, 6.0)).skip(Skipped(4, 4.0, 5.0))
+    assert record.skipped == (Skipped(4, 4.0, 5.0), Skipped(5, 5.0, 6.0))
+    assert record.add(done(5.0)).skipped == (Skipped(4, 4.0, 5.0),)
 
 
 def test_the_json_is_plain_to_read():
     values = json.loads(SessionRecord(model="tiny", created="2026-11-22T20:00:00Z").add(done(0.0, "日本")).to_json())
-    assert values["version"] == 1
+    assert values["version"] == 2
     assert values["seconds"][0]["timings"]["first_text_ms"] == 4.5
     assert values["seconds"][0]["memory"]["machine"] == 50
     assert "日本" in SessionRecord().add(done(0.0, "日本")).to_json()
@@ -86,24 +79,44 @@ def test_unknown_keys_are_passed_over():
         "skipped": [{"index": 1, "start": 1, "end": 2, "why": "late"}],
     }
     record = SessionRecord.from_dict(values)
-    assert record.seconds == (SpokenSecond(0, 0.0, 1.0, "a", timings=Timings(1, 0, 0, 0, 0)),)
-    assert record.skipped == (SkippedSecond(1, 1.0, 2.0),)
+    assert record.seconds == (GenerationResult(0, 0.0, 1.0, "a", timings=Timings(1, 0, 0, 0, 0)),)
+    assert record.skipped == (Skipped(1, 1.0, 2.0),)
+
+
+def test_the_notes_of_a_session_of_format_1_are_read():
+    second = {"index": 0, "start": 0.0, "end": 1.0, "text": "a", "noted": "a pause.", "memory": None, "timings": None}
+    [kept] = SessionRecord.from_dict({"version": 1, "seconds": [second]}).seconds
+    assert kept == GenerationResult(0, 0.0, 1.0, "a", notes="a pause.")
+
+
+@pytest.mark.parametrize(
+    ("text", "query", "answer", "commentary"),
+    [
+        ("he scores", "", "", "he scores"),
+        ("The reds.\nhe scores", "who?", "The reds.", "he scores"),
+        ("The reds.", "who?", "The reds.", ""),
+        ("two\nlines", "", "", "two\nlines"),
+    ],
+)
+def test_the_first_line_answers_a_question(text, query, answer, commentary):
+    second = done(0.0, text, query)
+    assert (second.answer, second.commentary) == (answer, commentary)
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"version": 2}, r"session format 2 is newer than this program's \(1\); update svm-tui"),
+        ({"version": 3}, r"session format 3 is newer than this program's \(2\); update svm-tui"),
         ({"version": None}, "'version' is missing"),
         ({"version": "1"}, "'version' is missing"),
         ({"seconds": [{"index": 0, "start": 0, "end": 1}]}, "a second lacks its text"),
-        ({"seconds": [{"index": 0, "start": "0", "end": 1, "text": ""}]}, "SpokenSecond.start is '0'"),
+        ({"seconds": [{"index": 0, "start": "0", "end": 1, "text": ""}]}, "GenerationResult.start is '0'"),
         ({"seconds": [3]}, "SessionRecord.seconds is 3"),
         ({"skipped": [{"index": 0, "end": 1}]}, "a second lacks its start"),
-        ({"seconds": [{"index": 0, "start": 0, "end": 1, "text": "", "timings": 3}]}, "SpokenSecond.timings is 3"),
+        ({"seconds": [{"index": 0, "start": 0, "end": 1, "text": "", "timings": 3}]}, "GenerationResult.timings is 3"),
         (
             {"seconds": [{"index": 0, "start": 0, "end": 1, "text": "", "memory": {"peak": "x"}}]},
-            "Memory.peak is 'x'; it must be a number",
+            "Memory.peak is 'x'; it must be of type int",
         ),
     ],
 )

@@ -7,16 +7,16 @@ import webvtt as webvtt_reader
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from streaming_vlm_mlx.sessions.record import SpokenSecond
 from streaming_vlm_mlx.sessions.subtitles import clock, cues, srt, tidy, transcript, webvtt
+from streaming_vlm_mlx.stream.events import GenerationResult
 
 PIECES = ["-->", "\n", "\r\n", "\r", "&", "&lt;", "<", ">", "<b>", "{\\an8}", "\0", "\x85", "\u2028", "é", "1", " "]
 NASTY = st.lists(st.sampled_from(PIECES) | st.characters(), max_size=12).map("".join)
 TIMES = st.integers(0, 400 * 3600 * 1000)
 
 
-def second(start: float, text: str, query: str = "") -> SpokenSecond:
-    return SpokenSecond(0, start, start + 1, text, query=query)
+def second(start: float, text: str, query: str = "") -> GenerationResult:
+    return GenerationResult(0, start, start + 1, text, query=query)
 
 
 def in_order(starts, texts, queries=("",) * 9):
@@ -86,7 +86,7 @@ SESSION = [
     second(1, ""),
     second(2, "It is the seventh inning.\nthe pitch & it <sails>", "What inning\nis it?"),
     second(3, "", "Anyone?"),
-    SpokenSecond(4, 362_439.5, 362_439.5, "over"),
+    GenerationResult(4, 362_439.5, 362_439.5, "over"),
 ]
 
 
@@ -124,7 +124,7 @@ def test_a_silent_session_is_a_valid_file():
 
 
 def test_times_before_the_beginning_start_at_it():
-    [cue] = cues([SpokenSecond(0, -0.5, 0.5, "early")])
+    [cue] = cues([GenerationResult(0, -0.5, 0.5, "early")])
     assert (cue.start, cue.end) == (0, 500)
 
 

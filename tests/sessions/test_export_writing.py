@@ -5,10 +5,11 @@ from pathlib import Path
 import pytest
 
 from streaming_vlm_mlx.errors import SvmError
-from streaming_vlm_mlx.sessions.record import SessionRecord, SpokenSecond
+from streaming_vlm_mlx.sessions.record import SessionRecord
 from streaming_vlm_mlx.sessions.subtitles import FORMATS, find_format, write
+from streaming_vlm_mlx.stream.events import GenerationResult
 
-RECORD = SessionRecord(clip="match.mp4", seconds=(SpokenSecond(0, 0.0, 1.0, "The crowd"),))
+RECORD = SessionRecord(clip="match.mp4", seconds=(GenerationResult(0, 0.0, 1.0, "The crowd"),))
 
 
 @pytest.mark.parametrize(
@@ -39,7 +40,7 @@ def test_the_format_can_be_asked_before_a_long_run():
 
 @pytest.mark.parametrize("ending", FORMATS)
 def test_broken_bytes_in_names_and_texts_do_not_lose_a_session(tmp_path, ending):
-    second = SpokenSecond(0, 0.0, 1.0, "go\udcffal", query="wh\ud800o")
+    second = GenerationResult(0, 0.0, 1.0, "go\udcffal", query="wh\ud800o")
     write(tmp_path / f"a{ending}", SessionRecord(clip="\udcfe.mp4", seconds=(second,)))
     text = (tmp_path / f"a{ending}").read_text(encoding="utf-8")
     assert "go\ufffdal" in text or json.loads(text)["clip"] == "\udcfe.mp4"

@@ -10,15 +10,15 @@ from hypothesis import strategies as st
 from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.memory import Memory
 from streaming_vlm_mlx.sessions.journal import Journal, load_session
-from streaming_vlm_mlx.sessions.record import SessionRecord, SkippedSecond, SpokenSecond
-from streaming_vlm_mlx.stream.events import Timings
+from streaming_vlm_mlx.sessions.record import SessionRecord
+from streaming_vlm_mlx.stream.events import GenerationResult, Skipped, Timings
 
 BEGUN = SessionRecord(created="2026-01-02T03:04:05+00:00", clip="a.mp4", model="m", settings={"window": 4})
 
 
-def second(index: int, text: str = "he scores") -> SpokenSecond:
+def second(index: int, text: str = "he scores") -> GenerationResult:
     timings, memory = Timings(1.0, 2.0, 3.0, 1.5, 6.0), Memory(1, 2, 3, 4, 5)
-    return SpokenSecond(index, float(index), index + 1.0, text, 3, 9, 40, 50, "why?", timings, memory, "a pause.")
+    return GenerationResult(index, float(index), index + 1.0, text, 3, 9, 40, 50, "why?", timings, memory, "a pause.")
 
 
 def written(path: Path) -> SessionRecord:
@@ -28,8 +28,8 @@ def written(path: Path) -> SessionRecord:
         for spoken in (second(0), second(1, "first"), second(1, "last")):
             journal.speak(spoken)
             record = record.add(spoken)
-        journal.skip(SkippedSecond(2, 2.0, 3.0))
-        record = record.skip(2, 2.0, 3.0)
+        journal.skip(Skipped(2, 2.0, 3.0))
+        record = record.skip(Skipped(2, 2.0, 3.0))
         journal.configure({"window": 8})
     return replace(record, settings={"window": 8})
 

@@ -7,13 +7,13 @@ import pytest
 
 from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.sessions.mp4 import write_mp4
-from streaming_vlm_mlx.sessions.record import SpokenSecond
+from streaming_vlm_mlx.stream.events import GenerationResult
 from tests.video.clips import make_clip
 
 SPOKEN = [
-    SpokenSecond(0, 0.0, 1.0, "He cuts inside & <b>scores</b>!"),
-    SpokenSecond(1, 1.0, 2.0, ""),
-    SpokenSecond(2, 2.0, 2.5, "Señor — {\\an8}¡gol!\nTwo lines"),
+    GenerationResult(0, 0.0, 1.0, "He cuts inside & <b>scores</b>!"),
+    GenerationResult(1, 1.0, 2.0, ""),
+    GenerationResult(2, 2.0, 2.5, "Señor — {\\an8}¡gol!\nTwo lines"),
 ]
 
 

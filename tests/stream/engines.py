@@ -11,7 +11,7 @@ import numpy as np
 from streaming_vlm_mlx.config import PixelConfig, SamplingConfig, StreamConfig
 from streaming_vlm_mlx.models.loading import ModelBundle
 from streaming_vlm_mlx.stream.engine import Engine, Loader
-from streaming_vlm_mlx.stream.events import Event, Loading, SecondDone, SpanMap, SpanView
+from streaming_vlm_mlx.stream.events import Event, GenerationResult, Loading, SpanMap, SpanView
 from streaming_vlm_mlx.text.tokenizer import Tokenizer
 from streaming_vlm_mlx.text.vocabulary import CompactVocabulary, Ids
 from streaming_vlm_mlx.video.chunk import Chunk
@@ -136,7 +136,7 @@ async def resolve_quantization(engine: Engine) -> None:
 
 def done_texts(events: Iterable[Event]) -> list[str]:
     """Return the commentary of every second that was spoken."""
-    return [event.text for event in events if isinstance(event, SecondDone)]
+    return [event.text for event in events if isinstance(event, GenerationResult)]
 
 
 def views(event: Event) -> tuple[SpanView, ...]:

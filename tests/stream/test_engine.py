@@ -9,7 +9,7 @@ import pytest
 
 from streaming_vlm_mlx.config import SamplingConfig
 from streaming_vlm_mlx.stream.engine import Engine
-from streaming_vlm_mlx.stream.events import Event, Loading, Ready, SecondDone, SecondStarted, SpanMap, TextPiece
+from streaming_vlm_mlx.stream.events import Event, GenerationResult, Loading, Ready, SecondStarted, SpanMap, TextPiece
 from streaming_vlm_mlx.text.tokenizer import Tokenizer
 from streaming_vlm_mlx.video.chunk import Chunk
 from tests.stream.engines import (
@@ -40,10 +40,10 @@ def previous_tokens(event: Event) -> int:
 async def test_events_come_in_order_and_are_plain(engine: Engine) -> None:
     events = await gather(engine, make_chunks(3))
     kinds = [type(e) for e in events if not isinstance(e, TextPiece)]
-    assert kinds == [Loading, Ready, *[SecondStarted, SpanMap, SecondDone] * 3]
+    assert kinds == [Loading, Ready, *[SecondStarted, SpanMap, GenerationResult] * 3]
     assert all(map(plain, events))
     for index in range(3):
-        (done,) = (e for e in events if isinstance(e, SecondDone) and e.index == index)
+        (done,) = (e for e in events if isinstance(e, GenerationResult) and e.index == index)
         pieces = [e.text for e in events if isinstance(e, TextPiece) and e.index == index]
         assert "".join(pieces) == done.text == TEXT
         assert (done.start, done.end, done.tokens, done.video_tokens) == (index, index + 1.0, len(SCRIPT), 2)
@@ -69,7 +69,7 @@ async def test_words_come_before_their_second_is_done(engine: Engine, script: Sc
     await script.held()
     assert (piece, script.said) == (TextPiece(0, "one"), 3)
     script.go()
-    assert isinstance(await next_of(events, SecondDone), SecondDone)
+    assert isinstance(await next_of(events, GenerationResult), GenerationResult)
 
 
 async def test_the_next_second_is_read_while_one_is_spoken(engine: Engine, script: Script) -> None:
@@ -98,7 +98,7 @@ async def test_cancel_ends_the_second_at_its_next_word(engine: Engine, script: S
     engine.cancel()
     script.go()
     rest = [e async for e in events]
-    (done,) = (e for e in rest if isinstance(e, SecondDone))
+    (done,) = (e for e in rest if isinstance(e, GenerationResult))
     assert (done.index, done.tokens) == (0, 3)
     assert not [e for e in rest if isinstance(e, SecondStarted)]
 
@@ -134,7 +134,7 @@ async def test_pause_takes_no_further_second_until_resume(engine: Engine, script
     events = engine.play(chunks())
     await next_of(events, SecondStarted)
     engine.pause()
-    assert done_texts([await next_of(events, SecondDone)]) == [TEXT]
+    assert done_texts([await next_of(events, GenerationResult)]) == [TEXT]
     following = asyncio.ensure_future(anext(events))
     assert await asyncio.to_thread(third.wait, PATIENCE)
     await resolve_quantization(engine)
@@ -180,7 +180,7 @@ async def test_cancel_frees_a_play_that_waits_for_its_turn(engine: Engine) -> No
 async def test_reanchor_during_play_keeps_words_and_drops_video(engine: Engine, script: Script) -> None:
     script.hold_at(len(SCRIPT) + 2)
     events = engine.play(make_chunks(9))
-    await next_of(events, SecondDone)
+    await next_of(events, GenerationResult)
     await next_of(events, TextPiece)
     await script.held()
     anchored = asyncio.ensure_future(engine.reanchor())
@@ -188,7 +188,7 @@ async def test_reanchor_during_play_keeps_words_and_drops_video(engine: Engine, 
     await asyncio.sleep(0)
     script.go()
     await anchored
-    assert [e.tokens for e in await rest if isinstance(e, SecondDone)] == [3]
+    assert [e.tokens for e in await rest if isinstance(e, GenerationResult)] == [3]
     again = await gather(engine, make_chunks(1, start=50))
     (spans,) = (e for e in again if isinstance(e, SpanMap))
     assert rounds(spans, "video") == [0]
@@ -214,7 +214,7 @@ async def test_changes_before_loading_are_no_matter(engine: Engine) -> None:
 async def test_a_question_goes_into_the_next_second_once(engine: Engine) -> None:
     engine.ask("Who has the ball?")
     events = await gather(engine, make_chunks(3))
-    assert [e.query for e in events if isinstance(e, SecondDone)] == ["Who has the ball?", "", ""]
+    assert [e.query for e in events if isinstance(e, GenerationResult)] == ["Who has the ball?", "", ""]
     users = [
         sum(v.tokens for v in views(e) if v.kind == "user" and v.round == e.index)
         for e in events
@@ -227,7 +227,7 @@ async def test_settings_change_between_seconds(engine: Engine) -> None:
     events = engine.play(make_chunks(3))
     counts = []
     async for event in events:
-        if isinstance(event, SecondDone):
+        if isinstance(event, GenerationResult):
             counts.append(event.tokens)
             engine.configure(replace(CONFIG, sampling=SamplingConfig(max_new_tokens=2)))
     assert counts == [len(SCRIPT), 2, 2]
@@ -261,7 +261,7 @@ async def test_a_question_waits_for_a_second_that_is_spoken(engine: Engine) -> N
 
     engine.ask("Who has the ball?")
     events = [e async for e in engine.play(make_chunks(3), due)]
-    assert [e.query for e in events if isinstance(e, SecondDone)] == ["Who has the ball?", ""]
+    assert [e.query for e in events if isinstance(e, GenerationResult)] == ["Who has the ball?", ""]
 
 
 async def test_the_vision_tower_runs_while_a_second_waits_for_its_turn(engine: Engine) -> None:
@@ -274,12 +274,12 @@ async def test_the_vision_tower_runs_while_a_second_waits_for_its_turn(engine: E
 
     events = engine.play(make_chunks(1), due)
     await next_of(events, Ready)
-    done = asyncio.ensure_future(next_of(events, SecondDone))
+    done = asyncio.ensure_future(next_of(events, GenerationResult))
     await asked.wait()
     await resolve_quantization(engine)
     turn.set()
     second = await done
-    assert isinstance(second, SecondDone)
+    assert isinstance(second, GenerationResult)
     assert second.timings.vision_ms == 2e3
     assert await gather_rest(events) == []
 

@@ -10,7 +10,7 @@ import pytest
 from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.models.loading import ModelBundle
 from streaming_vlm_mlx.stream.engine import Engine
-from streaming_vlm_mlx.stream.events import Failed, Loading, SecondDone, SpanMap, TextPiece
+from streaming_vlm_mlx.stream.events import Failed, GenerationResult, Loading, SpanMap, TextPiece
 from streaming_vlm_mlx.text.tokenizer import Tokenizer
 from streaming_vlm_mlx.video.chunk import Chunk
 from tests.stream.engines import (
@@ -76,7 +76,7 @@ async def test_leaving_waits_for_the_read_under_way(engine: Engine) -> None:
         yield make_chunk(1)
 
     events = engine.play(chunks())
-    await next_of(events, SecondDone)
+    await next_of(events, GenerationResult)
     assert await asyncio.to_thread(reading.wait, PATIENCE)
     leaving = asyncio.ensure_future(events.aclose())
     leaving.add_done_callback(lambda _: order.append("left"))

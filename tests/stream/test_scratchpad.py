@@ -53,7 +53,7 @@ def test_the_answer_is_written_as_trained_and_not_shown(training: ModelBundle) -
     assert said.text == "two three"
     assert "".join(said.pieces) == "two three"
     assert said.sum.tokens == 5
-    assert said.sum.noted == "one"
+    assert said.sum.notes == "one"
     vision = "<|vision_start|><|vision_end|><|im_end|>\n"
     assert written(session, training).endswith(
         f"Time=0.0-1.0sWho has the ball?{vision}<|im_start|>assistant\n one\n two three<|im_end|>\n"

@@ -10,8 +10,8 @@ import pytest
 
 from streaming_vlm_mlx.config import Mode, SamplingConfig, StreamConfig
 from streaming_vlm_mlx.models.loading import ModelBundle
-from streaming_vlm_mlx.stream.events import SpanMap, TextPiece
-from streaming_vlm_mlx.stream.session import GenerationResult, Session
+from streaming_vlm_mlx.stream.events import GenerationResult, SpanMap, TextPiece, Timings
+from streaming_vlm_mlx.stream.session import Session
 from streaming_vlm_mlx.text.tokenizer import Tokenizer
 from streaming_vlm_mlx.text.vocabulary import CompactVocabulary
 from tests.stream.oracle import Oracle
@@ -324,10 +324,9 @@ def test_milliseconds_are_the_clocks(tokenizer: Tokenizer, vocabulary: CompactVo
     bundle = make_bundle(tokenizer, vocabulary)
     session = Session(bundle, SMALL)
     said = generate(session, make_second(0), Forced(bundle.vocabulary, [ONE, TWO, SILENCE, IM_END])).sum
-    assert (said.vision_ms, said.prefill_ms, said.first_text_ms, said.total_ms) == (1e3, 1e3, 3e3, 4e3)
-    assert said.total_ms == said.vision_ms + said.prefill_ms + said.decode_ms
+    assert said.timings == Timings(vision_ms=1e3, prefill_ms=1e3, decode_ms=2e3, first_text_ms=3e3, total_ms=4e3)
     silent = generate(session, make_second(1), Forced(bundle.vocabulary, [SILENCE, IM_END])).sum
-    assert silent.first_text_ms == silent.total_ms
+    assert silent.timings.first_text_ms == silent.timings.total_ms
 
 
 def test_a_second_that_was_looked_at_ahead_is_the_same(bundle: ModelBundle) -> None:
@@ -350,7 +349,7 @@ def test_looking_ahead_counts_as_work_of_its_second(tokenizer: Tokenizer, vocabu
     second = make_second(0)
     session.encode_ahead(second)
     said = generate(session, second, Forced(bundle.vocabulary, [ONE, SILENCE, IM_END])).sum
-    assert (said.vision_ms, said.prefill_ms, said.first_text_ms, said.total_ms) == (2e3, 1e3, 3e3, 5e3)
+    assert said.timings == Timings(vision_ms=2e3, prefill_ms=1e3, decode_ms=2e3, first_text_ms=3e3, total_ms=5e3)
 
 
 def test_pieces_come_as_they_are_spoken(bundle: ModelBundle) -> None:

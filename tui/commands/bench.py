@@ -1,17 +1,17 @@
 """``svm-tui bench``: what a second of the stream costs on this machine."""
 
 import argparse
-import dataclasses
 import json
 import statistics
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from streaming_vlm_mlx.backend import Backend
-    from streaming_vlm_mlx.eval.bench import BenchConfig, BenchSecond
+    from streaming_vlm_mlx.eval.bench import BenchConfig
+    from streaming_vlm_mlx.stream.events import GenerationResult
 
 HELP = "Run a model of given sizes, with seeded random weights, over moving frames, and time every second."
 MODES = ("full", "window", "recompute", "streaming")
@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _measure(config: "BenchConfig", mode: Any, seconds: int, machine: "Backend") -> "list[BenchSecond]":
+def _measure(config: "BenchConfig", mode: Any, seconds: int, machine: "Backend") -> "list[GenerationResult]":
     from rich.console import Console
     from rich.progress import track
 
@@ -61,7 +61,9 @@ def _measure(config: "BenchConfig", mode: Any, seconds: int, machine: "Backend")
     return list(shown)
 
 
-def describe(config: "BenchConfig", machine: "Backend", mode: str, seconds: "Sequence[BenchSecond]") -> dict[str, Any]:
+def describe(
+    config: "BenchConfig", machine: "Backend", mode: str, seconds: "Sequence[GenerationResult]"
+) -> dict[str, Any]:
     """Return one mode's figures with what they were measured on."""
     import os
     import platform
@@ -80,11 +82,11 @@ def describe(config: "BenchConfig", machine: "Backend", mode: str, seconds: "Seq
             "blas": machine.blas.name if machine.blas else None,
             "versions": installed_versions(),
         },
-        "seconds": [dataclasses.asdict(s) for s in seconds],
+        "seconds": [s.to_dict() for s in seconds],
     }
 
 
-def _print_table(runs: "Mapping[str, Sequence[BenchSecond]]") -> None:
+def _print_table(runs: "Mapping[str, Sequence[GenerationResult]]") -> None:
     from rich.console import Console
     from rich.table import Table
 
@@ -94,16 +96,21 @@ def _print_table(runs: "Mapping[str, Sequence[BenchSecond]]") -> None:
         table.add_column(name, justify="right")
     for mode, seconds in runs.items():
         tenth = max(len(seconds) // 10, 1)
-        middle = [statistics.median(getattr(s, f"{k}_s") for s in seconds) for k in ("vision", "prefill", "decode")]
-        token = statistics.median(1e3 * s.decode_s / s.tokens for s in seconds)
+        timings = [s.timings for s in seconds]
+        parts = [(t.vision_ms, t.prefill_ms, t.decode_ms) for t in timings]
+        token = statistics.median(s.timings.decode_ms / s.tokens for s in seconds)
         table.add_row(
             mode,
-            f"{statistics.median(s.total_s for s in seconds[:tenth]):.3f}",
-            f"{statistics.median(s.total_s for s in seconds[-tenth:]):.3f}",
-            *(f"{m:.3f}" for m in middle),
+            _median_seconds(t.total_ms for t in timings[:tenth]),
+            _median_seconds(t.total_ms for t in timings[-tenth:]),
+            *map(_median_seconds, zip(*parts, strict=True)),
             f"{token:.1f}",
             f"{seconds[-1].cache_tokens:,}",
             f"{seconds[-1].cache_bytes / 1e6:.1f}",
         )
     # A pipe has no width of its own, and eighty columns would cut the figures.
     Console(width=None if sys.stdout.isatty() else 120).print(table)
+
+
+def _median_seconds(milliseconds: Iterable[float]) -> str:
+    return f"{statistics.median(milliseconds) / 1e3:.3f}"

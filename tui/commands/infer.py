@@ -17,7 +17,7 @@ from tui.session_paths import check_writable, fallback_path, new_record
 if TYPE_CHECKING:
     from streaming_vlm_mlx.sessions.record import SessionRecord
     from streaming_vlm_mlx.stream.engine import Engine
-    from streaming_vlm_mlx.stream.events import Event, SecondDone
+    from streaming_vlm_mlx.stream.events import Event, GenerationResult
     from streaming_vlm_mlx.video.source import Source
 
 HELP = "Write a model's commentary on a clip, second by second, to stdout and into a file."
@@ -104,7 +104,7 @@ class Keeper:
     def __init__(self, path: Path | None, record: "SessionRecord") -> None:
         self._path, self._record = path, record
 
-    def add(self, done: "SecondDone") -> None:
+    def add(self, done: "GenerationResult") -> None:
         """Enter one second."""
         self._record = self._record.add(done)
 
@@ -140,26 +140,24 @@ class Keeper:
 
 
 async def _listen(engine: "Engine", source: "Source", args: argparse.Namespace, keeper: Keeper) -> None:
-    from streaming_vlm_mlx.stream.events import Failed, SecondDone
+    from streaming_vlm_mlx.stream.events import Failed, GenerationResult
 
     with progress(source, args) as show:
         async with contextlib.aclosing(engine.play(source.chunks(args.start, args.duration))) as events:
             async for event in events:
                 show(event)
-                if isinstance(event, SecondDone):
+                if isinstance(event, GenerationResult):
                     keeper.add(event)
                     print(_as_json(event) if args.json else _as_line(event), end="", flush=True)
                 elif isinstance(event, Failed):
                     raise SvmError(event.message)
 
 
-def _as_json(done: "SecondDone") -> str:
-    from streaming_vlm_mlx.sessions.record import SpokenSecond
-
-    return json.dumps(SpokenSecond.of(done).to_dict(), ensure_ascii=False) + "\n"
+def _as_json(done: "GenerationResult") -> str:
+    return json.dumps(done.to_dict(), ensure_ascii=False) + "\n"
 
 
-def _as_line(done: "SecondDone") -> str:
+def _as_line(done: "GenerationResult") -> str:
     from streaming_vlm_mlx.sessions.subtitles import clock, tidy
 
     return f"{clock(round(done.start * 1000))[:-4]}  {' '.join(tidy(done.text).split())}\n" if done.text else ""
@@ -178,7 +176,7 @@ def progress(source: "Source", args: argparse.Namespace) -> Iterator[_Show]:
     from rich.console import Console
     from rich.progress import Progress
 
-    from streaming_vlm_mlx.stream.events import Loading, SecondDone
+    from streaming_vlm_mlx.stream.events import GenerationResult, Loading
 
     known = None if source.duration is None else max(source.duration - args.start, 0.0)
     total = args.duration if known is None else min(known, args.duration or known)
@@ -188,7 +186,7 @@ def progress(source: "Source", args: argparse.Namespace) -> Iterator[_Show]:
         def show(event: "Event") -> None:
             if isinstance(event, Loading):
                 bar.update(task, description=f"loading {event.stage}")
-            elif isinstance(event, SecondDone):
+            elif isinstance(event, GenerationResult):
                 bar.update(task, description="watching", completed=event.end - args.start)
 
         yield show

@@ -157,12 +157,12 @@ def _measure(speaker: "Speaker", config: "StreamConfig", entry: "Entry", tell: T
 
 def _shower(case: "Case", tell: Callable[[float], None]) -> "Callable[[Event], None]":
     """Return what tells how much of a case is done, 0 to 1."""
-    from streaming_vlm_mlx.stream.events import SecondDone
+    from streaming_vlm_mlx.stream.events import GenerationResult
 
     start, end = case.reference.start, case.reference.end
 
     def show(event: "Event") -> None:
-        if isinstance(event, SecondDone):
+        if isinstance(event, GenerationResult):
             tell((event.end - start) / (end - start))
 
     return show

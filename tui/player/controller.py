@@ -9,7 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from streaming_vlm_mlx.errors import SvmError
-from streaming_vlm_mlx.stream.events import Event, Failed, Loading, Ready, SecondDone
+from streaming_vlm_mlx.stream.events import Event, Failed, GenerationResult, Loading, Ready, Skipped
 from tui.player.clip import Seconds
 from tui.player.playhead import Delay, Pace, Pacer, Playhead
 from tui.player.session_log import SessionLog
@@ -34,7 +34,7 @@ class Commentator(Protocol):
 
     def play(
         self, chunks: "AsyncIterable[Chunk]", due: Callable[[float, float], Awaitable[bool]]
-    ) -> "AsyncGenerator[Event | Skipped]":
+    ) -> "AsyncGenerator[Event]":
         """Speak about `chunks`, each when `due` lets it, and yield what happens."""
 
     def ask(self, question: str) -> None:
@@ -54,15 +54,6 @@ class Commentator(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Skipped:
-    """The model had no time for the second from `start` to `end`."""
-
-    index: int
-    start: float
-    end: float
-
-
-@dataclass(frozen=True, slots=True)
 class Seeked:
     """The clip was wound to `position`; what the model was saying is cut off."""
 
@@ -76,7 +67,7 @@ class ChunkArrived:
     chunk: "Chunk"
 
 
-PlayerEvent = Event | Skipped | Seeked | ChunkArrived
+PlayerEvent = Event | Seeked | ChunkArrived
 
 
 class Controller:
@@ -251,7 +242,7 @@ class Controller:
             if chunk is None or self._left:
                 return
             for missed in range(number, chunk.index):
-                self._pass(missed, float(missed), missed + 1.0)
+                self._pass(Skipped(missed, float(missed), missed + 1.0))
             yield chunk
             number = chunk.index + 1
 
@@ -295,24 +286,24 @@ class Controller:
                 return True
             if verdict == "pass":
                 self._late = True
-                self._pass(math.floor(start), start, end)
+                self._pass(Skipped(math.floor(start), start, end))
                 return False
             await self._beat.wait()
         return False
 
-    def _take(self, event: Event | Skipped) -> None:
+    def _take(self, event: Event) -> None:
         if isinstance(event, Failed):
             self._fail(event.message)
             return
         if isinstance(event, Skipped):
-            self._pass(event.index, event.start, event.end)
+            self._pass(event)
             return
         if isinstance(event, Ready):
             if self._silent:
                 # The viewer did not wait.
                 self._next = math.floor(self.playhead.position)
             self._loading = self._silent = False
-        elif isinstance(event, SecondDone):
+        elif isinstance(event, GenerationResult):
             self.delay.finish(self.playhead.position)
             self.log.add(event)
             self._next = event.index + 1
@@ -320,11 +311,11 @@ class Controller:
         self._hold()
         self._tell(event)
 
-    def _pass(self, index: int, start: float, end: float) -> None:
-        self.log.skip(index, start, end)
-        self._next = index + 1
+    def _pass(self, second: Skipped) -> None:
+        self.log.skip(second)
+        self._next = second.index + 1
         self._hold()
-        self._tell(Skipped(index, start, end))
+        self._tell(second)
 
     def _fail(self, message: str) -> None:
         """Go on without the model: until the next seek, or for good when it never came."""

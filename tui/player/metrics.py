@@ -5,7 +5,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from streaming_vlm_mlx.eval.text_metrics import Errors, align, count_errors, mean_delay, plain_words, rouge_l
-from streaming_vlm_mlx.stream.events import SecondDone
+from streaming_vlm_mlx.memory import Memory
+from streaming_vlm_mlx.stream.events import GenerationResult
 from tui.player.transcript import Transcript, harmless, spoken_numbers
 
 # Seconds that are compared; more would cost more each second, and tell less of how the model does now.
@@ -105,10 +106,10 @@ class PlayerMetrics:
 
     skipped: int = 0
     comparison: Comparison | None = None
-    _seconds: deque[SecondDone] = field(default_factory=lambda: deque(maxlen=HISTORY))
+    _seconds: deque[GenerationResult] = field(default_factory=lambda: deque(maxlen=HISTORY))
     _delays: deque[float] = field(default_factory=lambda: deque(maxlen=HISTORY))
 
-    def add(self, done: SecondDone, delay: float) -> None:
+    def add(self, done: GenerationResult, delay: float) -> None:
         """Enter a second that was spoken, and how far the commentary was behind then."""
         self._seconds.append(done)
         self._delays.append(delay)
@@ -144,7 +145,8 @@ class PlayerMetrics:
         if not self._seconds:
             return [Meter(name, "–") for name in ("memory", "MLX", "cache")]
         done = self._seconds[-1]
-        m = done.memory
+        # A session that is replayed may hold no measurement.
+        m = done.memory or Memory()
         share = m.process / m.machine if m.machine else None
         return [
             Meter("memory", _size(m.process), share=share, note=f"of {_size(m.machine)}"),

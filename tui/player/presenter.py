@@ -7,8 +7,17 @@ from textual.content import Content
 from textual.screen import Screen
 from textual.widgets import Static
 
-from streaming_vlm_mlx.stream.events import Failed, Loading, Ready, SecondDone, SecondStarted, SpanMap, TextPiece
-from tui.player.controller import Controller, PlayerEvent, Seeked, Skipped
+from streaming_vlm_mlx.stream.events import (
+    Failed,
+    GenerationResult,
+    Loading,
+    Ready,
+    SecondStarted,
+    Skipped,
+    SpanMap,
+    TextPiece,
+)
+from tui.player.controller import Controller, PlayerEvent, Seeked
 from tui.player.frame_loader import RateLimiter
 from tui.player.metrics import PlayerMetrics, bar, compare
 from tui.player.spec import PlayerSpec
@@ -98,9 +107,9 @@ class Presenter:
                 self._stale.add(index)
             case SpanMap():
                 self._remembered = event
-            case SecondDone():
+            case GenerationResult():
                 self._finish(event)
-            case Skipped(index):
+            case Skipped(index=index):
                 self._pass(index)
             case Seeked(position):
                 self._go_to(position)
@@ -138,7 +147,7 @@ class Presenter:
             self._put(number)
         self._stale.clear()
 
-    def _finish(self, done: SecondDone) -> None:
+    def _finish(self, done: GenerationResult) -> None:
         self.transcript.finish(done.index, done.text, done.query)
         self._stale.add(done.index)
         self._spoken.add(done.index)

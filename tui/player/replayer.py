@@ -2,21 +2,16 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from streaming_vlm_mlx.config import StreamConfig
-from streaming_vlm_mlx.memory import Memory
-from streaming_vlm_mlx.sessions.record import SessionRecord, SpokenSecond
-from streaming_vlm_mlx.stream.events import Event, Ready, SecondDone, SecondStarted, TextPiece, Timings
-from tui.player.controller import Skipped
+from streaming_vlm_mlx.sessions.record import SessionRecord
+from streaming_vlm_mlx.stream.events import Event, GenerationResult, Ready, SecondStarted, TextPiece
 
 if TYPE_CHECKING:
     from streaming_vlm_mlx.video.chunk import Chunk
-
-NO_TIME = Timings(0.0, 0.0, 0.0, 0.0, 0.0)
-NO_MEMORY = Memory(0, 0, 0, 0, 0)
 
 
 class Replayer:
@@ -37,7 +32,7 @@ class Replayer:
 
     async def play(
         self, chunks: "AsyncIterable[Chunk]", due: Callable[[float, float], Awaitable[bool]]
-    ) -> AsyncGenerator[Event | Skipped]:
+    ) -> AsyncGenerator[Event]:
         """Say what was said in `chunks`, each when `due` lets it; tell what was passed over."""
         self._cancelled = False
         if not self._ready:
@@ -49,12 +44,12 @@ class Replayer:
                 return
             second, skipped = self._seconds.get(chunk.index), self._skipped.get(chunk.index)
             if wanted and skipped:
-                yield Skipped(chunk.index, skipped.start, skipped.end)
+                yield replace(skipped, index=chunk.index)
             if wanted and second:
                 yield SecondStarted(chunk.index, second.start, second.end)
                 async for piece in self._words(chunk.index, second):
                     yield piece
-                yield _done(chunk.index, second)
+                yield replace(second, index=chunk.index)
 
     def ask(self, question: str) -> None:
         """Nobody is there to answer."""
@@ -74,23 +69,16 @@ class Replayer:
         """There is nothing to wait for."""
         self.cancel()
 
-    async def _words(self, index: int, second: SpokenSecond) -> AsyncGenerator[Event]:
+    async def _words(self, index: int, second: GenerationResult) -> AsyncGenerator[Event]:
         words = second.text.split(" ")
-        timings = second.timings or NO_TIME
-        await self._sleep(min(timings.first_text_ms / 1e3, 1.0))
+        await self._sleep(min(second.timings.first_text_ms / 1e3, 1.0))
         for word in words:
             if self._cancelled:
                 return
             yield TextPiece(index, f"{word} ")
-            await self._sleep(min(timings.decode_ms / 1e3, 1.0) / len(words))
+            await self._sleep(min(second.timings.decode_ms / 1e3, 1.0) / len(words))
 
 
 def recorded_name(record: SessionRecord) -> str:
     """Return what the commentator of `record` is called when it is played again."""
     return f"{Path(record.model).name}, recorded"
-
-
-def _done(index: int, second: SpokenSecond) -> SecondDone:
-    kept = {field.name: getattr(second, field.name) for field in fields(second)}
-    done = SecondDone(**{**kept, "timings": second.timings or NO_TIME, "memory": second.memory or NO_MEMORY})
-    return replace(done, index=index)

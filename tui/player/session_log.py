@@ -8,9 +8,9 @@ from typing import Any
 
 from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.sessions.journal import SUFFIX, Journal
-from streaming_vlm_mlx.sessions.record import SessionRecord, SkippedSecond, SpokenSecond
+from streaming_vlm_mlx.sessions.record import SessionRecord
 from streaming_vlm_mlx.sessions.subtitles import write
-from streaming_vlm_mlx.stream.events import SecondDone
+from streaming_vlm_mlx.stream.events import GenerationResult, Skipped
 
 ENDINGS = (".vtt", ".json")
 
@@ -45,18 +45,17 @@ class SessionLog:
         self._journal: Journal | None = None
         self._journaled = bool(self._base_paths)
 
-    def add(self, done: SecondDone) -> None:
+    def add(self, second: GenerationResult) -> None:
         """Enter a second that was spoken."""
-        second = SpokenSecond.of(done)
         self.record = self.record.add(second)
         self._write_down(lambda journal: journal.speak(second))
 
-    def skip(self, index: int, start: float, end: float) -> None:
-        """Enter a second that was passed over, unless an earlier take of it is there."""
+    def skip(self, second: Skipped) -> None:
+        """Enter a second that was skipped, unless an earlier take of it is there."""
         known = {s.start for s in self.record.seconds} | {s.start for s in self.record.skipped}
-        if start not in known:
-            self.record = self.record.skip(index, start, end)
-            self._write_down(lambda journal: journal.skip(SkippedSecond(index, start, end)))
+        if second.start not in known:
+            self.record = self.record.skip(second)
+            self._write_down(lambda journal: journal.skip(second))
 
     def configure(self, settings: dict[str, Any]) -> None:
         """Enter settings that were changed."""

@@ -7,10 +7,11 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from streaming_vlm_mlx.eval.reference import Reference, SaidSecond
+from streaming_vlm_mlx.eval.reference import Reference
 from streaming_vlm_mlx.matches.tennis.lexicon import ENDINGS, Mention, mentions
 from streaming_vlm_mlx.matches.tennis.questions import ASKED
 from streaming_vlm_mlx.matches.truth import Question, Word
+from streaming_vlm_mlx.stream.events import GenerationResult
 
 Costs = npt.NDArray[np.int64]
 
@@ -215,7 +216,7 @@ def _right(asked: Sequence[float], unasked: Sequence[float], told: Sequence[floa
 KINDS = {wording: kind for kind, (wordings, _) in ASKED.items() for wording in wordings}
 
 
-def judge_answers(questions: Iterable[Question], seconds: Iterable[SaidSecond]) -> Mapping[str, Share]:
+def judge_answers(questions: Iterable[Question], seconds: Iterable[GenerationResult]) -> Mapping[str, Share]:
     """Return by kind of question how many of `questions` were answered with the very words of the truth.
 
     A question in a second that was not spoken counts as answered wrongly.
@@ -237,15 +238,15 @@ def _plain(sentence: str) -> str:
 FACTS = ("near", "far", "ball", "server", "score", "play")
 
 
-def judge_notes(reference: Reference, seconds: Iterable[SaidSecond]) -> Mapping[str, Share]:
+def judge_notes(reference: Reference, seconds: Iterable[GenerationResult]) -> Mapping[str, Share]:
     """Return for each of `FACTS` in how many seconds the note has it right, of those in which something was noted.
 
     Nothing is returned where the truth does not know what is to be seen.
     """
     pairs = [
-        (reference.descriptions[round(s.start)], s.noted)
+        (reference.descriptions[round(s.start)], s.notes)
         for s in seconds
-        if s.noted and round(s.start) in reference.descriptions
+        if s.notes and round(s.start) in reference.descriptions
     ]
     told = [(_facts(truth), _facts(noted)) for truth, noted in pairs]
     return {

@@ -16,7 +16,7 @@ from textual.validation import Integer, Number
 from textual.widgets import Static
 
 from streaming_vlm_mlx.errors import SvmError
-from streaming_vlm_mlx.stream.events import SecondDone, SecondStarted
+from streaming_vlm_mlx.stream.events import GenerationResult, SecondStarted
 from tui.player import gc_tuning as gc_tuning
 from tui.player.clip import Frame, scale
 from tui.player.controller import ChunkArrived, Controller, PlayerEvent, Seeked
@@ -308,7 +308,7 @@ class PlayerScreen(Screen[None]):
         if isinstance(event, SecondStarted) and self._config:
             # A session that is played again computes nothing.
             self._calm = self._clock() + CALM
-        elif isinstance(event, SecondDone):
+        elif isinstance(event, GenerationResult):
             # It reads and sees the next second as soon as the last one is spoken, and takes as long as it took.
             self._looking = self._clock() + min(event.timings.vision_ms / 1e3, LOOK)
         elif isinstance(event, Seeked):
