@@ -1,40 +1,47 @@
-"""Files and folders that are there whole or not at all."""
+"""Writes files and folders atomically: a reader sees the old content or the new, never a part of it."""
 
+import contextlib
+import ctypes
+import errno
+import glob
 import os
+import secrets
 import shutil
-import tempfile
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from streaming_vlm_mlx.errors import SvmError
 
-
-def _reason(error: OSError) -> str:
-    return error.strerror or str(error)
+_AT_FDCWD = -100
+_RENAME_EXCHANGE = _RENAME_SWAP = 2
+# What the system answers where it, or the file system, cannot exchange two paths.
+_UNSUPPORTED = {errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP}
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; move it onto `path` when the block ends, remove it when the block fails.
+    """Yield a temporary file beside `path`; move it onto `path` when the block ends, remove it when the block fails.
+
+    Where `path` is a symbolic link, its target is replaced and the link stays.
 
     Raises:
         SvmError: `path` is a folder or a device, its folder cannot be written, or the disk is full.
     """
-    if path.exists() and not path.is_file():
-        raise SvmError(f"{path} is no regular file and is not replaced; choose another place.")
+    target = Path(os.path.realpath(path))
+    if target.exists() and not target.is_file():
+        raise SvmError(f"{path} is not a regular file; choose another path.")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        os.close(handle)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        part = _temporary(target)
+        # Unlike tempfile's, this file has the mode that the process's umask gives a new file.
+        part.touch(exist_ok=False)
     except OSError as error:
-        raise SvmError(f"{path} cannot be written: {_reason(error)}. Choose another place with --out.") from error
-    part = Path(name)
+        raise SvmError(f"{path} cannot be written: {_reason(error)}. Choose another path.") from error
     try:
         yield part
-        # mkstemp makes files that only their owner reads; a file that replaces another keeps the usual mode.
-        part.chmod(0o666 & ~_umask())
-        part.replace(path)
+        part.replace(target)
     except OSError as error:
         raise SvmError(f"{path} cannot be written: {_reason(error)}.") from error
     finally:
@@ -55,37 +62,78 @@ def write_text(path: Path, text: str) -> None:
 def replacing_folder(path: Path) -> Iterator[Path]:
     """Yield an empty folder beside `path`; swap it in when the block ends, remove it when the block fails.
 
-    Where `path` is a link to a folder, that folder is replaced and the link stays.
+    Where `path` is a symbolic link to a folder, that folder is replaced and the link stays.
 
     Raises:
         SvmError: `path` is a file, the parent folder cannot be written, or the disk is full.
     """
-    path = path.resolve()
-    if path.exists() and not path.is_dir():
-        raise SvmError(f"{path} is a file and is not replaced by a folder; choose another place.")
+    target = Path(os.path.realpath(path))
+    if target.exists() and not target.is_dir():
+        raise SvmError(f"{path} is a file, not a folder; choose another path.")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _recover(target)
+        part = _temporary(target)
+        part.mkdir()
     except OSError as error:
-        raise SvmError(f"{path} cannot be written: {_reason(error)}.") from error
-    old = part.with_name(part.name + ".old")
+        raise SvmError(f"{path} cannot be written: {_reason(error)}. Choose another path.") from error
     try:
         yield part
-        part.chmod(0o777 & ~_umask())
-        if path.exists():
-            path.rename(old)
-        part.rename(path)
+        _move_folder(part, target)
     except OSError as error:
-        if old.exists() and not path.exists():
-            old.rename(path)
         raise SvmError(f"{path} cannot be written: {_reason(error)}.") from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
-        if path.exists():
+
+
+def exchange(first: Path, second: Path) -> bool:
+    """Exchange two paths of one file system in a single step; return False where the system cannot do that.
+
+    Raises:
+        OSError: one of them does not exist, or its folder cannot be written.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    names = os.fsencode(first), os.fsencode(second)
+    if sys.platform == "darwin" and hasattr(libc, "renamex_np"):
+        status = libc.renamex_np(*names, _RENAME_SWAP)
+    elif sys.platform == "linux" and hasattr(libc, "renameat2"):
+        status = libc.renameat2(_AT_FDCWD, names[0], _AT_FDCWD, names[1], _RENAME_EXCHANGE)
+    else:
+        return False
+    code = ctypes.get_errno()
+    if status and code not in _UNSUPPORTED:
+        raise OSError(code, os.strerror(code), str(second))
+    return not status
+
+
+def _move_folder(part: Path, target: Path) -> None:
+    """Move `part` onto `target`; a folder that was there is removed."""
+    if not target.exists():
+        part.rename(target)
+    elif not exchange(part, target):
+        old = part.with_name(f"{part.name}.old")
+        try:
+            target.rename(old)
+            part.rename(target)
+        finally:
+            # An interrupt can come between the two renames.
+            if old.exists() and not target.exists():
+                old.rename(target)
             shutil.rmtree(old, ignore_errors=True)
 
 
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+def _recover(target: Path) -> None:
+    """Put back what a process that was killed between the two renames of `_move_folder` has left."""
+    left = [] if target.exists() else sorted(target.parent.glob(f".{glob.escape(target.name)}.*.old"))
+    if left:
+        with contextlib.suppress(FileNotFoundError):
+            left[-1].rename(target)
+
+
+def _temporary(target: Path) -> Path:
+    """Return a name beside `target` that is not taken."""
+    return target.with_name(f".{target.name}.{secrets.token_hex(4)}")
+
+
+def _reason(error: OSError) -> str:
+    return error.strerror or str(error)

@@ -1,5 +1,6 @@
-"""What is replaced is there whole or not at all, whatever breaks off."""
+"""Files and folders that are replaced are whole, whatever interrupts the writer."""
 
+import contextlib
 import errno
 import os
 import signal
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from streaming_vlm_mlx import atomic
 from streaming_vlm_mlx.atomic import replacing, replacing_folder, write_text
 from streaming_vlm_mlx.errors import SvmError
 
@@ -94,12 +96,52 @@ def test_a_folder_is_replaced_whole(tmp_path: Path) -> None:
     assert names(tmp_path) == ["run"]
 
 
-def test_the_old_folder_comes_back_when_the_new_one_can_not_be_moved(
+def folder_with(path: Path, name: str) -> Path:
+    path.mkdir()
+    (path / name).touch()
+    return path
+
+
+def interrupt_after_first_rename(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Raise KeyboardInterrupt as soon as the first folder is renamed, as a signal's handler may."""
+    rename = Path.rename
+    interrupts = iter([KeyboardInterrupt()])
+
+    def rename_and_interrupt(self: Path, target: Path) -> Path:
+        moved = rename(self, target)
+        for interrupt in interrupts:
+            raise interrupt
+        return moved
+
+    monkeypatch.setattr(Path, "rename", rename_and_interrupt)
+
+
+@pytest.mark.parametrize("exchanges", [True, False])
+def test_an_interrupt_while_folders_are_swapped_leaves_one_of_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, exchanges: bool
+) -> None:
+    path = folder_with(tmp_path / "run", "old")
+    interrupt_after_first_rename(monkeypatch)
+    if not exchanges:
+        monkeypatch.setattr(atomic, "exchange", lambda *_: False)
+    with contextlib.suppress(KeyboardInterrupt), replacing_folder(path) as part:
+        (part / "new").touch()
+    assert names(tmp_path) == ["run"]
+    assert names(path) == (["new"] if exchanges else ["old"])
+
+
+def test_a_folder_left_between_two_renames_comes_back_at_the_next_write(tmp_path: Path) -> None:
+    folder_with(tmp_path / ".run.0123abcd.old", "old")
+    with pytest.raises(ValueError, match="defect"):
+        fail_in(replacing_folder(tmp_path / "run"), ValueError("a defect"))
+    assert names(tmp_path) == ["run"]
+    assert names(tmp_path / "run") == ["old"]
+
+
+def test_the_old_folder_comes_back_when_the_new_one_cannot_be_moved(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = tmp_path / "run"
-    path.mkdir()
-    (path / "old").touch()
+    path = folder_with(tmp_path / "run", "old")
     rename = Path.rename
 
     def refuse_new(self: Path, target: Path) -> Path:
@@ -108,10 +150,42 @@ def test_the_old_folder_comes_back_when_the_new_one_can_not_be_moved(
         return rename(self, target)
 
     monkeypatch.setattr(Path, "rename", refuse_new)
+    monkeypatch.setattr(atomic, "exchange", lambda *_: False)
     with pytest.raises(SvmError, match="Input/output error"), replacing_folder(path):
         pass
     assert names(path) == ["old"]
     assert names(tmp_path) == ["run"]
+
+
+def test_exchange_swaps_two_folders_or_leaves_both(tmp_path: Path) -> None:
+    first, second = (folder_with(tmp_path / name, name) for name in ("a", "b"))
+    swapped = atomic.exchange(first, second)
+    assert (names(first), names(second)) == ((["b"], ["a"]) if swapped else (["a"], ["b"]))
+    with pytest.raises(FileNotFoundError) if swapped else contextlib.nullcontext():
+        atomic.exchange(first, tmp_path / "absent")
+
+
+def test_the_umask_of_the_process_is_never_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def set_mask(mask: int) -> int:
+        raise AssertionError("the umask is the process's: another thread's file would get a wrong mode")
+
+    monkeypatch.setattr(os, "umask", set_mask)
+    write_text(tmp_path / "a.txt", "text")
+    with replacing_folder(tmp_path / "run"):
+        pass
+    assert names(tmp_path) == ["a.txt", "run"]
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_linked_file_is_replaced_behind_its_link(tmp_path: Path, there: bool) -> None:
+    target, link = tmp_path / "run-1.txt", tmp_path / "latest.txt"
+    if there:
+        target.write_text("old")
+    link.symlink_to(target)
+    write_text(link, "new")
+    assert link.is_symlink()
+    assert target.read_text() == "new"
+    assert names(tmp_path) == ["latest.txt", "run-1.txt"]
 
 
 def test_a_linked_folder_is_replaced_behind_its_link(tmp_path: Path) -> None:
@@ -129,10 +203,10 @@ def test_what_is_of_the_other_kind_is_not_replaced(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine", encoding="utf-8")
     (tmp_path / "folder").mkdir()
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(SvmError, match="file is a file"), replacing_folder(tmp_path / "file"):
+    with pytest.raises(SvmError, match="file is a file, not a folder"), replacing_folder(tmp_path / "file"):
         pass
     for name in ("folder", "pipe"):
-        with pytest.raises(SvmError, match=f"{name} is no regular file"):
+        with pytest.raises(SvmError, match=f"{name} is not a regular file"):
             write_text(tmp_path / name, "text")
     assert names(tmp_path) == ["file", "folder", "pipe"]
     assert (tmp_path / "file").read_text(encoding="utf-8") == "mine"

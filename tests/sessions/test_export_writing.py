@@ -64,7 +64,7 @@ def test_a_full_disk_leaves_the_old_file(tmp_path, monkeypatch):
 
 def test_a_folder_is_not_replaced(tmp_path):
     (tmp_path / "a.vtt").mkdir()
-    with pytest.raises(SvmError, match="is no regular file and is not replaced"):
+    with pytest.raises(SvmError, match="is not a regular file"):
         write(tmp_path / "a.vtt", RECORD)
     assert [p.name for p in tmp_path.iterdir()] == ["a.vtt"]
     assert list((tmp_path / "a.vtt").iterdir()) == []
