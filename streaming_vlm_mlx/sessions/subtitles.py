@@ -4,10 +4,13 @@ A question shows as a NOTE in WebVTT and in brackets in plain text; SRT knows no
 player never draws a question over the picture, and a program that scores the cues never takes it for commentary.
 """
 
+import json
+import re
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from streaming_vlm_mlx.atomic import write_text
 from streaming_vlm_mlx.errors import SvmError
@@ -38,9 +41,9 @@ def cues(seconds: Iterable[GenerationResult]) -> Iterator[Cue]:
             yield Cue(start, max(round(second.end * 1000), start + 1), text, question)
 
 
-def webvtt(seconds: Iterable[GenerationResult]) -> str:
-    """Return `seconds` as a WebVTT file (W3C WebVTT 1)."""
-    blocks = ["WEBVTT"]
+def webvtt(seconds: Iterable[GenerationResult], mark: str = "") -> str:
+    """Return `seconds` as a WebVTT file (W3C WebVTT 1), with `mark` as a comment at its head."""
+    blocks = ["WEBVTT", *([f"NOTE {mark}"] if mark else [])]
     for cue in cues(seconds):
         if cue.question:
             blocks.append(f"NOTE {clock(cue.start)} asked: {cue.question.translate(_VTT_ESCAPES)}")
@@ -49,18 +52,23 @@ def webvtt(seconds: Iterable[GenerationResult]) -> str:
     return "\n\n".join(blocks) + "\n"
 
 
-def srt(seconds: Iterable[GenerationResult]) -> str:
-    """Return `seconds` as a SubRip file."""
+def srt(seconds: Iterable[GenerationResult], mark: str = "") -> str:
+    """Return `seconds` as a SubRip file.
+
+    SubRip has no comments: `mark` follows the times of the first cue, where readers expect coordinates or nothing.
+    """
     spoken = (cue for cue in cues(seconds) if cue.text)
-    return "\n".join(
-        f"{number}\n{clock(cue.start, ',')} --> {clock(cue.end, ',')}\n{cue.text.translate(_SRT_ESCAPES)}\n"
+    blocks = (
+        f"{number}\n{clock(cue.start, ',')} --> {clock(cue.end, ',')}{f'  {mark}' if mark and number == 1 else ''}\n"
+        f"{cue.text.translate(_SRT_ESCAPES)}\n"
         for number, cue in enumerate(spoken, 1)
     )
+    return "\n".join(blocks)
 
 
-def transcript(seconds: Iterable[GenerationResult]) -> str:
-    """Return `seconds` as plain text, a line each: its time, the question in brackets, the commentary."""
-    return "".join(
+def transcript(seconds: Iterable[GenerationResult], mark: str = "") -> str:
+    """Return `seconds` as plain text, a line each: its time, the question in brackets, the commentary; `mark` first."""
+    return (f"# {mark}\n" if mark else "") + "".join(
         "  ".join(
             part for part in (clock(cue.start)[:-4], _bracketed(cue.question), " ".join(cue.text.split())) if part
         )
@@ -97,13 +105,75 @@ def _bracketed(question: str) -> str:
     return f"[{question}]" if question else ""
 
 
+_MARK = "svm-tui: commentary on "
+_MARKED = re.compile(rf"^(?:NOTE |# |\S+ --> \S+  )?{_MARK}(.*)$", re.MULTILINE)
+# Bytes at the head of a file that hold the mark.
+_HEAD = 8192
+
+
+def export_mark(clip: str) -> str:
+    """Return the line by which an export of a session on `clip` is recognised."""
+    return _MARK + _clip_name(clip)
+
+
+def exported_clip(path: Path) -> str | None:
+    """Return the name of the clip that the export at `path` is a commentary on; None if `path` is no export."""
+    try:
+        match path.suffix.lower():
+            case ".json":
+                return _clip_of_session(path.read_bytes())
+            case ".mp4":
+                from streaming_vlm_mlx.sessions.mp4 import read_comment
+
+                head = read_comment(path)
+            case _:
+                with path.open("rb") as file:
+                    head = file.read(_HEAD).decode("utf-8", "replace")
+    except OSError:
+        return None
+    found = _MARKED.search(head.replace("\r\n", "\n"))
+    return found[1] if found else None
+
+
+def check_replaceable(path: Path, clip: str, force: bool = False) -> None:
+    """Refuse to replace a file that is not an earlier export of `clip`, unless `force` is set or the file is empty.
+
+    Raises:
+        SvmError: names the file, and how to replace it anyway.
+    """
+    if force or not path.is_file() or not path.stat().st_size:
+        return
+    if exported_clip(path) != _clip_name(clip):
+        raise SvmError(
+            f"{path} exists and is not an earlier export of {_clip_name(clip)}; choose another name, or replace it "
+            "with --force."
+        )
+
+
+def _clip_of_session(content: bytes) -> str | None:
+    try:
+        values = json.loads(content)
+    except ValueError:
+        return None
+    match values:
+        case {"version": int(), "clip": str(clip), "seconds": list()}:
+            return _clip_name(clip)
+    return None
+
+
+def _clip_name(clip: str) -> str:
+    """Return the name of a clip as one line; an address loses its query, which may hold a password."""
+    name = Path(urlsplit(clip).path if "://" in clip else clip).name or clip.split("?", 1)[0]
+    return " ".join(tidy(name).split()).replace("-->", "→")
+
+
 Render = Callable[[SessionRecord], str]
 
 FORMATS: dict[str, Render] = {
-    ".vtt": lambda record: webvtt(record.seconds),
-    ".srt": lambda record: srt(record.seconds),
+    ".vtt": lambda record: webvtt(record.seconds, export_mark(record.clip)),
+    ".srt": lambda record: srt(record.seconds, export_mark(record.clip)),
     ".json": SessionRecord.to_json,
-    ".txt": lambda record: transcript(record.seconds),
+    ".txt": lambda record: transcript(record.seconds, export_mark(record.clip)),
 }
 
 

@@ -6,6 +6,10 @@ import pytest
 
 from streaming_vlm_mlx.data.records import StreamingRecord, Turn
 from streaming_vlm_mlx.errors import SvmError
+from streaming_vlm_mlx.sessions.record import SessionRecord
+from streaming_vlm_mlx.sessions.subtitles import write
+from streaming_vlm_mlx.stream.events import GenerationResult
+from tui.commands.play import read_clip_truth
 from tui.player.truth import find_truth, mismatch_warning, read_truth
 
 
@@ -28,6 +32,23 @@ def test_the_transcript_beside_a_clip_is_found(clip: Path) -> None:
         assert find_truth(str(clip)) == clip.with_suffix(ending)
     assert find_truth("https://example.com/game.mp4") is None
     assert find_truth(str(clip.with_name("absent.mp4"))) is None
+
+
+@pytest.mark.parametrize("ending", [".vtt", ".srt", ".json"])
+def test_commentary_that_was_exported_beside_a_clip_is_not_its_truth(clip: Path, ending: str) -> None:
+    said = SessionRecord(clip=str(clip), seconds=(GenerationResult(0, 0.0, 1.0, "he scores"),))
+    write(clip.with_suffix(ending), said)
+    assert find_truth(str(clip)) is None
+    clip.with_suffix(".truth.json").write_text("{}")
+    assert find_truth(str(clip)) == clip.with_suffix(".truth.json")
+
+
+def test_exported_commentary_that_is_named_as_truth_is_noted(clip: Path) -> None:
+    path = clip.with_suffix(".vtt")
+    write(path, SessionRecord(clip=str(clip), seconds=(GenerationResult(0, 0.0, 1.0, "he scores"),)))
+    notes: list[str] = []
+    assert [word for *_, word in read_clip_truth(path, str(clip), 1.0, notes.append)] == ["he", "scores"]
+    assert notes == ["game.vtt is commentary that svm-tui exported, not a reference transcript."]
 
 
 def test_subtitles_are_read_as_words(clip: Path) -> None:

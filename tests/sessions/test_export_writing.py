@@ -3,18 +3,27 @@ import json
 from pathlib import Path
 
 import pytest
+import srt
+import webvtt
 
 from streaming_vlm_mlx.errors import SvmError
+from streaming_vlm_mlx.sessions.mp4 import write_mp4
 from streaming_vlm_mlx.sessions.record import SessionRecord
-from streaming_vlm_mlx.sessions.subtitles import FORMATS, find_format, write
+from streaming_vlm_mlx.sessions.subtitles import FORMATS, check_replaceable, exported_clip, find_format, write
 from streaming_vlm_mlx.stream.events import GenerationResult
+from tests.video.clips import make_clip
 
 RECORD = SessionRecord(clip="match.mp4", seconds=(GenerationResult(0, 0.0, 1.0, "The crowd"),))
 
 
 @pytest.mark.parametrize(
     ("name", "beginning"),
-    [("a.vtt", "WEBVTT\n"), ("a.srt", "1\n00:00:00,000"), ("a.JSON", "{"), ("b c.txt", "00:00:00  The crowd")],
+    [
+        ("a.vtt", "WEBVTT\n"),
+        ("a.srt", "1\n00:00:00,000"),
+        ("a.JSON", "{"),
+        ("b c.txt", "# svm-tui: commentary on match.mp4\n00:00:00  The crowd"),
+    ],
 )
 def test_the_name_chooses_the_format(tmp_path, name, beginning):
     write(tmp_path / name, RECORD)
@@ -80,3 +89,62 @@ def test_a_file_in_the_folders_place_is_named(tmp_path):
 def test_missing_folders_are_made(tmp_path):
     write(tmp_path / "new" / "folder" / "a.txt", RECORD)
     assert (tmp_path / "new" / "folder" / "a.txt").is_file()
+
+
+@pytest.mark.parametrize("ending", FORMATS)
+@pytest.mark.parametrize(
+    ("clip", "name"),
+    [
+        ("/films/match.mp4", "match.mp4"),
+        ("a --> b\n.mp4", "a → b .mp4"),
+        ("https://example.com/live.m3u8?key=secret", "live.m3u8"),
+        ("/dev/video0", "video0"),
+    ],
+)
+def test_an_export_names_its_clip(tmp_path, ending, clip, name):
+    path = tmp_path / f"a{ending}"
+    write(path, SessionRecord(clip=clip, seconds=RECORD.seconds))
+    assert exported_clip(path) == name
+
+
+def test_other_programs_do_not_see_the_mark(tmp_path):
+    for ending in (".vtt", ".srt"):
+        write(tmp_path / f"a{ending}", RECORD)
+    subtitles = list(srt.parse((tmp_path / "a.srt").read_text()))
+    assert [(s.index, s.end.total_seconds(), s.content) for s in subtitles] == [(1, 1.0, "The crowd")]
+    for captions in (webvtt.read(tmp_path / "a.vtt"), webvtt.from_srt(tmp_path / "a.srt")):
+        assert [(c.end, c.text) for c in captions] == [("00:00:01.000", "The crowd")]
+
+
+def test_a_clip_with_subtitles_is_an_export_too(tmp_path):
+    clip = make_clip(tmp_path / "match.mp4", count=10, rate=10)
+    assert exported_clip(clip) is None
+    write_mp4(tmp_path / "a.mp4", str(clip), RECORD.seconds)
+    assert exported_clip(tmp_path / "a.mp4") == "match.mp4"
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.vtt", "WEBVTT\n\nNOTE by hand\n\n00:00.000 --> 00:01.000\nThe crowd\n"),
+        ("a.srt", "1\n00:00:00,000 --> 00:00:01,000\nThe crowd\n"),
+        ("a.txt", "00:00:00  The crowd\n"),
+        ("a.json", '{"segments": []}'),
+        ("a.json", "not JSON"),
+        ("a.mp4", "not a film"),
+    ],
+)
+def test_only_an_earlier_export_of_the_clip_is_replaced(tmp_path, name, content):
+    path = tmp_path / name
+    check_replaceable(path, "match.mp4")
+    path.touch()
+    check_replaceable(path, "match.mp4")
+    path.write_text(content)
+    with pytest.raises(SvmError, match=r"exists and is not an earlier export of match\.mp4; .* with --force"):
+        check_replaceable(path, "match.mp4")
+    check_replaceable(path, "match.mp4", force=True)
+    if path.suffix in FORMATS:
+        write(path, RECORD)
+        check_replaceable(path, "/elsewhere/match.mp4")
+        with pytest.raises(SvmError, match="not an earlier export of other"):
+            check_replaceable(path, "other.mp4")

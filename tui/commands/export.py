@@ -15,18 +15,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("session", metavar="SESSION", type=Path, help="a session: .json, or a journal: .jsonl")
     parser.add_argument("--out", metavar="F", type=Path, required=True, help=".vtt, .srt, .txt, .json or .mp4")
     parser.add_argument("--clip", metavar="F", help="the clip for .mp4, where it is no longer where it was")
+    parser.add_argument("--force", action="store_true", help="replace any file, not only an earlier export of the clip")
 
 
 def run(args: argparse.Namespace) -> int:
     """Write the file."""
     from streaming_vlm_mlx.sessions.journal import load_session
-    from streaming_vlm_mlx.sessions.subtitles import find_format, write
+    from streaming_vlm_mlx.sessions.subtitles import check_replaceable, find_format, write
 
     if args.out.suffix.lower() == MP4:
         _write_clip(args)
     else:
         find_format(args.out)
-        write(args.out, load_session(args.session))
+        record = load_session(args.session)
+        check_replaceable(args.out, record.clip, args.force)
+        write(args.out, record)
     print(f"svm-tui: {args.out} written.", file=sys.stderr)
     return 0
 
@@ -34,6 +37,7 @@ def run(args: argparse.Namespace) -> int:
 def _write_clip(args: argparse.Namespace) -> None:
     from streaming_vlm_mlx.sessions.journal import load_session
     from streaming_vlm_mlx.sessions.mp4 import write_mp4
+    from streaming_vlm_mlx.sessions.subtitles import check_replaceable
     from tui.commands.replay import find_clip
 
     record = load_session(args.session)
@@ -42,4 +46,5 @@ def _write_clip(args: argparse.Namespace) -> None:
         raise SvmError(f"{args.clip or record.clip} is not there; name the session's clip with --clip.")
     if args.out.exists() and args.out.samefile(clip):
         raise SvmError(f"{args.out} is the clip itself; choose another name for the copy with subtitles.")
+    check_replaceable(args.out, clip, args.force)
     write_mp4(args.out, clip, record.seconds)

@@ -35,6 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--record", type=int, default=0, metavar="N", help="which of the records, from 0 (default 0)")
     add_model_arguments(parser)
     parser.add_argument("--out", type=Path, metavar="F", help="file to write: .vtt, .srt, .json or .txt")
+    parser.add_argument("--force", action="store_true", help="let --out replace any file, not only an earlier export")
     parser.add_argument("--json", action="store_true", help="print a JSON object a second instead of lines of text")
     parser.add_argument("--start", type=float, metavar="S", help="second to begin at (default: 0, or the record's)")
     parser.add_argument("--duration", type=float, metavar="S", help="seconds to watch (default: to the end)")
@@ -42,13 +43,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Speak about the clip; what was said is written even when the run breaks off."""
-    from streaming_vlm_mlx.sessions.subtitles import find_format
+    from streaming_vlm_mlx.sessions.subtitles import check_replaceable, find_format
     from streaming_vlm_mlx.video.source import open_video
 
     if args.out:
         find_format(args.out)
         check_writable(args.out)
     args = fill_in(args)
+    if args.out:
+        check_replaceable(args.out, args.clip, args.force)
     config, folder = resolve_settings(args)
     if run_as_follower(folder, config):
         return 0

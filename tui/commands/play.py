@@ -150,12 +150,15 @@ def read_clip_truth(named: Path | None, clip: str, duration: float | None, note:
     Raises:
         SvmError: it cannot be read.
     """
+    from streaming_vlm_mlx.sessions.subtitles import exported_clip
     from tui.player.truth import find_truth, mismatch_warning, read_truth
 
     path = named or find_truth(clip)
     if path is None:
         return ()
     words = read_truth(path, clip)
+    if exported_clip(path) is not None:
+        note(f"{path.name} is commentary that svm-tui exported, not a reference transcript.")
     if warning := mismatch_warning(words, path, duration):
         note(warning)
     return words

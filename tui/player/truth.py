@@ -6,6 +6,7 @@ from pathlib import Path
 
 from streaming_vlm_mlx.data.transcripts import read_transcript
 from streaming_vlm_mlx.errors import SvmError
+from streaming_vlm_mlx.sessions.subtitles import exported_clip
 from tui.player.transcript import Timed
 
 RECORDS = ".jsonl"
@@ -17,10 +18,11 @@ TAIL = 30.0
 
 
 def find_truth(clip: str) -> Path | None:
-    """Return the transcript that lies beside `clip` under its name, if there is one."""
+    """Return the transcript beside `clip` that has its name; commentary that this program exported there is none."""
     if "://" in clip or not Path(clip).is_file():
         return None
-    return next((path for ending in ENDINGS if (path := Path(clip).with_suffix(ending)).is_file()), None)
+    beside = (Path(clip).with_suffix(ending) for ending in ENDINGS)
+    return next((path for path in beside if path.is_file() and exported_clip(path) is None), None)
 
 
 def read_truth(path: Path, clip: str) -> tuple[Timed, ...]:
