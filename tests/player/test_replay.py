@@ -85,7 +85,7 @@ def test_export_writes_every_format(session: Path, tmp_path: Path, ending: str, 
     elif ending == ".json":
         assert text == record.to_json()
     else:
-        assert text == "00:00:00  he cuts inside\n00:00:02  [who?]  and he scores\n"
+        assert text == "# svm-tui: commentary on gone.mp4\n00:00:00  he cuts inside\n00:00:02  [who?]  and he scores\n"
 
 
 def test_export_puts_the_track_into_the_clip(session: Path, tmp_path: Path) -> None:
