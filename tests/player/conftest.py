@@ -7,16 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from tests.player.controller_harness import Watch, Watching
-from tests.player.fakes import RECORD, Blank, Clock, Play, Player, Scripted, spec
+from tests.player.controller_harness import ControllerHarness, StartController
+from tests.player.fakes import RECORD, Blank, Clock, Player, Scripted, StartPlayer, spec
 from tui.player.app import PlayerApp
 from tui.player.controller import Commentator, Controller, PlayerEvent
-from tui.player.playhead import Pace, Pacer, Playhead
+from tui.player.pace import Pace
+from tui.player.playhead import Playhead
 from tui.player.session_log import SessionLog
 
 
 @pytest.fixture
-def play(tmp_path: Path) -> Play:
+def start_player(tmp_path: Path) -> StartPlayer:
     @asynccontextmanager
     async def begin(
         engine: Scripted | None = None, size: tuple[int, int] = (120, 40), **changes: object
@@ -30,7 +31,7 @@ def play(tmp_path: Path) -> Play:
 
 
 @pytest.fixture
-def watch(tmp_path: Path) -> Watch:
+def start_controller(tmp_path: Path) -> StartController:
     @asynccontextmanager
     async def begin(
         engine: Commentator | Callable[[], Commentator],
@@ -38,17 +39,16 @@ def watch(tmp_path: Path) -> Watch:
         pace: Pace = "live",
         start: float = 0.0,
         loop: bool = False,
-    ) -> AsyncIterator[Watching]:
+    ) -> AsyncIterator[ControllerHarness]:
         clock, told = Clock(), list[PlayerEvent]()
         seconds = seconds or Blank()
         head = Playhead(clock, seconds.duration, start)
         log = SessionLog(RECORD, [tmp_path / "game"], lambda text: None)
         make = engine if callable(engine) else lambda: engine
-        pacer = Pacer(head, pace, 0.0 if seconds.duration else 1.0)
-        controller = Controller(make, seconds, head, pacer, log, told.append, loop)
+        controller = Controller(make, seconds, head, log, told.append, pace, loop)
         task = asyncio.create_task(controller.run())
         try:
-            yield Watching(controller, clock, told, log)
+            yield ControllerHarness(controller, clock, told, log)
         finally:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)

@@ -12,7 +12,7 @@ from tui.player.session_log import SessionLog
 T = TypeVar("T")
 
 
-class Watching:
+class ControllerHarness:
     """A session under test: the conductor, what it told, and the hands on clock and engine."""
 
     def __init__(self, controller: Controller, clock: Clock, told: list[PlayerEvent], log: SessionLog) -> None:
@@ -41,4 +41,4 @@ class Watching:
 
 
 # Begins a session; the keywords change it.
-Watch = Callable[..., AbstractAsyncContextManager[Watching]]
+StartController = Callable[..., AbstractAsyncContextManager[ControllerHarness]]

@@ -1,6 +1,7 @@
 """What the player needs, without a model, a video or a clock of its own; and the player on it, with hands."""
 
 import asyncio
+import queue
 from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
@@ -78,11 +79,26 @@ class Blank:
         self.closed = True
 
 
+class Feed(Blank):
+    """A feed whose seconds come when the test lets them."""
+
+    def __init__(self) -> None:
+        super().__init__(None)
+        self.coming: queue.SimpleQueue[int | None] = queue.SimpleQueue()
+
+    def read(self, number: int) -> Chunk | None:
+        index = self.coming.get()
+        if index is None:
+            return None
+        return Chunk(index, float(index), index + 1.0, np.zeros((2, 4, 4, 3), np.uint8), ())
+
+
 class Scripted:
     """A commentator that says what is written for each second, a word a piece, and can be held up.
 
     Attributes:
         free: while it is not set, a second that has begun does not go on.
+        fails: when set, the message that the second under way fails with, once.
         questions: what was asked, each with the second that it went into.
         anchors: how often it was re-anchored.
     """
@@ -91,6 +107,7 @@ class Scripted:
         self.config = StreamConfig()
         self.lines = {} if lines is None else lines
         self.failure, self.loading = failure, loading
+        self.fails = ""
         self.free, self.loaded = asyncio.Event(), asyncio.Event()
         self.free.set()
         self.loaded.set()
@@ -142,6 +159,9 @@ class Scripted:
         text = self.lines.get(number, f"second {number}")
         for word in text.split(" "):
             await self.free.wait()
+            if self.fails:
+                message, self.fails = self.fails, ""
+                raise SvmError(message)
             yield TextPiece(number, f"{word} ")
         yield second_done(number, text, question)
         self._tell(self.spoken, number)
@@ -303,7 +323,7 @@ class Player:
         await until(lambda: self.screen.presenter.transcript.truth)
 
     async def speak(self, count: int) -> None:
-        """Play the first `count` seconds, each spoken."""
+        """StartPlayer the first `count` seconds, each spoken."""
         for number in range(count):
             await self.engine.until_spoken(number)
             if number + 1 < count:
@@ -313,4 +333,4 @@ class Player:
 
 
 # Begins a player; the keywords change its program.
-Play = Callable[..., AbstractAsyncContextManager[Player]]
+StartPlayer = Callable[..., AbstractAsyncContextManager[Player]]

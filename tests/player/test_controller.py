@@ -5,20 +5,20 @@ import threading
 from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable
 from contextlib import aclosing
 
-import numpy as np
 import pytest
 
 from streaming_vlm_mlx.config import SamplingConfig, StreamConfig
 from streaming_vlm_mlx.stream.events import Event, Loading, Ready, Skipped
 from streaming_vlm_mlx.video.chunk import Chunk
-from tests.player.controller_harness import Watch
-from tests.player.fakes import Blank, Scripted, until
+from tests.player.controller_harness import StartController
+from tests.player.fakes import Blank, Feed, Scripted, until
 from tui.player.controller import ChunkArrived
+from tui.player.states import State
 
 
-async def test_seconds_are_spoken_as_they_come(watch: Watch) -> None:
+async def test_seconds_are_spoken_as_they_come(start_controller: StartController) -> None:
     engine = Scripted()
-    async with watch(engine) as w:
+    async with start_controller(engine) as w:
         await w.until(Ready)
         await engine.until_spoken(0)
         for number in range(1, 5):
@@ -30,10 +30,10 @@ async def test_seconds_are_spoken_as_they_come(watch: Watch) -> None:
         assert [s.text for s in w.log.record.seconds] == [f"second {n}" for n in range(5)]
 
 
-async def test_the_picture_waits_at_its_beginning_for_the_model(watch: Watch) -> None:
+async def test_the_picture_waits_at_its_beginning_for_the_model(start_controller: StartController) -> None:
     engine = Scripted(loading=2)
     engine.loaded.clear()
-    async with watch(engine, start=7.0) as w:
+    async with start_controller(engine, start=7.0) as w:
         await w.until(Loading, 2)
         w.pass_time(5)
         assert (w.controller.playhead.position, w.controller.playhead.state) == (7, "waiting")
@@ -41,13 +41,13 @@ async def test_the_picture_waits_at_its_beginning_for_the_model(watch: Watch) ->
         await engine.until_spoken(7)
         w.pass_time(1)
         assert w.controller.playhead.position == 8
-        assert not w.controller.loading
+        assert w.controller.state is State.GENERATING
 
 
-async def test_who_does_not_want_to_wait_watches_without_the_model(watch: Watch) -> None:
+async def test_who_does_not_want_to_wait_watches_without_the_model(start_controller: StartController) -> None:
     engine = Scripted()
     engine.loaded.clear()
-    async with watch(engine) as w:
+    async with start_controller(engine) as w:
         w.controller.toggle()
         w.pass_time(5.5)
         assert w.controller.playhead.position == 5.5
@@ -56,15 +56,15 @@ async def test_who_does_not_want_to_wait_watches_without_the_model(watch: Watch)
         assert w.done() == [5]
 
 
-async def test_live_passes_over_what_the_model_is_too_slow_for(watch: Watch) -> None:
+async def test_live_passes_over_what_the_model_is_too_slow_for(start_controller: StartController) -> None:
     engine = Scripted()
-    async with watch(engine) as w:
+    async with start_controller(engine) as w:
         await engine.until_spoken(0)
         engine.free.clear()
         w.pass_time(1)
         await engine.until_begun(1)
         w.pass_time(4.5)
-        assert w.controller.delay.at(w.controller.playhead.position) == pytest.approx(4.5)
+        assert w.controller.delay == pytest.approx(4.5)
         engine.free.set()
         await engine.until_spoken(5)
         assert w.done() == [0, 1, 5]
@@ -72,7 +72,7 @@ async def test_live_passes_over_what_the_model_is_too_slow_for(watch: Watch) -> 
         assert [s.index for s in w.log.record.skipped] == [2, 3, 4]
 
 
-async def test_live_speaks_late_where_every_second_is_read_too_late(watch: Watch) -> None:
+async def test_live_speaks_late_where_every_second_is_read_too_late(start_controller: StartController) -> None:
     class Slow(Blank):
         let = threading.Semaphore(0)
 
@@ -81,7 +81,7 @@ async def test_live_speaks_late_where_every_second_is_read_too_late(watch: Watch
             return super().read(number)
 
     engine, clip = Scripted(), Slow()
-    async with watch(engine, clip) as w:
+    async with start_controller(engine, clip) as w:
         clip.let.release()
         await engine.until_spoken(0)
         w.pass_time(2.5)
@@ -117,9 +117,9 @@ class Ahead(Scripted):
             await asyncio.gather(task, return_exceptions=True)
 
 
-async def test_the_next_second_is_read_when_the_model_is_done_with_this_one(watch: Watch) -> None:
+async def test_the_next_second_is_read_when_the_model_is_done_with_this_one(start_controller: StartController) -> None:
     engine, clip = Ahead(), Blank()
-    async with watch(engine, clip) as w:
+    async with start_controller(engine, clip) as w:
         await engine.until_spoken(0)
         await until(lambda: clip.read_numbers == [0, 1])
         engine.free.clear()
@@ -132,9 +132,11 @@ async def test_the_next_second_is_read_when_the_model_is_done_with_this_one(watc
         assert w.controller.playhead.position == 1.25
 
 
-async def test_the_next_second_is_read_before_its_turn_though_the_model_is_slow(watch: Watch) -> None:
+async def test_the_next_second_is_read_before_its_turn_though_the_model_is_slow(
+    start_controller: StartController,
+) -> None:
     engine, clip = Ahead(), Blank()
-    async with watch(engine, clip) as w:
+    async with start_controller(engine, clip) as w:
         await engine.until_spoken(0)
         engine.free.clear()
         w.pass_time(1.5)
@@ -144,9 +146,9 @@ async def test_the_next_second_is_read_before_its_turn_though_the_model_is_slow(
         await until(lambda: clip.read_numbers == [0, 1, 2])
 
 
-async def test_a_seek_does_not_wait_for_the_next_second_to_be_read(watch: Watch) -> None:
+async def test_a_seek_does_not_wait_for_the_next_second_to_be_read(start_controller: StartController) -> None:
     engine, clip = Ahead(), Blank()
-    async with watch(engine, clip, start=7.0) as w:
+    async with start_controller(engine, clip, start=7.0) as w:
         await engine.until_spoken(7)
         engine.free.clear()
         w.pass_time(1.25)
@@ -157,9 +159,9 @@ async def test_a_seek_does_not_wait_for_the_next_second_to_be_read(watch: Watch)
         assert clip.read_numbers[:3] == [7, 8, 3]
 
 
-async def test_at_every_second_the_picture_waits_for_the_model(watch: Watch) -> None:
+async def test_at_every_second_the_picture_waits_for_the_model(start_controller: StartController) -> None:
     engine = Scripted()
-    async with watch(engine, pace="every") as w:
+    async with start_controller(engine, pace="every") as w:
         await engine.until_spoken(0)
         engine.free.clear()
         w.pass_time(9)
@@ -173,9 +175,9 @@ async def test_at_every_second_the_picture_waits_for_the_model(watch: Watch) -> 
         assert w.skipped() == []
 
 
-async def test_the_pace_can_be_changed_while_the_model_is_behind(watch: Watch) -> None:
+async def test_the_pace_can_be_changed_while_the_model_is_behind(start_controller: StartController) -> None:
     engine = Scripted()
-    async with watch(engine) as w:
+    async with start_controller(engine) as w:
         await engine.until_spoken(0)
         engine.free.clear()
         w.pass_time(1.5)
@@ -188,9 +190,9 @@ async def test_the_pace_can_be_changed_while_the_model_is_behind(watch: Watch) -
         assert w.controller.playhead.position == 3
 
 
-async def test_a_question_goes_into_the_next_second(watch: Watch) -> None:
+async def test_a_question_goes_into_the_next_second(start_controller: StartController) -> None:
     engine = Scripted()
-    async with watch(engine) as w:
+    async with start_controller(engine) as w:
         await engine.until_spoken(0)
         w.controller.ask("who leads?")
         w.pass_time(1)
@@ -199,9 +201,9 @@ async def test_a_question_goes_into_the_next_second(watch: Watch) -> None:
         assert [s.query for s in w.log.record.seconds] == ["", "who leads?"]
 
 
-async def test_what_is_asked_before_the_model_is_there_waits_for_it(watch: Watch) -> None:
+async def test_what_is_asked_before_the_model_is_there_waits_for_it(start_controller: StartController) -> None:
     engine, config = Scripted(), StreamConfig(sampling=SamplingConfig(temperature=0.7))
-    async with watch(engine) as w:
+    async with start_controller(engine) as w:
         w.controller.ask("who leads?")
         w.controller.configure(config)
         await engine.until_spoken(0)
@@ -210,25 +212,9 @@ async def test_what_is_asked_before_the_model_is_there_waits_for_it(watch: Watch
         assert w.log.record.settings["sampling"]["temperature"] == 0.7
 
 
-class Feed(Blank):
-    """A feed whose seconds come when the test lets them."""
-
-    def __init__(self) -> None:
-        super().__init__(None)
-        import queue
-
-        self.coming: queue.SimpleQueue[int | None] = queue.SimpleQueue()
-
-    def read(self, number: int) -> Chunk | None:
-        index = self.coming.get()
-        if index is None:
-            return None
-        return Chunk(index, float(index), index + 1.0, np.zeros((2, 4, 4, 3), np.uint8), ())
-
-
-async def test_a_feed_is_spoken_as_it_comes_and_never_falls_behind(watch: Watch) -> None:
+async def test_a_feed_is_spoken_as_it_comes_and_never_falls_behind(start_controller: StartController) -> None:
     engine, feed = Scripted(), Feed()
-    async with watch(engine, feed) as w:
+    async with start_controller(engine, feed) as w:
         for number in range(2):
             feed.coming.put(number)
             await w.until(ChunkArrived, number + 1)

@@ -7,15 +7,15 @@ import pytest
 from textual.widgets import Static
 
 from streaming_vlm_mlx.sessions.journal import load_session
-from tests.player.fakes import Blank, Play, Scripted, truth, wait
+from tests.player.fakes import Blank, Scripted, StartPlayer, truth, wait
 from tui.player.screens.help import HelpScreen
 from tui.player.widgets.cache_strip import FLASH, CacheStrip
 from tui.player.widgets.key_bar import KeyBar
 from tui.player.widgets.transcript_view import LIMIT, TranscriptView
 
 
-async def test_e_saves_what_was_said(play: Play, tmp_path: Path) -> None:
-    async with play() as p:
+async def test_e_saves_what_was_said(start_player: StartPlayer, tmp_path: Path) -> None:
+    async with start_player() as p:
         await p.speak(2)
         await p.press("e")
         assert load_session(tmp_path / "match.session.json").seconds == p.app.session.record.seconds
@@ -27,14 +27,14 @@ async def test_e_saves_what_was_said(play: Play, tmp_path: Path) -> None:
         assert sorted(path.suffix for path in tmp_path.iterdir()) == [".json", ".jsonl", ".vtt"]
 
 
-async def test_a_journal_is_kept_while_it_plays(play: Play, tmp_path: Path) -> None:
-    async with play() as p:
+async def test_a_journal_is_kept_while_it_plays(start_player: StartPlayer, tmp_path: Path) -> None:
+    async with start_player() as p:
         await p.speak(3)
         assert load_session(tmp_path / "match.session.jsonl").seconds == p.app.session.record.seconds
 
 
-async def test_question_mark_explains_every_key(play: Play) -> None:
-    async with play() as p:
+async def test_question_mark_explains_every_key(start_player: StartPlayer) -> None:
+    async with start_player() as p:
         await p.engine.until_spoken(0)
         await p.press("question_mark")
         assert isinstance(p.app.screen, HelpScreen)
@@ -45,8 +45,8 @@ async def test_question_mark_explains_every_key(play: Play) -> None:
         assert p.app.screen is p.screen
 
 
-async def test_it_plays_on_behind_the_help(play: Play) -> None:
-    async with play() as p:
+async def test_it_plays_on_behind_the_help(start_player: StartPlayer) -> None:
+    async with start_player() as p:
         await p.engine.until_spoken(0)
         await p.press("question_mark")
         await p.pass_time(1)
@@ -55,8 +55,8 @@ async def test_it_plays_on_behind_the_help(play: Play) -> None:
         assert [row.number for row in p.rows] == [0, 1]
 
 
-async def test_the_command_palette_offers_what_has_a_key(play: Play) -> None:
-    async with play() as p:
+async def test_the_command_palette_offers_what_has_a_key(start_player: StartPlayer) -> None:
+    async with start_player() as p:
         await p.engine.until_spoken(0)
         commands = {command.title: command.callback for command in p.app.get_system_commands(p.app.screen)}
         assert {"pause, play", "to the end", "theme", "screenshot"} <= commands.keys()
@@ -64,8 +64,10 @@ async def test_the_command_palette_offers_what_has_a_key(play: Play) -> None:
         assert p.position == 59
 
 
-async def test_the_screen_is_saved_beside_the_session_and_never_over_another(play: Play, tmp_path: Path) -> None:
-    async with play() as p:
+async def test_the_screen_is_saved_beside_the_session_and_never_over_another(
+    start_player: StartPlayer, tmp_path: Path
+) -> None:
+    async with start_player() as p:
         await p.speak(1)
         for name in ("match.session.svg", "match.session-2.svg"):
             p.app.save_screen()
@@ -73,16 +75,16 @@ async def test_the_screen_is_saved_beside_the_session_and_never_over_another(pla
             assert (tmp_path / name).read_text().startswith("<svg")
 
 
-async def test_a_screen_that_can_not_be_saved_is_told(play: Play, tmp_path: Path) -> None:
+async def test_a_screen_that_can_not_be_saved_is_told(start_player: StartPlayer, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    async with play(base_paths=(tmp_path / "file" / "match",)) as p:
+    async with start_player(base_paths=(tmp_path / "file" / "match",)) as p:
         await p.speak(1)
         p.app.save_screen()
         assert "cannot be written" in p.notice
 
 
-async def test_themes_redraw_what_is_shown(play: Play) -> None:
-    async with play() as p:
+async def test_themes_redraw_what_is_shown(start_player: StartPlayer) -> None:
+    async with start_player() as p:
         await p.speak(2)
         before = p.app.export_screenshot()
         p.app.theme = "daylight"
@@ -92,9 +94,9 @@ async def test_themes_redraw_what_is_shown(play: Play) -> None:
         assert "second" in after
 
 
-async def test_without_colour_everything_is_grey(play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_without_colour_everything_is_grey(start_player: StartPlayer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NO_COLOR", "1")
-    async with play(read_truth=truth) as p:
+    async with start_player(read_truth=truth) as p:
         await p.read_truth()
         await p.speak(2)
         await p.press("g")
@@ -105,8 +107,8 @@ async def test_without_colour_everything_is_grey(play: Play, monkeypatch: pytest
         assert not [colour for colour in colours if not colour[:2] == colour[2:4] == colour[4:]]
 
 
-async def test_old_rows_leave_the_screen_and_not_the_session(play: Play) -> None:
-    async with play(seconds=Blank(5000.0)) as p:
+async def test_old_rows_leave_the_screen_and_not_the_session(start_player: StartPlayer) -> None:
+    async with start_player(seconds=Blank(5000.0)) as p:
         await p.engine.until_spoken(0)
         for number in range(1, LIMIT + 50):
             p.screen.presenter.transcript.finish(number, f"words {number}", "")
@@ -116,8 +118,8 @@ async def test_old_rows_leave_the_screen_and_not_the_session(play: Play) -> None
         assert len(p.screen.presenter.transcript.entries) == LIMIT + 50
 
 
-async def test_it_follows_the_newest_row_unless_the_viewer_scrolled_away(play: Play) -> None:
-    async with play(size=(80, 24), seconds=Blank(5000.0)) as p:
+async def test_it_follows_the_newest_row_unless_the_viewer_scrolled_away(start_player: StartPlayer) -> None:
+    async with start_player(size=(80, 24), seconds=Blank(5000.0)) as p:
         await p.speak(30)
         view = p.screen.query_one(TranscriptView)
         assert view.is_vertical_scroll_end
@@ -133,8 +135,8 @@ async def test_it_follows_the_newest_row_unless_the_viewer_scrolled_away(play: P
         assert view.is_vertical_scroll_end
 
 
-async def test_the_cache_strip_flashes_what_was_dropped(play: Play) -> None:
-    async with play() as p:
+async def test_the_cache_strip_flashes_what_was_dropped(start_player: StartPlayer) -> None:
+    async with start_player() as p:
         await p.speak(5)
         strip = p.screen.query_one(CacheStrip)
         lit = strip.render_line(0).text
@@ -148,10 +150,10 @@ async def test_the_cache_strip_flashes_what_was_dropped(play: Play) -> None:
         assert "×" not in strip.render_line(0).text
 
 
-async def test_control_characters_and_markup_are_shown_harmless(play: Play) -> None:
+async def test_control_characters_and_markup_are_shown_harmless(start_player: StartPlayer) -> None:
     line = "\x1b[2J[bold red]he[/] \x07\x9b31m\u202escores\r\n[@click=app.quit]x[/]"
     words = ((0.0, 0.5, "\x1b]0;title\x07[/]"), (0.5, 0.9, "[link"))
-    async with play(Scripted({0: line}), read_truth=lambda note: words) as p:
+    async with start_player(Scripted({0: line}), read_truth=lambda note: words) as p:
         await p.engine.until_spoken(0)
         await p.read_truth()
         await p.pass_time(0.75)
@@ -162,8 +164,10 @@ async def test_control_characters_and_markup_are_shown_harmless(play: Play) -> N
 
 
 @pytest.mark.parametrize("size", [(20, 5), (40, 10), (60, 40), (80, 24), (120, 40), (200, 60), (1, 1)])
-async def test_every_size_shows_the_commentary_or_nothing_at_all(play: Play, size: tuple[int, int]) -> None:
-    async with play(size=size) as p:
+async def test_every_size_shows_the_commentary_or_nothing_at_all(
+    start_player: StartPlayer, size: tuple[int, int]
+) -> None:
+    async with start_player(size=size) as p:
         await p.speak(3)
         view = p.screen.query_one(TranscriptView)
         if size[1] >= 5:
@@ -172,8 +176,8 @@ async def test_every_size_shows_the_commentary_or_nothing_at_all(play: Play, siz
             assert "second" in "".join(strip.text for strip in view.render_lines(view.size.region))
 
 
-async def test_a_storm_of_resizes_loses_nothing(play: Play) -> None:
-    async with play(read_truth=truth) as p:
+async def test_a_storm_of_resizes_loses_nothing(start_player: StartPlayer) -> None:
+    async with start_player(read_truth=truth) as p:
         await p.read_truth()
         await p.speak(2)
         for size in [(200, 60), (20, 5), (81, 23), (3, 3), (120, 40), (79, 24), (40, 9), (100, 30)]:
@@ -194,8 +198,8 @@ def test_hints_fit(width: int, last: str) -> None:
     assert f"{shown[-1].key} {shown[-1].text}" == last
 
 
-async def test_a_click_on_a_hint_does_what_it_says(play: Play) -> None:
-    async with play() as p:
+async def test_a_click_on_a_hint_does_what_it_says(start_player: StartPlayer) -> None:
+    async with start_player() as p:
         await p.engine.until_spoken(0)
         await p.pilot.click("#keys", offset=(3, 0))
         await wait(p.pilot)
@@ -206,8 +210,8 @@ async def test_a_click_on_a_hint_does_what_it_says(play: Play) -> None:
 
 
 @pytest.mark.parametrize("key", ["q", "ctrl+c", "ctrl+q"])
-async def test_keys_quit(play: Play, key: str) -> None:
-    async with play() as p:
+async def test_keys_quit(start_player: StartPlayer, key: str) -> None:
+    async with start_player() as p:
         await p.engine.until_spoken(0)
         await p.press(key)
         assert not p.app.is_running

@@ -4,13 +4,13 @@ import pytest
 from textual import events
 from textual.widgets import Input
 
-from tests.player.fakes import Play, Scripted, truth, wait
+from tests.player.fakes import Scripted, StartPlayer, truth, wait
 from tui.player.widgets.prompt import LONGEST, Prompt
 from tui.player.widgets.transcript_view import TranscriptView
 
 
-async def test_slash_asks(play: Play) -> None:
-    async with play() as p:
+async def test_slash_asks(start_player: StartPlayer) -> None:
+    async with start_player() as p:
         await p.engine.until_spoken(0)
         await p.press("slash", *"who leads", "question_mark", "enter")
         assert not p.screen.query_one(Prompt).display
@@ -21,8 +21,8 @@ async def test_slash_asks(play: Play) -> None:
         assert [s.query for s in p.app.session.record.seconds] == ["", "who leads?"]
 
 
-async def test_an_answer_stands_below_its_question_and_before_the_commentary(play: Play) -> None:
-    async with play(Scripted({0: "", 1: "Blue, by two.\n and he serves"}), read_truth=truth) as p:
+async def test_an_answer_stands_below_its_question_and_before_the_commentary(start_player: StartPlayer) -> None:
+    async with start_player(Scripted({0: "", 1: "Blue, by two.\n and he serves"}), read_truth=truth) as p:
         await p.read_truth()
         await p.engine.until_spoken(0)
         p.screen.controller.ask("who leads?")
@@ -41,8 +41,8 @@ async def test_an_answer_stands_below_its_question_and_before_the_commentary(pla
         assert (second.query, second.text) == ("who leads?", "Blue, by two.\n and he serves")
 
 
-async def test_keys_in_a_burst_are_taken_in_order(play: Play) -> None:
-    async with play() as p:
+async def test_keys_in_a_burst_are_taken_in_order(start_player: StartPlayer) -> None:
+    async with start_player() as p:
         await p.engine.until_spoken(0)
         await p.press("slash")
         for key, character in [("l", "l"), ("space", " "), ("q", "q"), ("enter", "\r"), ("space", " ")]:
@@ -56,8 +56,8 @@ async def test_keys_in_a_burst_are_taken_in_order(play: Play) -> None:
         assert p.engine.questions == [(1, "l q")]
 
 
-async def test_what_is_typed_before_the_line_is_open_is_not_lost(play: Play) -> None:
-    async with play() as p:
+async def test_what_is_typed_before_the_line_is_open_is_not_lost(start_player: StartPlayer) -> None:
+    async with start_player() as p:
         await p.engine.until_spoken(0)
         keys = [
             ("slash", "/"),
@@ -79,8 +79,8 @@ async def test_what_is_typed_before_the_line_is_open_is_not_lost(play: Play) -> 
         assert p.engine.questions == [(1, "goal?")]
 
 
-async def test_escape_leaves_the_question(play: Play) -> None:
-    async with play() as p:
+async def test_escape_leaves_the_question(start_player: StartPlayer) -> None:
+    async with start_player() as p:
         await p.engine.until_spoken(0)
         await p.press("slash", *"never mind", "escape")
         await p.pass_time(1)
@@ -90,8 +90,8 @@ async def test_escape_leaves_the_question(play: Play) -> None:
         assert p.position == 6
 
 
-async def test_a_pasted_novel_is_cut_to_a_line(play: Play) -> None:
-    async with play() as p:
+async def test_a_pasted_novel_is_cut_to_a_line(start_player: StartPlayer) -> None:
+    async with start_player() as p:
         await p.engine.until_spoken(0)
         await p.press("slash")
         field = p.screen.query_one(Prompt).query_one(Input)
@@ -101,16 +101,16 @@ async def test_a_pasted_novel_is_cut_to_a_line(play: Play) -> None:
         assert field.value.startswith("It was [31mthe best of times. It was")
 
 
-async def test_i_changes_the_standing_request(play: Play) -> None:
-    async with play() as p:
+async def test_i_changes_the_standing_request(start_player: StartPlayer) -> None:
+    async with start_player() as p:
         await p.engine.until_spoken(0)
         await p.press("i", "end", *" in rhyme", "enter")
         assert p.engine.config.query.endswith(" in rhyme")
         assert p.app.session.record.settings["query"] == p.engine.config.query
 
 
-async def test_t_changes_temperature_and_tokens(play: Play) -> None:
-    async with play() as p:
+async def test_t_changes_temperature_and_tokens(start_player: StartPlayer) -> None:
+    async with start_player() as p:
         await p.engine.until_spoken(0)
         await p.press("t", *"0.8", "enter")
         assert p.engine.config.sampling.temperature == 0.8
@@ -119,8 +119,8 @@ async def test_t_changes_temperature_and_tokens(play: Play) -> None:
 
 
 @pytest.mark.parametrize("typed", ["9", "-1", ""])
-async def test_a_temperature_out_of_range_is_not_taken(play: Play, typed: str) -> None:
-    async with play() as p:
+async def test_a_temperature_out_of_range_is_not_taken(start_player: StartPlayer, typed: str) -> None:
+    async with start_player() as p:
         await p.engine.until_spoken(0)
         before = p.engine.config
         await p.press("t", "delete", *typed, "enter")
@@ -128,8 +128,8 @@ async def test_a_temperature_out_of_range_is_not_taken(play: Play, typed: str) -
         assert p.engine.config == before
 
 
-async def test_a_session_that_can_not_be_changed_asks_nothing(play: Play) -> None:
-    async with play(config=None) as p:
+async def test_a_session_that_can_not_be_changed_asks_nothing(start_player: StartPlayer) -> None:
+    async with start_player(config=None) as p:
         await p.engine.until_spoken(0)
         await p.press("slash", "i", "t")
         assert not p.screen.query_one(Prompt).display

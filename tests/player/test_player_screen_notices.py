@@ -3,21 +3,21 @@
 from pathlib import Path
 
 from streaming_vlm_mlx.errors import SvmError
-from tests.player.fakes import Clock, Play, Player, Scripted, spec, until, wait
+from tests.player.fakes import Clock, Player, Scripted, StartPlayer, spec, until, wait
 from tui.player.app import PlayerApp
 from tui.player.clip import FrameGrabber
 from tui.player.presenter import REMARK
 from tui.player.spec import Note
 
 
-async def test_a_clip_that_can_not_be_shown_is_told_and_opened_again_after_a_seek(play: Play) -> None:
+async def test_a_clip_that_can_not_be_shown_is_told_and_opened_again_after_a_seek(start_player: StartPlayer) -> None:
     opened = []
 
     def open_grabber() -> FrameGrabber:
         opened.append(1)
         raise SvmError("match.mp4 is gone; copy it back.")
 
-    async with play(open_grabber=open_grabber) as p:
+    async with start_player(open_grabber=open_grabber) as p:
         await p.engine.until_spoken(0)
         await until(lambda: p.notice)
         assert p.notice == "no picture: match.mp4 is gone; copy it back."
@@ -28,8 +28,8 @@ async def test_a_clip_that_can_not_be_shown_is_told_and_opened_again_after_a_see
         await until(lambda: len(opened) > tries)
 
 
-async def test_an_error_of_the_model_is_told_and_the_clip_plays_on(play: Play) -> None:
-    async with play(Scripted(failure="model.safetensors is cut short.")) as p:
+async def test_an_error_of_the_model_is_told_and_the_clip_plays_on(start_player: StartPlayer) -> None:
+    async with start_player(Scripted(failure="model.safetensors is cut short.")) as p:
         await until(lambda: "✗" in p.notice)
         assert p.notice == "✗ model.safetensors is cut short. The clip plays on without commentary."
         await p.pass_time(5)
@@ -38,10 +38,10 @@ async def test_an_error_of_the_model_is_told_and_the_clip_plays_on(play: Play) -
         assert p.position == 10
 
 
-async def test_loading_shows_a_line_and_goes(play: Play) -> None:
+async def test_loading_shows_a_line_and_goes(start_player: StartPlayer) -> None:
     engine = Scripted(loading=4)
     engine.loaded.clear()
-    async with play(engine) as p:
+    async with start_player(engine) as p:
         await until(lambda: "━" in p.notice)
         assert p.notice == "◌ loading weights  ━━━━━━━━━━━━━━━─────"
         engine.loaded.set()

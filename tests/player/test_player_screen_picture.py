@@ -5,7 +5,7 @@ from typing import cast
 import numpy as np
 import pytest
 
-from tests.player.fakes import Play, Player, until, wait
+from tests.player.fakes import Player, StartPlayer, until, wait
 from tui.player.clip import Frame, FrameGrabber
 from tui.player.frame_loader import RATE, RATE_BUSY
 from tui.player.screens.player import CALM
@@ -41,16 +41,20 @@ def painted(p: Player) -> bool:
     return any(BLOCK in strip.text for strip in picture.render_lines(picture.size.region))
 
 
-async def test_the_first_picture_is_there_before_the_model_and_before_a_tick(play: Play, canvas: Canvas) -> None:
-    async with play(open_grabber=lambda: cast(FrameGrabber, canvas), start=7.0) as p:
+async def test_the_first_picture_is_there_before_the_model_and_before_a_tick(
+    start_player: StartPlayer, canvas: Canvas
+) -> None:
+    async with start_player(open_grabber=lambda: cast(FrameGrabber, canvas), start=7.0) as p:
         await until(lambda: painted(p))
         # It was looked for while the screen was laid out.
         assert canvas.found == [7.0]
         assert canvas.asked[0] == (7.0, p.screen.query_one(Picture).pixels_for((640, 360)))
 
 
-async def test_a_picture_of_the_new_size_is_asked_for_though_time_stands_still(play: Play, canvas: Canvas) -> None:
-    async with play(open_grabber=lambda: cast(FrameGrabber, canvas)) as p:
+async def test_a_picture_of_the_new_size_is_asked_for_though_time_stands_still(
+    start_player: StartPlayer, canvas: Canvas
+) -> None:
+    async with start_player(open_grabber=lambda: cast(FrameGrabber, canvas)) as p:
         await p.engine.until_spoken(0)
         await p.press("space")
         await until(lambda: painted(p))
@@ -61,8 +65,8 @@ async def test_a_picture_of_the_new_size_is_asked_for_though_time_stands_still(p
         assert width / height == pytest.approx(16 / 9, rel=0.05)
 
 
-async def test_p_hides_the_picture_and_asks_for_none_meanwhile(play: Play, canvas: Canvas) -> None:
-    async with play(open_grabber=lambda: cast(FrameGrabber, canvas)) as p:
+async def test_p_hides_the_picture_and_asks_for_none_meanwhile(start_player: StartPlayer, canvas: Canvas) -> None:
+    async with start_player(open_grabber=lambda: cast(FrameGrabber, canvas)) as p:
         await p.engine.until_spoken(0)
         await until(lambda: painted(p))
         await p.press("p")
@@ -90,8 +94,8 @@ async def count_wishes(p: Player, canvas: Canvas, ticks: int) -> int:
     return wishes
 
 
-async def test_pictures_come_less_often_while_the_model_speaks(play: Play, canvas: Canvas) -> None:
-    async with play(open_grabber=lambda: cast(FrameGrabber, canvas)) as p:
+async def test_pictures_come_less_often_while_the_model_speaks(start_player: StartPlayer, canvas: Canvas) -> None:
+    async with start_player(open_grabber=lambda: cast(FrameGrabber, canvas)) as p:
         await p.engine.until_spoken(0)
         await wait(p.pilot)
         p.engine.free.clear()
@@ -101,8 +105,10 @@ async def test_pictures_come_less_often_while_the_model_speaks(play: Play, canva
         assert await count_wishes(p, canvas, 30) <= 0.75 * RATE_BUSY + 1
 
 
-async def test_a_session_that_is_played_again_is_drawn_from_a_second_s_beginning(play: Play, canvas: Canvas) -> None:
-    async with play(open_grabber=lambda: cast(FrameGrabber, canvas), config=None) as p:
+async def test_a_session_that_is_played_again_is_drawn_from_a_second_s_beginning(
+    start_player: StartPlayer, canvas: Canvas
+) -> None:
+    async with start_player(open_grabber=lambda: cast(FrameGrabber, canvas), config=None) as p:
         await p.engine.until_spoken(0)
         await wait(p.pilot)
         p.engine.free.clear()
@@ -114,8 +120,10 @@ async def test_a_session_that_is_played_again_is_drawn_from_a_second_s_beginning
         assert await count_wishes(p, canvas, int(40 * CALM) - 1) >= 1
 
 
-async def test_nothing_is_drawn_while_a_second_begins_but_what_a_key_does(play: Play, canvas: Canvas) -> None:
-    async with play(open_grabber=lambda: cast(FrameGrabber, canvas)) as p:
+async def test_nothing_is_drawn_while_a_second_begins_but_what_a_key_does(
+    start_player: StartPlayer, canvas: Canvas
+) -> None:
+    async with start_player(open_grabber=lambda: cast(FrameGrabber, canvas)) as p:
         await p.engine.until_spoken(0)
         await wait(p.pilot)
         p.engine.free.clear()

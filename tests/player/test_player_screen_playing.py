@@ -2,13 +2,13 @@
 
 import pytest
 
-from tests.player.fakes import Play, Scripted, wait
+from tests.player.fakes import Scripted, StartPlayer, wait
 from tui.player.transcript import Row
 from tui.player.widgets.timeline import Timeline
 
 
-async def test_commentary_grows_word_by_word(play: Play) -> None:
-    async with play(Scripted({0: "he cuts inside"})) as p:
+async def test_commentary_grows_word_by_word(start_player: StartPlayer) -> None:
+    async with start_player(Scripted({0: "he cuts inside"})) as p:
         await p.engine.until_spoken(0)
         p.engine.free.clear()
         await p.pass_time(1)
@@ -21,8 +21,8 @@ async def test_commentary_grows_word_by_word(play: Play) -> None:
         assert not p.rows[-1].growing
 
 
-async def test_space_pauses_and_plays(play: Play) -> None:
-    async with play() as p:
+async def test_space_pauses_and_plays(start_player: StartPlayer) -> None:
+    async with start_player() as p:
         await p.engine.until_spoken(0)
         await p.press("space")
         assert "paused" in p.title
@@ -49,15 +49,15 @@ async def test_space_pauses_and_plays(play: Play) -> None:
         (["9", "0"], 0),
     ],
 )
-async def test_keys_seek(play: Play, keys: list[str], lands: float) -> None:
-    async with play() as p:
+async def test_keys_seek(start_player: StartPlayer, keys: list[str], lands: float) -> None:
+    async with start_player() as p:
         await p.engine.until_spoken(0)
         await p.press("space", *keys)
         assert p.position == lands
 
 
-async def test_a_click_on_the_bar_seeks_and_a_drag_goes_on(play: Play) -> None:
-    async with play() as p:
+async def test_a_click_on_the_bar_seeks_and_a_drag_goes_on(start_player: StartPlayer) -> None:
+    async with start_player() as p:
         await p.engine.until_spoken(0)
         await p.press("space")
         bar = p.screen.query_one(Timeline)
@@ -73,8 +73,8 @@ async def test_a_click_on_the_bar_seeks_and_a_drag_goes_on(play: Play) -> None:
         assert p.position >= 55
 
 
-async def test_the_bar_tells_the_time_under_the_pointer_and_what_is_left(play: Play) -> None:
-    async with play() as p:
+async def test_the_bar_tells_the_time_under_the_pointer_and_what_is_left(start_player: StartPlayer) -> None:
+    async with start_player() as p:
         await p.engine.until_spoken(0)
         bar = p.screen.query_one(Timeline)
         room = bar.size.width - len("00:00 ") - len(" −01:00")
@@ -87,8 +87,8 @@ async def test_the_bar_tells_the_time_under_the_pointer_and_what_is_left(play: P
         assert "00:30 / 01:00" in p.title
 
 
-async def test_brackets_change_the_speed(play: Play) -> None:
-    async with play() as p:
+async def test_brackets_change_the_speed(start_player: StartPlayer) -> None:
+    async with start_player() as p:
         await p.engine.until_spoken(0)
         await p.press("right_square_bracket", "right_square_bracket", "right_square_bracket")
         assert "2×" in p.title
@@ -98,8 +98,8 @@ async def test_brackets_change_the_speed(play: Play) -> None:
         assert "0.25×" in p.title
 
 
-async def test_full_stop_plays_one_second(play: Play) -> None:
-    async with play() as p:
+async def test_full_stop_plays_one_second(start_player: StartPlayer) -> None:
+    async with start_player() as p:
         await p.engine.until_spoken(0)
         await p.press("space", "full_stop")
         await p.pass_time(4)
@@ -107,8 +107,8 @@ async def test_full_stop_plays_one_second(play: Play) -> None:
         assert "paused" in p.title
 
 
-async def test_a_seek_shows_the_transcript_as_it_was_there(play: Play) -> None:
-    async with play() as p:
+async def test_a_seek_shows_the_transcript_as_it_was_there(start_player: StartPlayer) -> None:
+    async with start_player() as p:
         await p.speak(4)
         assert [row.number for row in p.rows] == [0, 1, 2, 3]
         p.engine.lines = {1: "again"}
@@ -123,8 +123,8 @@ async def test_a_seek_shows_the_transcript_as_it_was_there(play: Play) -> None:
         assert [s.text for s in p.app.session.record.takes] == ["second 1"]
 
 
-async def test_what_the_model_has_no_time_for_is_marked(play: Play) -> None:
-    async with play() as p:
+async def test_what_the_model_has_no_time_for_is_marked(start_player: StartPlayer) -> None:
+    async with start_player() as p:
         await p.engine.until_spoken(0)
         p.engine.free.clear()
         await p.pass_time(1)
@@ -138,8 +138,8 @@ async def test_what_the_model_has_no_time_for_is_marked(play: Play) -> None:
         assert "3 passed over" in p.title
 
 
-async def test_l_takes_the_other_pace(play: Play) -> None:
-    async with play() as p:
+async def test_l_takes_the_other_pace(start_player: StartPlayer) -> None:
+    async with start_player() as p:
         await p.engine.until_spoken(0)
         p.engine.free.clear()
         await p.press("l")

@@ -1,14 +1,14 @@
 """The true transcript beside the commentary."""
 
 from streaming_vlm_mlx.errors import SvmError
-from tests.player.fakes import Play, Scripted, truth, until
+from tests.player.fakes import Scripted, StartPlayer, truth, until
 from tui.player.spec import Note
 from tui.player.transcript import Timed
 from tui.player.widgets.transcript_view import Heading, TranscriptView
 
 
-async def test_g_cycles_the_truth(play: Play) -> None:
-    async with play(read_truth=truth) as p:
+async def test_g_cycles_the_truth(start_player: StartPlayer) -> None:
+    async with start_player(read_truth=truth) as p:
         await p.engine.until_spoken(0)
         await p.read_truth()
         await p.pass_time(0.75)
@@ -27,10 +27,10 @@ async def test_g_cycles_the_truth(play: Play) -> None:
         assert p.rows[0].truth == ("second", "nil")
 
 
-async def test_truth_is_shown_as_it_is_heard_and_before_the_model_is_there(play: Play) -> None:
+async def test_truth_is_shown_as_it_is_heard_and_before_the_model_is_there(start_player: StartPlayer) -> None:
     engine = Scripted()
     engine.loaded.clear()
-    async with play(engine, read_truth=truth) as p:
+    async with start_player(engine, read_truth=truth) as p:
         await p.read_truth()
         await p.press("space")
         await p.pass_time(1.25)
@@ -38,9 +38,9 @@ async def test_truth_is_shown_as_it_is_heard_and_before_the_model_is_there(play:
         assert "loading" in p.notice
 
 
-async def test_without_truth_the_commentary_has_the_whole_width(play: Play) -> None:
+async def test_without_truth_the_commentary_has_the_whole_width(start_player: StartPlayer) -> None:
     long = " ".join(["word"] * 20)
-    async with play(Scripted({0: long}), read_truth=lambda note: ()) as p:
+    async with start_player(Scripted({0: long}), read_truth=lambda note: ()) as p:
         await p.engine.until_spoken(0)
         view = p.screen.query_one(TranscriptView)
 
@@ -51,11 +51,11 @@ async def test_without_truth_the_commentary_has_the_whole_width(play: Play) -> N
         assert p.screen.presenter.mode == "off"
 
 
-async def test_a_broken_truth_is_told_and_the_clip_plays(play: Play) -> None:
+async def test_a_broken_truth_is_told_and_the_clip_plays(start_player: StartPlayer) -> None:
     def broken(note: Note) -> tuple[Timed, ...]:
         raise SvmError("match.vtt holds no timed words.")
 
-    async with play(read_truth=broken) as p:
+    async with start_player(read_truth=broken) as p:
         await p.engine.until_spoken(0)
         await until(lambda: p.notice)
         assert p.notice == "no truth: match.vtt holds no timed words."
@@ -63,8 +63,8 @@ async def test_a_broken_truth_is_told_and_the_clip_plays(play: Play) -> None:
         assert p.screen.presenter.mode == "off"
 
 
-async def test_columns_have_names_and_differences_a_key(play: Play) -> None:
-    async with play(read_truth=truth) as p:
+async def test_columns_have_names_and_differences_a_key(start_player: StartPlayer) -> None:
+    async with start_player(read_truth=truth) as p:
         heading = p.screen.query_one(Heading)
         await p.read_truth()
         await p.engine.until_spoken(0)
@@ -77,8 +77,8 @@ async def test_columns_have_names_and_differences_a_key(play: Play) -> None:
         assert heading.render().plain.split() == ["commentary"]
 
 
-async def test_marks_have_their_names_in_a_narrow_terminal_too(play: Play) -> None:
-    async with play(size=(80, 24), read_truth=truth) as p:
+async def test_marks_have_their_names_in_a_narrow_terminal_too(start_player: StartPlayer) -> None:
+    async with start_player(size=(80, 24), read_truth=truth) as p:
         await p.read_truth()
         await p.press("g")
         shown = p.screen.query_one(Heading)

@@ -87,13 +87,13 @@ def test_one_second_is_played_from_wherever_it_stands(head: Playhead, clock: Clo
     assert run(head, clock, 5) == 4
 
 
-def test_it_waits_where_it_is_held(head: Playhead, clock: Clock) -> None:
-    head.hold = 3.0
+def test_it_waits_at_its_limit(head: Playhead, clock: Clock) -> None:
+    head.limit = 3.0
     assert run(head, clock, 5) == 3
     assert head.state == "waiting"
-    head.hold = 2.0
+    head.limit = 2.0
     assert run(head, clock, 1) == 3
-    head.hold = None
+    head.limit = None
     assert run(head, clock, 1) == 4
 
 

@@ -1,7 +1,7 @@
 """The main screens as they look, compared with pictures in tests/snapshots.
 
-After a change that is meant, ``SVM_TUI_SNAPSHOTS=write python -m pytest tests/player/test_snapshots.py`` takes new ones:
-look at them before they are committed.
+After an intended change, ``SVM_TUI_SNAPSHOTS=write python -m pytest tests/player/test_snapshots.py`` writes new ones.
+Look at them before you commit them.
 """
 
 import math
@@ -55,7 +55,7 @@ def check(name: str, svg: str, kept: Path) -> None:
 
 
 async def watch(pilot: Pilot[None], engine: Scripted, clock: Clock) -> PlayerScreen:
-    """Play six seconds, the model too slow for one of them, and stop within the next."""
+    """StartPlayer six seconds, the model too slow for one of them, and stop within the next."""
     screen = pilot.app.screen
     assert isinstance(screen, PlayerScreen)
     await until(lambda: screen.presenter.transcript.truth)

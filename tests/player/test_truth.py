@@ -77,3 +77,10 @@ def test_a_transcript_that_runs_on_for_long_looks_like_another_clip_s(clip: Path
     assert mismatch_warning(words, clip.with_suffix(".vtt"), 100.0) == ""
     assert "is it the truth of another clip?" in mismatch_warning(words, clip.with_suffix(".vtt"), 60.0)
     assert mismatch_warning(words, clip.with_suffix(".vtt"), None) == ""
+
+
+def test_a_record_that_is_silent_throughout_is_an_empty_truth(clip: Path) -> None:
+    path = clip.with_suffix(".jsonl")
+    path.write_bytes(record("game.mp4", "", ""))
+    assert read_truth(path, str(clip)) == ()
+    assert mismatch_warning((), path, 60.0) == "game.jsonl has no words for this clip."

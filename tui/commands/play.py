@@ -12,7 +12,7 @@ from streaming_vlm_mlx.shipped import SAMPLE, notice
 from tui.commands.options import add_model_arguments, make_engine, resolve_settings
 from tui.commands.player_settings import FILE, fill_in
 from tui.player import gc_tuning as gc_tuning
-from tui.player.playhead import PACES
+from tui.player.pace import PACES
 from tui.session_paths import base_paths, new_record, state_folder
 
 if TYPE_CHECKING:

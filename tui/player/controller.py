@@ -1,4 +1,4 @@
-"""Keeps clip, model and playhead together: which second is spoken next, and what a seek does to it."""
+"""The controller: keeps clip, model and playhead together, and decides which second is generated when."""
 
 import asyncio
 import math
@@ -9,20 +9,22 @@ from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from streaming_vlm_mlx.errors import SvmError
-from streaming_vlm_mlx.stream.events import Event, Failed, GenerationResult, Loading, Ready, Skipped
+from streaming_vlm_mlx.stream.events import Event, Failed, GenerationResult, Ready, Skipped
 from tui.player.clip import Seconds
-from tui.player.playhead import Delay, Pace, Pacer, Playhead
+from tui.player.pace import Delay, Pace, Pacer
+from tui.player.playhead import Playhead
 from tui.player.session_log import SessionLog
+from tui.player.states import State, Trigger, next_state
 from tui.player.threads import BackgroundThread
 
 if TYPE_CHECKING:
     from streaming_vlm_mlx.config import StreamConfig
     from streaming_vlm_mlx.video.chunk import Chunk
 
-# Seconds that quitting waits for the model's thread; what it computes then is lost anyway.
-PATIENCE = 0.1
-# Seconds of clip before a second begins in which it is read even while the model computes, which that slows down.
-READ_AHEAD = 0.4
+# Seconds that quitting waits for the model's thread, whose result is lost anyway.
+CLOSE_TIMEOUT = 0.1
+# Seconds by which a feed's seconds arrive late: each is delivered when it is over.
+FEED_LATENCY = 1.0
 
 
 class Commentator(Protocol):
@@ -35,34 +37,37 @@ class Commentator(Protocol):
     def play(
         self, chunks: "AsyncIterable[Chunk]", due: Callable[[float, float], Awaitable[bool]]
     ) -> "AsyncGenerator[Event]":
-        """Speak about `chunks`, each when `due` lets it, and yield what happens."""
+        """Generate commentary on `chunks`, each when `due` returns, and yield what happens.
+
+        `Ready` comes before the first chunk is read.
+        """
 
     def ask(self, question: str) -> None:
         """Put `question` into the next second."""
 
     def configure(self, config: "StreamConfig") -> None:
-        """Change settings from the next second on."""
+        """Change the settings from the next second on."""
 
     def cancel(self) -> None:
-        """End the play under way at its next token."""
+        """End the current `play` at its next token."""
 
     async def reanchor(self) -> None:
-        """Empty the windows, keep what was said."""
+        """Empty the windows and keep the previous text."""
 
     def close(self, timeout: float) -> None:
-        """End the thread, wait for it at most `timeout` seconds."""
+        """End the thread and wait for it at most `timeout` seconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class Seeked:
-    """The clip was wound to `position`; what the model was saying is cut off."""
+    """The playhead went to `position`; the second under way is abandoned."""
 
     position: float
 
 
 @dataclass(frozen=True, slots=True)
 class ChunkArrived:
-    """A feed's second came, with the pictures in it."""
+    """A feed delivered a second, with its frames."""
 
     chunk: "Chunk"
 
@@ -71,12 +76,13 @@ PlayerEvent = Event | Seeked | ChunkArrived
 
 
 class Controller:
-    """One session of watching; everything happens on the event loop.
+    """One session of the player; everything happens on the event loop.
+
+    Its state and the transitions are in `tui.player.states`, the rules of pace in `tui.player.pace`; the controller
+    is the only object that applies them.
 
     Attributes:
-        playhead: where the clip stands; its speed may be changed on it directly.
-        pacer: decides whose turn it is.
-        delay: how far the commentary is behind.
+        playhead: where the clip stands; only to be read.
         log: the session's record.
     """
 
@@ -85,124 +91,124 @@ class Controller:
         make: Callable[[], Commentator],
         seconds: Seconds,
         playhead: Playhead,
-        pacer: Pacer,
         log: SessionLog,
         tell: Callable[[PlayerEvent], None],
+        pace: Pace = "live",
         loop: bool = False,
     ) -> None:
         """Prepare a session; nothing starts before `run`.
 
         Args:
-            make: returns the model's face; may block, and raise `SvmError`.
+            make: returns the commentator; may block, and raise `SvmError`.
             seconds: the clip.
-            playhead: stands where the session begins.
-            pacer: of that playhead.
-            log: told of every second.
-            tell: told of everything that happens, in order.
-            loop: begin again at the clip's end.
+            playhead: at the position that the session begins at.
+            log: gets every second.
+            tell: called with every event, in order.
+            pace: how seconds are chosen.
+            loop: start again at the clip's end.
         """
-        self.playhead, self.pacer, self.log, self.delay = playhead, pacer, log, Delay()
+        self.playhead, self.log = playhead, log
         self._make, self._seconds, self._tell, self._loop = make, seconds, tell, loop
-        self._maker, self._reader = BackgroundThread("svm-maker"), BackgroundThread("svm-reader")
-        self._engine: Commentator | None = None
-        self._orders: list[Callable[[Commentator], None]] = []
-        self._beat = asyncio.Event()
+        self._loader, self._reader = BackgroundThread("svm-loader"), BackgroundThread("svm-reader")
+        self._pacer = Pacer(playhead, pace, 0.0 if seconds.duration is not None else FEED_LATENCY)
+        self._delay = Delay()
+        self._state = State.LOADING
+        # The first second that is neither generated nor skipped.
+        self._next = math.floor(playhead.position)
         self._newest: Chunk | None = None
-        self._wanted: int | None = math.floor(playhead.position)
-        # The first second that is neither spoken nor passed over.
-        self._next = self._wanted
-        # The model: not there yet; never to be had; not heard for now; has nothing to do.
-        self._loading, self._gone, self._silent, self._idle = True, False, False, False
-        # The last second that was read came too late.
-        self._late = False
-        self._hold()
+        self._engine: Commentator | None = None
+        self._waiting_orders: list[Callable[[Commentator], None]] = []
+        self._change = asyncio.Event()
+        self._limit_playhead()
 
     @property
-    def loading(self) -> bool:
-        """Whether the model is still on its way."""
-        return self._loading and not self._gone
+    def state(self) -> State:
+        """What the model does."""
+        return self._state
 
     @property
-    def gone(self) -> bool:
-        """Whether there is no model to be had."""
-        return self._gone
+    def pace(self) -> Pace:
+        """How seconds are chosen."""
+        return self._pacer.pace
 
     @property
-    def _left(self) -> bool:
-        """Whether the second under way was left for another one."""
-        return self._wanted is not None
+    def delay(self) -> float:
+        """Seconds of clip from a second's beginning to its last word, now."""
+        return self._delay.at(self.playhead.position)
+
+    @property
+    def generating(self) -> bool:
+        """Whether a second is being generated at this moment."""
+        return self._delay.pending
 
     async def run(self) -> None:
-        """Have the model speak for as long as the session lasts; return only when there is no model to be had."""
-        feed = asyncio.create_task(self._follow_feed()) if self._seconds.duration is None else None
-        try:
-            self._engine = await self._maker.run(self._make)
-            for order in self._orders:
-                order(self._engine)
-            while not self._gone:
-                await self._play(self._engine)
-                self._idle = True
-                await self._until(lambda: self._left)
-                self._idle = False
-        except SvmError as error:
-            self._fail(str(error))
-        finally:
-            if feed:
-                feed.cancel()
+        """Run the session; return only when there is no model, and no feed to follow."""
+        if self._seconds.duration is not None:
+            await self._run_model()
+            return
+        # A feed plays on without a model.
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._run_model())
+            tasks.create_task(self._follow_feed())
 
     def close(self) -> None:
-        """End all threads, after `run` ended or was cancelled; those that do not end at once are left to the system."""
+        """End all threads, after `run` has ended or was cancelled; a thread that is busy is left to the system."""
         if self._engine:
-            self._engine.close(PATIENCE)
-        self._maker.close()
+            self._engine.close(CLOSE_TIMEOUT)
+        self._loader.close()
         self._reader.close(self._seconds.close)
 
     def tick(self) -> float:
-        """Let time go on, and return the position; to be called many times a second."""
+        """Move the playhead to where the clock says and return its position; to be called many times a second."""
         position = self.playhead.tick()
-        if self._loop and (self._idle or self._gone) and self.playhead.state == "ended":
+        resting = self._state in (State.FINISHED, State.FAILED, State.UNAVAILABLE)
+        if self._loop and resting and self.playhead.state == "ended":
             self.seek(0.0)
-        self._wake()
+        self._notify()
         return position
 
     def toggle(self) -> None:
-        """Pause, play on, or play again from the beginning; while the model is loading, play without it."""
+        """Pause, play on, or play again from the beginning; while the model is being loaded, play without it."""
         if self.playhead.state == "ended":
             self.seek(0.0)
-        elif self.playhead.state == "waiting" and self.loading:
-            self._silent = True
+        elif self.playhead.state == "waiting" and self._state is State.LOADING:
+            self._move(Trigger.PLAY_WITHOUT_MODEL)
         elif self.playhead.playing:
             self.playhead.pause()
         else:
             self.playhead.play()
-        self._hold()
-        self._wake()
+        self._notify()
 
     def step(self) -> None:
         """Play to the end of the second, then pause."""
         if self.playhead.state != "ended":
             self.playhead.step()
-            self._wake()
+            self._notify()
 
     def seek(self, position: float) -> None:
-        """Go to the second that `position` lies in; the model empties its windows and goes on there. Feeds stay."""
+        """Go to the second that contains `position`; the model empties its windows and goes on there.
+
+        A feed cannot be sought.
+        """
         if self.playhead.duration is None:
             return
         position = self.playhead.seek(position)
-        self._wanted = self._next = math.floor(position)
-        self._silent = False
-        self.delay.forget()
-        if self._engine:
+        self._next = math.floor(position)
+        self._delay.reset()
+        self._move(Trigger.SEEK)
+        if self._engine and self._state is State.SEEKING:
             self._engine.cancel()
-        self._hold()
-        self._wake()
         self._tell(Seeked(position))
+
+    def change_speed(self, steps: int) -> None:
+        """Play `steps` speeds faster, or slower for a negative number."""
+        self.playhead.change_speed(steps)
 
     def change_pace(self, pace: Pace) -> None:
         """Keep to the clock, or wait for the model."""
-        self.pacer.pace = pace
-        self._hold()
-        self._wake()
+        self._pacer.pace = pace
+        self._limit_playhead()
+        self._notify()
 
     def ask(self, question: str) -> None:
         """Put `question` into the next second."""
@@ -214,46 +220,70 @@ class Controller:
         self._order(lambda engine: engine.configure(config))
 
     def _order(self, order: Callable[[Commentator], None]) -> None:
+        """Give `order` to the engine, as soon as there is one."""
         if self._engine:
             order(self._engine)
         else:
-            self._orders.append(order)
+            self._waiting_orders.append(order)
 
-    async def _play(self, engine: Commentator) -> None:
-        """Have `engine` speak from the wanted second on, until another one is wanted or the clip ends."""
-        if not self._loading:
+    async def _run_model(self) -> None:
+        try:
+            engine = self._engine = await self._loader.run(self._make)
+        except SvmError as error:
+            self._fail(str(error))
+            return
+        for order in self._waiting_orders:
+            order(engine)
+        await self._generate(engine)
+        while self._state is not State.UNAVAILABLE:
+            await self._until(lambda: self._abandoned)
+            if await self._restart(engine):
+                await self._generate(engine)
+
+    async def _restart(self, engine: Commentator) -> bool:
+        """Get `engine` ready to generate elsewhere, and return whether it is."""
+        try:
             await engine.reanchor()
-        assert self._wanted is not None
-        self._next, self._wanted = self._wanted, None
-        async with aclosing(self._chunks()) as chunks, aclosing(engine.play(chunks, self._due)) as events:
+        except Exception as error:  # noqa: BLE001 - whatever happens to the model, the clip plays on
+            self._fail(_describe(error))
+            return False
+        self._move(Trigger.RESTARTED)
+        return True
+
+    async def _generate(self, engine: Commentator) -> None:
+        """Have `engine` generate from the next second on, until the viewer seeks or the clip ends."""
+        async with aclosing(self._chunks()) as chunks, aclosing(engine.play(chunks, self._is_due)) as events:
             try:
                 async for event in events:
-                    # What is still said of a second that was left is nobody's.
-                    if not self._left or isinstance(event, Loading | Ready | Failed):
-                        self._take(event)
-            except Exception as error:  # noqa: BLE001 - whatever befalls the model, the clip goes on
-                self._fail(f"the model stopped: {type(error).__name__}: {error}")
+                    # What else comes of an abandoned second is dropped.
+                    if not self._abandoned:
+                        self._handle(event)
+            except Exception as error:  # noqa: BLE001 - whatever happens to the model, the clip plays on
+                if not self._abandoned:
+                    self._fail(_describe(error))
+        self._move(Trigger.END_REACHED)
+
+    @property
+    def _abandoned(self) -> bool:
+        """Whether the generation under way was left for a seek."""
+        return self._state is State.SEEKING
 
     async def _chunks(self) -> "AsyncGenerator[Chunk]":
-        """Yield seconds as they are asked for; in a hurry, only those that still have a chance."""
+        """Yield seconds as the engine asks for them; seconds that are over by then are skipped unread."""
         number = self._next
-        while not self._left:
+        while not self._abandoned:
             chunk = await self._read_in_time(number)
-            if chunk is None or self._left:
+            if chunk is None or self._abandoned:
                 return
             for missed in range(number, chunk.index):
-                self._pass(Skipped(missed, float(missed), missed + 1.0))
+                self._skip(Skipped(missed, float(missed), missed + 1.0))
             yield chunk
             number = chunk.index + 1
 
     async def _read_in_time(self, number: int) -> "Chunk | None":
-        """Return second `number` or the one that has a chance, None past the end or when another one is wanted."""
-        await self._until(partial(self._may_read, number))
-        return None if self._left else await self._read(self.pacer.following(number))
-
-    def _may_read(self, number: int) -> bool:
-        done = self._next >= number or self._left
-        return done or self._seconds.duration is None or self.playhead.position >= number - READ_AHEAD
+        """Return second `number` or the later one to read; None past the end or when the generation is abandoned."""
+        await self._until(lambda: self._abandoned or self._pacer.may_read(number, self._next))
+        return None if self._abandoned else await self._read(self._pacer.second_to_read(number))
 
     async def _read(self, number: int) -> "Chunk | None":
         if self._seconds.duration is not None:
@@ -262,81 +292,83 @@ class Controller:
         return self._newest
 
     async def _follow_feed(self) -> None:
-        """Read a feed as it comes; nobody waits for the model here."""
+        """Read a feed as it comes, however slow the model is."""
         try:
             while chunk := await self._reader.run(partial(self._seconds.read, 0)):
                 self._newest = chunk
                 self.playhead.follow(chunk.end)
                 self._tell(ChunkArrived(chunk))
-                self._wake()
+                self._notify()
         except SvmError as error:
             self._fail(str(error))
 
-    async def _due(self, start: float, end: float) -> bool:
-        """Wait for the turn of the second from `start` to `end`; tell whether it is to be spoken."""
-        while not self._left:
-            verdict = self.pacer.judge(start)
-            # Where even reading takes a second, one would be late after the other, and nothing ever be said.
-            if verdict == "speak" or (verdict == "pass" and self._late):
-                self._late = False
-                self.delay.begin(start)
-                # Nothing may be said of it, and the picture must not wait for that.
+    async def _is_due(self, start: float, end: float) -> bool:
+        """Wait for the turn of the second from `start` to `end`; return whether it is to be generated."""
+        while not self._abandoned:
+            decision = self._pacer.decide(start)
+            if decision == "generate":
+                self._delay.begin(start)
+                # The playhead may go on to the end of this second, even if nothing is said in it.
                 self._next = max(self._next, math.floor(start))
-                self._hold()
+                self._limit_playhead()
                 return True
-            if verdict == "pass":
-                self._late = True
-                self._pass(Skipped(math.floor(start), start, end))
+            if decision == "skip":
+                self._skip(Skipped(math.floor(start), start, end))
                 return False
-            await self._beat.wait()
+            await self._change.wait()
         return False
 
-    def _take(self, event: Event) -> None:
-        if isinstance(event, Failed):
-            self._fail(event.message)
-            return
-        if isinstance(event, Skipped):
-            self._pass(event)
-            return
-        if isinstance(event, Ready):
-            if self._silent:
-                # The viewer did not wait.
-                self._next = math.floor(self.playhead.position)
-            self._loading = self._silent = False
-        elif isinstance(event, GenerationResult):
-            self.delay.finish(self.playhead.position)
-            self.log.add(event)
-            self._next = event.index + 1
-            self._wake()
-        self._hold()
+    def _handle(self, event: Event) -> None:
+        match event:
+            case Failed(message):
+                self._fail(message)
+                return
+            case Skipped():
+                self._skip(event)
+                return
+            case Ready():
+                if self._state is State.LOADING_IN_BACKGROUND:
+                    self._next = math.floor(self.playhead.position)
+                self._move(Trigger.READY)
+            case GenerationResult(index=index):
+                self._delay.finish(self.playhead.position)
+                self.log.add(event)
+                self._next = index + 1
+                self._limit_playhead()
+                self._notify()
         self._tell(event)
 
-    def _pass(self, second: Skipped) -> None:
+    def _skip(self, second: Skipped) -> None:
         self.log.skip(second)
         self._next = second.index + 1
-        self._hold()
+        self._limit_playhead()
         self._tell(second)
 
     def _fail(self, message: str) -> None:
-        """Go on without the model: until the next seek, or for good when it never came."""
-        self._silent, self._gone = True, self._gone or self._loading
+        """Go on without the model: until the next seek, or for good when it was never loaded."""
+        self._delay.reset()
+        self._move(Trigger.FAILURE)
         self.log.fail(message)
-        self._hold()
         self._tell(Failed(message))
 
-    def _hold(self) -> None:
-        """Let the picture wait where it has to."""
-        if self._silent or self._gone or self.playhead.duration is None:
-            self.playhead.hold = None
-        elif self._loading:
-            self.playhead.hold = self.playhead.position
-        else:
-            self.playhead.hold = self._next + 1.0 if self.pacer.pace == "every" else None
+    def _move(self, trigger: Trigger) -> None:
+        """Go to the state that `trigger` leads to."""
+        self._state = next_state(self._state, trigger)
+        self._limit_playhead()
+        self._notify()
 
-    def _wake(self) -> None:
-        self._beat.set()
-        self._beat.clear()
+    def _limit_playhead(self) -> None:
+        self.playhead.limit = self._pacer.limit(self._state, self._next)
+
+    def _notify(self) -> None:
+        """Let everything that waits check its condition."""
+        self._change.set()
+        self._change.clear()
 
     async def _until(self, condition: Callable[[], bool]) -> None:
         while not condition():
-            await self._beat.wait()
+            await self._change.wait()
+
+
+def _describe(error: Exception) -> str:
+    return str(error) if isinstance(error, SvmError) else f"the model stopped: {type(error).__name__}: {error}"

@@ -77,8 +77,8 @@ class Presenter:
         if self._remarks and self._remarks[0][0] <= self._clock():
             self._remarks.pop(0)
             self._show_notice()
-        head, delay = self._controller.playhead, self._controller.delay.at(self._position)
-        pace, skipped = self._controller.pacer.pace, self.metrics.skipped
+        head, delay = self._controller.playhead, self._controller.delay
+        pace, skipped = self._controller.pace, self.metrics.skipped
         time = position_label(head.position, head.duration)
         self._title.show(TitleState(self._clip, self._model, time, head.state, head.speed, pace, delay, skipped))
         self._timeline.show(head.position, head.duration)
@@ -127,7 +127,7 @@ class Presenter:
         self._heading.show(mode)
         self._compare()
         self._show_rows()
-        self._gauges.show(self.metrics.meters(self._controller.delay.at(self._position)))
+        self._gauges.show(self.metrics.meters(self._controller.delay))
         self.tick()
 
     def say(self, text: str, failure: bool = False) -> None:
@@ -153,7 +153,7 @@ class Presenter:
         self._spoken.add(done.index)
         self._skipped.discard(done.index)
         self._timeline.mark(self._spoken, self._skipped)
-        self.metrics.add(done, self._controller.delay.at(self._position))
+        self.metrics.add(done, self._controller.delay)
         self._gauged = False
         self._compare()
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tui.player.clip import FrameGrabber, Seconds
-from tui.player.playhead import Pace
+from tui.player.pace import Pace
 from tui.player.transcript import Timed
 
 if TYPE_CHECKING:

@@ -36,6 +36,8 @@ def read_truth(path: Path, clip: str) -> tuple[Timed, ...]:
 
 def mismatch_warning(words: tuple[Timed, ...], path: Path, duration: float | None) -> str:
     """Return a sentence about a transcript that hardly belongs to a clip of `duration` seconds; empty when it may."""
+    if not words:
+        return f"{path.name} has no words for this clip."
     if duration is None or words[-1][0] <= duration + TAIL:
         return ""
     return f"{path.name} runs to {words[-1][1]:.0f} s, the clip to {duration:.0f} s; is it the truth of another clip?"

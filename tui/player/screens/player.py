@@ -21,7 +21,8 @@ from tui.player import gc_tuning as gc_tuning
 from tui.player.clip import Frame, scale
 from tui.player.controller import ChunkArrived, Controller, PlayerEvent, Seeked
 from tui.player.frame_loader import RATE, RATE_BEHIND, RATE_BUSY, FrameLoader, RateLimiter
-from tui.player.playhead import PACES, Pacer, Playhead
+from tui.player.pace import PACES
+from tui.player.playhead import Playhead
 from tui.player.presenter import Presenter
 from tui.player.screens.help import HelpScreen
 from tui.player.session_log import SessionLog
@@ -129,9 +130,8 @@ class PlayerScreen(Screen[None]):
         """Start the clock, the pictures, the truth and the model, each on its own."""
         spec = self.spec
         playhead = Playhead(self._clock, spec.seconds.duration, spec.start)
-        pacer = Pacer(playhead, spec.pace, patience=0.0 if spec.seconds.duration else 1.0)
         make = partial(spec.make, self._remarks_from_thread())
-        self.controller = Controller(make, spec.seconds, playhead, pacer, self._session, self._told, spec.loop)
+        self.controller = Controller(make, spec.seconds, playhead, self._session, self._told, spec.pace, spec.loop)
         self.presenter = Presenter(self, spec, self.controller, self._clock)
         self._picture_limiter, self._drawing, self._words = (RateLimiter(self._clock) for _ in range(3))
         opened = spec.open_grabber
@@ -176,11 +176,11 @@ class PlayerScreen(Screen[None]):
     def tick(self) -> None:
         """Let time go on, and show it."""
         position = self.controller.tick()
-        if self.controller.delay.pending and self._clock() < self._calm:
+        if self.controller.generating and self._clock() < self._calm:
             return
-        behind = self.controller.delay.at(position) > BEHIND
+        behind = self.controller.delay > BEHIND
         # Behind another screen every change draws all anew; while the model computes the processors are its own.
-        busy = self.controller.delay.pending or self._clock() < self._looking
+        busy = self.controller.generating or self._clock() < self._looking
         drawn = DRAWN_BUSY if busy else DRAWN
         if self._drawing.allows(drawn if self.is_current else RATE_BEHIND):
             self.presenter.tick()
@@ -215,12 +215,12 @@ class PlayerScreen(Screen[None]):
 
     def action_speed(self, steps: int) -> None:
         """Play faster, or slower."""
-        self.controller.playhead.change_speed(steps)
+        self.controller.change_speed(steps)
         self.presenter.tick()
 
     def action_pace(self) -> None:
         """Take the other pace."""
-        self.controller.change_pace(PACES[self.controller.pacer.pace == "live"])
+        self.controller.change_pace(PACES[self.controller.pace == "live"])
         self.presenter.tick()
 
     def action_truth(self) -> None:

@@ -8,12 +8,18 @@ from textual.content import Content
 from textual.style import Style
 from textual.widget import Widget
 
-from tui.player.playhead import Pace, State
+from tui.player.pace import Pace
+from tui.player.playhead import PlaybackState
 
 Part = Literal["time", "speed", "state", "pace", "passed"]
 PARTS: tuple[Part, ...] = get_args(Part)
 GAP = Content("  ")
-SIGNS: dict[State, str] = {"playing": "▶", "waiting": "◌ waits for the model", "paused": "‖ paused", "ended": "■ end"}
+SIGNS: dict[PlaybackState, str] = {
+    "playing": "▶",
+    "waiting": "◌ waits for the model",
+    "paused": "‖ paused",
+    "ended": "■ end",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +29,7 @@ class TitleState:
     clip: str
     model: str
     time: str
-    state: State
+    state: PlaybackState
     speed: float
     pace: Pace
     delay: float
