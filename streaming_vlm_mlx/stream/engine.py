@@ -1,10 +1,11 @@
-"""The thread that owns MLX, and its async face: chunks in, plain events out."""
+"""The thread that owns MLX, and its asynchronous interface: chunks in, plain events out."""
 
 import asyncio
 import contextlib
 import queue
 import threading
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
 from concurrent.futures import Future
 from dataclasses import replace
 from functools import partial
@@ -12,6 +13,7 @@ from typing import TypeVar
 
 import mlx.core as mx
 
+from streaming_vlm_mlx.background import BackgroundThread
 from streaming_vlm_mlx.config import StreamConfig
 from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.memory import read_memory
@@ -22,7 +24,7 @@ from streaming_vlm_mlx.video.chunk import Chunk
 from streaming_vlm_mlx.video.image_processor import patchify
 
 Emit = Callable[[Event], None]
-# Given a second's start and end, returns when it is its turn: whether it shall be spoken, or is passed over.
+# Given a second's start and end, returns at its turn: True to comment on it, False to skip it.
 Due = Callable[[float, float], Awaitable[bool]]
 Loader = Callable[[Callable[[Loading], None]], tuple[str, ModelBundle]]
 T = TypeVar("T")
@@ -32,52 +34,25 @@ async def _at_once(*_: float) -> bool:
     return True
 
 
-class _Stop:
-    """Says to the thread and to the event loop that a play is to end."""
-
-    def __init__(self) -> None:
-        """Belong to the event loop that runs."""
-        self._loop = asyncio.get_running_loop()
-        self._flag, self._seen = threading.Event(), asyncio.Event()
-
-    def is_set(self) -> bool:
-        return self._flag.is_set()
-
-    def set(self) -> None:
-        """End the play; from any thread."""
-        self._flag.set()
-        # Whoever left early may have closed the loop meanwhile.
-        with contextlib.suppress(RuntimeError):
-            self._loop.call_soon_threadsafe(self._seen.set)
-
-    async def unless(self, waiting: Awaitable[T]) -> T | None:
-        """Return what `waiting` does, or None as soon as the play is to end."""
-        waited, stopped = asyncio.ensure_future(waiting), asyncio.ensure_future(self._seen.wait())
-        try:
-            await asyncio.wait((waited, stopped), return_when=asyncio.FIRST_COMPLETED)
-            return waited.result() if waited.done() and not self.is_set() else None
-        finally:
-            waited.cancel()
-            stopped.cancel()
-
-
 class Engine:
-    """Loads a model and speaks with it, on one daemon thread; every method is safe to call from the event loop.
+    """Loads a model and comments with it, on one daemon thread; every method is safe to call from the event loop.
 
     MLX's streams belong to threads: the model, the session and every array live and die on that thread.
     """
 
     def __init__(self, load: Loader, config: StreamConfig) -> None:
-        """Start the thread; `load` runs on it, reports its progress, and returns the checkpoint's name and parts."""
+        """Start the threads; `load` runs on the model's, reports its progress, and returns the checkpoint and parts."""
         self._load, self._config = load, config
         self._session: Session | None = None
-        self._question = ""
+        self._questions: deque[str] = deque()
         self._closed = False
         self._stop: _Stop | None = None
         self._running = asyncio.Event()
         self._running.set()
+        # One reader for all plays: a read that a play left behind ends before the next play reads.
+        self._reader = BackgroundThread("svm-chunks")
         self._inbox: queue.SimpleQueue[tuple[Callable[[], None], Future[None]] | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._work, name="svm-engine", daemon=True)
+        self._thread = threading.Thread(target=self._run_jobs, name="svm-engine", daemon=True)
         self._thread.start()
 
     @property
@@ -86,54 +61,53 @@ class Engine:
         return self._config
 
     async def play(self, chunks: Iterable[Chunk] | AsyncIterable[Chunk], due: Due = _at_once) -> AsyncGenerator[Event]:
-        """Speak about `chunks` in order and yield what happens; the next chunk is read and patched meanwhile.
+        """Comment on `chunks` in order and yield events; meanwhile the next chunk is read and cut into patches.
 
-        `due` keeps the pace: it is asked for each second in turn, and the vision tower runs while it lets one wait.
-        Leaving the iteration early, or `cancel`, ends the second under way at its next token. An error that a user can
-        mend comes as a `Failed` event and ends the iteration. Once it has ended, nothing reads `chunks` any more.
+        Leaving the iteration early, or `cancel`, ends the second under way at its next token and does not wait for a
+        read under way: that goes on, its chunk is dropped, and a later play of this engine reads after it. An error
+        that a user can mend comes as a `Failed` event and ends the iteration.
+
+        Args:
+            chunks: the seconds of video. A plain iterable is advanced on a thread of its own.
+            due: sets the pace. It is awaited for each second in turn; while it waits, the vision tower runs.
 
         Raises:
             RuntimeError: the engine is closed.
         """
-        loop = asyncio.get_running_loop()
-        outbox: asyncio.Queue[Event | None] = asyncio.Queue()
-
-        def emit(event: Event | None) -> None:
-            # Whoever left early may have closed the loop meanwhile.
-            with contextlib.suppress(RuntimeError):
-                loop.call_soon_threadsafe(outbox.put_nowait, event)
-
+        outbox = _Outbox()
         stop = self._stop = _Stop()
-        seconds = self._prepare(chunks)
+        seconds = _SecondReader(self._read(chunks), lambda: self._config)
         try:
-            async for event in self._follow(partial(self._ready, emit), outbox, emit):
+            async for event in self._follow(partial(self._ready, outbox.put), outbox):
                 yield event
-            async for second in seconds:
+            while (second := await stop.unless(seconds.next())) is not None:
                 await stop.unless(self._running.wait())
                 wanted = await stop.unless(self._turn_of(second, due))
                 if stop.is_set():
                     return
-                if not wanted:
-                    continue
-                job = partial(self._generate, self._with_question(second), emit, stop.is_set)
-                async for event in self._follow(job, outbox, emit):
-                    yield event
+                if wanted:
+                    job = partial(self._generate, second, outbox.put, stop.is_set)
+                    async for event in self._follow(job, outbox):
+                        yield event
         except SvmError as error:
             yield Failed(str(error))
         finally:
             stop.set()
-            await seconds.aclose()
+            await seconds.close()
 
     def ask(self, question: str) -> None:
-        """Put `question` into the next second, in the form that models are trained on."""
-        self._question = question
+        """Queue a viewer's question: each goes into a second of its own, in order.
+
+        A question whose second is cut short is asked again in the next one.
+        """
+        self._questions.append(question)
 
     def configure(self, config: StreamConfig) -> None:
         """Change the standing query, sampling or windows from the next second on."""
         self._config = config
 
     def pause(self) -> None:
-        """Take no further second; the one under way is spoken to its end."""
+        """Start no further second; the one under way goes on to its end."""
         self._running.clear()
 
     def resume(self) -> None:
@@ -141,7 +115,7 @@ class Engine:
         self._running.set()
 
     def cancel(self) -> None:
-        """End the play under way at the next token; a pause goes on for the next one."""
+        """End the play under way at its next token; a pause stays in effect for the next one."""
         if self._stop:
             self._stop.set()
 
@@ -151,15 +125,18 @@ class Engine:
         await asyncio.wrap_future(self._submit(self._change(Session.reanchor)))
 
     async def reset(self) -> None:
-        """End the play under way and forget all that was seen and said."""
+        """End the play under way and forget everything: video, commentary and waiting questions."""
         self.cancel()
         await asyncio.wrap_future(self._submit(self._change(Session.reset)))
+        self._questions.clear()
 
     def close(self, timeout: float = 5.0) -> None:
-        """End the play under way and the thread; wait for it at most `timeout` seconds."""
+        """End the play under way and the threads; wait for the model's at most `timeout` seconds."""
         self.cancel()
-        self._closed = True
-        self._inbox.put(None)
+        if not self._closed:
+            self._closed = True
+            self._reader.close()
+            self._inbox.put(None)
         self._thread.join(timeout)
 
     def _submit(self, work: Callable[[], None]) -> Future[None]:
@@ -169,25 +146,14 @@ class Engine:
         self._inbox.put((work, done))
         return done
 
-    def _change(self, change: Callable[[Session], None]) -> Callable[[], None]:
-        """Return work that changes the session, if there is one by then, under the settings of the day."""
-
-        def work() -> None:
-            if self._session:
-                self._session.configure(self._config)
-                change(self._session)
-
-        return work
-
-    def _work(self) -> None:
-        """Run jobs one after another; what they raise belongs to whoever waits for them."""
-        for job in iter(self._inbox.get, None):
-            work, done = job
+    def _run_jobs(self) -> None:
+        """Run jobs one after another; an error is raised where the job is waited for."""
+        for work, done in iter(self._inbox.get, None):
             if not done.set_running_or_notify_cancel():
                 continue
             try:
                 work()
-            except BaseException as error:  # noqa: BLE001 - handed on to the waiting side
+            except BaseException as error:  # noqa: BLE001 - raised where the job is waited for
                 done.set_exception(error)
             else:
                 done.set_result(None)
@@ -199,40 +165,29 @@ class Engine:
         mx.synchronize()
         mx.clear_streams()
 
-    async def _follow(
-        self, work: Callable[[], None], outbox: asyncio.Queue[Event | None], emit: Callable[[Event | None], None]
-    ) -> AsyncIterator[Event]:
+    async def _follow(self, work: Callable[[], None], outbox: "_Outbox") -> AsyncIterator[Event]:
         """Run `work` on the thread and yield what it emits; raise what it raises."""
         done = self._submit(work)
-        done.add_done_callback(lambda _: emit(None))
+        done.add_done_callback(lambda _: outbox.put(None))
         while (event := await outbox.get()) is not None:
             yield event
         done.result()
 
-    async def _prepare(self, chunks: Iterable[Chunk] | AsyncIterable[Chunk]) -> AsyncGenerator[SecondRequest]:
-        """Yield each chunk with its patches; the next one is read while the caller is busy."""
-        source = _asynchronous(chunks)
-        task = asyncio.create_task(self._next_second(source))
-        try:
-            while (second := await task) is not None:
-                task = asyncio.create_task(self._next_second(source))
-                yield second
-        finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
-            await source.aclose()
-
-    async def _next_second(self, source: AsyncGenerator[Chunk]) -> SecondRequest | None:
-        chunk = await anext(source, None)
-        if chunk is None:
-            return None
-        patches = await asyncio.to_thread(patchify, chunk.frames, self._config.pixels)
-        return SecondRequest(chunk.index, chunk.start, chunk.end, patches)
+    async def _read(self, chunks: Iterable[Chunk] | AsyncIterable[Chunk]) -> AsyncGenerator[Chunk]:
+        """Yield from either kind; a plain iterable is advanced on the reader's thread, since reading video blocks."""
+        if isinstance(chunks, AsyncIterable):
+            async for chunk in chunks:
+                yield chunk
+            return
+        iterator = iter(chunks)
+        while (read := await self._reader.run(partial(next, iterator, None))) is not None:
+            yield read
 
     async def _turn_of(self, second: SecondRequest, due: Due) -> bool:
+        """Wait for the second's turn, with the vision tower at work; return whether to comment on it."""
         turn = asyncio.ensure_future(due(second.start, second.end))
         try:
-            # A turn that has come, or is over, shows at once; only a wait leaves time to look ahead.
+            # `due` may return at once. Only where it waits is there time to encode ahead.
             await asyncio.sleep(0)
             if not turn.done():
                 self._submit(self._change(partial(Session.encode_ahead, second=second)))
@@ -240,44 +195,111 @@ class Engine:
         finally:
             turn.cancel()
 
-    def _with_question(self, second: SecondRequest) -> SecondRequest:
-        question, self._question = self._question, ""
-        return replace(second, question=question) if question else second
-
     def _ready(self, emit: Emit) -> None:
-        """Load the model, once."""
+        """Load the model, once; on the thread."""
         if self._session is None:
             name, bundle = self._load(emit)
             self._session = Session(bundle, self._config)
             emit(Ready(name, bundle.model.parameter_count()))
 
+    def _change(self, change: Callable[[Session], None]) -> Callable[[], None]:
+        """Return work that changes the session, if it exists by then, under the settings of that moment."""
+
+        def work() -> None:
+            if self._session:
+                self._session.configure(self._config)
+                change(self._session)
+
+        return work
+
     def _generate(self, second: SecondRequest, emit: Emit, stopped: Callable[[], bool]) -> None:
+        """Comment on `second`, with the first question that waits; on the thread."""
         session = self._session
         assert session is not None
         if stopped():
             return
         session.configure(self._config)
+        question = self._questions.popleft() if self._questions else ""
         emit(SecondStarted(second.index, second.start, second.end))
-        for event in session.generate(second, stopped=stopped):
+        for event in session.generate(replace(second, question=question), stopped=stopped):
             emit(replace(event, memory=read_memory()) if isinstance(event, GenerationResult) else event)
+        if question and stopped():
+            self._questions.appendleft(question)
 
 
-async def _asynchronous(chunks: Iterable[Chunk] | AsyncIterable[Chunk]) -> AsyncGenerator[Chunk]:
-    """Yield from either kind; a plain iterator is advanced on a thread of its own, since reading video blocks."""
-    if isinstance(chunks, AsyncIterable):
-        async for chunk in chunks:
-            yield chunk
-        return
-    iterator = iter(chunks)
-    while (following := await _read(iterator)) is not None:
-        yield following
+class _Stop:
+    """Tells the thread and the event loop that a play is to end."""
+
+    def __init__(self) -> None:
+        """Belong to the running event loop."""
+        self._loop = asyncio.get_running_loop()
+        self._flag, self._seen = threading.Event(), asyncio.Event()
+
+    def is_set(self) -> bool:
+        return self._flag.is_set()
+
+    def set(self) -> None:
+        """End the play; from any thread."""
+        self._flag.set()
+        # The loop is closed if the caller left early.
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._seen.set)
+
+    async def unless(self, waiting: Awaitable[T]) -> T | None:
+        """Return what `waiting` returns, or None as soon as the play is to end."""
+        waited, stopped = asyncio.ensure_future(waiting), asyncio.ensure_future(self._seen.wait())
+        try:
+            await asyncio.wait((waited, stopped), return_when=asyncio.FIRST_COMPLETED)
+            return waited.result() if waited.done() and not self.is_set() else None
+        finally:
+            waited.cancel()
+            stopped.cancel()
+            await asyncio.gather(waited, stopped, return_exceptions=True)
 
 
-async def _read(chunks: Iterator[Chunk]) -> Chunk | None:
-    """Advance `chunks` on a thread; a read that is cancelled is waited for, so that no two ever read one source."""
-    reading = asyncio.get_running_loop().run_in_executor(None, next, chunks, None)
-    try:
-        return await asyncio.shield(reading)
-    except asyncio.CancelledError:
-        await asyncio.wait([reading])
-        raise
+class _Outbox:
+    """Carries events from the thread to the event loop that runs when this is made; None ends a job's events."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._events: asyncio.Queue[Event | None] = asyncio.Queue()
+
+    def put(self, event: Event | None) -> None:
+        """Add an event; from any thread."""
+        # The loop is closed if the caller left early.
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._events.put_nowait, event)
+
+    async def get(self) -> Event | None:
+        """Return the next event."""
+        return await self._events.get()
+
+
+class _SecondReader:
+    """Turns chunks into requests, one ahead of the caller."""
+
+    def __init__(self, chunks: AsyncGenerator[Chunk], config: Callable[[], StreamConfig]) -> None:
+        """Read nothing yet; `config` returns the settings of the moment."""
+        self._chunks, self._config = chunks, config
+        self._ahead: asyncio.Task[SecondRequest | None] | None = None
+
+    async def next(self) -> SecondRequest | None:
+        """Return the next second, None at the end, and start to read the one after it."""
+        second = await (self._ahead or self._read())
+        if second is not None:
+            self._ahead = asyncio.create_task(self._read())
+        return second
+
+    async def close(self) -> None:
+        """Give up the read under way."""
+        if self._ahead:
+            self._ahead.cancel()
+            await asyncio.gather(self._ahead, return_exceptions=True)
+        await self._chunks.aclose()
+
+    async def _read(self) -> SecondRequest | None:
+        chunk = await anext(self._chunks, None)
+        if chunk is None:
+            return None
+        patches = await asyncio.to_thread(patchify, chunk.frames, self._config().pixels)
+        return SecondRequest(chunk.index, chunk.start, chunk.end, patches)

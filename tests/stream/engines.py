@@ -129,7 +129,7 @@ async def gather_rest(events: AsyncIterator[Event]) -> list[Event]:
     return [event async for event in events]
 
 
-async def resolve_quantization(engine: Engine) -> None:
+async def finish_submitted(engine: Engine) -> None:
     """Return when the thread has done all that was submitted."""
     await asyncio.wrap_future(engine._submit(lambda: None))
 

@@ -20,6 +20,7 @@ from tests.stream.engines import (
     Script,
     as_they_come,
     done_texts,
+    finish_submitted,
     gather,
     gather_rest,
     make_chunk,
@@ -27,7 +28,6 @@ from tests.stream.engines import (
     make_loader,
     next_of,
     plain,
-    resolve_quantization,
     rounds,
     views,
 )
@@ -137,7 +137,7 @@ async def test_pause_takes_no_further_second_until_resume(engine: Engine, script
     assert done_texts([await next_of(events, GenerationResult)]) == [TEXT]
     following = asyncio.ensure_future(anext(events))
     assert await asyncio.to_thread(third.wait, PATIENCE)
-    await resolve_quantization(engine)
+    await finish_submitted(engine)
     assert not following.done()
     assert script.said == len(SCRIPT)
     engine.resume()
@@ -150,11 +150,11 @@ async def test_cancel_frees_a_paused_play(engine: Engine) -> None:
     events = engine.play(make_chunks(3))
     await next_of(events, Ready)
     following = asyncio.ensure_future(gather_rest(events))
-    await resolve_quantization(engine)
+    await finish_submitted(engine)
     engine.cancel()
     assert await following == []
     paused = asyncio.ensure_future(anext(engine.play(make_chunks(1))))
-    await resolve_quantization(engine)
+    await finish_submitted(engine)
     assert not paused.done()
     engine.resume()
     assert await paused == SecondStarted(0, 0.0, 1.0)
@@ -276,7 +276,7 @@ async def test_the_vision_tower_runs_while_a_second_waits_for_its_turn(engine: E
     await next_of(events, Ready)
     done = asyncio.ensure_future(next_of(events, GenerationResult))
     await asked.wait()
-    await resolve_quantization(engine)
+    await finish_submitted(engine)
     turn.set()
     second = await done
     assert isinstance(second, GenerationResult)
@@ -286,3 +286,58 @@ async def test_the_vision_tower_runs_while_a_second_waits_for_its_turn(engine: E
 
 async def test_a_live_feed_is_played(engine: Engine) -> None:
     assert done_texts(await gather(engine, as_they_come(make_chunks(3)))) == [TEXT] * 3
+
+
+async def test_every_question_gets_a_second_of_its_own(engine: Engine) -> None:
+    for question in ("Who leads?", "Who serves?", "Who has the ball?"):
+        engine.ask(question)
+    events = await gather(engine, make_chunks(4))
+    assert [e.query for e in events if isinstance(e, GenerationResult)] == [
+        "Who leads?",
+        "Who serves?",
+        "Who has the ball?",
+        "",
+    ]
+
+
+async def test_a_cancel_before_its_second_runs_keeps_a_question(engine: Engine) -> None:
+    asked, free = asyncio.Event(), threading.Event()
+
+    async def due(start: float, end: float) -> bool:
+        asked.set()
+        return True
+
+    events = engine.play(make_chunks(1), due)
+    await next_of(events, Ready)
+    engine.ask("Who has the ball?")
+    engine._submit(lambda: None if free.wait(PATIENCE) else pytest.fail("nobody set it free"))
+    rest = asyncio.ensure_future(gather_rest(events))
+    await asked.wait()
+    # The second is handed to the thread within a few turns of the loop.
+    for _ in range(20):
+        await asyncio.sleep(0)
+    engine.cancel()
+    free.set()
+    assert await rest == []
+    again = await gather(engine, make_chunks(2))
+    assert [e.query for e in again if isinstance(e, GenerationResult)] == ["Who has the ball?", ""]
+
+
+async def test_a_second_that_is_cut_short_keeps_its_question(engine: Engine, script: Script) -> None:
+    script.hold_at(1)
+    engine.ask("Who has the ball?")
+    events = engine.play(make_chunks(9))
+    await next_of(events, SpanMap)
+    await script.held()
+    engine.cancel()
+    script.go()
+    await gather_rest(events)
+    again = await gather(engine, make_chunks(2))
+    assert [e.query for e in again if isinstance(e, GenerationResult)] == ["Who has the ball?", ""]
+
+
+async def test_reset_forgets_questions(engine: Engine) -> None:
+    engine.ask("Who has the ball?")
+    await engine.reset()
+    events = await gather(engine, make_chunks(1))
+    assert [e.query for e in events if isinstance(e, GenerationResult)] == [""]

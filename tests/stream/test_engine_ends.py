@@ -20,13 +20,13 @@ from tests.stream.engines import (
     Script,
     done_texts,
     engine_threads,
+    finish_submitted,
     gather,
     gather_rest,
     make_chunk,
     make_chunks,
     make_loader,
     next_of,
-    resolve_quantization,
     rounds,
 )
 
@@ -58,32 +58,10 @@ async def test_leaving_early_ends_the_second_and_the_next_play_goes_on(engine: E
     await script.held()
     await events.aclose()
     script.go()
-    await resolve_quantization(engine)
+    await finish_submitted(engine)
     assert script.said == 3
     again = await gather(engine, make_chunks(1))
     assert rounds(next(e for e in again if isinstance(e, SpanMap)), "text") == [0, 1]
-
-
-async def test_leaving_waits_for_the_read_under_way(engine: Engine) -> None:
-    """Or a source would be read by two plays at once."""
-    reading, go, order = threading.Event(), threading.Event(), list[str]()
-
-    def chunks() -> Iterator[Chunk]:
-        yield make_chunk(0)
-        reading.set()
-        assert go.wait(PATIENCE)
-        order.append("read")
-        yield make_chunk(1)
-
-    events = engine.play(chunks())
-    await next_of(events, GenerationResult)
-    assert await asyncio.to_thread(reading.wait, PATIENCE)
-    leaving = asyncio.ensure_future(events.aclose())
-    leaving.add_done_callback(lambda _: order.append("left"))
-    await resolve_quantization(engine)
-    go.set()
-    await leaving
-    assert order == ["read", "left"]
 
 
 async def test_a_loader_that_fails_is_told_and_asked_again(tokenizer: Tokenizer, script: Script) -> None:
@@ -190,3 +168,81 @@ def test_a_loop_that_ends_early_leaves_engine_and_log_clean(
         script.go()
         assert done_texts(asyncio.run(gather(engine, make_chunks(2))))
     assert caplog.records == []
+
+
+class BlockedCamera:
+    """A source whose second chunk comes when the test lets it.
+
+    Attributes:
+        reading: set while the second chunk is read.
+        go: lets the second chunk come.
+        read: set when the second chunk came, or the wait for it ended.
+    """
+
+    def __init__(self) -> None:
+        self.reading, self.go, self.read = threading.Event(), threading.Event(), threading.Event()
+
+    def chunks(self) -> Iterator[Chunk]:
+        """Yield two seconds."""
+        yield make_chunk(0)
+        self.reading.set()
+        self.go.wait(PATIENCE)
+        self.read.set()
+        yield make_chunk(1)
+
+
+@pytest.fixture
+def camera() -> Iterator[BlockedCamera]:
+    camera = BlockedCamera()
+    yield camera
+    camera.go.set()
+
+
+@pytest.mark.parametrize("way", ["cancel", "leave"])
+async def test_a_blocked_read_does_not_delay_the_end_of_a_play(engine: Engine, camera: BlockedCamera, way: str) -> None:
+    events = engine.play(camera.chunks())
+    await next_of(events, GenerationResult)
+    assert await asyncio.to_thread(camera.reading.wait, PATIENCE)
+    if way == "cancel":
+        rest = asyncio.ensure_future(gather_rest(events))
+        await finish_submitted(engine)
+        engine.cancel()
+        assert await rest == []
+    else:
+        await events.aclose()
+    assert not camera.read.is_set()
+
+
+async def test_two_plays_never_read_at_once(engine: Engine, camera: BlockedCamera) -> None:
+    """The second play's read waits for the one that the first play left behind."""
+    order: list[str] = []
+
+    def first() -> Iterator[Chunk]:
+        for chunk in camera.chunks():
+            order.append(f"first {chunk.index}")
+            yield chunk
+
+    def second() -> Iterator[Chunk]:
+        order.append("second")
+        yield make_chunk(5)
+
+    events = engine.play(first())
+    await next_of(events, GenerationResult)
+    assert await asyncio.to_thread(camera.reading.wait, PATIENCE)
+    await events.aclose()
+    again = asyncio.ensure_future(gather(engine, second()))
+    await finish_submitted(engine)
+    camera.go.set()
+    assert done_texts(await again) == [TEXT]
+    assert order == ["first 0", "first 1", "second"]
+
+
+def test_a_blocked_read_does_not_keep_the_program(engine: Engine, camera: BlockedCamera) -> None:
+    async def leave_early() -> None:
+        async for event in engine.play(camera.chunks()):
+            if isinstance(event, GenerationResult):
+                return
+
+    # The end of the loop waits for the threads of its own executor.
+    asyncio.run(leave_early())
+    assert not camera.read.is_set()

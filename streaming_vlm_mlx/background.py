@@ -1,0 +1,70 @@
+"""Work on a daemon thread, off the event loop."""
+
+import asyncio
+import queue
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+class BackgroundThread:
+    """One daemon thread that runs what it is given, in order.
+
+    The loop's own executor would keep the program from ending while a camera is silent or weights download.
+    """
+
+    def __init__(self, name: str) -> None:
+        """Start the thread."""
+        self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        threading.Thread(target=self._run_jobs, name=name, daemon=True).start()
+
+    async def run(self, work: Callable[[], T]) -> T:
+        """Return what `work` returns, or raise what it raises.
+
+        When the caller is cancelled, work under way goes on and its result is dropped; work that has not begun is
+        skipped.
+        """
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[T] = loop.create_future()
+
+        def job() -> None:
+            if done.cancelled():
+                return
+            try:
+                report, result = _succeed, work()
+            except BaseException as error:  # noqa: BLE001 - raised where the caller waits
+                report, result = _fail, error  # type: ignore[assignment]
+            # The program may have ended by now, and the loop with it.
+            with suppress(RuntimeError):
+                loop.call_soon_threadsafe(report, done, result)
+
+        self._jobs.put(job)
+        return await done
+
+    def put(self, work: Callable[[], None]) -> None:
+        """Run `work`, which must not raise; nobody waits for it."""
+        self._jobs.put(work)
+
+    def close(self, last: Callable[[], None] = lambda: None) -> None:
+        """End the thread after the work that it has, and after `last`."""
+        self._jobs.put(last)
+        self._jobs.put(None)
+
+    def _run_jobs(self) -> None:
+        for job in iter(self._jobs.get, None):
+            job()
+            # A job holds what it reads from; idle, the thread holds nothing.
+            del job
+
+
+def _succeed(done: asyncio.Future[Any], result: Any) -> None:
+    if not done.done():
+        done.set_result(result)
+
+
+def _fail(done: asyncio.Future[Any], error: BaseException) -> None:
+    if not done.done():
+        done.set_exception(error)
