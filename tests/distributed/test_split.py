@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from streaming_vlm_mlx.config import ModelConfig, PixelConfig, QuantizationConfig, StreamConfig
+from streaming_vlm_mlx.data.records import StreamingRecord, Turn
 from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.models.loading import Checkpoint, save_checkpoint
 from streaming_vlm_mlx.models.presets import seed_weights
@@ -97,6 +98,34 @@ def test_the_command_speaks_on_one_and_is_silent_on_the_other(
     assert len(said[0]) == 4
     assert any(said[0])
     assert follower.out == ""
+
+
+def commands_by_rank(*commands: list[str]) -> list[str]:
+    """Return arguments of Python that run one of `commands`, chosen by the rank."""
+    return ["-c", f"import os, sys; from tui.cli import main; sys.exit(main({commands}[int(os.environ['MLX_RANK'])]))"]
+
+
+def test_a_player_on_another_machine_follows(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    """The player follows without a terminal; what leads is a command without a screen."""
+    checkpoint, clip = save(tmp_path / "whole", tokenizer, None), tmp_path / "clip.mp4"
+    write_clip(clip, range(20), rate=10)
+    model = [str(clip), "--ckpt", str(checkpoint)]
+    leader, follower = run(tmp_path, 2, commands_by_rank(["infer", *model, "--json"], ["play", *model]))
+    assert [leader.status, follower.status] == [0, 0], leader.err + follower.err
+    assert len(leader.out.splitlines()) == 2
+    assert follower.out == ""
+
+
+def test_validate_measures_on_one_and_is_silent_on_the_other(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    checkpoint, clip = save(tmp_path / "whole", tokenizer, None), tmp_path / "clip.mp4"
+    write_clip(clip, range(20), rate=10)
+    turns = tuple(Turn(n, n + 1.0, f"Time={n}.0-{n + 1}.0s", " he scores ...") for n in range(2))
+    (tmp_path / "r.jsonl").write_bytes(StreamingRecord(str(clip), 0.0, 2.0, turns).to_line())
+    command = ["validate", "--records", str(tmp_path / "r.jsonl"), "--ckpt", str(checkpoint)]
+    leader, follower = run(tmp_path, 2, ["-m", "tui.cli", *command])
+    assert [leader.status, follower.status] == [0, 0], leader.err + follower.err
+    assert "1 measured" in leader.out
+    assert (follower.out, follower.err) == ("", "")
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 import argparse
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -78,13 +78,18 @@ def make_engine(
     return Engine(load, config), name
 
 
+def is_follower(environ: Mapping[str, str]) -> bool:
+    """Return whether ``mlx.launch``, or a user, numbered this process as one of the followers: rank 1 or above."""
+    return environ.get("MLX_RANK", "0") != "0"
+
+
 def run_as_follower(folder: Path, config: "StreamConfig") -> bool:
-    """Return False where this process leads; else hold a part of the leader's model until it ends, and return True.
+    """Return False on rank 0; on any other, serve its part of the model until rank 0 ends, and return True.
 
     Raises:
         SvmError: the checkpoint cannot be split, or another machine was lost.
     """
-    if os.environ.get("MLX_RANK", "0") == "0":
+    if not is_follower(os.environ):
         return False
     from streaming_vlm_mlx import backend
 
@@ -93,6 +98,6 @@ def run_as_follower(folder: Path, config: "StreamConfig") -> bool:
     from streaming_vlm_mlx.stream.distributed_runner import follow
     from streaming_vlm_mlx.stream.loader import bundle_loader
 
-    _, parts = bundle_loader(folder, machine.dtype, config, None, partial(join, os.environ))(lambda _: None)
-    follow(parts.model, parts.ranks)
+    _, bundle = bundle_loader(folder, machine.dtype, config, None, partial(join, os.environ))(lambda _: None)
+    follow(bundle.model, bundle.ranks)
     return True

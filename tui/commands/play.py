@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.shipped import SAMPLE, notice
-from tui.commands.options import add_model_arguments, make_engine, resolve_settings
+from tui.commands.options import add_model_arguments, is_follower, make_engine, resolve_settings, run_as_follower
 from tui.commands.player_settings import FILE, fill_in
 from tui.player import gc_tuning as gc_tuning
 from tui.player.pace import PACES
@@ -62,11 +62,14 @@ def settings_file() -> Path:
 
 def run(args: argparse.Namespace) -> int:
     """Play the clip; the session is saved however the player ends."""
-    check_terminal(interactive(), os.environ.get("TERM", ""), f"svm-tui infer {args.clip or ''}".rstrip())
+    if not is_follower(os.environ):
+        check_terminal(interactive(), os.environ.get("TERM", ""), f"svm-tui infer {args.clip or ''}".rstrip())
     gc_tuning.begin()
     args.clip = args.clip or str(SAMPLE)
     fill_in(args, add_options, settings_file(), VIEW)
     config, folder = resolve_settings(args)
+    if run_as_follower(folder, config):
+        return 0
     watch(_spec(args, config, folder), args.theme)
 
 

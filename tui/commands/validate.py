@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from streaming_vlm_mlx.errors import SvmError
-from tui.commands.options import add_model_arguments, make_engine, resolve_settings
+from tui.commands.options import add_model_arguments, make_engine, resolve_settings, run_as_follower
 from tui.session_paths import cache_folder, check_writable
 
 if TYPE_CHECKING:
@@ -60,6 +60,8 @@ def run(args: argparse.Namespace) -> int:
     config, folder = resolve_settings(_as_viewed(args))
     if args.json:
         check_writable(args.json)
+    if run_as_follower(folder, config):
+        return 0
     total, opened = _open(args)
     engine, name = make_engine(folder, config, _note, args.adapter)
     report = Report()
