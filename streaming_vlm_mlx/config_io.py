@@ -1,10 +1,14 @@
-"""How settings are read from plain values: a frozen dataclass a part, each value checked against its field's type."""
+"""Reads settings into frozen dataclasses and checks each value against its field's type.
+
+`FromDict.from_dict` is lenient: it ignores keys that it does not know, as a hub's ``config.json`` has them.
+`read_config` and `read_settings` are strict: what a user writes has no unknown key.
+"""
 
 import dataclasses
 import difflib
 import types
 import typing
-from collections.abc import Generator, Hashable, Iterator, Mapping
+from collections.abc import Generator, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
@@ -21,7 +25,7 @@ class FromDict:
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """Build from `values`; keys that are not fields are ignored, nested parts are built from their own mapping.
 
-        A null stands for the default, save where a field takes None.
+        A null stands for the default, except where a field takes None.
 
         Raises:
             SvmError: a value is of another type than its field, or `check` refuses it.
@@ -35,23 +39,30 @@ class FromDict:
 
     @classmethod
     def overlays(cls) -> dict[str, type["FromDict"]]:
-        """Return, by field, the settings that a mapping in that field is laid over, and whose keys it has."""
+        """Return the type of settings behind each field that holds a plain mapping of overrides.
+
+        Such a field is a ``dict[str, Any]`` that a caller passes to `merged` of that type later. With this, its keys
+        are checked when the file is read: ``{"stream": StreamConfig}`` refuses ``stream: {windwo: 4}``.
+        """
         return {}
 
     @classmethod
     def renamed(cls) -> dict[str, str]:
-        """Return the new names of settings that had another one in earlier versions, by the old name."""
+        """Return the current name of each setting that had another one in an earlier version, by the old name.
+
+        A file with an old name is refused with a message that gives the new one.
+        """
         return {}
 
     def check(self) -> None:
-        """Refuse values that no program can run under.
+        """Check values that have the right type but cannot work.
 
         Raises:
             SvmError: names the setting and what it can be.
         """
 
     def merged(self, values: Mapping[str, Any]) -> Self:
-        """Return a copy with `values` laid over it, nested parts field by field.
+        """Return a copy in which `values` replace this one's, nested parts field by field.
 
         Raises:
             SvmError: a value is of another type than its field.
@@ -83,17 +94,17 @@ def _takes_none(hint: Any) -> bool:
 
 
 def demand(met: bool, name: str, value: object, rule: str) -> None:
-    """Refuse `value`, of the setting `name`, unless what must hold is `met`; `rule` says what it can be.
+    """Check that `met` holds for `value` of the setting `name`; `rule` completes "it must be".
 
     Raises:
-        SvmError: names all three.
+        SvmError: it does not hold; the text has the name, the value and the rule.
     """
     if not met:
         raise SvmError(f"{name} is {value!r}; it must be {rule}.")
 
 
 def demand_sizes(part: object, name: str) -> None:
-    """Refuse whole numbers below 1 in the settings `part`, which messages call `name`.
+    """Check that all whole numbers in the settings `part`, which messages call `name`, are 1 or more.
 
     Raises:
         SvmError: names the setting.
@@ -103,7 +114,7 @@ def demand_sizes(part: object, name: str) -> None:
 
 
 def _fit(hint: Any, value: Any, name: str) -> Any:
-    """Return `value` as the type `hint`; whole floats become ints and lists tuples, nothing else is bent."""
+    """Return `value` as the type `hint`; only whole floats to ints and lists to tuples are converted."""
     if value is None and _takes_none(hint):
         return None
     origin = typing.get_origin(hint)
@@ -141,11 +152,11 @@ def read_config(path: Path, kind: type[C]) -> C:
 
 
 def read_settings(path: Path, kind: type[FromDict]) -> dict[str, Any]:
-    """Return the settings of `kind` that the YAML file `path` sets, checked, as plain values to merge over others.
+    """Return the settings of `kind` that the YAML file `path` sets, checked, as plain values for `FromDict.merged`.
 
     Raises:
-        SvmError: the file is absent or damaged, has a key that is no setting, or a value that does not fit one. The
-            text names the line of the setting, or of the part whose settings do not go together.
+        SvmError: the file is absent or damaged, has a key that is not a setting, or a value that does not fit its
+            setting. The text names the line of the setting, or of the part whose settings do not go together.
     """
     values = read_yaml(path, _Loader)
     settings = list(_settings(kind, values, ""))
@@ -161,19 +172,49 @@ def read_settings(path: Path, kind: type[FromDict]) -> dict[str, Any]:
 
 
 def _unknown(setting: "_Setting") -> str:
-    """Return what is wrong with a key that is no setting, and which one it may have meant."""
+    """Return what is wrong with a key that is not a setting, and which setting it may mean."""
     renamed = setting.part.renamed().get(str(setting.key))
     if renamed:
-        return f"{setting.name!r} is now called {renamed!r}; rename it."
-    near = difflib.get_close_matches(str(setting.key), _hints(setting.part), 1)
-    return f"there is no setting {setting.name!r}" + (f"; did you mean {near[0]!r}?" if near else ".")
+        return f"{setting.name!r} is now called {setting.above + renamed!r}; rename it."
+    return describe_unknown(setting.name, _hints(setting.part))
+
+
+def describe_unknown(name: str, known: Iterable[str]) -> str:
+    """Return a sentence about a setting that does not exist, with the name in `known` that is spelt most alike.
+
+    Args:
+        name: as written, with the parts above it and dots between them.
+        known: names of the settings in that part.
+    """
+    near = difflib.get_close_matches(name.rpartition(".")[2], list(known), 1)
+    return f"there is no setting {name!r}" + (f"; did you mean {near[0]!r}?" if near else ".")
+
+
+@dataclass(frozen=True, slots=True)
+class SettingLine:
+    """A key at the top level of a settings file, its value, and its line number, counted from 1."""
+
+    key: Hashable
+    value: object
+    number: int
+
+
+def read_lines(path: Path) -> list[SettingLine]:
+    """Return the settings in the YAML file `path` with their line numbers, in the file's order.
+
+    Raises:
+        SvmError: as `read_yaml`.
+    """
+    values = read_yaml(path, _Loader)
+    lines = values.lines if isinstance(values, _Block) else {}
+    return [SettingLine(key, value, lines[key]) for key, value in values.items()]
 
 
 def read_yaml(path: Path, loader: type[yaml.SafeLoader] = yaml.SafeLoader) -> dict[str, Any]:
-    """Return the mapping in the YAML file `path`, as `loader` makes it; an empty file is an empty mapping.
+    """Return the mapping in the YAML file `path`, as `loader` builds it; an empty file is an empty mapping.
 
     Raises:
-        SvmError: the file is absent, is not YAML, or holds something other than a mapping.
+        SvmError: the file is absent, is not YAML, or is not a mapping.
     """
     try:
         values = yaml.load(path.read_text(encoding="utf-8"), loader)
@@ -189,10 +230,10 @@ def read_yaml(path: Path, loader: type[yaml.SafeLoader] = yaml.SafeLoader) -> di
 
 
 class _Block(dict[Hashable, Any]):
-    """A mapping of a YAML file.
+    """A mapping in a YAML file.
 
     Attributes:
-        lines: where each key stands, counted from 1.
+        lines: the line number of each key, counted from 1.
     """
 
     lines: dict[Hashable, int]
@@ -202,11 +243,11 @@ class _Loader(yaml.SafeLoader):
     """Reads mappings as `_Block`."""
 
     def construct_yaml_map(self, node: yaml.MappingNode) -> Generator[_Block, None, None]:
-        """Yield the mapping, then fill it; so can what is in it refer to it."""
+        """Yield the mapping, then fill it, so that its values can refer to it."""
         block = _Block()
         yield block
         block.update(self.construct_mapping(node))
-        # Here the keys that a "<<" brings in are among the node's own, and before them.
+        # By now node.value also has the keys that a "<<" merges in, before the mapping's own.
         block.lines = {self.construct_object(key): key.start_mark.line + 1 for key, _ in node.value}
 
 
@@ -215,24 +256,29 @@ _Loader.add_constructor("tag:yaml.org,2002:map", _Loader.construct_yaml_map)
 
 @dataclass(frozen=True)
 class _Setting:
-    """A key in the file.
+    """A key in a settings file, at any depth.
 
     Attributes:
-        part: whose field it is, or ought to be.
+        part: the settings that the key must be a field of.
         key: as in the file.
         value: as in the file.
-        name: the key behind those above it, with dots.
+        above: the keys that it is nested in, each with a dot after it.
         line: counted from 1.
     """
 
     part: type[FromDict]
     key: Hashable
     value: Any
-    name: str
+    above: str
     line: int
 
+    @property
+    def name(self) -> str:
+        """The key with those above it."""
+        return f"{self.above}{self.key}"
+
     def refusal(self) -> str:
-        """Return what is said against this setting where all others have their defaults; "" for nothing."""
+        """Return the error of this setting when all others have their defaults; "" when there is none."""
         try:
             self.part.from_dict({str(self.key): self.value})
         except SvmError as error:
@@ -241,7 +287,7 @@ class _Setting:
 
 
 def _settings(part: type[FromDict], values: object, above: str) -> Iterator[_Setting]:
-    """Yield the settings of `part` in `values`, each behind those that are nested in it."""
+    """Yield the settings of `part` in `values`, each after those that are nested in it."""
     if not isinstance(values, _Block):
         return
     hints = _hints(part)
@@ -249,7 +295,7 @@ def _settings(part: type[FromDict], values: object, above: str) -> Iterator[_Set
         inner = _part_of(hints.get(str(key)))
         for item in (value if isinstance(value, list) else [value]) if inner else ():
             yield from _settings(typing.cast(type[FromDict], inner), item, f"{above}{key}.")
-        yield _Setting(part, key, value, f"{above}{key}", values.lines[key])
+        yield _Setting(part, key, value, above, values.lines[key])
 
 
 def _hints(part: type[FromDict]) -> dict[str, Any]:
@@ -258,7 +304,7 @@ def _hints(part: type[FromDict]) -> dict[str, Any]:
 
 
 def _part_of(hint: Any) -> type[FromDict] | None:
-    """Return the part in `hint`, which may be optional or a tuple of many."""
+    """Return the settings class in `hint`, which may be optional or a tuple; None where there is none."""
     for candidate in (hint, *typing.get_args(hint)):
         if isinstance(candidate, type) and issubclass(candidate, FromDict):
             return candidate

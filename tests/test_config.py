@@ -1,6 +1,7 @@
 """Settings: what a hub's config.json means, and what no program can run under."""
 
 import dataclasses
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streaming_vlm_mlx.config import ModelConfig, PixelConfig, SamplingConfig, StreamConfig, TextConfig, VisionConfig
-from streaming_vlm_mlx.config_io import read_yaml
+from streaming_vlm_mlx.config_io import FromDict, read_config, read_yaml
 from streaming_vlm_mlx.errors import SvmError
 
 # The decoder's part of Qwen/Qwen2.5-VL-3B-Instruct's config.json.
@@ -236,3 +237,49 @@ def test_yaml_that_is_refused(tmp_path: Path, content: bytes | None, named: str)
         read_yaml(path)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@dataclass(frozen=True)
+class RunConfig(FromDict):
+    """Settings with a part that had another name, and a mapping of overrides."""
+
+    stream: dict[str, Any] = field(default_factory=dict)
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+
+    @classmethod
+    def overlays(cls) -> dict[str, type[FromDict]]:
+        return {"stream": StreamConfig}
+
+    @classmethod
+    def renamed(cls) -> dict[str, str]:
+        return {"choosing": "sampling"}
+
+
+@dataclass(frozen=True)
+class OuterConfig(FromDict):
+    run: RunConfig = field(default_factory=RunConfig)
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("run:\n  stream: {windwo: 4}\n", ":2: there is no setting 'run.stream.windwo'; did you mean 'window'?"),
+        ("run:\n  stream:\n    pixels:\n      x: 4\n", ":4: there is no setting 'run.stream.pixels.x'."),
+        ("run:\n  choosing: {}\n", ":2: 'run.choosing' is now called 'run.sampling'; rename it."),
+        ("run:\n  sampling:\n    top_p: 2\n", ":3: sampling.top_p is 2.0"),
+    ],
+)
+def test_a_file_is_checked_down_to_its_overrides(tmp_path: Path, content: str, told: str) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text(content)
+    with pytest.raises(SvmError) as refused:
+        read_config(path, OuterConfig)
+    assert str(refused.value).startswith(f"{path}{told}")
+
+
+def test_overrides_stay_plain_values(tmp_path: Path) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text("run:\n  stream: {window: 4}\n")
+    config = read_config(path, OuterConfig)
+    assert config.run.stream == {"window": 4}
+    assert StreamConfig().merged(config.run.stream).window == 4

@@ -68,9 +68,9 @@ def run(args: argparse.Namespace) -> int:
     args.clip = args.clip or str(SAMPLE)
     fill_in(args, add_options, settings_file(), VIEW)
     config, folder = resolve_settings(args)
-    if run_as_follower(folder, config):
-        return 0
-    watch(_spec(args, config, folder), args.theme)
+    if not run_as_follower(folder, config):
+        watch(_spec(args, config, folder), args.theme)
+    return 0
 
 
 def watch(spec: "PlayerSpec", theme: str) -> NoReturn:
