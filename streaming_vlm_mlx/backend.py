@@ -1,7 +1,7 @@
-"""Where MLX computes: device, dtype and, on a Linux CPU, the BLAS under it.
+"""Chooses what MLX computes on: device, dtype and, on a Linux CPU, the BLAS library.
 
-MLX's CPU wheel brings the reference BLAS, which is more than twenty times slower than a real one. A library that is
-loaded with global names before ``mlx.core`` takes its place; so `prepare` comes before the first import of MLX.
+MLX's CPU wheel ships the reference BLAS, which is more than twenty times slower than an optimised one. A library that
+is loaded with global symbols before ``mlx.core`` takes its place, so call `prepare` before the first import of MLX.
 """
 
 import ctypes
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 BLAS_VARIABLE = "SVM_TUI_BLAS"
 
-# The order is measured: MKL is what pip can bring; OpenBLAS is as quick as the MKL in torch and loads in a hundredth of
-# the time. Fedora's threaded OpenBLAS ends in p, its plain name is the serial one.
+# Best first, as measured. pip can install MKL. OpenBLAS is as fast as the MKL in torch and loads in a hundredth of the
+# time. On Fedora the name of the threaded OpenBLAS ends in p; the plain name is the serial one.
 _LIBRARIES = (
     ("Intel MKL", "libmkl_rt.so*"),
     ("OpenBLAS", "libopenblasp.so*"),
@@ -35,7 +35,7 @@ _LIBRARIES = (
 
 @dataclass(frozen=True, slots=True)
 class Blas:
-    """A BLAS library on disk: the name to show, and the file."""
+    """A BLAS library on disk: its display name and its file."""
 
     name: str
     path: Path
@@ -47,10 +47,10 @@ class Backend:
 
     Attributes:
         device: MLX's default device.
-        kind: what drives it.
+        kind: the API that drives it.
         dtype: what to compute in: bfloat16 on a GPU; float32 on a CPU, whatever the checkpoint's dtype, because
-            half-precision products do not reach BLAS there.
-        blas: the library that took the place of the wheel's reference BLAS; None where nothing had to or could.
+            half-precision products do not use BLAS there.
+        blas: the library that replaces the wheel's reference BLAS; None where none is needed or found.
         advice: one line on how to make it faster, or None.
     """
 
@@ -63,15 +63,15 @@ class Backend:
 
 @functools.cache
 def prepare() -> Backend:
-    """Put a real BLAS under MLX where that helps, import MLX, and say what it computes on.
+    """Load a fast BLAS where MLX needs one, import MLX, and return what it computes on.
 
-    A process can do this once; later calls return the first answer. ``SVM_TUI_BLAS`` names a library to take, or
-    ``none``. Thread counts are the libraries' own (``OMP_NUM_THREADS``, ``MKL_NUM_THREADS``).
+    This happens once a process; later calls return the same answer. ``SVM_TUI_BLAS`` names the library to load, or
+    ``none``. The libraries choose their thread counts (``OMP_NUM_THREADS``, ``MKL_NUM_THREADS``).
 
     Raises:
-        SvmError: MLX or its device library is not installed, or the library in ``SVM_TUI_BLAS`` does not fit.
+        SvmError: MLX or its device library is not installed, or the library in ``SVM_TUI_BLAS`` cannot be used.
     """
-    blas, advice = _put_blas_under_mlx() if _has_reference_blas() else (None, None)
+    blas, advice = _put_blas_under_mlx() if has_reference_blas() else (None, None)
     try:
         import mlx.core as mx
     except ImportError as error:
@@ -94,35 +94,35 @@ def find_blas(folders: Iterable[Path], torch: Path | None) -> Iterator[Blas]:
 
 
 def load_blas(path: Path) -> None:
-    """Load the library at `path` so that what is loaded later finds its BLAS.
+    """Load the library at `path` with global symbols, so that MLX, which is loaded later, calls its BLAS.
 
     Raises:
-        SvmError: it cannot be loaded, is no BLAS, or counts in 64-bit integers (ILP64).
+        SvmError: it cannot be loaded, is not a BLAS, or uses 64-bit integers (ILP64).
     """
     try:
-        # Local names first: a library that does not fit must not get in anybody's way.
+        # Local symbols first: a library that cannot be used must not shadow other libraries.
         library = ctypes.CDLL(str(path))
         _choose_lp64(library)
-        fits = _counts_in_32_bits(library)
+        fits = counts_in_32_bits(library)
         if fits:
             ctypes.CDLL(str(path), mode=ctypes.RTLD_GLOBAL)
     except OSError as error:
         reason = " ".join(str(error).removeprefix(f"{path}: ").split())
         raise SvmError(f"{path} cannot be loaded: {reason}.") from error
     except AttributeError as error:
-        raise SvmError(f"{path} is no BLAS with Fortran's names: {str(error).rsplit(': ', 1)[-1]}.") from error
+        raise SvmError(f"{path} is not a BLAS with Fortran symbols: {str(error).rsplit(': ', 1)[-1]}.") from error
     if not fits:
-        raise SvmError(f"{path} counts in 64-bit integers (ILP64); MLX needs a BLAS with 32-bit ones (LP64).")
+        raise SvmError(f"{path} uses 64-bit integers (ILP64); MLX needs a BLAS with 32-bit integers (LP64).")
 
 
 def matmul_gflops(clock: Callable[[], float], dtype: "mx.Dtype", size: int = 512, rounds: int = 5) -> float:
-    """Return the best speed of `rounds` square matrix products, in 1e9 multiplications and additions a second.
+    """Return the best speed of `rounds` square matrix products, in 1e9 floating-point operations a second.
 
     Args:
         clock: returns seconds.
         dtype: of both matrices.
         size: rows and columns.
-        rounds: products that are timed, after one that is not.
+        rounds: timed products, after one that is not timed.
     """
     import mlx.core as mx
 
@@ -136,8 +136,8 @@ def matmul_gflops(clock: Callable[[], float], dtype: "mx.Dtype", size: int = 512
     return 2e-9 * size**3 / min(seconds)
 
 
-def _has_reference_blas() -> bool:
-    """Only the wheel ``mlx-cpu`` brings it; Metal, CUDA and builds from source have their own."""
+def has_reference_blas() -> bool:
+    """Return whether MLX here uses the reference BLAS: only the wheel ``mlx-cpu`` ships it."""
     try:
         importlib.metadata.version("mlx-cpu")
     except importlib.metadata.PackageNotFoundError:
@@ -148,16 +148,16 @@ def _has_reference_blas() -> bool:
 def _put_blas_under_mlx() -> tuple[Blas | None, str | None]:
     wanted = os.environ.get(BLAS_VARIABLE, "")
     if wanted == "none":
-        return None, f"{BLAS_VARIABLE} is 'none': MLX computes on its slow reference BLAS; unset it."
+        return None, f"{BLAS_VARIABLE} is 'none', so MLX uses its slow reference BLAS; unset it."
     if "mlx.core" in sys.modules:
         return None, (
-            "mlx.core was imported before a faster BLAS could take its BLAS's place; "
+            "mlx.core was imported before a faster BLAS could be loaded; "
             "call streaming_vlm_mlx.backend.prepare() first."
         )
     if wanted:
         return _named_by_user(Path(wanted).expanduser()), None
-    blas = _first_that_loads(find_blas(_library_folders(), _torch_folder()))
-    return blas, None if blas else f"MLX computes on its slow reference BLAS; {_remedy(platform.machine())}."
+    blas = first_that_loads(find_blas(library_folders(), torch_folder()))
+    return blas, None if blas else f"MLX uses its slow reference BLAS; {_remedy(platform.machine())}."
 
 
 def _named_by_user(path: Path) -> Blas:
@@ -168,7 +168,8 @@ def _named_by_user(path: Path) -> Blas:
     return Blas(path.name, path)
 
 
-def _first_that_loads(found: Iterable[Blas]) -> Blas | None:
+def first_that_loads(found: Iterable[Blas]) -> Blas | None:
+    """Load the first of the libraries `found` that can be used, and return it; None if none can."""
     for blas in found:
         try:
             load_blas(blas.path)
@@ -182,7 +183,8 @@ def _remedy(machine: str) -> str:
     return "pip install 'svm-tui[cpu]'" if machine == "x86_64" else "install OpenBLAS (apt install libopenblas0)"
 
 
-def _library_folders() -> Sequence[Path]:
+def library_folders() -> Sequence[Path]:
+    """Return the folders in which BLAS libraries are looked for, in order."""
     system = Path("/usr/lib")
     return (
         Path(sys.prefix, "lib"),
@@ -194,29 +196,29 @@ def _library_folders() -> Sequence[Path]:
     )
 
 
-def _torch_folder() -> Path | None:
-    """Where torch is installed, found without importing it."""
+def torch_folder() -> Path | None:
+    """Return where torch is installed, without importing it; None where it is not."""
     spec = importlib.util.find_spec("torch")
     return Path(spec.origin).parent if spec and spec.origin else None
 
 
 def _choose_lp64(library: ctypes.CDLL) -> None:
-    """Tell MKL's dispatcher which integers to use, whatever ``MKL_INTERFACE_LAYER`` says.
+    """Make MKL's dispatcher use 32-bit integers, whatever ``MKL_INTERFACE_LAYER`` says.
 
-    At its first call it loads its chosen half with global names, so asking it first would be too late.
+    Its first call loads the chosen interface with global symbols, so the choice must come before any call.
     """
     if hasattr(library, "MKL_Set_Interface_Layer"):
         library.MKL_Set_Interface_Layer(0)
 
 
-def _counts_in_32_bits(library: ctypes.CDLL) -> bool:
-    """Whether `library`'s integers are 32 bits wide.
+def counts_in_32_bits(library: ctypes.CDLL) -> bool:
+    """Return whether the integers of `library` are 32 bits wide.
 
-    Its ``scopy`` is given a count that is 1 in its lower half and negative as a whole, as libblastrampoline does with
-    ``isamax``: who reads 64 bits copies nothing.
+    Its ``scopy`` gets a count whose lower half is 1 and which is negative as a whole (libblastrampoline does the same
+    with ``isamax``): a library that reads 64 bits copies nothing.
 
     Raises:
-        AttributeError: `library` has no BLAS by Fortran's names.
+        AttributeError: `library` has no BLAS with Fortran symbols.
     """
     _ = library.sgemm_
     count, step = (ctypes.c_int32 * 2)(1, -1), (ctypes.c_int32 * 2)(1, 0)
@@ -225,12 +227,12 @@ def _counts_in_32_bits(library: ctypes.CDLL) -> bool:
     return target.value == source.value
 
 
-# What a session's result can depend on.
+# Packages that a session's result can depend on.
 ENGINE = ("svm-tui", "mlx", "numpy", "av")
 
 
 def installed_version(package: str) -> str | None:
-    """Return the version of `package` as it is installed, None where it is not."""
+    """Return the version of the installed `package`; None where it is not installed."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
@@ -238,6 +240,6 @@ def installed_version(package: str) -> str | None:
 
 
 def installed_versions() -> dict[str, str]:
-    """Return the versions of Python, of this program and of what it computes and decodes with."""
+    """Return the versions of Python, of this program and of the packages that it computes and decodes with."""
     found = {name: installed_version(name) for name in ENGINE}
     return {"python": platform.python_version()} | {name: number for name, number in found.items() if number}

@@ -1,4 +1,4 @@
-"""Memory in use, cheap enough to ask every second."""
+"""Reads the memory in use; cheap enough to call every second."""
 
 import ctypes
 import os
@@ -11,7 +11,7 @@ from streaming_vlm_mlx.config_io import FromDict
 
 @dataclass(frozen=True)
 class Memory(FromDict):
-    """Bytes in use: MLX's active and cached memory, its peak, the process, the machine's total."""
+    """Bytes in use: MLX's active and cached memory and its peak, the process's memory; and the machine's total."""
 
     active: int = 0
     cache: int = 0
@@ -21,7 +21,7 @@ class Memory(FromDict):
 
 
 def read_memory() -> Memory:
-    """Return the bytes in use now; `Memory.peak` is MLX's since the process began."""
+    """Return the bytes in use now; `Memory.peak` is MLX's since the process started."""
     import mlx.core as mx
 
     return Memory(
@@ -34,17 +34,17 @@ def read_memory() -> Memory:
 
 
 def process_memory() -> int:
-    """Return the bytes that this process occupies: on Linux what is resident, on macOS what Activity Monitor counts."""
+    """Return the bytes of this process: resident memory on Linux, the footprint of Activity Monitor on macOS."""
     return _darwin_footprint() if sys.platform == "darwin" else _linux_resident()
 
 
 def machine_memory() -> int:
-    """Return the bytes that this machine has."""
+    """Return the bytes of memory of this machine."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def available_memory() -> int | None:
-    """Return the bytes that a new program could use without swapping; None where the system does not say."""
+    """Return the bytes that a new program could use without swapping; None where the system does not report it."""
     meminfo = Path("/proc/meminfo")
     if not meminfo.exists():
         return None

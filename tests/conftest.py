@@ -1,4 +1,4 @@
-"""Fixtures for every room."""
+"""Fixtures for all packages."""
 
 import os
 from pathlib import Path
@@ -9,17 +9,23 @@ from hypothesis import settings
 from streaming_vlm_mlx.backend import prepare
 from streaming_vlm_mlx.text.tokenizer import Tokenizer
 
-# Before any test imports MLX, which is twenty times slower on its own BLAS.
+# Parallel workers share the cores; more threads than cores only wait for each other.
+WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+if WORKERS > 1:
+    for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        os.environ.setdefault(variable, str(max((os.cpu_count() or 1) // WORKERS, 1)))
+
+# Before any test imports MLX, which is twenty times slower with its own BLAS.
 prepare()
 
-# A busy machine is no reason to fail.
+# Examples may take any time: the machine can be busy.
 settings.register_profile("patient", deadline=None)
 settings.load_profile("patient")
 
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """The folder of outside truth: recorded conformance cases, real clips, tokenizer files."""
+    """The folder of outside references: recorded conformance cases, real clips, tokenizer files."""
     folder = Path(os.environ.get("SVM_TUI_SHARED") or Path(__file__).parents[2] / "shared")
     if not folder.is_dir():
         pytest.skip(f"no fixtures in {folder}; set SVM_TUI_SHARED to the folder that holds clips/ and conformance/")
@@ -28,13 +34,13 @@ def shared() -> Path:
 
 @pytest.fixture(scope="session")
 def tokenizer() -> Tokenizer:
-    """Qwen's own."""
+    """Qwen's tokenizer."""
     return Tokenizer.load()
 
 
 @pytest.fixture(scope="session")
 def untrained(tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkpoint's folder with random weights: it speaks in every second, and means nothing."""
+    """A checkpoint's folder with random weights: it generates text in every second."""
     import mlx.core as mx
 
     from streaming_vlm_mlx.config import StreamConfig

@@ -1,4 +1,4 @@
-"""The BLAS under MLX is loaded once a process, so what it does is looked at from outside, in processes of their own."""
+"""The BLAS that MLX uses. It is loaded once a process, so most tests start processes of their own."""
 
 import ctypes
 import json
@@ -11,13 +11,14 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy
 import pytest
 
 from streaming_vlm_mlx import backend
 from streaming_vlm_mlx.errors import SvmError
 
-LINUX_WHEEL = pytest.mark.skipif(not backend._has_reference_blas(), reason="MLX has a BLAS of its own here")
-INSTALLED = {blas.name: blas for blas in backend.find_blas(backend._library_folders(), backend._torch_folder())}
+LINUX_WHEEL = pytest.mark.skipif(not backend.has_reference_blas(), reason="MLX has a BLAS of its own here")
+INSTALLED = {blas.name: blas for blas in backend.find_blas(backend.library_folders(), backend.torch_folder())}
 MKL = pytest.mark.skipif("Intel MKL" not in INSTALLED, reason="MKL is not installed")
 
 REPORT = """
@@ -173,20 +174,27 @@ def test_libraries_come_best_first(tmp_path: Path) -> None:
 
 def test_a_library_that_does_not_load_is_passed_over(tmp_path: Path) -> None:
     (tmp_path / "libopenblas.so.0").write_text("not a library")
-    assert backend._first_that_loads(backend.find_blas([tmp_path], None)) is None
+    assert backend.first_that_loads(backend.find_blas([tmp_path], None)) is None
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the file is ELF's")
 def test_a_library_without_blas_is_refused() -> None:
     import _ctypes
 
-    with pytest.raises(SvmError, match=r"is no BLAS.*sgemm_"):
+    with pytest.raises(SvmError, match=r"is not a BLAS.*sgemm_"):
         backend.load_blas(Path(_ctypes.__file__))
 
 
 @pytest.mark.parametrize(("integer", "fits"), [(ctypes.c_int32, True), (ctypes.c_int64, False)])
 def test_wide_integers_are_told_from_narrow_ones(integer: type[Any], fits: bool) -> None:
-    assert backend._counts_in_32_bits(fake_blas(integer)) is fits
+    assert backend.counts_in_32_bits(fake_blas(integer)) is fits
+
+
+def test_versions_name_what_a_session_ran_on() -> None:
+    found = backend.installed_versions()
+    assert found["numpy"] == numpy.__version__
+    assert {"python", "mlx", "av"} <= set(found)
+    assert backend.installed_version("no-such-package") is None
 
 
 def ticking(*seconds: float) -> Callable[[], float]:

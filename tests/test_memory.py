@@ -51,17 +51,19 @@ def test_the_process_fits_in_the_machine() -> None:
 
 def test_darwins_footprint_lies_where_its_header_puts_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """``rusage_info_v0`` is 16 bytes of uuid and ten 64-bit numbers, of which the footprint is the eighth."""
-    asked = []
+    asked, sizes = [], []
 
     class System:
         @staticmethod
         def proc_pid_rusage(pid: int, flavor: int, buffer: object) -> int:
             asked.append((pid, flavor))
+            sizes.append(ctypes.sizeof(buffer._obj))  # type: ignore[attr-defined]
             numbers = (ctypes.c_uint64 * 10)(*range(1, 11))
             ctypes.memmove(ctypes.addressof(buffer._obj) + 16, numbers, 80)  # type: ignore[attr-defined]
             return 0
 
     monkeypatch.setattr(ctypes, "CDLL", lambda _: System)
-    assert ctypes.sizeof(memory._Rusage) == 96
-    assert memory._darwin_footprint() == 8
+    monkeypatch.setattr(sys, "platform", "darwin")
+    assert memory.process_memory() == 8
+    assert sizes == [96]
     assert asked == [(os.getpid(), 0)]
