@@ -1,1 +1,1 @@
-"""Datasets: records, annotations, transcripts, batches."""
+"""Datasets: annotations and transcripts to records, records to batches."""

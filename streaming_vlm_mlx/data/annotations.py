@@ -1,12 +1,12 @@
-"""Annotation files of StreamingVLM and LiveCC: one conversation a line, found by an index of byte offsets.
+"""Annotation files of StreamingVLM and LiveCC: one conversation per line, located by an index of byte offsets.
 
-StreamingVLM (arXiv 2510.09608) keeps the index of ``X_with_seeks.jsonl`` in ``X_seeks.jsonl`` beside it; LiveCC
-(arXiv 2504.16030) keeps it on the last line of the annotation file itself.
+StreamingVLM (arXiv 2510.09608) stores the index of ``X_with_seeks.jsonl`` in ``X_seeks.jsonl`` beside it; LiveCC
+(arXiv 2504.16030) stores it in the last line of the annotation file.
 """
 
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, Self
 
@@ -30,16 +30,16 @@ Question = tuple[float, float, str, str]
 
 @dataclass(frozen=True, slots=True)
 class Annotation:
-    """What was said over a stretch of a clip, word by word.
+    """The commentary of a stretch of a clip, word by word.
 
     Attributes:
-        video: the clip's path, as the annotation has it.
-        start: of the stretch, in seconds from the clip's beginning.
-        end: of the stretch; None for the clip's end.
-        words: start, end and text of each word, in the order of the file; the text without white space around it.
-        questions: start and end of each question, the question, its answer.
-        query: what the viewer asked for.
-        previous: what was said before the stretch.
+        video: path of the clip as written in the annotation.
+        start: start of the stretch, in seconds from the start of the clip.
+        end: end of the stretch, None for the end of the clip.
+        words: start, end and stripped text of each word, in file order.
+        questions: start, end, question and answer of each question.
+        query: the viewer's request.
+        previous: the commentary before the stretch.
     """
 
     video: str
@@ -52,10 +52,10 @@ class Annotation:
 
     @classmethod
     def from_line(cls, line: bytes) -> Self:
-        """Read one conversation: a user's video and query, an assistant's ``text_stream`` and ``qa_stream``.
+        """Parse a conversation: the user's video and query, the assistant's ``text_stream`` and ``qa_stream``.
 
         Raises:
-            BadSampleError: the line is not JSON, has another shape, or its times are reversed.
+            BadSampleError: the line is not JSON, has a different structure, or has reversed times.
         """
         video, query, stream = _parts(parse_json(line))
         start, end = seconds(video, "video_start"), seconds(video, "video_end")
@@ -79,7 +79,7 @@ def _parts(conversation: object) -> tuple[dict[str, Any], dict[str, Any], dict[s
             {"role": "assistant", "content": [{"text_stream": _} as stream, *_]},
         ]:
             return video, query, stream
-    raise BadSampleError("not a streamed conversation", "no video, query and text_stream where they should be")
+    raise BadSampleError("not a streamed conversation", "the video, the query or the text_stream is missing")
 
 
 def _list(values: dict[str, Any], key: str) -> list[object]:
@@ -108,36 +108,39 @@ def _question(value: object) -> Question:
 
 @dataclass(frozen=True)
 class AnnotationFile:
-    """The samples of an annotation file by number; eight bytes are kept of each.
+    """Random access to the samples of an annotation file; memory per sample is two integers.
 
     Attributes:
         path: the JSONL file.
-        offsets: int64 [samples], the byte where each starts.
-        numbers: int64 [samples], its line number, counted from 1.
+        offsets: int64 [samples], byte offset of each sample.
+        numbers: int64 [samples], line number of each sample, from 1.
+        index: the file of byte offsets beside `path`, None if there is none.
     """
 
     path: Path
     offsets: Offsets
     numbers: Offsets
+    index: Path | None = None
 
     @classmethod
     def open(cls, path: Path) -> Self:
-        """Find the samples of `path` by the index beside it, the index on its last line, or else all lines.
+        """Locate the samples of `path` by the index beside it, the index in its last line, or else take all lines.
 
         Raises:
-            SvmError: the file is absent or empty, or the index does not fit it.
+            SvmError: the file is missing or empty, or the index does not match it.
         """
         starts, numbers = line_starts(path)
         if not len(starts):
-            raise SvmError(f"{path} is empty; it should hold one conversation a line.")
+            raise SvmError(f"{path} is empty; it must have one conversation per line.")
         beside = path.with_name(path.name.removesuffix(".jsonl").replace("_with_seeks", "") + "_seeks.jsonl")
         if beside.exists():
-            offsets = _index(_read(beside))
+            offsets = parse_offsets(_read(beside))
             if offsets is None:
-                raise SvmError(f"{beside} is no list of byte offsets; remove it to take every line of {path.name}.")
-            return cls._indexed(path, str(beside), offsets, starts, numbers)
+                raise SvmError(f"{beside} is not a list of byte offsets; remove it to use all lines of {path.name}.")
+            file = cls._indexed(path, str(beside), offsets, starts, numbers)
+            return replace(file, index=beside)
         (last,) = read_lines(path, starts[-1:])
-        offsets = _index(last)
+        offsets = parse_offsets(last)
         if offsets is None:
             return cls(path, starts, numbers)
         return cls._indexed(path, f"The last line of {path}", offsets, starts[:-1], numbers[:-1])
@@ -149,8 +152,8 @@ class AnnotationFile:
         if not fits.all():
             entry = int(np.argmin(fits))
             raise SvmError(
-                f"{index} does not fit {path.name}: its entry {entry + 1} points at byte {offsets[entry]}, "
-                "where no sample starts; remove the index to take every line."
+                f"{index} does not match {path.name}: entry {entry + 1} points at byte {offsets[entry]}, "
+                "where no sample starts; remove the index to use all lines."
             )
         return cls(path, offsets, numbers[places])
 
@@ -169,10 +172,10 @@ def _read(path: Path) -> bytes:
         raise SvmError(f"{path} cannot be read: {error.strerror}.") from error
 
 
-def _index(line: bytes) -> Offsets | None:
-    """Return the byte offsets that `line` lists, or None when it holds something else.
+def parse_offsets(line: bytes) -> Offsets | None:
+    """Return int64 [n], the byte offsets in the JSON list `line`; None if it is something else.
 
-    A JSON list of numbers is read without making each a Python object: there may be millions.
+    Does not create a Python object per number, because there may be millions.
     """
     inner = line.strip()
     if inner[:1] != b"[" or inner[-1:] != b"]":
@@ -182,7 +185,7 @@ def _index(line: bytes) -> Offsets | None:
         return None
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("error", DeprecationWarning)  # how numpy 1 says what 2 raises as ValueError
+            warnings.simplefilter("error", DeprecationWarning)  # NumPy 1 warns where NumPy 2 raises ValueError
             offsets = np.fromstring(inner.decode(), np.int64, sep=",")
     except (ValueError, DeprecationWarning):
         return None
@@ -191,14 +194,14 @@ def _index(line: bytes) -> Offsets | None:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A sample that was read, well or badly.
+    """A sample after parsing, valid or not.
 
     Attributes:
         where: ``file:line``, for messages.
-        annotation: what it says, or what is wrong with it.
-        path: the file that it stands in.
-        offset: the byte where it starts.
-        notes: parts of it that were passed over, a line each.
+        annotation: the annotation, or why it is invalid.
+        path: the file that contains it.
+        offset: byte offset in `path`.
+        notes: one line for each part that was skipped.
     """
 
     where: str
@@ -208,22 +211,22 @@ class Candidate:
     notes: tuple[str, ...] = ()
 
 
-class Source(Protocol):
-    """Samples by number."""
+class SampleSource(Protocol):
+    """Random access to the samples of an input."""
 
     def __len__(self) -> int: ...
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """What is read."""
+        """The input files."""
 
     def candidates(self, numbers: Offsets) -> Iterator[Candidate]:
-        """Read the samples `numbers`, int64, ascending."""
+        """Yield the samples `numbers`, int64 ascending."""
 
 
 @dataclass(frozen=True)
-class AnnotationSource:
-    """The samples of an annotation file."""
+class AnnotationSamples:
+    """The `SampleSource` of an annotation file."""
 
     file: AnnotationFile
 
@@ -232,14 +235,14 @@ class AnnotationSource:
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """What is read."""
-        return (self.file.path,)
+        """The input files."""
+        return (self.file.path, self.file.index) if self.file.index else (self.file.path,)
 
     def candidates(self, numbers: Offsets) -> Iterator[Candidate]:
-        """Read the samples `numbers`, int64, ascending.
+        """Yield the samples `numbers`, int64 ascending.
 
         Raises:
-            SvmError: the file cannot be read any more.
+            SvmError: the file can no longer be read.
         """
         offsets, lines = self.file.offsets[numbers].tolist(), self.file.numbers[numbers].tolist()
         for offset, number, line in zip(offsets, lines, self.file.lines(numbers), strict=True):
@@ -252,15 +255,15 @@ class AnnotationSource:
 
 
 @dataclass(frozen=True)
-class TranscriptSource:
-    """One sample: a whole clip with its transcript.
+class TranscriptSample:
+    """The `SampleSource` of a clip with its transcript: one sample.
 
     Attributes:
         video: the clip.
-        path: the transcript's file.
-        transcript: what is said.
-        query: what the viewer asks for.
-        previous: what was said before the clip.
+        path: the transcript file.
+        transcript: its contents.
+        query: the viewer's request.
+        previous: the commentary before the clip.
     """
 
     video: Path
@@ -274,36 +277,36 @@ class TranscriptSource:
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """What is read."""
+        """The input files."""
         return self.video, self.path
 
     def candidates(self, numbers: Offsets) -> Iterator[Candidate]:
-        """Give the one sample, if it is among `numbers`."""
+        """Yield the sample if `numbers`, int64, has its number 0."""
         video = str(self.video.absolute())
         annotation = Annotation(video, 0.0, None, self.transcript.words, (), self.query, self.previous)
         for _ in numbers:
             yield Candidate(str(self.path), annotation, self.path, notes=self.transcript.skipped)
 
 
-def open_sources(inputs: list[Path], query: str = "", previous: str = "") -> list[Source]:
-    """Open annotation files (``.jsonl``), or clips that are each followed by their transcript.
+def open_samples(inputs: list[Path], query: str = "", previous: str = "") -> list[SampleSource]:
+    """Open annotation files (``.jsonl``), and clips that are each followed by a transcript.
 
     Args:
         inputs: the files.
-        query: of clips with a transcript, what the viewer asks for.
-        previous: of clips with a transcript, what was said before.
+        query: the viewer's request, for clips with a transcript.
+        previous: the commentary before the clip, for clips with a transcript.
 
     Raises:
-        SvmError: a file is absent or of another kind, or a clip stands alone.
+        SvmError: a file is missing or of another kind, or a clip has no transcript.
     """
-    sources: list[Source] = []
+    sources: list[SampleSource] = []
     waiting = iter(inputs)
     for path in waiting:
         if path.suffix == ".jsonl":
-            sources.append(AnnotationSource(AnnotationFile.open(path)))
+            sources.append(AnnotationSamples(AnnotationFile.open(path)))
             continue
         transcript = next(waiting, None)
         if transcript is None or transcript.suffix == ".jsonl":
-            raise SvmError(f"{path} stands alone; name its transcript behind it, or an annotation file (.jsonl).")
-        sources.append(TranscriptSource(path, transcript, read_transcript(transcript), query, previous))
+            raise SvmError(f"{path} has no transcript; give one after it, or give an annotation file (.jsonl).")
+        sources.append(TranscriptSample(path, transcript, read_transcript(transcript), query, previous))
     return sources

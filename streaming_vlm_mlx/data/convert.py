@@ -1,4 +1,4 @@
-"""Which samples of a dataset are taken."""
+"""Convert datasets (annotation files, clips with a transcript) to training records."""
 
 import fnmatch
 import hashlib
@@ -13,10 +13,10 @@ import numpy as np
 
 from streaming_vlm_mlx.config import PixelConfig
 from streaming_vlm_mlx.config_io import FromDict
-from streaming_vlm_mlx.data.annotations import Annotation, Candidate, Source
+from streaming_vlm_mlx.data.annotations import Annotation, Candidate, SampleSource
 from streaming_vlm_mlx.data.clip_metadata import ClipCache
 from streaming_vlm_mlx.data.jsonl import BadSampleError, Offsets
-from streaming_vlm_mlx.data.record_builder import LMMReader, RecordBuilder
+from streaming_vlm_mlx.data.record_builder import BuiltRecord, LMMReader, RecordBuilder
 from streaming_vlm_mlx.data.records import StreamingRecord
 from streaming_vlm_mlx.data.resumable_file import ResumableFile
 from streaming_vlm_mlx.errors import SvmError
@@ -25,18 +25,18 @@ Split = Literal["all", "train", "valid"]
 
 
 @dataclass(frozen=True)
-class Selection(FromDict):
-    """What is taken.
+class Filters(FromDict):
+    """Which samples are converted.
 
     Attributes:
-        games: glob that a video's path must match, where ``*`` also matches ``/``; null for any.
-        max_samples: records written at most; null for all.
-        every: one sample of so many.
-        min_words: samples with fewer words of commentary are left out; 0 keeps silent ones.
-        split: the clips to learn from (``train``), those held out (``valid``), or ``all``.
-        held_out: share of clips that is held out; a clip's path alone decides, so that no clip is on both sides.
-        shard: which part of the samples, from 1 up.
-        shards: how many parts there are.
+        games: glob that the path of a video must match, where ``*`` also matches ``/``; null for any.
+        max_samples: maximum number of records; null for no limit.
+        every: convert one sample of this many.
+        min_words: skip samples with fewer words of commentary; 0 keeps silent ones.
+        split: convert the clips of the training set (``train``), of the validation set (``valid``), or ``all``.
+        held_out: share of clips in the validation set; the path alone decides, so a clip is never in both sets.
+        shard: which part of the samples to convert, from 1.
+        shards: number of parts.
     """
 
     games: str | None = None
@@ -49,28 +49,28 @@ class Selection(FromDict):
     shards: int = 1
 
     def check(self) -> None:
-        """Refuse numbers that make no sense.
+        """Check the values.
 
         Raises:
-            SvmError: names the first.
+            SvmError: a value is out of range.
         """
         if self.every < 1:
-            raise SvmError(f"every is {self.every}; one sample of every 1, 2, 3 or more can be taken.")
+            raise SvmError(f"every is {self.every}; it must be 1 or more.")
         if not 1 <= self.shard <= self.shards:
             raise SvmError(
-                f"shard is {self.shard}/{self.shards}; it can be 1/{self.shards} to {self.shards}/{self.shards}."
+                f"shard is {self.shard}/{self.shards}; it must be 1/{self.shards} to {self.shards}/{self.shards}."
             )
         if not 0 <= self.held_out <= 1:
-            raise SvmError(f"held_out is {self.held_out}; it is a share, from 0 to 1.")
+            raise SvmError(f"held_out is {self.held_out}; it must be from 0 to 1.")
         if self.max_samples is not None and self.max_samples < 1:
             raise SvmError(f"max_samples is {self.max_samples}; it must be 1 or more.")
 
     def numbers(self, total: int) -> Offsets:
-        """Return int64 [n], which of `total` samples are looked at."""
+        """Return int64 [n], the numbers of the samples to read, out of `total`."""
         return np.arange(0, total, self.every)[self.shard - 1 :: self.shards]
 
-    def leaves_out(self, annotation: Annotation) -> str | None:
-        """Return why `annotation` is not taken, or None when it is."""
+    def reason_to_skip(self, annotation: Annotation) -> str | None:
+        """Return why `annotation` is filtered out, None if it is not."""
         if self.games is not None and not fnmatch.fnmatchcase(annotation.video, self.games):
             return "another game"
         if self.split != "all" and (self.split == "valid") != self._is_held_out(annotation.video):
@@ -83,23 +83,24 @@ class Selection(FromDict):
 
 
 def is_cut(record: StreamingRecord) -> bool:
-    """Whether a second or more of what `record` was made of is not in it, because its clip or a limit ends there."""
+    """Whether `record` lacks a second or more of its annotation, because the clip or the frame limit ends earlier."""
     return record.turns[-1].end + 1 <= record.video_end
 
 
 @dataclass
-class Summary:
-    """A running count.
+class ConversionSummary:
+    """Counts of a conversion.
 
     Attributes:
         samples: records written.
-        seconds: of video in them.
-        silent: seconds in which nothing is said.
-        words: of commentary in them.
-        questions: that viewers ask in them.
-        cut: records that end before their annotation does.
+        seconds: seconds of video in them.
+        silent: seconds without commentary.
+        words: words of commentary.
+        questions: questions of viewers.
+        cut: records that end before their annotation.
+        dropped_turns: turns of ``LMMDataset`` after the end of their record, dropped.
         skipped: samples that could not be used, by reason.
-        left_out: samples that a filter left out, by filter.
+        filtered: samples that a filter excluded, by filter.
     """
 
     samples: int = 0
@@ -108,30 +109,32 @@ class Summary:
     words: int = 0
     questions: int = 0
     cut: int = 0
+    dropped_turns: int = 0
     skipped: Counter[str] = field(default_factory=Counter)
-    left_out: Counter[str] = field(default_factory=Counter)
+    filtered: Counter[str] = field(default_factory=Counter)
 
-    def add(self, record: StreamingRecord, words: list[int]) -> None:
-        """Count `record`; `words` are those of its seconds."""
+    def add(self, built: BuiltRecord, words: list[int]) -> None:
+        """Count a record with this number of `words` in each second."""
         self.samples += 1
         self.seconds += len(words)
         self.silent += words.count(0)
         self.words += sum(words)
-        self.questions += sum(bool(turn.question) for turn in record.turns)
-        self.cut += is_cut(record)
+        self.questions += sum(bool(turn.question) for turn in built.record.turns)
+        self.cut += is_cut(built.record)
+        self.dropped_turns += built.dropped_turns
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain values that `from_dict` reads back."""
-        return {**vars(self), "skipped": dict(self.skipped), "left_out": dict(self.left_out)}
+        """Return JSON values for `from_dict`."""
+        return {**vars(self), "skipped": dict(self.skipped), "filtered": dict(self.filtered)}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
-        """Read what `to_dict` gave."""
-        counters = {name: Counter(values[name]) for name in ("skipped", "left_out")}
+        """Read what `to_dict` returned."""
+        counters = {name: Counter(values[name]) for name in ("skipped", "filtered")}
         return cls(**{**values, **counters})
 
     def lines(self) -> list[str]:
-        """Return the count in words, a line each."""
+        """Return the counts as lines of text."""
         share = f" ({self.silent / self.seconds:.0%})" if self.seconds else ""
         lines = [
             f"samples         {self.samples:,}",
@@ -141,54 +144,72 @@ class Summary:
             f"questions       {self.questions:,}",
             f"cut short       {self.cut:,}",
         ]
-        for name, counter in (("skipped", self.skipped), ("left out", self.left_out)):
+        if self.dropped_turns:
+            lines.append(f"turns dropped   {self.dropped_turns:,}")
+        for name, counter in (("skipped", self.skipped), ("filtered out", self.filtered)):
             lines.append(f"{name:15} {sum(counter.values()):,}")
             lines += [f"  {count:,} × {reason}" for reason, count in counter.most_common()]
         return lines
 
 
-# Samples between two notes of how far the job got: a fraction of a second's work.
-_CHECKPOINT = 1000
+# Samples between two checkpoints, a fraction of a second of work.
+CHECKPOINT_EVERY = 1000
 
 Report = Callable[[str], None]
 Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
-class ConvertJob:
-    """A conversion.
+class DatasetConversion:
+    """What to convert.
 
     Attributes:
-        sources: where samples come from.
-        out: the file of records to write.
-        videos: folder that relative paths of videos start from.
-        selection: which samples are taken.
-        pixels: to count the tokens of each second's video; None leaves them uncounted.
-        dataset_class: StreamingVLM's ``LMMDataset``, to word the samples; None for our own reader.
+        sources: the samples.
+        out: the record file to write.
+        videos: folder of relative video paths.
+        filters: which samples are converted.
+        pixels: counts the vision tokens of each second; None does not count.
+        dataset_class: StreamingVLM's ``LMMDataset``, to read the samples; None for the built-in reader.
     """
 
-    sources: Sequence[Source]
+    sources: Sequence[SampleSource]
     out: Path
     videos: Path
-    selection: Selection = field(default_factory=Selection)
+    filters: Filters = field(default_factory=Filters)
     pixels: PixelConfig | None = None
     dataset_class: Any = None
 
     @property
-    def cache(self) -> Path:
-        """The database of clips beside the output."""
-        return self.out.with_name(f"{self.out.name}.clips.sqlite")
+    def inputs(self) -> list[Path]:
+        """The input files."""
+        return [path for source in self.sources for path in source.files]
+
+    def check(self) -> None:
+        """Check the filters and the output.
+
+        Raises:
+            SvmError: a filter is out of range, or the output is one of the inputs.
+        """
+        self.filters.check()
+        if any(_same_file(self.out, path) for path in self.inputs):
+            raise SvmError(f"{self.out} is an input of this conversion; choose another --out.")
 
     def identity(self) -> dict[str, Any]:
-        """Return all that decides what is written, as JSON values."""
-        files = [path for source in self.sources for path in source.files]
+        """Return everything that determines the output, as JSON values."""
         return {
-            "inputs": [_stamp(path) for path in files],
+            "inputs": [_stamp(path) for path in self.inputs],
             "videos": str(self.videos.absolute()),
-            "selection": self.selection.to_dict(),
+            "filters": self.filters.to_dict(),
             "pixels": self.pixels and self.pixels.to_dict(),
             "via": "lmm" if self.dataset_class else "own",
         }
+
+
+def _same_file(one: Path, other: Path) -> bool:
+    try:
+        return one.samefile(other)
+    except OSError:
+        return one.absolute() == other.absolute()
 
 
 def _stamp(path: Path) -> list[str | int]:
@@ -199,94 +220,112 @@ def _stamp(path: Path) -> list[str | int]:
     return [str(path.absolute()), state.st_size, state.st_mtime_ns]
 
 
-def convert(
-    job: ConvertJob, resume: bool = False, report: Report = lambda _: None, progress: Progress = lambda *_: None
-) -> Summary:
-    """Write the records of `job`, and return what was made.
+def convert_dataset(
+    conversion: DatasetConversion,
+    clips: ClipCache,
+    resume: bool = False,
+    report: Report = lambda _: None,
+    progress: Progress = lambda *_: None,
+    checkpoint_every: int = CHECKPOINT_EVERY,
+) -> ConversionSummary:
+    """Write the records of `conversion` and return counts.
 
     Args:
-        job: what to do.
-        resume: go on where an earlier run of the same job was broken off; the file comes out the same, byte for byte.
-        report: is told ``file:line: what is wrong`` of each sample, or part of one, that is skipped.
-        progress: is told how many samples of how many were looked at.
+        conversion: what to convert.
+        clips: metadata of clips.
+        resume: continue an interrupted run of the same conversion; the result is identical, byte for byte. A finished
+            output is left as it is.
+        report: called with ``file:line: problem`` for each sample, or part of one, that is skipped.
+        progress: called with the number of samples read and their total.
+        checkpoint_every: samples between two checkpoints.
 
     Raises:
-        SvmError: an input cannot be read, the output cannot be written, or another job was broken off here.
+        SvmError: an input cannot be read, the output is an input or cannot be written, or another conversion was
+            interrupted there.
     """
-    job.selection.check()
-    numbers = job.selection.numbers(sum(len(source) for source in job.sources))
-    with ResumableFile(job.out, job.identity(), resume) as out, ClipCache(job.cache) as clips:
-        reader = LMMReader(job.dataset_class, job.videos) if job.dataset_class else None
-        builder = RecordBuilder(clips, job.videos, job.out.parent, job.pixels, reader)
+    conversion.check()
+    filters = conversion.filters
+    numbers = filters.numbers(sum(len(source) for source in conversion.sources))
+    with ResumableFile(conversion.out, conversion.identity(), resume) as out:
         done, summary = _restored(out)
-        for candidate in _candidates(job.sources, numbers[done:]):
-            if summary.samples == job.selection.max_samples:
+        if out.is_finished:
+            report(f"{conversion.out} is already finished; nothing was converted. Omit --resume to convert again.")
+            return summary
+        reader = LMMReader(conversion.dataset_class, conversion.videos) if conversion.dataset_class else None
+        builder = RecordBuilder(clips, conversion.videos, conversion.out.parent, conversion.pixels, reader)
+        for candidate in _candidates(conversion.sources, numbers[done:]):
+            if summary.samples == filters.max_samples:
                 break
-            if done % _CHECKPOINT == 0:
+            if done % checkpoint_every == 0:
                 out.checkpoint({"done": done, "summary": summary.to_dict()})
                 progress(done, len(numbers))
-            line = _convert_one(candidate, builder, job.selection, summary, report)
-            out.write(line)
+            out.write(_convert_sample(candidate, builder, filters, summary, report))
             done += 1
         progress(done, len(numbers))
         out.finish({"done": done, "summary": summary.to_dict()})
     return summary
 
 
-def _restored(out: ResumableFile) -> tuple[int, Summary]:
+def _restored(out: ResumableFile) -> tuple[int, ConversionSummary]:
     if out.progress is None:
-        return 0, Summary()
-    return out.progress["done"], Summary.from_dict(out.progress["summary"])
+        return 0, ConversionSummary()
+    return out.progress["done"], ConversionSummary.from_dict(out.progress["summary"])
 
 
-def _candidates(sources: Sequence[Source], numbers: Offsets) -> Iterator[Candidate]:
-    """Read the samples `numbers`, counted through all `sources`."""
+def _candidates(sources: Sequence[SampleSource], numbers: Offsets) -> Iterator[Candidate]:
+    """Yield the samples `numbers`, counted through all `sources`."""
     begin = 0
     for source in sources:
         low, high = np.searchsorted(numbers, [begin, begin + len(source)])
-        for at in range(low, high, _CHECKPOINT):
-            yield from source.candidates(numbers[at : min(at + _CHECKPOINT, high)] - begin)
+        for at in range(low, high, CHECKPOINT_EVERY):
+            yield from source.candidates(numbers[at : min(at + CHECKPOINT_EVERY, high)] - begin)
         begin += len(source)
 
 
-def _convert_one(
-    candidate: Candidate, builder: RecordBuilder, selection: Selection, summary: Summary, report: Report
+def _convert_sample(
+    candidate: Candidate, builder: RecordBuilder, filters: Filters, summary: ConversionSummary, report: Report
 ) -> bytes:
-    """Return the line of `candidate`'s record, empty when it is skipped or left out, and count it."""
+    """Return the line of the record, empty if the sample is skipped or filtered out, and count it."""
     try:
         annotation = candidate.annotation
         if isinstance(annotation, BadSampleError):
             raise annotation
-        reason = selection.leaves_out(annotation)
+        reason = filters.reason_to_skip(annotation)
         if reason is None:
-            record = builder.build(candidate, annotation)
-            words = [len(turn.commentary.split()) for turn in record.turns]
-            reason = _too_quiet(record, sum(words), selection.min_words)
+            built = builder.build(candidate, annotation)
+            words = [len(turn.commentary.split()) for turn in built.record.turns]
+            reason = _too_quiet(built.record, sum(words), filters.min_words)
         if reason is not None:
-            summary.left_out[reason] += 1
+            summary.filtered[reason] += 1
             return b""
-        line = record.to_line()
+        line = built.record.to_line()
     except BadSampleError as error:
         summary.skipped[error.reason] += 1
         report(f"{candidate.where}: {error}")
         return b""
-    for note in (*candidate.notes, *_losses(candidate.where, annotation, record, sum(words))):
+    for note in (*candidate.notes, *_losses(candidate.where, annotation, built, sum(words))):
         report(note)
-    summary.add(record, words)
+    summary.add(built, words)
     return line
 
 
-def _losses(where: str, annotation: Annotation, record: StreamingRecord, words: int) -> Iterator[str]:
-    """Yield what of `annotation` is not in its `record`."""
+def _losses(where: str, annotation: Annotation, built: BuiltRecord, words: int) -> Iterator[str]:
+    """Yield a line for each part of the sample that is not in its record."""
+    record = built.record
+    if built.dropped_turns:
+        yield (
+            f"{where}: dropped {built.dropped_turns} turns of LMMDataset after the record's end at "
+            f"{record.video_end:g} s"
+        )
     if annotation.end is None and len(annotation.words) > words:
-        yield f"{where}: {len(annotation.words) - words} words behind the end of {record.video} are left out"
+        yield f"{where}: dropped {len(annotation.words) - words} words after the end of {record.video}"
     if is_cut(record):
-        yield f"{where}: cut at {record.turns[-1].end:g} s, where {record.video} or what LMMDataset reads of it ends"
+        yield f"{where}: cut at {record.turns[-1].end:g} s, where {record.video} or its frame limit ends"
 
 
 def _too_quiet(record: StreamingRecord, words: int, min_words: int) -> str | None:
     if words >= min_words:
         return None
     if not words and not any(turn.answer for turn in record.turns):
-        raise BadSampleError("no words", f"nothing is said from {record.video_start:g} to {record.video_end:g} s")
+        raise BadSampleError("no words", f"there are no words from {record.video_start:g} to {record.video_end:g} s")
     return f"fewer than {min_words} words"

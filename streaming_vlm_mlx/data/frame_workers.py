@@ -1,7 +1,7 @@
-"""Which frames of a clip a record's seconds show, as StreamingVLM's ``LMMDataset`` chooses them.
+"""The frames of a record, sampled as StreamingVLM's ``LMMDataset`` does, and worker processes that decode them.
 
-The first frame within the stretch starts a grid of ``1 / fps`` seconds, and each point of it takes the first frame at
-or after it. A player's chunks start their grid at whole seconds instead; the two differ by less than a frame.
+The first frame of a stretch starts a grid of ``1 / fps`` seconds; each grid point takes the first frame at or after it.
+The grid of the player's chunks starts at whole seconds instead; the two differ by less than a frame.
 """
 
 import math
@@ -23,7 +23,7 @@ import numpy.typing as npt
 from streaming_vlm_mlx.config import PixelConfig
 from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.video.image_processor import to_patches
-from streaming_vlm_mlx.video.timestamps import TOLERANCE, Cursor, Timed
+from streaming_vlm_mlx.video.timestamps import TOLERANCE, FrameCursor, TimedPicture
 
 if TYPE_CHECKING:
     from av import VideoFrame
@@ -32,34 +32,34 @@ Times = npt.NDArray[np.float64]
 
 
 def count_seconds(times: Times, start: float, end: float, fps: int, max_frames: int | None = None) -> int:
-    """Return how many seconds of conversation the frames at `times` give between `start` and `end`.
+    """Return the number of seconds of conversation that the frames between `start` and `end` give.
 
     Args:
-        times: float64 [frames], seconds, ascending.
-        start: of the stretch; a frame at it counts.
-        end: of the stretch; a frame at it counts too, and may open one more second.
-        fps: frames taken a second; the last second is filled up with its last frame.
-        max_frames: what lies behind that many frames is left out.
+        times: float64 [frames], time of each frame in seconds, ascending.
+        start: start of the stretch in seconds, inclusive.
+        end: end of the stretch in seconds, inclusive: a frame at `end` may add one more second.
+        fps: frames per second; the last second is padded with its last frame.
+        max_frames: maximum number of frames.
     """
-    first, behind = np.searchsorted(times, [start - TOLERANCE, end + TOLERANCE])
-    if first == behind:
+    first, stop = np.searchsorted(times, [start - TOLERANCE, end + TOLERANCE])
+    if first == stop:
         return 0
-    frames = math.ceil((float(times[behind - 1]) - float(times[first]) + TOLERANCE) * fps)
+    frames = math.ceil((float(times[stop - 1]) - float(times[first]) + TOLERANCE) * fps)
     return math.ceil(min(frames, max_frames or frames) / fps)
 
 
 def read_frames(
     video: Path, start: float, end: float, count: int, fps: int, pixels: PixelConfig
 ) -> tuple[npt.NDArray[np.uint8], Times]:
-    """Decode `count` frames of `video` from `start` on; where none is left before `end`, the last one stands in.
+    """Decode `count` frames of `video` from `start` on; the last frame before `end` is repeated if there are too few.
 
     Returns:
-        uint8 [count, height, width, 3], RGB, resized as `pixels` says; float64 [count], each frame's time in seconds.
+        uint8 [count, height, width, 3], RGB, resized by `pixels`; float64 [count], time of each frame in seconds.
 
     Raises:
         SvmError: the video cannot be read, or has no frame between `start` and `end`.
     """
-    # PyAV takes its time to import, and who counts seconds decodes nothing.
+    # Importing PyAV takes 0.2 s, and counting seconds does not need it.
     from streaming_vlm_mlx.video.image_processor import resize_frames
     from streaming_vlm_mlx.video.pyav_reader import FrameReader
 
@@ -77,16 +77,16 @@ def read_frames(
 
 
 def _choose(
-    frames: "Iterator[Timed[VideoFrame]]", start: float, end: float, count: int, fps: int
-) -> "Iterator[Timed[VideoFrame]]":
-    cursor = Cursor((frame for frame in frames if frame.time >= start - TOLERANCE), end + 2 * TOLERANCE)
+    frames: "Iterator[TimedPicture[VideoFrame]]", start: float, end: float, count: int, fps: int
+) -> "Iterator[TimedPicture[VideoFrame]]":
+    cursor = FrameCursor((frame for frame in frames if frame.time >= start - TOLERANCE), end + 2 * TOLERANCE)
     first = last = cursor.at(start)
     for number in range(count):
         if first is None or last is None:
             return
         point = first.time + number / fps
         chosen = cursor.at(point)
-        # Where none is left the cursor has the run's last frame, but what stands in is the one chosen last.
+        # At the end the cursor returns the last frame of the clip, but the frame to repeat is the last chosen one.
         last = chosen if chosen and chosen.time >= point - TOLERANCE else last
         yield last
 
@@ -97,7 +97,7 @@ Features = npt.NDArray[np.float16]
 
 @dataclass(frozen=True, slots=True)
 class FrameJob:
-    """Frames to decode: `count` of `video`, `fps` a second, between `start` and `end` seconds."""
+    """A request to decode `count` frames of `video`, `fps` per second, between `start` and `end` seconds."""
 
     video: str
     start: float
@@ -107,40 +107,42 @@ class FrameJob:
     pixels: PixelConfig
 
 
-# Of patches and their grid (steps, rows, columns), features [units, width].
+# Maps patches and their grid (time, height, width) to features [units, width].
 Encoder = Callable[[PixelValues, tuple[int, int, int]], Features]
 
 
 class FrameDecoder:
-    """Decodes in this process, and keeps what came first, as bytes at the model's size, until there is no more room.
+    """Decodes windows in this process and caches the resized frames, as bytes, until the cache is full.
 
-    Nothing that is kept makes way: an epoch asks for every window once, so what was used last is what is wanted last.
+    Nothing is evicted: an epoch requests every window once, so the most recently used window is needed last.
     """
 
     def __init__(self, cache_bytes: int, encoder: Encoder | None = None) -> None:
-        """Keep at most `cache_bytes` of frames; of what `encoder` makes of them, if there is one."""
+        """Cache at most `cache_bytes` of frames, or of the features that `encoder` computes."""
         self._limit, self._encoder = cache_bytes, encoder
         self._size = 0
-        self._kept: dict[FrameJob, npt.NDArray[np.uint8 | np.float16]] = {}
+        self._cache: dict[FrameJob, npt.NDArray[np.uint8 | np.float16]] = {}
 
     @property
     def cached_bytes(self) -> int:
-        """Bytes that are kept."""
+        """Size of the cached arrays in bytes."""
         return self._size
 
     def load(self, job: FrameJob) -> PixelValues:
-        """Return float32 [patches, 1176], the patches of the frames in order of time; or features [units, width].
+        """Return the patches of the frames in order of time, float32 [patches, 1176], or features [units, width].
 
         Raises:
             SvmError: the video cannot be read, or has no frame there.
         """
-        kept = self._kept.get(job)
-        if kept is None:
-            kept = self._read(job)
-            if self._size + kept.nbytes <= self._limit:
-                self._kept[job] = kept
-                self._size += kept.nbytes
-        return kept.astype(np.float32) if self._encoder else to_patches(kept.astype(np.uint8), job.pixels).pixel_values
+        values = self._cache.get(job)
+        if values is None:
+            values = self._read(job)
+            if self._size + values.nbytes <= self._limit:
+                self._cache[job] = values
+                self._size += values.nbytes
+        if self._encoder:
+            return values.astype(np.float32)
+        return to_patches(values.astype(np.uint8), job.pixels).pixel_values
 
     def _read(self, job: FrameJob) -> npt.NDArray[np.uint8 | np.float16]:
         frames, _ = read_frames(Path(job.video), job.start, job.end, job.count, job.fps, job.pixels)
@@ -150,33 +152,33 @@ class FrameDecoder:
         return self._encoder(patches.pixel_values, patches.grid_thw)
 
 
-# Makes an encoder where it is to be used; travels to another process, so it holds NumPy arrays alone.
+# Creates an encoder in the process that uses it; it is pickled, so it may hold only NumPy arrays.
 MakeEncoder = Callable[[], Encoder]
 
 
 class FramePool:
-    """Decodes windows in the background; the same window always goes to the same worker, which may still have it."""
+    """Decodes windows in the background; a window always goes to the same worker, whose cache may have it."""
 
     def __init__(self, workers: int, cache_bytes: int, make_encoder: MakeEncoder | None = None) -> None:
-        """Start `workers` processes that keep `cache_bytes` of frames together; 0 decodes in a thread of this process.
+        """Start `workers` processes with a cache of `cache_bytes` in total; 0 decodes in a thread of this process.
 
-        With `make_encoder` they give, and keep, features in place of pixels. Processes are spawned: a program that
-        starts them keeps its own start under ``if __name__ == "__main__"``.
+        With `make_encoder` they return and cache features instead of pixels. Processes are spawned, so the main module
+        of the program must be guarded by ``if __name__ == "__main__"``.
         """
         self._workers = [FrameWorker(cache_bytes // workers, make_encoder) for _ in range(workers)]
         self._loads: list[Callable[[FrameJob], PixelValues]] = [worker.load for worker in self._workers]
         if not workers:
             self._loads = [FrameDecoder(cache_bytes, make_encoder and make_encoder()).load]
-        # A thread each waits for its worker, so that results are taken out of its way at once.
+        # A thread per worker waits for its results, so that a worker never waits for the trainer.
         self._lanes = [ThreadPoolExecutor(1, thread_name_prefix="frames") for _ in self._loads]
 
     def submit(self, job: FrameJob) -> Future[PixelValues]:
-        """Have `job` decoded; the future raises `SvmError` where the video cannot be read."""
+        """Decode `job`; the future raises `SvmError` if the video cannot be read."""
         lane = zlib.crc32(f"{job.video} {job.start}".encode("utf-8", "surrogateescape")) % len(self._lanes)
         return self._lanes[lane].submit(self._loads[lane], job)
 
     def close(self) -> None:
-        """Stop the workers; what they had still to do is dropped."""
+        """Stop the workers and cancel pending jobs."""
         for lane in self._lanes:
             lane.shutdown(wait=False, cancel_futures=True)
         for worker in self._workers:
@@ -194,15 +196,15 @@ class FramePool:
 
 
 class FrameWorker:
-    """A process with a `FrameDecoder` in it; where it dies, another takes its place for the next job."""
+    """A process that runs a `FrameDecoder`; if it dies, the next job starts a new one."""
 
     def __init__(self, cache_bytes: int, make_encoder: MakeEncoder | None = None) -> None:
-        """Start it."""
+        """Start the process; see `FrameDecoder`."""
         self._settings = cache_bytes, make_encoder
         self._start()
 
     def _start(self) -> None:
-        """Spawn a process, because a fork of one that computes on a GPU does not live long."""
+        """Spawn the process: a fork of a process that uses a GPU crashes."""
         context = multiprocessing.get_context("spawn")
         self._connection, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(theirs, *self._settings), daemon=True)
@@ -210,10 +212,10 @@ class FrameWorker:
         theirs.close()
 
     def load(self, job: FrameJob) -> PixelValues:
-        """Return what `FrameDecoder.load` gives.
+        """Return the result of `FrameDecoder.load`.
 
         Raises:
-            SvmError: as there; or the process died.
+            SvmError: the video cannot be read, or the process died.
         """
         if not self._process.is_alive():
             self.close()
@@ -222,8 +224,10 @@ class FrameWorker:
             self._connection.send(job)
             reply: PixelValues | SvmError = self._connection.recv()
         except (EOFError, OSError) as error:
+            self._process.terminate()
+            self._process.join()
             raise SvmError(
-                f"A worker that decodes {job.video} died; with 0 workers this process decodes, and shows why."
+                f"The worker that decodes {job.video} died; set workers to 0 to decode in this process and see why."
             ) from error
         if isinstance(reply, SvmError):
             raise reply
@@ -237,7 +241,7 @@ class FrameWorker:
 
 
 def _serve(connection: Connection, cache_bytes: int, make_encoder: MakeEncoder | None) -> None:
-    """Answer jobs until the other end is closed; a Ctrl-C is for the trainer, which saves and then closes."""
+    """Process jobs until the pipe is closed; Ctrl-C is handled by the trainer, which saves and then closes it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     decoder = FrameDecoder(cache_bytes, make_encoder and make_encoder())
     try:

@@ -1,4 +1,4 @@
-"""Values read from somebody else's JSON: right, or refused with a word on what is wrong."""
+"""Reading JSON Lines: random access to lines, and validated values."""
 
 import json
 import re
@@ -11,27 +11,29 @@ import numpy.typing as npt
 
 from streaming_vlm_mlx.errors import SvmError
 
-LONGEST = 1e9  # seconds; thirty years of video
+# Largest accepted time in seconds, thirty years of video.
+LONGEST = 1e9
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
 class BadSampleError(SvmError):
-    """A sample that cannot be used.
+    """A sample cannot be used.
 
     Attributes:
-        reason: a few words that are the same for all samples with this fault, to count by.
+        reason: a few words that all samples with this fault share, for counting.
+        detail: what is wrong with this sample; may be empty.
     """
 
     def __init__(self, reason: str, detail: str = "") -> None:
         super().__init__(f"{reason}: {detail}" if detail else reason)
-        self.reason = reason
+        self.reason, self.detail = reason, detail
 
 
 def parse_json(line: bytes) -> Any:
-    """Return what the JSON `line` says.
+    """Parse the JSON `line`.
 
     Raises:
-        BadSampleError: it is not JSON, or not whole characters.
+        BadSampleError: it is not JSON, or has half a surrogate pair.
     """
     try:
         values = json.loads(line.decode("utf-8-sig"))
@@ -45,10 +47,10 @@ def parse_json(line: bytes) -> Any:
 
 
 def seconds(values: dict[str, Any], key: str, default: float | None = None) -> float:
-    """Return the finite, non-negative number under `key`.
+    """Return the time under `key`, a finite number from 0 up.
 
     Raises:
-        BadSampleError: it is missing or something else.
+        BadSampleError: it is missing or another value.
     """
     value = values.get(key, default)
     if value is None:
@@ -59,7 +61,7 @@ def seconds(values: dict[str, Any], key: str, default: float | None = None) -> f
 
 
 def is_seconds(value: object) -> TypeGuard[float]:
-    """Whether `value` is a number from 0 up that can be a time (JSON also knows true, NaN and 1e999)."""
+    """Whether `value` is a time: a finite number from 0 up (JSON also has true, NaN and 1e999)."""
     return type(value) in (float, int) and 0 <= value < LONGEST  # type: ignore[operator]
 
 
@@ -67,7 +69,7 @@ def text(values: dict[str, Any], key: str, default: str | None = None) -> str:
     """Return the string under `key`; null counts as missing.
 
     Raises:
-        BadSampleError: it is missing without a default, or something else.
+        BadSampleError: it is missing and has no default, or is another value.
     """
     value = values.get(key)
     if value is None:
@@ -80,10 +82,10 @@ def text(values: dict[str, Any], key: str, default: str | None = None) -> str:
 
 
 def whole(values: dict[str, Any], key: str) -> int:
-    """Return the whole number under `key`, 0 when it is missing.
+    """Return the whole number from 0 up under `key`, 0 if it is missing.
 
     Raises:
-        BadSampleError: it is something else, or negative.
+        BadSampleError: it is another value.
     """
     value = values.get(key, 0)
     if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
@@ -91,27 +93,28 @@ def whole(values: dict[str, Any], key: str) -> int:
     raise BadSampleError("malformed value", f"{key} is {value!r:.40}")
 
 
-_BLOCK = 1 << 20
+# Bytes read at a time when looking for lines.
+BLOCK = 1 << 20
 
 Offsets = npt.NDArray[np.int64]
 
 
-def line_starts(path: Path) -> tuple[Offsets, Offsets]:
-    """Find the lines of `path` that are not empty.
+def line_starts(path: Path, block: int = BLOCK) -> tuple[Offsets, Offsets]:
+    """Find the non-empty lines of `path`, reading `block` bytes at a time.
 
     Returns:
-        int64 [lines], the byte where each starts; int64 [lines], its number, counted from 1.
+        int64 [lines], byte offset of each line; int64 [lines], line number of each, from 1.
 
     Raises:
-        SvmError: the file is absent or cannot be read.
+        SvmError: the file is missing or cannot be read.
     """
     parts, size = [np.zeros(1, np.int64)], 0
     try:
         with path.open("rb") as file:
-            while block := file.read(_BLOCK):
-                ends = np.flatnonzero(np.frombuffer(block, np.uint8) == ord("\n"))
+            while content := file.read(block):
+                ends = np.flatnonzero(np.frombuffer(content, np.uint8) == ord("\n"))
                 parts.append(ends + (size + 1))
-                size += len(block)
+                size += len(content)
     except OSError as error:
         raise SvmError(f"{path} cannot be read: {error.strerror}.") from error
     starts = np.concatenate(parts)
@@ -120,7 +123,7 @@ def line_starts(path: Path) -> tuple[Offsets, Offsets]:
 
 
 def read_lines(path: Path, offsets: Offsets) -> Iterator[bytes]:
-    """Yield the line that starts at each of `offsets`; a run of neighbours is read without seeking.
+    """Yield the line at each of `offsets`; consecutive lines are read without seeking.
 
     Raises:
         SvmError: the file cannot be read.

@@ -5,23 +5,25 @@ space behind its times, and a question stands in the user's text, its answer bef
 """
 
 import importlib
+import importlib.metadata
 import math
 import os
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 from streaming_vlm_mlx.config import PixelConfig
 from streaming_vlm_mlx.data.annotations import Annotation, Candidate
-from streaming_vlm_mlx.data.clip_metadata import Clip, ClipCache
+from streaming_vlm_mlx.data.clip_metadata import ClipCache, ClipMetadata
 from streaming_vlm_mlx.data.frame_workers import count_seconds
 from streaming_vlm_mlx.data.jsonl import BadSampleError
 from streaming_vlm_mlx.data.records import StreamingRecord, Turn
 from streaming_vlm_mlx.errors import SvmError
-from streaming_vlm_mlx.video.image_processor import grid_thw, merged
+from streaming_vlm_mlx.video.image_processor import grid_thw, merged_tokens
 
 
 def user_text(start: float, end: float, question: str = "", *, first: bool) -> str:
@@ -37,60 +39,79 @@ def assistant_text(words: Iterable[str], answer: str = "") -> str:
 def make_turns(annotation: Annotation, count: int) -> tuple[Turn, ...]:
     """Return the first `count` seconds of `annotation`.
 
-    A word is said in the first second that it ends in or before; words that end later than the last second are left
-    out. A question falls in the second that its end lies in; as in the original only the next one is looked at, so
-    the second of two in the same second, and all behind it, are lost.
+    A word belongs to the first second that it ends in or before; words that end after the last second are dropped. A
+    question belongs to the second that it ends in. As in the original, only the next question is considered, so the
+    second one in the same second, and all later ones, are dropped.
     """
     words, questions = annotation.words, annotation.questions
-    made, said, asked = [], 0, 0
+    turns, next_word, next_question = [], 0, 0
     for second in range(count):
         start, end = annotation.start + second, annotation.start + (second + 1)
-        spoken = said
-        while said < len(words) and words[said][1] <= end:
-            said += 1
+        first_word = next_word
+        while next_word < len(words) and words[next_word][1] <= end:
+            next_word += 1
         question = answer = ""
-        if asked < len(questions) and start < questions[asked][1] <= end:
-            question, answer = questions[asked][2:]
-            asked += 1
+        if next_question < len(questions) and start < questions[next_question][1] <= end:
+            question, answer = questions[next_question][2:]
+            next_question += 1
         user = user_text(start, end, question, first=not second)
-        assistant = assistant_text([word for _, _, word in words[spoken:said]], answer)
-        made.append(Turn(start, end, user, assistant, question, answer))
-    return tuple(made)
+        assistant = assistant_text([word for _, _, word in words[first_word:next_word]], answer)
+        turns.append(Turn(start, end, user, assistant, question, answer))
+    return tuple(turns)
 
 
 _MODULE = "streaming_vlm.data.lmm_dataset"
-# What a foreign dataset raises for one bad sample: its own checks, decord's and torch's errors.
+# Errors that a third-party package raises while it is imported.
+_IMPORT_ERRORS = (ImportError, OSError, AttributeError, RuntimeError)
+# Errors that LMMDataset raises for one bad sample: its own checks, decord's and torch's.
 _SAMPLE_ERRORS = (OSError, ValueError, LookupError, TypeError, RuntimeError, AssertionError)
 
 
 class Qwen2VLMarkup:
-    """All that ``LMMDataset`` asks of a processor when only texts are wanted, under a name that it accepts."""
+    """The processor that ``LMMDataset`` needs to return texts, under a name that it accepts."""
 
     def tokenizer(self, _: str) -> SimpleNamespace:
         """Return the ids of an empty assistant turn: its start mark, role, line feed and end mark."""
         return SimpleNamespace(input_ids=[151644, 77091, 198, 151645])
 
 
-def find_lmm_dataset() -> Any | None:
-    """Return the class ``LMMDataset``, or None when StreamingVLM's package cannot be imported."""
+def load_lmm_dataset() -> Any:
+    """Import the class ``LMMDataset`` of StreamingVLM's package.
+
+    Raises:
+        SvmError: it cannot be imported; the message names the cause.
+    """
     try:
         return importlib.import_module(_MODULE).LMMDataset
-    except ImportError:
-        return None
+    except _IMPORT_ERRORS as error:
+        raise SvmError(f"LMMDataset cannot be imported ({_import_problem(error)})") from error
+
+
+def _import_problem(error: Exception) -> str:
+    """Describe `error` in one line, with the version of the package that lacks a name."""
+    found = re.match(r"cannot import name '(\w+)' from '([\w.]+)'", str(error))
+    if found:
+        name, module = found.groups()
+        for package in importlib.metadata.packages_distributions().get(module.split(".")[0], []):
+            return f"{package} {importlib.metadata.version(package)} has no {name}"
+    return " ".join(str(error).split())
 
 
 class LMMReader:
-    """Words samples with `dataset_class`; it decodes every frame, so it is far slower than our own reader."""
+    """Reads samples with ``LMMDataset``, which decodes every frame and is far slower than the built-in reader."""
 
     def __init__(self, dataset_class: Any, videos: Path) -> None:
         self._dataset = dataset_class(train_annotation_paths=[], processor=Qwen2VLMarkup())
         self._videos = videos
 
     def turns(self, path: Path, offset: int, annotation: Annotation) -> tuple[Turn, ...]:
-        """Return the turns of the sample at byte `offset` of the annotation file `path`.
+        """Return all turns that ``LMMDataset`` makes of the sample at byte `offset` of the annotation file `path`.
+
+        They may continue after the end of the sample: decord counts frames before the start of the clip (its
+        pre-roll), and ``LMMDataset`` treats a start of 0 as unset.
 
         Raises:
-            BadSampleError: ``LMMDataset`` cannot read it.
+            BadSampleError: ``LMMDataset`` cannot read the sample.
         """
         self._dataset.handles = [(str(path), offset)]
         try:
@@ -106,7 +127,7 @@ class LMMReader:
 
 @contextmanager
 def _dataset_path(videos: Path) -> Iterator[None]:
-    """Point ``DATASET_PATH``, where ``LMMDataset`` looks for clips, at `videos`."""
+    """Set ``DATASET_PATH``, the folder where ``LMMDataset`` looks for clips, to `videos`."""
     before = os.environ.get("DATASET_PATH")
     os.environ["DATASET_PATH"] = str(videos)
     try:
@@ -118,16 +139,21 @@ def _dataset_path(videos: Path) -> Iterator[None]:
             os.environ["DATASET_PATH"] = before
 
 
-# Of LMMDataset: frames a second, and how many a sample may have.
+# Frames per second, and the maximum number of frames of a sample, in LMMDataset.
 FPS = 2
 FPS_MAX_FRAMES = 480
 
 
-class RecordBuilder:
-    """Makes records.
+@dataclass(frozen=True, slots=True)
+class BuiltRecord:
+    """A record, and the number of turns of ``LMMDataset`` after its end, which are not in it."""
 
-    No frame is decoded, except by ``LMMDataset`` itself where that is asked for.
-    """
+    record: StreamingRecord
+    dropped_turns: int = 0
+
+
+class RecordBuilder:
+    """Builds records from annotations; only ``LMMDataset``, if it is used, decodes frames."""
 
     def __init__(
         self,
@@ -137,14 +163,14 @@ class RecordBuilder:
         pixels: PixelConfig | None = None,
         reader: LMMReader | None = None,
     ) -> None:
-        """Prepare.
+        """Create a builder.
 
         Args:
-            clips: what is known of clips.
-            videos: folder that relative paths of videos start from.
-            folder: of the records' file; clips in it are referred to by relative paths.
-            pixels: to count the tokens of each second's video; None leaves them uncounted.
-            reader: words the turns in place of our own reader.
+            clips: metadata of clips.
+            videos: folder of relative video paths.
+            folder: folder of the record file; paths of clips in it become relative.
+            pixels: counts the vision tokens of each second; None does not count.
+            reader: reads the turns instead of the built-in reader.
         """
         self._clips = clips
         self._videos = videos.absolute()
@@ -152,26 +178,30 @@ class RecordBuilder:
         self._pixels = pixels
         self._reader = reader
 
-    def build(self, candidate: Candidate, annotation: Annotation) -> StreamingRecord:
-        """Return the record of `annotation`, which `candidate` was read as.
+    def build(self, candidate: Candidate, annotation: Annotation) -> BuiltRecord:
+        """Return the record of `annotation`, the contents of `candidate`.
 
         Raises:
-            BadSampleError: its clip cannot be used, or it lies outside of it.
+            BadSampleError: the clip cannot be used, or the annotation is outside it.
         """
         video = self._videos / annotation.video
         clip = self._clips.get(video)
         end, max_frames = annotation.end, FPS_MAX_FRAMES
         if end is None:
             annotation, end, max_frames = _to_the_end(annotation, clip)
+        count = count_seconds(clip.times, annotation.start, end, FPS, max_frames)
+        dropped = 0
         if self._reader is not None:
             turns = self._reader.turns(candidate.path, candidate.offset, annotation)
+            dropped = max(0, len(turns) - count)
+            turns = turns[:count]
         else:
-            turns = make_turns(annotation, count_seconds(clip.times, annotation.start, end, FPS, max_frames))
+            turns = make_turns(annotation, count)
         if not turns:
             raise BadSampleError(
-                "outside its clip", f"{annotation.start:g} to {end:g} s, where {video} ends at {clip.duration:.1f} s"
+                "outside its clip", f"{annotation.start:g} to {end:g} s, but {video} ends at {clip.duration:.1f} s"
             )
-        return StreamingRecord(
+        record = StreamingRecord(
             video=self._stored(video),
             video_start=annotation.start,
             video_end=end,
@@ -182,31 +212,32 @@ class RecordBuilder:
             width=clip.width,
             height=clip.height,
         )
+        return BuiltRecord(record, dropped)
 
     def _stored(self, video: Path) -> str:
         return str(video.relative_to(self._folder) if video.is_relative_to(self._folder) else video)
 
-    def _counted(self, turns: tuple[Turn, ...], clip: Clip) -> tuple[Turn, ...]:
+    def _counted(self, turns: tuple[Turn, ...], clip: ClipMetadata) -> tuple[Turn, ...]:
         if self._pixels is None:
             return turns
         try:
             grid = grid_thw(clip.width, clip.height, FPS, self._pixels)
         except SvmError as error:
             raise BadSampleError("unusable picture", str(error)) from error
-        return tuple(replace(turn, vision_tokens=merged(grid, self._pixels)) for turn in turns)
+        return tuple(replace(turn, vision_tokens=merged_tokens(grid, self._pixels)) for turn in turns)
 
 
-def _to_the_end(annotation: Annotation, clip: Clip) -> tuple[Annotation, float, int]:
-    """Fit an annotation of a whole clip to it; return it, where it ends and how many frames it takes.
+def _to_the_end(annotation: Annotation, clip: ClipMetadata) -> tuple[Annotation, float, int]:
+    """Cut an annotation of a whole clip at the end of the clip; return it with its end and its number of frames.
 
-    A last second of less than ``1 / FPS`` is dropped, as a player drops it; a word that starts before the clip ends is
-    said in the last second that is left.
+    A last second shorter than ``1 / FPS`` is dropped, as in the player. A word that starts before the end of the clip
+    belongs to the last remaining second at the latest.
     """
     count = max(1, math.floor(clip.duration - 1 / FPS) + 1)
     end = annotation.start + count
     words = tuple((start, min(until, end), word) for start, until, word in annotation.words if start < clip.duration)
     if not words:
         raise BadSampleError(
-            "outside its clip", f"the first word comes at {annotation.words[0][0]:g} s, {clip.duration:.1f} s long"
+            "outside its clip", f"the first word is at {annotation.words[0][0]:g} s, the clip has {clip.duration:.1f} s"
         )
     return replace(annotation, words=words), end, count * FPS

@@ -1,32 +1,35 @@
-"""A file written piece by piece that a kill at any moment leaves ready to go on with."""
+"""A file that is written piece by piece and can be resumed after the process was killed."""
 
 import glob
+import io
 import json
 import os
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, BinaryIO, Self
 
 from streaming_vlm_mlx.atomic import write_text
 from streaming_vlm_mlx.errors import SvmError
 
 
 class ResumableFile:
-    """Grows beside its place under another name, with a note of how far it got, and moves there when it is whole.
+    """Writes a hidden file beside the output, with a progress file, and moves it into place when it is complete.
 
-    Only what lies before the last `checkpoint` counts: what was written behind it is written again.
+    Resuming continues after the last `checkpoint`; later pieces are written again. The progress file stays beside a
+    complete output, so that resuming a finished job is recognised.
 
     Attributes:
-        progress: what the last checkpoint of the run that is gone on with said; None for a new run.
+        progress: the progress value of the last checkpoint of the resumed run; None for a new run.
+        is_finished: the output is complete already; nothing may be written.
     """
 
     def __init__(self, path: Path, job: dict[str, Any], resume: bool) -> None:
-        """Go on with what an earlier run of the same `job` left beside `path`, if `resume`, else begin anew.
+        """Resume an earlier run of the same `job`, or start a new one.
 
         Args:
-            path: where the file goes.
-            job: JSON values that decide what is written; a run that differs in them cannot be gone on with.
-            resume: whether to look for an earlier run; where there is none, a new one begins.
+            path: the output.
+            job: JSON values that determine the output; a run with other values cannot be resumed.
+            resume: whether to look for an earlier run; without one, a new run starts.
 
         Raises:
             SvmError: the earlier run was another job, or `path` cannot be written.
@@ -35,19 +38,20 @@ class ResumableFile:
             raise SvmError(f"{path} is a folder; name a file in it with --out.")
         self._path = path
         self._part = path.with_name(f".{path.name}.part")
-        self._note = path.with_name(f".{path.name}.progress.json")
+        self._progress_file = path.with_name(f".{path.name}.progress.json")
         self._job = json.loads(json.dumps(job))
-        noted = self._noted() if resume else {}
-        if noted and noted["job"] != self._job:
-            raise SvmError(f"{path} was begun with other inputs or options; use those again, or leave out --resume.")
-        self.progress: dict[str, Any] | None = noted.get("progress")
+        saved = self._read_progress() if resume else {}
+        if saved and saved["job"] != self._job:
+            raise SvmError(f"{path} was started with other inputs or options; use those, or omit --resume.")
+        self.progress: dict[str, Any] | None = saved.get("progress")
+        self.is_finished = saved.get("finished") is not None
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            if not noted:
-                self._note.unlink(missing_ok=True)
+            if not saved:
+                self._progress_file.unlink(missing_ok=True)
                 self._part.unlink(missing_ok=True)
-            self._file = self._part.open("ab")
-            self._file.seek(self._file.truncate(noted.get("bytes", 0)))
+            self._file: BinaryIO = io.BytesIO() if self.is_finished else self._part.open("ab")
+            self._file.seek(self._file.truncate(saved.get("bytes", 0) if not self.is_finished else 0))
         except OSError as error:
             raise self._unwritable(error) from error
 
@@ -71,7 +75,7 @@ class ResumableFile:
             raise self._unwritable(error) from error
 
     def checkpoint(self, progress: dict[str, Any]) -> None:
-        """Make sure of all that was written so far, and note `progress`, JSON values, with it.
+        """Flush everything to disk and save `progress`, JSON values.
 
         Raises:
             SvmError: the disk is full.
@@ -81,35 +85,48 @@ class ResumableFile:
             os.fsync(self._file.fileno())
         except OSError as error:
             raise self._unwritable(error) from error
-        note = {"job": self._job, "bytes": self._file.tell(), "progress": progress}
-        write_text(self._note, json.dumps(note))
+        self._save_progress(progress, self._file.tell())
 
     def finish(self, progress: dict[str, Any]) -> None:
-        """Move the file to its place.
+        """Move the file into place.
 
         Raises:
             SvmError: the disk is full.
         """
         self.checkpoint(progress)
+        size = self._file.tell()
         self._file.close()
         try:
             self._part.replace(self._path)
-            self._note.unlink()
-            # A kill in the middle of a checkpoint leaves the note's own temporary file.
-            for stray in self._note.parent.glob(f".{glob.escape(self._note.name)}.*"):
+            # A kill during a checkpoint leaves the temporary file of the progress file.
+            for stray in self._progress_file.parent.glob(f".{glob.escape(self._progress_file.name)}.*"):
                 stray.unlink()
+            self._save_progress(progress, size, _stamp(self._path))
         except OSError as error:
             raise self._unwritable(error) from error
 
-    def _noted(self) -> dict[str, Any]:
-        """Return the note of an earlier run, if its file bears it out."""
+    def _save_progress(self, progress: dict[str, Any], size: int, finished: list[int] | None = None) -> None:
+        saved = {"job": self._job, "bytes": size, "progress": progress, "finished": finished}
+        write_text(self._progress_file, json.dumps(saved))
+
+    def _read_progress(self) -> dict[str, Any]:
+        """Return the saved progress of an earlier run if its file is still there, else an empty dictionary."""
         try:
-            noted: dict[str, Any] = json.loads(self._note.read_text(encoding="utf-8"))
-            if {"job", "bytes", "progress"} <= noted.keys() and self._part.stat().st_size >= noted["bytes"]:
-                return noted
+            saved: dict[str, Any] = json.loads(self._progress_file.read_text(encoding="utf-8"))
+            if not {"job", "bytes", "progress"} <= saved.keys():
+                return {}
+            if saved.get("finished") is not None:
+                return saved if _stamp(self._path) == saved["finished"] else {}
+            if self._part.stat().st_size >= saved["bytes"]:
+                return saved
         except (OSError, ValueError, TypeError, AttributeError):
             pass
         return {}
 
     def _unwritable(self, error: OSError) -> SvmError:
         return SvmError(f"{self._path} cannot be written: {error.strerror}. Choose another --out.")
+
+
+def _stamp(path: Path) -> list[int]:
+    state = path.stat()
+    return [state.st_size, state.st_mtime_ns]

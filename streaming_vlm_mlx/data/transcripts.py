@@ -1,7 +1,7 @@
-"""WebVTT and SRT as they are found: one tolerant reader for both, which keeps a caption's inline word times.
+"""Transcripts from WebVTT, SRT and JSON files.
 
-The libraries for these formats refuse a file for one bad cue and drop inline times, so the few rules that a word
-stream needs are read here: a line with ``-->``, then text up to an empty line.
+One tolerant reader handles WebVTT and SRT and keeps the inline word times of captions. The libraries for these formats
+reject a whole file for one bad cue and drop inline times.
 """
 
 import html
@@ -24,13 +24,13 @@ _TAG = re.compile(r"<[^>]*>|\{\\[^}]*\}")
 
 @dataclass(frozen=True, slots=True)
 class TimedText:
-    """A stretch of speech.
+    """A cue.
 
     Attributes:
-        line: where its times stand in the file, counted from 1.
+        line: line number of its times, from 1.
         start: seconds.
         end: seconds; before `start` in a broken file.
-        pieces: start, end and plain text of each part that has times of its own; mostly one.
+        pieces: start, end and plain text of each part with its own times; usually one.
     """
 
     line: int
@@ -40,7 +40,7 @@ class TimedText:
 
 
 def read_cues(text: str) -> Iterator[TimedText | int]:
-    """Yield the cues of `text` in its order; for a line with ``-->`` whose times cannot be read, its number."""
+    """Yield the cues of `text` in order, or the line number where the times of a cue are invalid."""
     lines = re.split(r"\r\n|\r|\n", text)
     rolling = _INLINE.search(text) is not None
     shown = ""
@@ -53,7 +53,7 @@ def read_cues(text: str) -> Iterator[TimedText | int]:
             continue
         spoken = [line for line in _text_lines(lines, number) if _plain(line).strip()]
         if rolling and spoken and _plain(spoken[0]).strip() == shown:
-            # Captions that roll up show each line twice, and have word times in it the first time.
+            # Roll-up captions show each line twice; only the first time has word times.
             spoken = spoken[1:]
         if spoken:
             shown = _plain(spoken[-1]).strip()
@@ -62,7 +62,7 @@ def read_cues(text: str) -> Iterator[TimedText | int]:
 
 
 def _text_lines(lines: list[str], at: int) -> list[str]:
-    """Return the lines from `at` to the next empty one, or to the next cue where the empty one was forgotten."""
+    """Return the lines from `at` to the next empty line, or to the next cue if the empty line is missing."""
     spoken: list[str] = []
     for line in lines[at:]:
         if not line:
@@ -100,11 +100,11 @@ SUFFIXES = (".vtt", ".srt", ".json")
 
 @dataclass(frozen=True)
 class Transcript:
-    """What was said in a clip.
+    """The words of a clip.
 
     Attributes:
-        words: start, end and text of each word in the order they are said; ends never fall back.
-        skipped: for each part that was passed over, ``file:line: what is wrong``.
+        words: start, end and text of each word in spoken order; ends never decrease.
+        skipped: ``file:line: problem`` for each part that was skipped.
     """
 
     words: tuple[Word, ...]
@@ -113,7 +113,7 @@ class Transcript:
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """Text with a start and an end in seconds, and where it stands in the file."""
+    """Text with start and end in seconds, and its position in the file."""
 
     where: str
     start: float
@@ -122,14 +122,14 @@ class _Part:
 
 
 def read_transcript(path: Path) -> Transcript:
-    """Read `path` by its suffix: ``.vtt``, ``.srt``, or ``.json``.
+    """Read the transcript `path` with suffix ``.vtt``, ``.srt`` or ``.json``.
 
     JSON may be Whisper's or WhisperX's (``segments``, with ``words`` or without), whisper.cpp's (``transcription``),
-    a session of this program (``seconds``), the truth of a simulated match (``words``), or a bare list of segments or
-    of ``[start, end, word]``. Where words have no times of their own, they share their part's time evenly.
+    a session of this program (``seconds``), the transcript of a simulated match (``words``), or a list of segments or
+    of ``[start, end, word]``. Words without times divide the time of their segment evenly.
 
     Raises:
-        SvmError: the file is absent, is none of these, or holds no word.
+        SvmError: the file is missing, is of another kind, or has no words.
     """
     try:
         content = path.read_bytes()
@@ -152,7 +152,7 @@ def _spread(part: _Part) -> Iterator[Word]:
 
 
 def _in_order(words: Iterable[Word]) -> Iterator[Word]:
-    """Let a word that overlaps what is being said end with it at the earliest."""
+    """Delay the end of a word to the end of any earlier word that overlaps it."""
     latest = 0.0
     for start, end, word in words:
         latest = max(latest, end)
@@ -162,7 +162,7 @@ def _in_order(words: Iterable[Word]) -> Iterator[Word]:
 def _cue_parts(path: Path, content: bytes, skipped: list[str]) -> Iterator[_Part]:
     for cue in read_cues(_decoded(content)):
         if isinstance(cue, int):
-            skipped.append(f"{path}:{cue}: times that cannot be read")
+            skipped.append(f"{path}:{cue}: invalid times")
             continue
         for start, end, text in cue.pieces:
             if start > end:
@@ -172,7 +172,7 @@ def _cue_parts(path: Path, content: bytes, skipped: list[str]) -> Iterator[_Part
 
 
 def _decoded(content: bytes) -> str:
-    """Decode UTF-16 with its mark, UTF-8, or else the Windows code page that old SRT files are in."""
+    """Decode UTF-16 with a byte order mark, UTF-8, or else the Windows code page of old SRT files."""
     if content.startswith((b"\xff\xfe", b"\xfe\xff")):
         return content.decode("utf-16", "replace")
     try:
@@ -202,15 +202,15 @@ def _segments(values: Any) -> Sequence[Any]:
                 return values[key]  # type: ignore[no-any-return]
     if isinstance(values, list):
         return values
-    raise BadSampleError("not a transcript", "no 'segments', 'seconds', 'transcription' or 'words' in it")
+    raise BadSampleError("not a transcript", "it has no 'segments', 'seconds', 'transcription' or 'words'")
 
 
 def _timed_texts(segment: Any) -> Iterator[tuple[object, object, object]]:
-    """Yield start, end and text of each part of `segment` that has times of its own, whatever they are."""
+    """Yield start, end and text, not validated, of each part of `segment` with its own times."""
     match segment:
         case {"words": [_, *_] as words}:
             yield from _timed_words(words, segment.get("start"), segment.get("end"))
-        case {"offsets": {"from": int(start), "to": int(end)}, "text": text}:  # whisper.cpp counts milliseconds
+        case {"offsets": {"from": int(start), "to": int(end)}, "text": text}:  # whisper.cpp uses milliseconds
             yield start / 1000, end / 1000, text
         case (
             {"start": start, "end": end, "text": text} | {"start": start, "end": end, "word": text} | [start, end, text]
@@ -221,7 +221,7 @@ def _timed_texts(segment: Any) -> Iterator[tuple[object, object, object]]:
 
 
 def _timed_words(words: list[Any], start: object, end: object) -> Iterator[tuple[object, object, object]]:
-    """Yield the words of a segment; where WhisperX found no time for one, it fills the gap between its neighbours."""
+    """Yield the words of a segment; a word without times (WhisperX) fills the gap between its neighbors."""
     words = [word if isinstance(word, dict) else {} for word in words]
     for number, word in enumerate(words):
         begins = word.get("start", start)

@@ -1,1 +1,1 @@
-"""Pictures: sources, one-second chunks, pixels to patches."""
+"""Video: sources, one-second chunks, frames to patches."""

@@ -1,4 +1,4 @@
-"""One second of video, as it leaves a source."""
+"""`Chunk`, one second of video, and `ClipInfo`."""
 
 from dataclasses import dataclass
 
@@ -11,12 +11,12 @@ class Chunk:
     """One second of a clip or feed.
 
     Attributes:
-        index: place in the stream, counted from 0 at the first second that was asked for.
-        start: seconds from the clip's beginning.
-        end: ``start + 1`` (less at the end of a clip that stops within the second).
-        frames: uint8 [frames, height, width, 3], RGB, upright, at the source's own size.
-        times: each frame's own timestamp in seconds.
-        skipped: corrupt packets that were passed over while this second was read.
+        index: position in the stream, 0 for the first second requested.
+        start: seconds from the start of the clip.
+        end: ``start + 1``, less if the clip ends within the second.
+        frames: uint8 [frames, height, width, 3], RGB, upright, at the size of the source.
+        times: timestamp of each frame, in seconds.
+        skipped: corrupt packets skipped while reading this second.
     """
 
     index: int
@@ -32,11 +32,11 @@ class ClipInfo:
     """A clip or feed at a glance.
 
     Attributes:
-        duration: seconds; None for a live feed.
-        width: of the upright picture, in pixels.
-        height: of the upright picture, in pixels.
-        frame_rate: frames a second as the stream states or FFmpeg guesses it; only timestamps tell the truth.
-        codec: FFmpeg's name of the coding, as ``h264``.
+        duration: seconds, None for a live feed.
+        width: width of the upright picture, in pixels.
+        height: height of the upright picture, in pixels.
+        frame_rate: frames per second as stated by the stream or guessed by FFmpeg; only the timestamps are reliable.
+        codec: FFmpeg's name of the codec, such as ``h264``.
     """
 
     duration: float | None

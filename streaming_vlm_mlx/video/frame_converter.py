@@ -1,4 +1,4 @@
-"""A decoded frame as an upright RGB array."""
+"""Decoded frames to upright RGB arrays."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,13 +12,13 @@ from av.video.reformatter import VideoReformatter
 
 from streaming_vlm_mlx.errors import SvmError
 
-# AVCOL_SPC_UNSPECIFIED, for which FFmpeg goes by the picture's size.
+# AVCOL_SPC_UNSPECIFIED: FFmpeg chooses a color space from the picture size.
 UNSPECIFIED = 2
 
 
 @dataclass(frozen=True, slots=True)
 class Orientation:
-    """How a coded picture is turned for the eye: rows and columns change places first, then sides do."""
+    """How to make a coded picture upright: transpose first, then flip."""
 
     transpose: bool = False
     flip_x: bool = False
@@ -26,9 +26,9 @@ class Orientation:
 
 
 def orientation(matrix: Sequence[int]) -> Orientation:
-    """Read a display matrix: nine numbers a b u c d v x y w, a pixel goes to (a x + c y, b x + d y).
+    """Return the orientation of a display matrix a b u c d v x y w, which maps (x, y) to (a x + c y, b x + d y).
 
-    Phones and cameras write quarter turns and mirrors only; another angle becomes the nearest of them.
+    Phones and cameras write only quarter turns and mirrors; other angles become the nearest of these.
     """
     a, b, _, c, d = matrix[:5]
     if abs(a) + abs(d) >= abs(b) + abs(c):
@@ -37,25 +37,25 @@ def orientation(matrix: Sequence[int]) -> Orientation:
 
 
 class FrameConverter:
-    """Makes upright RGB pictures of one size out of a stream's frames.
+    """Converts the frames of a stream to upright RGB arrays of one size.
 
     Attributes:
-        size: width and height of every picture; frames of another size are scaled to it.
+        size: width and height of every array; frames of another size are scaled.
     """
 
     def __init__(self, name: str, first: VideoFrame) -> None:
-        """Take size and orientation from the first frame of `name`; a stream is not turned on its way.
+        """Take size and orientation from the first frame of `name`; the orientation of a stream does not change.
 
         Raises:
-            SvmError: the frame is of a kind that FFmpeg cannot show.
+            SvmError: FFmpeg cannot convert the pixel format.
         """
         self._name = name
-        # One for all frames: a frame's own would start threads for each of them.
+        # Shared, because a reformatter per frame starts threads for each frame.
         self._reformatter = VideoReformatter()
-        # PyAV ties a frame and its side data into a knot that waits for the collector, so let it be a small one.
+        # A frame and its side data form a reference cycle in PyAV, so use a small frame.
         small = self._reformat(first, (16, 16))
         matrix = small.side_data.get("DISPLAYMATRIX")
-        # The stubs do not tell that side data are a buffer.
+        # The stubs do not declare side data as a buffer.
         self._turn = orientation(np.frombuffer(cast(bytes, matrix), np.int32).tolist()) if matrix else Orientation()
         self._coded_size = first.width, first.height
         self.size = self._coded_size[::-1] if self._turn.transpose else self._coded_size
@@ -64,7 +64,7 @@ class FrameConverter:
         """Return `frame` as uint8 [height, width, 3], upright.
 
         Raises:
-            SvmError: the frame is of a kind that FFmpeg cannot show.
+            SvmError: FFmpeg cannot convert the pixel format.
         """
         image = cast(npt.NDArray[np.uint8], self._reformat(frame, self._coded_size).to_ndarray())
         if self._turn.transpose:
@@ -75,12 +75,12 @@ class FrameConverter:
         try:
             return self._reformatter.reformat(frame, *size, "rgb24", threads=1)
         except av.error.FFmpegError:
-            # Colours that it does not know, or a damaged tag: nearly right ones are better than none.
+            # An unknown color space or a damaged tag: approximate colors are better than none.
             frame.colorspace = UNSPECIFIED
         try:
             return self._reformatter.reformat(frame, *size, "rgb24", threads=1)
         except av.error.FFmpegError as error:
             raise SvmError(
-                f"{self._name} holds pictures of a kind ({frame.format.name}) that FFmpeg cannot turn into RGB; "
+                f"{self._name} has frames of format {frame.format.name}, which FFmpeg cannot convert to RGB; "
                 "convert it to H.264 in MP4."
             ) from error

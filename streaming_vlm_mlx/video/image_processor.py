@@ -1,4 +1,4 @@
-"""Frames to the patches that Qwen2.5-VL's vision tower reads: resize, normalise, cut, in Hugging Face's order."""
+"""Frames to patches for the Qwen2.5-VL vision tower: resize, normalise, patchify, as Hugging Face's processor does."""
 
 import math
 from dataclasses import dataclass
@@ -17,12 +17,12 @@ MAX_ASPECT_RATIO = 200
 
 @dataclass(frozen=True, slots=True)
 class Patches:
-    """One chunk as the vision tower takes it.
+    """The patches of one chunk.
 
     Attributes:
-        pixel_values: float32 [t * h * w, 3 * temporal_patch_size * patch_size**2], normalised; the rows that merge into
-            one token stand together, a row counts channel, frame, line, column.
-        grid_thw: patches in time, down and across.
+        pixel_values: float32 [t * h * w, 3 * temporal_patch_size * patch_size**2], normalised; rows that merge into one
+            token are adjacent, a row is ordered by channel, frame, line, column.
+        grid_thw: number of patches in time, height and width.
     """
 
     pixel_values: npt.NDArray[np.float32]
@@ -30,18 +30,16 @@ class Patches:
 
 
 def smart_resize(height: int, width: int, config: PixelConfig) -> tuple[int, int]:
-    """Return the (height, width) that a frame is resized to, Qwen2-VL's rule.
+    """Return the (height, width) to resize a frame to, by Qwen2-VL's rule.
 
-    Each side is the nearest multiple of ``patch_size * merge_size``; a frame that would leave the limits is scaled to
-    the nearer one, its shape kept as well as multiples allow.
+    Each side becomes the nearest multiple of ``patch_size * merge_size``. A frame outside the pixel limits is scaled to
+    the nearest limit, with its aspect ratio kept as closely as multiples allow.
 
     Raises:
-        SvmError: one side is more than 200 times the other.
+        SvmError: the aspect ratio is above 200.
     """
     if max(height, width) > MAX_ASPECT_RATIO * min(height, width):
-        raise SvmError(
-            f"A {width}x{height} picture is more than {MAX_ASPECT_RATIO} times as long as it is wide; crop it first."
-        )
+        raise SvmError(f"A {width}x{height} picture has an aspect ratio above {MAX_ASPECT_RATIO}; crop it first.")
     factor = config.patch_size * config.merge_size
     h, w = round(height / factor) * factor, round(width / factor) * factor
     if h * w > config.max_pixels:
@@ -56,12 +54,12 @@ def smart_resize(height: int, width: int, config: PixelConfig) -> tuple[int, int
 
 
 def resize_frames(frames: Frames, config: PixelConfig) -> Frames:
-    """Return `frames`, uint8 [n, H, W, 3], at the size of `smart_resize`; the same array where they have it already.
+    """Return `frames`, uint8 [n, H, W, 3], resized to `smart_resize`; the same array if they already have that size.
 
-    Pillow's bicubic filter widens when it shrinks, as torchvision's does with ``antialias=True``.
+    Pillow's bicubic filter is antialiased, as torchvision's with ``antialias=True``.
 
     Raises:
-        SvmError: one side is more than 200 times the other.
+        SvmError: the aspect ratio is above 200.
     """
     height, width = smart_resize(frames.shape[1], frames.shape[2], config)
     if frames.shape[1:3] == (height, width):
@@ -73,9 +71,10 @@ def resize_frames(frames: Frames, config: PixelConfig) -> Frames:
 
 
 def to_patches(frames: Frames, config: PixelConfig) -> Patches:
-    """Cut and normalise `frames`, uint8 [n, H, W, 3], whose sides are multiples of ``patch_size * merge_size``.
+    """Normalise and patchify `frames`, uint8 [n, H, W, 3].
 
-    The last frame is repeated until n is a multiple of ``temporal_patch_size``.
+    H and W must be multiples of ``patch_size * merge_size``. The last frame is repeated until n is a multiple of
+    ``temporal_patch_size``.
     """
     patch, merge, depth = config.patch_size, config.merge_size, config.temporal_patch_size
     missing = -len(frames) % depth
@@ -84,7 +83,7 @@ def to_patches(frames: Frames, config: PixelConfig) -> Patches:
     n, height, width, channels = frames.shape
     t, h, w = n // depth, height // patch, width // patch
     cut = frames.reshape(t, depth, h // merge, merge, patch, w // merge, merge, patch, channels)
-    # Bytes are moved before they become floats: a quarter of the traffic.
+    # Transposing bytes instead of floats moves a quarter of the memory.
     rows = cut.transpose(0, 2, 5, 3, 6, 8, 1, 4, 7).reshape(t * h * w, -1)
     std = np.asarray(config.image_std, np.float32)
     scale = np.repeat(1 / (255 * std), depth * patch**2)
@@ -95,25 +94,25 @@ def to_patches(frames: Frames, config: PixelConfig) -> Patches:
 
 
 def patchify(frames: Frames, config: PixelConfig) -> Patches:
-    """Return the patches of `frames`, uint8 [n, H, W, 3] of any size.
+    """Resize and patchify `frames`, uint8 [n, H, W, 3] of any size.
 
     Raises:
-        SvmError: one side is more than 200 times the other.
+        SvmError: the aspect ratio is above 200.
     """
     return to_patches(resize_frames(frames, config), config)
 
 
 def grid_thw(width: int, height: int, fps: int, pixels: PixelConfig) -> tuple[int, int, int]:
-    """Return the patches in time, down and across of `fps` frames of `width` by `height` pixels.
+    """Return the number of patches in time, height and width for `fps` frames of `width` by `height` pixels.
 
     Raises:
-        SvmError: one side is more than 200 times the other.
+        SvmError: the aspect ratio is above 200.
     """
     resized_height, resized_width = smart_resize(height, width, pixels)
     patch = pixels.patch_size
     return math.ceil(fps / pixels.temporal_patch_size), resized_height // patch, resized_width // patch
 
 
-def merged(grid: tuple[int, int, int], pixels: PixelConfig) -> int:
-    """Return how many tokens the patches of `grid` become."""
+def merged_tokens(grid: tuple[int, int, int], pixels: PixelConfig) -> int:
+    """Return the number of tokens after merging the patches of `grid`."""
     return math.prod(grid) // pixels.merge_size**2

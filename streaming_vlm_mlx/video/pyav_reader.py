@@ -1,8 +1,9 @@
-"""Packets to frames, damaged packets passed over."""
+"""Decoding with PyAV: packets to frames with times; damaged packets are skipped."""
 
 import time
 import weakref
 from collections.abc import Iterator
+from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain
 
@@ -15,28 +16,28 @@ from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.video.chunk import ClipInfo
 from streaming_vlm_mlx.video.container import InputVideo, is_file, open_video_stream
 from streaming_vlm_mlx.video.frame_converter import FrameConverter
-from streaming_vlm_mlx.video.timestamps import LONGEST_STEP, TOLERANCE, Pace, Timed, Timeline
+from streaming_vlm_mlx.video.timestamps import LONGEST_STEP, TOLERANCE, StreamClock, TimedPicture, TimestampReader
 
-# Failed reads in a row after which a damaged file counts as ended.
+# Consecutive failed reads after which a damaged file counts as ended.
 MAX_FAILURES = 100
 
-# Seconds between two questions to a camera that has no new frame yet.
+# Seconds between two polls of a camera that has no new frame yet.
 CAMERA_PAUSE = 0.005
 
 
 class Decoder:
-    """The frames of one video stream, from where it stands.
+    """Decodes one video stream from its current position.
 
     Attributes:
-        name: what was opened.
-        skipped: packets that could not be read or decoded, so far.
+        name: the file, URL or device.
+        skipped: packets that could not be read or decoded so far.
     """
 
     def __init__(self, name: str) -> None:
         """Open `name`.
 
         Raises:
-            SvmError: see `opening.open_video_stream`.
+            SvmError: see `container.open_video_stream`.
         """
         self.name = name
         self.skipped = 0
@@ -51,16 +52,16 @@ class Decoder:
         return self._opened
 
     def frames(self) -> Iterator[VideoFrame]:
-        """Decode on.
+        """Yield the next frames.
 
         Raises:
             SvmError: the connection to a URL or camera was lost.
         """
         for packet in self.packets():
-            yield from self._decoded(packet)
+            yield from self.decode(packet)
 
     def packets(self) -> Iterator[Packet]:
-        """Yield packets to the last, an empty one, which brings out what the decoder holds back.
+        """Yield the remaining packets; the last one is empty and flushes the decoder.
 
         Raises:
             SvmError: the connection to a URL or camera was lost.
@@ -71,10 +72,10 @@ class Decoder:
                 for packet in self.opened.container.demux(self.opened.stream):
                     failures = 0
                     last = not packet.size and packet.dts is None
-                    # A frame that a recorder left out is empty too, and would put an end to decoding.
+                    # Recorders write an empty packet for a dropped frame, which would end decoding.
                     if packet.size or last:
                         yield packet
-                    # PyAV goes on to flush other streams, and stumbles over those that came up on the way.
+                    # PyAV would then flush the other streams and fails on those that appeared later.
                     if last:
                         return
                 return
@@ -85,12 +86,12 @@ class Decoder:
                 time.sleep(CAMERA_PAUSE)
             except av.error.FFmpegError as error:
                 if not is_file(self.name):
-                    raise SvmError(f"{self.name} broke off: {error.strerror}. Open it again.") from error
+                    raise SvmError(f"{self.name} was interrupted: {error.strerror}. Open it again.") from error
                 failures = MAX_FAILURES
         yield Packet()
 
     def seek(self, pts: int) -> bool:
-        """Go to a key picture near the timestamp `pts`; tell whether the container can."""
+        """Seek to a key frame near the timestamp `pts`; return whether the container can seek."""
         try:
             self.opened.container.seek(pts, stream=self.opened.stream)
         except av.error.FFmpegError:
@@ -98,31 +99,32 @@ class Decoder:
         return True
 
     def rewind(self) -> None:
-        """Go back to the first packet, by opening the file again: not every container can seek.
+        """Return to the first packet by reopening the file, because some containers cannot seek.
 
         Raises:
-            SvmError: the file is gone.
+            SvmError: the file no longer exists.
         """
         self.close()
         self._open()
 
     def close(self) -> None:
-        """Free the file, and the decoder with its threads."""
+        """Close the file and stop the decoder threads."""
         self._closing()
-        # The decoder's threads live as long as its stream is held.
+        # The decoder threads live as long as the stream object.
         self._opened = None
 
     def _open(self) -> None:
         opened = open_video_stream(self.name)
-        # Threads by frame are the fastest, but hold back one frame a thread: a feed would lag.
+        # Frame threads are the fastest but delay output by one frame each, so a feed would lag.
         opened.stream.thread_type = "AUTO" if is_file(self.name) else "SLICE"
-        # A container and its streams hold one another until it is closed, so see to that when this reader is dropped;
-        # but not at exit, when another thread may still be reading.
+        # A container and its streams reference each other until it is closed, so close it when this object is
+        # collected; not at exit, when another thread may still be reading.
         self._closing = weakref.finalize(self, opened.container.close)
         self._closing.atexit = False
         self._opened = opened
 
-    def _decoded(self, packet: Packet) -> list[VideoFrame]:
+    def decode(self, packet: Packet) -> list[VideoFrame]:
+        """Return the frames that `packet` completes; a damaged packet counts as skipped and gives none."""
         try:
             frames: list[VideoFrame] = self.opened.stream.decode(packet)
         except av.error.EOFError:
@@ -133,113 +135,162 @@ class Decoder:
         return frames
 
 
-# For a stream that names no rate; FFmpeg's own assumption for raw video.
+# For a stream that states no rate; FFmpeg's own assumption for raw video.
 DEFAULT_RATE = 25
 
-# Ticks in which a container (not its streams) counts.
+# Time base of a container (not of its streams).
 MICROSECOND = Fraction(1, 1_000_000)
 
-# AVFMT_NOTIMESTAMPS in FFmpeg's avformat.h: what the demuxer of such a format tells of time is made up.
+# AVFMT_NOTIMESTAMPS in FFmpeg's avformat.h: the demuxer of such a format invents its timestamps.
 NO_TIMESTAMPS = 0x80
 
 
-def clip_pace(name: str, opened: InputVideo, first: VideoFrame) -> Pace:
-    """Return how the stream counts time; 0 seconds is its first presentable timestamp."""
+def stream_clock(name: str, opened: InputVideo, first: VideoFrame) -> StreamClock:
+    """Return the clock of the stream; its first presentable timestamp is 0 seconds."""
     stream = opened.stream
     starts = [first.pts]
-    # A file whose first pictures are damaged keeps its clock; what a feed says of its start is seldom true.
+    # A file whose first frames are damaged keeps its clock; the stated start of a feed is rarely right.
     if is_file(name):
         starts.append(stream.start_time)
     origin = min((pts for pts in starts if pts is not None), default=0)
     counted = first.pts is None or bool(opened.container.format.flags & NO_TIMESTAMPS)
-    return Pace(stream.time_base or MICROSECOND, _rate(stream.guessed_rate, stream.average_rate), origin, counted)
+    rate = _plausible_rate(stream.guessed_rate, stream.average_rate)
+    return StreamClock(stream.time_base or MICROSECOND, rate, origin, counted)
 
 
-def _rate(*rates: Fraction | None) -> float:
-    """Return the first rate that can be true; damage makes some of a frame a day."""
+def _plausible_rate(*rates: Fraction | None) -> float:
+    """Return the first plausible rate; damaged headers state rates as low as one frame a day."""
     return float(next((rate for rate in rates if rate and rate * Fraction(LONGEST_STEP) > 1), DEFAULT_RATE))
 
 
-def clip_info(name: str, opened: InputVideo, size: tuple[int, int], pace: Pace) -> ClipInfo:
-    """Return what is known of the clip, whose upright pictures have `size`, without reading on."""
-    width, height = size
-    return ClipInfo(
-        duration=_duration(name, opened, pace),
-        width=width,
-        height=height,
-        frame_rate=pace.frame_rate,
-        codec=opened.stream.codec_context.name,
-    )
-
-
-def _duration(name: str, opened: InputVideo, pace: Pace) -> float | None:
+def stated_duration(opened: InputVideo, clock: StreamClock) -> float | None:
+    """Return the duration in seconds that the file states, None if it states none that can be trusted."""
     stream, container = opened.stream, opened.container
-    # Of a raw stream FFmpeg guesses the duration from the bit rate, and badly.
-    if stream.duration and not pace.counted:
-        return float(stream.duration * pace.time_base)
-    if container.duration and not pace.counted:
+    # For a raw stream, FFmpeg guesses the duration from the bit rate, badly.
+    if stream.duration and not clock.counted:
+        return float(stream.duration * clock.time_base)
+    if container.duration and not clock.counted:
         start = container.start_time or 0
-        return float((start + container.duration) * MICROSECOND - pace.origin * pace.time_base)
-    return _measured(name, pace) if is_file(name) else None
+        return float((start + container.duration) * MICROSECOND - clock.origin * clock.time_base)
+    return None
 
 
-def _measured(name: str, pace: Pace) -> float:
-    """Read the packets to the end, none decoded: browsers and recorders that broke off write no duration."""
+@dataclass(frozen=True, slots=True)
+class PacketTimes:
+    """The timing of one packet: timestamp and duration in ticks, and whether its frame is never shown."""
+
+    pts: int | None
+    duration: int
+    is_discarded: bool
+
+
+def measured_duration(packets: list[PacketTimes], clock: StreamClock) -> float:
+    """Return the duration in seconds from all `packets`, for files without a stated duration (live recordings)."""
+    if clock.counted:
+        return len(packets) / clock.frame_rate
+    ends = (packet.pts + packet.duration for packet in packets if packet.pts is not None)
+    end = max(ends, default=clock.origin)
+    return float((end - clock.origin) * clock.time_base)
+
+
+def _packet_times(packet: Packet) -> PacketTimes:
+    return PacketTimes(packet.pts, packet.duration or 0, packet.is_discard)
+
+
+@dataclass(frozen=True, slots=True)
+class PacketScan:
+    """What the packets of a whole file say.
+
+    Attributes:
+        info: the clip at a glance.
+        clock: the clock of its stream.
+        packets: the timing of each packet in file order.
+    """
+
+    info: ClipInfo
+    clock: StreamClock
+    packets: list[PacketTimes]
+
+
+def scan_packets(name: str) -> PacketScan:
+    """Read all packets of the file `name`, opening it once and decoding only the first frame.
+
+    Raises:
+        SvmError: it cannot be opened (see `container.open_video_stream`), or has no frame that can be decoded or shown.
+    """
     decoder = Decoder(name)
     try:
-        spans = [(p.pts, p.duration or 0) for p in decoder.packets() if p.size]
+        first: VideoFrame | None = None
+        packets: list[PacketTimes] = []
+        for packet in decoder.packets():
+            if packet.size:
+                packets.append(_packet_times(packet))
+            if first is None:
+                first = next(iter(decoder.decode(packet)), None)
+        if first is None:
+            raise _no_picture(name)
+        clock = stream_clock(name, decoder.opened, first)
+        duration = stated_duration(decoder.opened, clock) or measured_duration(packets, clock)
+        info = _clip_info(decoder.opened, FrameConverter(name, first).size, clock, duration)
     finally:
         decoder.close()
-    if pace.counted:
-        return len(spans) / pace.frame_rate
-    end = max(pts + length for pts, length in spans if pts is not None)
-    return float((end - pace.origin) * pace.time_base)
+    return PacketScan(info, clock, packets)
 
 
-# Seconds to step back from a moment, one after the other, while the frames found there all lie behind it.
+def _clip_info(opened: InputVideo, size: tuple[int, int], clock: StreamClock, duration: float | None) -> ClipInfo:
+    width, height = size
+    return ClipInfo(duration, width, height, clock.frame_rate, opened.stream.codec_context.name)
+
+
+def _no_picture(name: str) -> SvmError:
+    return SvmError(f"{name} has no frame that can be decoded; copy or download it again.")
+
+
+# Seconds to step back before a seek target, in turn, while the frames found there are all after the target.
 STEPS_BACK = (0.0, 2.0, 8.0, 32.0)
 
-TimedFrame = Timed[VideoFrame]
+TimedFrame = TimedPicture[VideoFrame]
 
 
 class FrameReader:
-    """An open video.
+    """Reads the frames of a video with their times, from any position.
 
     Attributes:
-        info: what is known without reading on.
+        info: the clip at a glance.
     """
 
     def __init__(self, name: str) -> None:
-        """Open `name` and decode its first frame, which alone tells how the picture is turned.
+        """Open `name` and decode its first frame, the only source of the orientation.
 
         Raises:
-            SvmError: it cannot be opened (see `opening.open_video_stream`), or no frame of it can be decoded or shown.
+            SvmError: it cannot be opened (see `container.open_video_stream`), or has no frame that can be decoded or
+                shown.
         """
         self._decoder = Decoder(name)
         frames = self._decoder.frames()
         first = next(frames, None)
         if first is None:
             self._decoder.close()
-            raise SvmError(f"{name} holds no picture that can be decoded; copy or download it again.")
-        self._pace = clip_pace(name, self._decoder.opened, first)
+            raise _no_picture(name)
+        self._clock = stream_clock(name, self._decoder.opened, first)
         self._converter = FrameConverter(name, first)
-        self.info = clip_info(name, self._decoder.opened, self._converter.size, self._pace)
+        self.info = _clip_info(self._decoder.opened, self._converter.size, self._clock, self._duration())
         self._longest_step = LONGEST_STEP + (self.info.duration or 0.0)
-        self._timeline = self._new_timeline()
+        self._timestamps = self._new_timestamps()
         self._opening: Iterator[TimedFrame] | None = self._timed(chain([first], frames))
 
     @property
     def skipped(self) -> int:
-        """Damaged packets that were passed over so far."""
+        """Damaged packets skipped so far."""
         return self._decoder.skipped
 
     def frames_from(self, time: float) -> Iterator[TimedFrame]:
-        """Return the frames in order; the first is at or before `time` seconds, or the very first.
+        """Return the frames in order, the first one at or before `time` seconds if there is one.
 
-        A live feed goes on from where it stands. What an earlier call returned is void.
+        A live feed continues from its current position. A call invalidates the iterator of an earlier call.
 
         Raises:
-            SvmError: the file is gone meanwhile, or a feed broke off.
+            SvmError: the file no longer exists, or a feed was interrupted.
         """
         opening, self._opening = self._opening, None
         live = self.info.duration is None
@@ -250,39 +301,50 @@ class FrameReader:
         return self._sought(time) or self._rewound()
 
     def rgb(self, frame: VideoFrame) -> npt.NDArray[np.uint8]:
-        """Return `frame` as uint8 [height, width, 3] of the size that `info` names, RGB, upright."""
+        """Return `frame` as uint8 [height, width, 3], RGB, upright, at the size in `info`."""
         return self._converter.rgb(frame)
 
     def close(self) -> None:
-        """Free the file, and the decoder with its threads; call it from the thread that reads."""
+        """Close the file and stop the decoder threads; call it from the thread that reads."""
         self._opening = None
         self._decoder.close()
 
+    def _duration(self) -> float | None:
+        name, stated = self._decoder.name, stated_duration(self._decoder.opened, self._clock)
+        if stated is not None or not is_file(name):
+            return stated
+        decoder = Decoder(name)
+        try:
+            packets = [_packet_times(packet) for packet in decoder.packets() if packet.size]
+        finally:
+            decoder.close()
+        return measured_duration(packets, self._clock)
+
     def _sought(self, time: float) -> Iterator[TimedFrame] | None:
-        """Seek; None where the container cannot, or always lands behind `time`."""
+        """Seek; None if the container cannot, or always lands after `time`."""
         for back in STEPS_BACK:
-            if self._pace.counted or time <= back or not self._decoder.seek(self._pace.ticks(time - back)):
+            if self._clock.counted or time <= back or not self._decoder.seek(self._clock.ticks(time - back)):
                 return None
             frames = self._decoder.frames()
             first = next(frames, None)
-            # Without a key picture to lean on, pictures are full of holes.
+            # Frames without a key frame to refer to are decoded with holes.
             if first is None or first.pts is None or not first.key_frame:
                 continue
-            if first.pts <= self._pace.ticks(time + TOLERANCE):
-                self._timeline = self._new_timeline()
+            if first.pts <= self._clock.ticks(time + TOLERANCE):
+                self._timestamps = self._new_timestamps()
                 return self._timed(chain([first], frames))
         return None
 
     def _rewound(self) -> Iterator[TimedFrame]:
         self._decoder.rewind()
-        self._timeline = self._new_timeline()
+        self._timestamps = self._new_timestamps()
         return self._timed(self._decoder.frames())
 
-    def _new_timeline(self) -> Timeline:
-        return Timeline(self._pace, self._longest_step)
+    def _new_timestamps(self) -> TimestampReader:
+        return TimestampReader(self._clock, self._longest_step)
 
     def _timed(self, frames: Iterator[VideoFrame]) -> Iterator[TimedFrame]:
         for frame in frames:
-            time = self._timeline.seconds(frame.pts)
+            time = self._timestamps.seconds(frame.pts)
             if time is not None:
-                yield Timed(time, time + min(self._pace.length(frame.duration), self._longest_step), frame)
+                yield TimedPicture(time, time + min(self._clock.length(frame.duration), self._longest_step), frame)

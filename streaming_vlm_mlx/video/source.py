@@ -1,4 +1,4 @@
-"""Where chunks come from: the face that every source wears, and the door to them."""
+"""The `Source` interface of clips and feeds, and `open_video`, which opens one."""
 
 from collections.abc import Iterator
 from os import PathLike, fspath
@@ -9,14 +9,14 @@ from streaming_vlm_mlx.video.chunk import Chunk, ClipInfo
 
 
 class Source(Protocol):
-    """What the player and the engine ask of a clip or feed.
+    """A clip or feed as one-second chunks.
 
-    One thread at a time reads; `seek` and `close` may come from another, and wait for the chunk in hand.
+    One thread at a time reads. `seek` and `close` may be called from another and wait for the current chunk.
     """
 
     @property
     def duration(self) -> float | None:
-        """Seconds, as far as is known; None for a live feed."""
+        """Seconds; None for a live feed."""
 
     @property
     def size(self) -> tuple[int, int]:
@@ -24,30 +24,30 @@ class Source(Protocol):
 
     @property
     def frame_rate(self) -> float:
-        """Frames a second as stated or guessed; only timestamps tell the truth."""
+        """Frames per second as stated or guessed; only the timestamps are reliable."""
 
     @property
     def skipped(self) -> int:
-        """Damaged packets that were passed over so far."""
+        """Damaged packets skipped so far."""
 
     def seek(self, seconds: float) -> None:
-        """Let the next chunk start at `seconds` from the clip's beginning, in an iteration under way too.
+        """Make the next chunk start at `seconds` from the start of the clip, also in a running iteration.
 
         Raises:
-            SvmError: the clip ends before, or a live feed cannot be wound.
+            SvmError: the time is outside the clip, or the source is live.
         """
 
     def chunks(self, start: float | None = None, duration: float | None = None) -> Iterator[Chunk]:
-        """Yield second by second from `start` (where the source stands, if None) for `duration` seconds or to the end.
+        """Yield chunks from `start` (default: the current position) for `duration` seconds or to the end.
 
-        One iteration at a time: a new one ends the one before.
+        A new iteration ends the previous one.
 
         Raises:
-            SvmError: the range is empty or holds no frame, or a feed broke off.
+            SvmError: the range is empty or has no frame, or a feed was interrupted.
         """
 
     def close(self) -> None:
-        """Free all that the source holds; its iterations end."""
+        """Release all resources; running iterations end."""
 
     def __enter__(self) -> Self: ...
 
@@ -57,26 +57,26 @@ class Source(Protocol):
 
 
 def open_video(name: str | PathLike[str], fps: float = 2.0) -> Source:
-    """Open a file, a URL (``https://``, ``rtsp://``), ``/dev/video0`` or a device as ``avfoundation:0``.
+    """Open a file, a URL (``https://``, ``rtsp://``), ``/dev/video0`` or a device such as ``avfoundation:0``.
 
     Args:
         name: what to open.
-        fps: frames that a chunk takes from its second, a whole number.
+        fps: frames per chunk, a whole number.
 
     Raises:
-        SvmError: it is absent, damaged, no video, or cannot be reached; or `fps` is no whole number above 0.
+        SvmError: it is missing, damaged, not a video, or unreachable; or `fps` is not a whole number from 1 up.
     """
-    # PyAV takes a while to import, which a command that opens nothing need not wait for.
+    # Importing PyAV takes 0.2 s, which commands that open nothing do not need.
     from streaming_vlm_mlx.video.video_file import VideoFile
 
     return VideoFile(fspath(name), fps)
 
 
 def probe(name: str | PathLike[str]) -> ClipInfo:
-    """Return what is known of `name` at a glance; one frame is decoded, for only it tells how the picture is turned.
+    """Return the `ClipInfo` of `name`; decodes one frame, the only source of the orientation.
 
     Raises:
-        SvmError: as `open_video`.
+        SvmError: see `open_video`.
     """
     from streaming_vlm_mlx.video.pyav_reader import FrameReader
 

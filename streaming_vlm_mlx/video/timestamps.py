@@ -1,4 +1,4 @@
-"""Which frame stands for a moment: plain rules over timestamps, no decoder."""
+"""Timestamps to seconds, and the choice of a frame for a moment; no decoding."""
 
 import math
 from collections.abc import Iterator
@@ -8,42 +8,42 @@ from typing import Generic, TypeVar
 
 P = TypeVar("P")
 
-# Seconds within which two times are the same: time bases are rational, sampling times are floats.
+# Seconds within which two times are equal: time bases are rational, sampling times are floats.
 TOLERANCE = 1e-6
 
-# Seconds that a frame of a feed may lie behind its fellow; in a clip, as much more as the clip is long.
+# Largest plausible step between two frames of a feed, in seconds; a clip adds its own duration.
 LONGEST_STEP = 60.0
 
-# More frames than any decoder holds back (H.264's limit); a longer run of strange times means a clock that began anew.
+# More frames than any decoder holds back (H.264's limit). A longer run of odd times means that the clock restarted.
 HELD_BACK = 16
 
 
 @dataclass(frozen=True, slots=True)
-class Timed(Generic[P]):
-    """A picture, the second at which it appears and the second at which it goes, from the clip's beginning."""
+class TimedPicture(Generic[P]):
+    """A picture with the seconds at which it appears and disappears, from the start of the clip."""
 
     time: float
     end: float
     picture: P
 
 
-class Cursor(Generic[P]):
-    """A place in a run of pictures in order of time; it moves forward only.
+class FrameCursor(Generic[P]):
+    """A forward-only position in a sequence of pictures ordered by time.
 
     Attributes:
-        end: where the run ends, in seconds: the end of its last picture or `limit`, whichever comes first; None until
-            that was met.
+        end: end of the sequence in seconds: the end of the last picture or `limit`, whichever comes first; None until
+            the cursor reaches it.
     """
 
-    def __init__(self, pictures: Iterator[Timed[P]], limit: float = math.inf) -> None:
-        """Start before the first of `pictures`; those at or after `limit` seconds do not count."""
+    def __init__(self, pictures: Iterator[TimedPicture[P]], limit: float = math.inf) -> None:
+        """Start before the first of `pictures`; pictures at or after `limit` seconds are ignored."""
         self._pictures = pictures
         self._limit = limit
-        self._current: Timed[P] | None = None
+        self._current: TimedPicture[P] | None = None
         self.end: float | None = None
 
-    def at(self, time: float) -> Timed[P] | None:
-        """Return the first picture at or after `time` seconds, the last one where none is left, None where none was."""
+    def at(self, time: float) -> TimedPicture[P] | None:
+        """Return the first picture at or after `time` seconds, else the last one; None if there is no picture."""
         while self.end is None and (self._current is None or self._current.time < time - TOLERANCE):
             self._advance()
         return self._current
@@ -59,14 +59,14 @@ class Cursor(Generic[P]):
 
 
 @dataclass(frozen=True, slots=True)
-class Pace:
-    """How a stream counts time.
+class StreamClock:
+    """How the timestamps of a stream map to seconds.
 
     Attributes:
-        time_base: seconds a tick of its timestamps.
-        frame_rate: frames a second, for frames without a timestamp.
-        origin: the timestamp that is 0 seconds.
-        counted: its timestamps mean nothing (raw streams have none of their own), frames are counted instead.
+        time_base: seconds per tick.
+        frame_rate: frames per second, for frames without a timestamp.
+        origin: the timestamp of 0 seconds.
+        counted: the timestamps are meaningless (raw streams have none), so frames are counted instead.
     """
 
     time_base: Fraction
@@ -75,48 +75,48 @@ class Pace:
     counted: bool
 
     def ticks(self, seconds: float) -> int:
-        """Return the timestamp at or before `seconds` from the clip's beginning."""
+        """Return the last timestamp at or before `seconds` from the start of the clip."""
         return self.origin + math.floor(seconds / self.time_base)
 
     def length(self, ticks: int | None) -> float:
-        """Return the seconds of a frame that lasts `ticks`, or as long as the rate says where that means nothing."""
+        """Return the seconds of a frame of `ticks`; one frame interval if `ticks` is missing or meaningless."""
         if self.counted or not ticks:
             return 1 / self.frame_rate
         return float(ticks * self.time_base)
 
 
-class Timeline:
-    """Turns the timestamps of successive frames into seconds from the clip's beginning, which never go back.
+class TimestampReader:
+    """Maps the timestamps of successive frames to seconds that never decrease.
 
-    A frame that damage let out too late, or threw far ahead, is dropped. A clock that begins anew (joined recordings, a
-    feed that wraps) goes on from where it was.
+    Drops a frame that damage delayed or moved far ahead. When the clock restarts (joined recordings, a feed that
+    wraps), time continues from the last frame.
     """
 
-    def __init__(self, pace: Pace, longest_step: float) -> None:
-        """Start at 0 seconds; frames that lie more than `longest_step` seconds behind their fellow are not believed."""
-        self._pace = pace
+    def __init__(self, clock: StreamClock, longest_step: float) -> None:
+        """Start at 0 seconds; a frame more than `longest_step` seconds after the previous one is implausible."""
+        self._clock = clock
         self._longest_step = longest_step
         self._offset = 0.0
         self._last: float | None = None
-        self._strange = 0
+        self._implausible = 0
 
     def seconds(self, pts: int | None) -> float | None:
-        """Return the time of the next frame, None if it is not to be believed.
+        """Return the time of the next frame, None if it is implausible.
 
-        A frame without a timestamp follows its fellow at the stream's frame rate.
+        A frame without a timestamp follows the previous one at the frame rate of the stream.
         """
-        following = 0.0 if self._last is None else self._last + 1 / self._pace.frame_rate
-        if pts is None or self._pace.counted:
+        following = 0.0 if self._last is None else self._last + 1 / self._clock.frame_rate
+        if pts is None or self._clock.counted:
             time = following
         else:
-            time = float((pts - self._pace.origin) * self._pace.time_base) + self._offset
+            time = float((pts - self._clock.origin) * self._clock.time_base) + self._offset
         last = self._last or 0.0
         if not last <= time <= last + self._longest_step:
-            self._strange += 1
-            if self._strange <= HELD_BACK:
+            self._implausible += 1
+            if self._implausible <= HELD_BACK:
                 return None
             self._offset += following - time
             time = following
-        self._strange = 0
+        self._implausible = 0
         self._last = time
         return time

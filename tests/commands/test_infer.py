@@ -87,7 +87,7 @@ def test_a_record_brings_its_own_range_and_previous_text(clip, tmp_path, capsys)
         (["{tmp}/empty.mp4"], "is empty"),
         (["{tmp}/half.mp4"], "cut short"),
         (["{clip}", "--start", "50"], "50 s is outside"),
-        (["{clip}", "--duration", "0"], "nothing to play"),
+        (["{clip}", "--duration", "0"], "choose a duration above 0"),
         (["{clip}", "--ckpt", "nobody"], "looked for nobody, checkpoints/nobody"),
         (["{clip}", "--out", "{tmp}/a.mp3"], "no known format"),
         (["{clip}", "--out", "{tmp}/empty.mp4/a.vtt"], "cannot be written"),

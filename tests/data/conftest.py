@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 
-from streaming_vlm_mlx.data.annotations import open_sources
-from streaming_vlm_mlx.data.convert import ConvertJob, convert
+from streaming_vlm_mlx.data.annotations import open_samples
+from streaming_vlm_mlx.data.convert import DatasetConversion
 from streaming_vlm_mlx.data.records import RecordFile
-from tests.data.making import write_clip
+from tests.data.making import convert, write_clip
 
 
 @pytest.fixture(scope="session")
@@ -20,7 +20,8 @@ def expected(shared: Path) -> Any:
 def games(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> RecordFile:
     """The same annotation file, converted."""
     out = tmp_path_factory.mktemp("games") / "games.jsonl"
-    convert(ConvertJob(open_sources([shared / "lmm" / "games_with_seeks.jsonl"]), out, shared / "clips"))
+    annotations = open_samples([shared / "lmm" / "games_with_seeks.jsonl"])
+    convert(DatasetConversion(annotations, out, shared / "clips"))
     return RecordFile.open(out)
 
 

@@ -9,6 +9,9 @@ from typing import Any
 import av
 import numpy as np
 
+from streaming_vlm_mlx.data.clip_metadata import ClipCache
+from streaming_vlm_mlx.data.convert import ConversionSummary, DatasetConversion, convert_dataset
+
 
 def conversation(video: str, start: Any, end: Any, words: Any, questions: Any = None, previous: Any = "") -> Any:
     """One sample in StreamingVLM's format."""
@@ -37,6 +40,12 @@ def write_annotations(path: Path, samples: Iterable[Any], *, index: bool = False
         beside = path.with_name(path.name.removesuffix(".jsonl").replace("_with_seeks", "") + "_seeks.jsonl")
         beside.write_text(json.dumps(offsets))
     return path
+
+
+def convert(conversion: DatasetConversion, resume: bool = False, **options: Any) -> ConversionSummary:
+    """Convert with a cache of clips in memory."""
+    with ClipCache() as cache:
+        return convert_dataset(conversion, cache, resume, **options)
 
 
 def write_clip(path: Path, pts: Iterable[int], rate: int = 25, size: tuple[int, int] = (64, 48)) -> Path:

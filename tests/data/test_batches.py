@@ -186,7 +186,7 @@ class TestBadWindows:
         assert "is not of the size that its record says" in told[0]
         assert (batch.tokens.labels == -100).all()
 
-    def test_a_window_without_tokens_is_left_out(self, tmp_path: Path, builder: SampleBuilder) -> None:
+    def test_a_window_without_tokens_is_filtered(self, tmp_path: Path, builder: SampleBuilder) -> None:
         path = tmp_path / "r.jsonl"
         lost = record(1, 1, "absent.mp4").to_line().replace(b'"width":64', b'"width":0')
         path.write_bytes(record(0, 1).to_line() + lost)

@@ -8,18 +8,18 @@ from typing import Any
 import pytest
 
 from streaming_vlm_mlx.config import PixelConfig
-from streaming_vlm_mlx.data.annotations import open_sources
-from streaming_vlm_mlx.data.convert import ConvertJob, Selection, Summary, convert
+from streaming_vlm_mlx.data.annotations import open_samples
+from streaming_vlm_mlx.data.convert import ConversionSummary, DatasetConversion, Filters
 from streaming_vlm_mlx.data.records import RecordFile
 from streaming_vlm_mlx.errors import SvmError
-from tests.data.making import conversation, write_annotations, write_clip
+from tests.data.making import conversation, convert, write_annotations, write_clip
 
 WORDS = [[0.2, 0.8, "He"], [0.9, 1.6, "shoots"]]
 END = 3.9
 
 
-def job(path: Path, out: Path, videos: Path, **selection: Any) -> ConvertJob:
-    return ConvertJob(open_sources([path]), out, videos, Selection(**selection))
+def job(path: Path, out: Path, videos: Path, **filters: Any) -> DatasetConversion:
+    return DatasetConversion(open_samples([path]), out, videos, Filters(**filters))
 
 
 def lines(path: Path) -> list[Any]:
@@ -75,7 +75,7 @@ def test_a_record(tmp_path: Path, out: Path, clips: Path) -> None:
             },
         ],
     }
-    assert summary == Summary(samples=1, seconds=2, silent=0, words=2, questions=1)
+    assert summary == ConversionSummary(samples=1, seconds=2, silent=0, words=2, questions=1)
 
 
 def test_a_clip_in_the_records_folder_is_referred_to_by_a_relative_path(tmp_path: Path) -> None:
@@ -93,7 +93,7 @@ def test_several_files_are_counted_through(tmp_path: Path, out: Path, clips: Pat
         write_annotations(tmp_path / "a_with_seeks.jsonl", samples[:7], index=True),
         write_annotations(tmp_path / "b.jsonl", samples[7:]),
     ]
-    convert(ConvertJob(open_sources(paths), out, clips, Selection(every=2)))
+    convert(DatasetConversion(open_samples(paths), out, clips, Filters(every=2)))
     assert said(out) == ["w0", "w2", "w4", "w6", "w8"]
 
 
@@ -102,8 +102,8 @@ class TestFilters:
     def annotations(self, tmp_path: Path) -> Path:
         return write_annotations(tmp_path / "a_with_seeks.jsonl", many(24), index=True)
 
-    def convert(self, annotations: Path, out: Path, clips: Path, **selection: Any) -> tuple[list[str], Summary]:
-        summary = convert(job(annotations, out, clips, **selection))
+    def convert(self, annotations: Path, out: Path, clips: Path, **filters: Any) -> tuple[list[str], ConversionSummary]:
+        summary = convert(job(annotations, out, clips, **filters))
         return said(out), summary
 
     def test_all(self, annotations: Path, out: Path, clips: Path) -> None:
@@ -112,7 +112,7 @@ class TestFilters:
     def test_games(self, annotations: Path, out: Path, clips: Path) -> None:
         found, summary = self.convert(annotations, out, clips, games="*ong.mp4")
         assert found == [f"w{n}" for n in range(2, 24, 3)]
-        assert summary.left_out == {"another game": 16}
+        assert summary.filtered == {"another game": 16}
 
     def test_every_and_max_samples(self, annotations: Path, out: Path, clips: Path) -> None:
         found, summary = self.convert(annotations, out, clips, every=5, max_samples=3)
@@ -122,7 +122,7 @@ class TestFilters:
     def test_min_words(self, annotations: Path, out: Path, clips: Path) -> None:
         found, summary = self.convert(annotations, out, clips, min_words=4)
         assert found == [f"w{n}" for n in range(3, 24, 4)]
-        assert summary.left_out == {"fewer than 4 words": 18}
+        assert summary.filtered == {"fewer than 4 words": 18}
 
     @pytest.mark.parametrize("shards", [1, 3, 5, 30])
     def test_shards_share_out_all_samples(self, annotations: Path, out: Path, clips: Path, shards: int) -> None:
@@ -140,13 +140,13 @@ class TestFilters:
     def test_the_share_held_out(self, clips: Path) -> None:
         from streaming_vlm_mlx.data.annotations import Annotation
 
-        taken = Selection(split="valid", held_out=0.1)
+        taken = Filters(split="valid", held_out=0.1)
         paths = [Annotation(f"game{n}.mp4", 0, 1, ()) for n in range(2000)]
-        held = [a for a in paths if taken.leaves_out(a) is None]
+        held = [a for a in paths if taken.reason_to_skip(a) is None]
         assert len(held) == pytest.approx(200, abs=50)
 
     @pytest.mark.parametrize(
-        ("selection", "complaint"),
+        ("filters", "problem"),
         [
             ({"every": 0}, "every is 0"),
             ({"shard": 0, "shards": 4}, "shard is 0/4"),
@@ -155,15 +155,13 @@ class TestFilters:
             ({"max_samples": 0}, "max_samples is 0"),
         ],
     )
-    def test_numbers_without_sense(
-        self, annotations: Path, out: Path, clips: Path, selection: Any, complaint: str
-    ) -> None:
-        with pytest.raises(SvmError, match=complaint):
-            self.convert(annotations, out, clips, **selection)
+    def test_numbers_without_sense(self, annotations: Path, out: Path, clips: Path, filters: Any, problem: str) -> None:
+        with pytest.raises(SvmError, match=problem):
+            self.convert(annotations, out, clips, **filters)
 
 
 class TestBadInput:
-    def skipped(self, tmp_path: Path, out: Path, clips: Path, sample: Any) -> tuple[str, Summary]:
+    def skipped(self, tmp_path: Path, out: Path, clips: Path, sample: Any) -> tuple[str, ConversionSummary]:
         """Convert `sample` between two good ones; return the complaint about it."""
         good = conversation("short.mp4", 0, END, WORDS)
         annotations = write_annotations(tmp_path / "a.jsonl", [good, sample, good])
@@ -229,8 +227,8 @@ class TestAClipWithItsTranscript:
     def record(self, tmp_path: Path, clips: Path, srt: str, name: str = "short.mp4") -> tuple[Any, list[str]]:
         (tmp_path / "t.srt").write_text(srt)
         told: list[str] = []
-        sources = open_sources([clips / name, tmp_path / "t.srt"], query="Speak", previous="Before")
-        convert(ConvertJob(sources, tmp_path / "r.jsonl", tmp_path), report=told.append)
+        sources = open_samples([clips / name, tmp_path / "t.srt"], query="Speak", previous="Before")
+        convert(DatasetConversion(sources, tmp_path / "r.jsonl", tmp_path), report=told.append)
         return lines(tmp_path / "r.jsonl")[0], told
 
     def test_the_whole_clip_is_one_record(self, tmp_path: Path, clips: Path) -> None:
@@ -245,7 +243,7 @@ class TestAClipWithItsTranscript:
         record, told = self.record(tmp_path, clips, SRT)
         assert [turn["assistant_text"] for turn in record["turns"]][-1] == "\n shot ..."
         (note,) = told
-        assert note.startswith(f"{tmp_path / 't.srt'}: 3 words behind the end of")
+        assert note.startswith(f"{tmp_path / 't.srt'}: dropped 3 words after the end of")
 
     def test_a_last_second_of_half_a_second_counts(self, tmp_path: Path) -> None:
         write_clip(tmp_path / "a.mp4", range(63))  # 2.52 s
@@ -263,25 +261,25 @@ class TestAClipWithItsTranscript:
 
     def test_a_transcript_of_something_else(self, tmp_path: Path, clips: Path) -> None:
         (tmp_path / "t.srt").write_text("1\n01:00:00,000 --> 01:00:01,000\nlater\n")
-        sources = open_sources([clips / "short.mp4", tmp_path / "t.srt"])
-        summary = convert(ConvertJob(sources, tmp_path / "r.jsonl", tmp_path))
+        sources = open_samples([clips / "short.mp4", tmp_path / "t.srt"])
+        summary = convert(DatasetConversion(sources, tmp_path / "r.jsonl", tmp_path))
         assert summary.skipped == {"outside its clip": 1}
 
     def test_an_absent_clip(self, tmp_path: Path) -> None:
         (tmp_path / "t.srt").write_text(SRT)
-        sources = open_sources([tmp_path / "absent.mp4", tmp_path / "t.srt"])
-        assert convert(ConvertJob(sources, tmp_path / "r.jsonl", tmp_path)).skipped == {"absent video": 1}
+        sources = open_samples([tmp_path / "absent.mp4", tmp_path / "t.srt"])
+        assert convert(DatasetConversion(sources, tmp_path / "r.jsonl", tmp_path)).skipped == {"absent video": 1}
 
     def test_several_in_one_file(self, tmp_path: Path, clips: Path) -> None:
         (tmp_path / "t.srt").write_text(SRT)
         pairs = [clips / "short.mp4", tmp_path / "t.srt", clips / "long.mp4", tmp_path / "t.srt"]
-        convert(ConvertJob(open_sources(pairs), tmp_path / "r.jsonl", tmp_path))
+        convert(DatasetConversion(open_samples(pairs), tmp_path / "r.jsonl", tmp_path))
         assert [len(record["turns"]) for record in lines(tmp_path / "r.jsonl")] == [3, 12]
 
     @pytest.mark.parametrize("rest", [[], ["a.jsonl"]])
     def test_a_clip_alone(self, tmp_path: Path, rest: list[str]) -> None:
-        with pytest.raises(SvmError, match=r"a.mp4 stands alone"):
-            open_sources([tmp_path / "a.mp4", *(tmp_path / name for name in rest)])
+        with pytest.raises(SvmError, match=r"a.mp4 has no transcript"):
+            open_samples([tmp_path / "a.mp4", *(tmp_path / name for name in rest)])
 
 
 def test_memory_does_not_grow_with_the_dataset(tmp_path: Path, out: Path, clips: Path) -> None:
@@ -304,10 +302,10 @@ def test_progress_ends_with_all_samples(tmp_path: Path, out: Path, clips: Path) 
 
 
 def test_the_summary_comes_back_and_reads_well() -> None:
-    summary = Summary(samples=1234, seconds=7325, silent=732, words=5)
+    summary = ConversionSummary(samples=1234, seconds=7325, silent=732, words=5)
     summary.skipped["absent video"] = 3
-    assert Summary.from_dict(json.loads(json.dumps(summary.to_dict()))) == summary
+    assert ConversionSummary.from_dict(json.loads(json.dumps(summary.to_dict()))) == summary
     text = "\n".join(summary.lines())
     for part in ("1,234", "2:02:05", "732 (10%)", "3 × absent video"):
         assert part in text
-    assert "%" not in "\n".join(Summary().lines())
+    assert "%" not in "\n".join(ConversionSummary().lines())

@@ -1,7 +1,10 @@
 import argparse
 import json
+import sys
 from pathlib import Path
+from typing import Any
 
+import av
 import pytest
 
 from streaming_vlm_mlx.data.resumable_file import ResumableFile
@@ -27,6 +30,11 @@ def annotations(tmp_path: Path) -> Path:
     videos = ["short.mp4", "long.mp4", "absent.mp4", "short.mp4"]
     samples = [conversation(video, 0, 1.9, WORDS) for video in videos]
     return write_annotations(tmp_path / "a_with_seeks.jsonl", samples, index=True)
+
+
+@pytest.fixture(autouse=True)
+def cache_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
 @pytest.fixture
@@ -58,7 +66,7 @@ def test_the_summary_goes_to_stdout_and_complaints_to_stderr(
         (["--via", "lmm"], 3),
     ],
 )
-def test_options_reach_the_selection(annotations: Path, out: Path, clips: Path, options: list[str], count: int) -> None:
+def test_options_reach_the_filters(annotations: Path, out: Path, clips: Path, options: list[str], count: int) -> None:
     run(annotations, "--out", out, "--videos", clips, *options)
     assert len(lines(out)) == count
 
@@ -82,11 +90,40 @@ def test_where_videos_are_looked_for(
     assert len(lines(out)) == 3
 
 
-def test_a_package_that_is_not_there_is_told(
+def test_a_missing_package_is_named_with_its_cause(
     annotations: Path, out: Path, clips: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run(annotations, "--out", out, "--videos", clips, "--via", "lmm")
-    assert "StreamingVLM's package cannot be imported" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "LMMDataset cannot be imported (No module named 'streaming_vlm'); using the built-in reader." in error
+    assert "same records" not in error
+
+
+def test_an_incompatible_package_is_named_with_its_version(
+    annotations: Path,
+    out: Path,
+    clips: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """As qwen-vl-utils 0.0.14 beside StreamingVLM's package."""
+    package = tmp_path / "site" / "streaming_vlm" / "data"
+    package.mkdir(parents=True)
+    utils, info = tmp_path / "site" / "vl_utils_stub", tmp_path / "site" / "vl_utils_stub-0.0.14.dist-info"
+    utils.mkdir()
+    info.mkdir()
+    (utils / "__init__.py").touch()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: vl-utils-stub\nVersion: 0.0.14\n")
+    (info / "top_level.txt").write_text("vl_utils_stub\n")
+    (package / "lmm_dataset.py").write_text("from vl_utils_stub import VIDEO_TOTAL_PIXELS\n")
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    try:
+        run(annotations, "--out", out, "--videos", clips, "--via", "lmm")
+    finally:
+        for name in [name for name in sys.modules if name.split(".")[0] in ("streaming_vlm", "vl_utils_stub")]:
+            del sys.modules[name]
+    assert "(vl-utils-stub 0.0.14 has no VIDEO_TOTAL_PIXELS)" in capsys.readouterr().err
 
 
 def test_a_clip_with_its_transcript(tmp_path: Path, out: Path, clips: Path) -> None:
@@ -99,7 +136,7 @@ def test_a_clip_with_its_transcript(tmp_path: Path, out: Path, clips: Path) -> N
 def test_nothing_to_write_is_an_error(
     annotations: Path, out: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(SvmError, match=r"r.jsonl holds no record"):
+    with pytest.raises(SvmError, match=r"r.jsonl has no record"):
         run(annotations, "--out", out, "--videos", tmp_path)
     assert "4 × absent video" in capsys.readouterr().out
 
@@ -123,7 +160,7 @@ def test_ctrl_c_says_how_to_go_on(
         patch.setattr(ResumableFile, "write", interrupt)
         with pytest.raises(KeyboardInterrupt):
             run(annotations, "--out", out, "--videos", clips)
-    assert "--resume goes on from here" in capsys.readouterr().err
+    assert "continue with the same command and --resume" in capsys.readouterr().err
     run(annotations, "--out", out, "--videos", clips, "--resume")
     assert len(lines(out)) == 3
 
@@ -132,4 +169,78 @@ def test_ctrl_c_says_how_to_go_on(
 def test_a_shard_that_is_none(shard: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         run("a.jsonl", "--out", "r.jsonl", "--shard", shard)
-    assert "is no part such as 1/4" in capsys.readouterr().err
+    assert "is not a part such as 1/4" in capsys.readouterr().err
+
+
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the clips that were opened, in order."""
+    names, real = list[str](), av.open
+
+    def counting(file: str, *args: Any, **options: Any) -> Any:
+        names.append(Path(file).name)
+        return real(file, *args, **options)
+
+    monkeypatch.setattr(av, "open", counting)
+    return names
+
+
+def test_a_clip_is_opened_once_for_all_outputs(
+    annotations: Path, tmp_path: Path, clips: Path, opened: list[str]
+) -> None:
+    run(annotations, "--out", tmp_path / "one.jsonl", "--videos", clips)
+    assert sorted(opened) == ["long.mp4", "short.mp4"]
+    opened.clear()
+    run(annotations, "--out", tmp_path / "two.jsonl", "--videos", clips)
+    assert opened == []
+    assert (tmp_path / "one.jsonl").read_bytes() == (tmp_path / "two.jsonl").read_bytes()
+    assert [path.name for path in (tmp_path / "cache" / "svm-tui").iterdir()] == ["clips.sqlite"]
+
+
+def test_resuming_a_finished_output_does_nothing(
+    annotations: Path, out: Path, clips: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(annotations, "--out", out, "--videos", clips)
+    before, summary = out.stat(), capsys.readouterr().out
+    assert run(annotations, "--out", out, "--videos", clips, "--resume") == 0
+    said = capsys.readouterr()
+    assert said.err == f"{out} is already finished; nothing was converted. Omit --resume to convert again.\n"
+    assert said.out == summary
+    assert (out.stat().st_ino, out.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+
+
+def test_resuming_after_the_output_was_edited_converts_again(annotations: Path, out: Path, clips: Path) -> None:
+    run(annotations, "--out", out, "--videos", clips)
+    whole = out.read_bytes()
+    out.write_bytes(b"")
+    run(annotations, "--out", out, "--videos", clips, "--resume")
+    assert out.read_bytes() == whole
+
+
+def test_an_output_that_is_an_input_is_refused(annotations: Path, tmp_path: Path, clips: Path) -> None:
+    index = tmp_path / "a_seeks.jsonl"
+    clip, transcript = tmp_path / "clip.mp4", tmp_path / "t.srt"
+    clip.write_bytes((clips / "short.mp4").read_bytes())
+    transcript.write_text("1\n00:00:00,000 --> 00:00:01,000\nHe shoots\n")
+    link = tmp_path / "link.jsonl"
+    link.symlink_to(annotations)
+    for inputs, out in (
+        ([annotations], annotations),
+        ([annotations], index),
+        ([annotations], link),
+        ([clip, transcript], clip),
+        ([clip, transcript], transcript),
+    ):
+        before = out.read_bytes()
+        with pytest.raises(SvmError, match=rf"{out.name} is an input of this conversion; choose another --out"):
+            run(*inputs, "--out", out, "--videos", clips)
+        assert out.read_bytes() == before
+
+
+def test_a_cache_folder_that_cannot_be_written_costs_only_time(
+    annotations: Path, out: Path, clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "cache").write_text("a file")
+    assert run(annotations, "--out", out, "--videos", clips) == 0
+    assert "clips.sqlite cannot be written" in capsys.readouterr().err
+    assert len(lines(out)) == 3

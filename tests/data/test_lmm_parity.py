@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from streaming_vlm_mlx.config import PixelConfig
-from streaming_vlm_mlx.data.clip_metadata import measure
+from streaming_vlm_mlx.data.clip_metadata import probe_clip
 from streaming_vlm_mlx.data.dataset import SampleBuilder, SampleConfig
 from streaming_vlm_mlx.data.frame_workers import count_seconds, read_frames
 from streaming_vlm_mlx.data.records import RecordFile
@@ -55,7 +55,7 @@ class TestSample:
 
     def test_seconds_are_counted_without_decoding(self, games: RecordFile, expected: Any, index: int) -> None:
         record = games[index]
-        times = measure(Path(record.video)).clip().times
+        times = probe_clip(Path(record.video)).times
         want = expected["plain"][index]["frame_count"]
         assert 2 * count_seconds(times, record.video_start, record.video_end, 2) == want
 

@@ -1,8 +1,10 @@
 """A conversion that is broken off anywhere and gone on with gives the same file."""
 
 import contextlib
+import errno
 import hashlib
 import json
+import os
 import random
 import subprocess
 import sys
@@ -15,12 +17,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from streaming_vlm_mlx.data import convert as convert_module
-from streaming_vlm_mlx.data.annotations import open_sources
-from streaming_vlm_mlx.data.convert import ConvertJob, Selection, Summary, convert
+from streaming_vlm_mlx.data.annotations import open_samples
+from streaming_vlm_mlx.data.convert import ConversionSummary, DatasetConversion, Filters
 from streaming_vlm_mlx.data.resumable_file import ResumableFile
 from streaming_vlm_mlx.errors import SvmError
-from tests.data.making import conversation, write_annotations
+from tests.data.making import conversation, convert, write_annotations
 
 ROOT = Path(__file__).parents[2]
 
@@ -39,21 +40,21 @@ def samples(count: int) -> list[Any]:
 
 
 @pytest.fixture
-def job(tmp_path: Path, clips: Path) -> ConvertJob:
+def job(tmp_path: Path, clips: Path) -> DatasetConversion:
     path = write_annotations(tmp_path / "a_with_seeks.jsonl", samples(30), index=True)
-    return ConvertJob(open_sources([path]), tmp_path / "r.jsonl", clips)
+    return DatasetConversion(open_samples([path]), tmp_path / "r.jsonl", clips)
 
 
-def made(job: ConvertJob, resume: bool) -> tuple[Summary, str]:
+def made(job: DatasetConversion, resume: bool, **options: Any) -> tuple[ConversionSummary, str]:
     """Convert to the end; return the summary and a digest of the file, which is removed."""
-    summary = convert(job, resume)
+    summary = convert(job, resume, **options)
     digest = hashlib.sha256(job.out.read_bytes()).hexdigest()
     job.out.unlink()
     return summary, digest
 
 
 @pytest.fixture
-def whole(job: ConvertJob, tmp_path: Path) -> tuple[Summary, str]:
+def whole(job: DatasetConversion, tmp_path: Path) -> tuple[ConversionSummary, str]:
     """What an uninterrupted run makes."""
     return made(replace(job, out=tmp_path / "whole.jsonl"), resume=False)
 
@@ -79,54 +80,52 @@ def cut_at(patch: pytest.MonkeyPatch, number: int) -> None:
 
 @pytest.mark.parametrize("checkpoint", [3, 1000])
 def test_every_write_may_be_the_last(
-    job: ConvertJob, whole: tuple[Summary, str], checkpoint: int, monkeypatch: pytest.MonkeyPatch
+    job: DatasetConversion, whole: tuple[ConversionSummary, str], checkpoint: int
 ) -> None:
-    monkeypatch.setattr(convert_module, "_CHECKPOINT", checkpoint)
     finished, number = False, 0
     while not finished:
         number += 1
         with pytest.MonkeyPatch.context() as patch:
             cut_at(patch, number)
             try:
-                convert(job)
+                convert(job, checkpoint_every=checkpoint)
                 finished = True
             except PowerCutError:
                 assert not job.out.exists()
-        assert made(job, resume=True) == whole
+        assert made(job, resume=True, checkpoint_every=checkpoint) == whole
     assert number > 30
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(cuts=st.lists(st.integers(1, 15), max_size=5))
-def test_several_times_in_a_row(job: ConvertJob, whole: tuple[Summary, str], cuts: list[int]) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(convert_module, "_CHECKPOINT", 4)
-        for cut in cuts:
-            with pytest.MonkeyPatch.context() as cutting:
-                cut_at(cutting, cut)
-                with contextlib.suppress(PowerCutError):
-                    convert(job, resume=True)
-        assert made(job, resume=True) == whole
+def test_several_times_in_a_row(job: DatasetConversion, whole: tuple[ConversionSummary, str], cuts: list[int]) -> None:
+    for cut in cuts:
+        with pytest.MonkeyPatch.context() as cutting:
+            cut_at(cutting, cut)
+            with contextlib.suppress(PowerCutError):
+                convert(job, resume=True, checkpoint_every=4)
+    assert made(job, resume=True, checkpoint_every=4) == whole
 
 
 PROGRAM = """
     import sys
     from pathlib import Path
-    from streaming_vlm_mlx.data import convert
-    from streaming_vlm_mlx.data.annotations import open_sources
+    from streaming_vlm_mlx.data.annotations import open_samples
+    from streaming_vlm_mlx.data.convert import DatasetConversion
+    from tests.data.making import convert
 
-    convert._CHECKPOINT = 50
     annotations, out, videos = map(Path, sys.argv[1:4])
-    job = convert.ConvertJob(open_sources([annotations]), out, videos)
+    job = DatasetConversion(open_samples([annotations]), out, videos)
     print("ready", flush=True)
-    convert.convert(job, resume="--resume" in sys.argv, progress=lambda done, total: print(done, flush=True))
+    progress = lambda done, total: print(done, flush=True)
+    convert(job, "--resume" in sys.argv, progress=progress, checkpoint_every=50)
 """
 
 
 def test_a_killed_process(tmp_path: Path, clips: Path) -> None:
     path = write_annotations(tmp_path / "a_with_seeks.jsonl", samples(3000), index=True)
     whole, out = tmp_path / "whole.jsonl", tmp_path / "r.jsonl"
-    convert(ConvertJob(open_sources([path]), whole, clips))
+    convert(DatasetConversion(open_samples([path]), whole, clips))
     command = [sys.executable, "-c", textwrap.dedent(PROGRAM), str(path), str(out), str(clips)]
     chance = random.Random(8)
     for resume in ([], ["--resume"], ["--resume"]):
@@ -139,48 +138,43 @@ def test_a_killed_process(tmp_path: Path, clips: Path) -> None:
     (tmp_path / "..r.jsonl.progress.json.k7x").touch()  # as a kill within a checkpoint leaves it
     subprocess.run([*command, "--resume"], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
     assert out.read_bytes() == whole.read_bytes()
-    assert sorted(p.name for p in tmp_path.iterdir() if "r.jsonl." in p.name and p.suffix != ".sqlite") == []
+    assert [p.name for p in tmp_path.iterdir() if "r.jsonl." in p.name] == [".r.jsonl.progress.json"]
 
 
 class TestOtherStates:
-    def broken_off(self, job: ConvertJob, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(convert_module, "_CHECKPOINT", 5)
+    def interrupted(self, job: DatasetConversion) -> None:
         with pytest.MonkeyPatch.context() as patch:
             cut_at(patch, 20)
             with pytest.raises(PowerCutError):
-                convert(job)
+                convert(job, checkpoint_every=5)
 
-    def test_another_job_is_refused(self, job: ConvertJob, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.broken_off(job, monkeypatch)
-        other = ConvertJob(job.sources, job.out, job.videos, Selection(every=2))
-        with pytest.raises(SvmError, match=r"was begun with other inputs or options.*leave out --resume"):
+    def test_another_job_is_refused(self, job: DatasetConversion) -> None:
+        self.interrupted(job)
+        other = DatasetConversion(job.sources, job.out, job.videos, Filters(every=2))
+        with pytest.raises(SvmError, match=r"was started with other inputs or options.*omit --resume"):
             convert(other, resume=True)
 
-    def test_another_input_is_refused(self, job: ConvertJob, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-        self.broken_off(job, monkeypatch)
+    def test_another_input_is_refused(self, job: DatasetConversion, tmp_path: Path) -> None:
+        self.interrupted(job)
         path = write_annotations(tmp_path / "a_with_seeks.jsonl", samples(31), index=True)
-        with pytest.raises(SvmError, match="was begun with other inputs"):
-            convert(ConvertJob(open_sources([path]), job.out, job.videos), resume=True)
+        with pytest.raises(SvmError, match="was started with other inputs"):
+            convert(DatasetConversion(open_samples([path]), job.out, job.videos), resume=True)
 
-    def test_without_resume_all_begins_anew(
-        self, job: ConvertJob, whole: tuple[Summary, str], monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        self.broken_off(job, monkeypatch)
+    def test_without_resume_all_begins_anew(self, job: DatasetConversion, whole: tuple[ConversionSummary, str]) -> None:
+        self.interrupted(job)
         assert made(job, resume=False) == whole
 
     @pytest.mark.parametrize("note", ["", "{", "[]", "{}", '{"job": {}, "bytes": 9999999, "progress": {}}'])
     def test_a_note_that_is_not_borne_out(
-        self, job: ConvertJob, whole: tuple[Summary, str], monkeypatch: pytest.MonkeyPatch, note: str
+        self, job: DatasetConversion, whole: tuple[ConversionSummary, str], note: str
     ) -> None:
-        self.broken_off(job, monkeypatch)
+        self.interrupted(job)
         job.out.with_name(".r.jsonl.progress.json").write_text(note)
         assert made(job, resume=True) == whole
 
-    def test_a_finished_file_stays_until_the_new_one_is_whole(
-        self, job: ConvertJob, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_a_finished_file_stays_until_the_new_one_is_whole(self, job: DatasetConversion) -> None:
         job.out.write_text("what was there before")
-        self.broken_off(job, monkeypatch)
+        self.interrupted(job)
         assert job.out.read_text() == "what was there before"
         convert(job, resume=True)
         assert json.loads(job.out.read_text().splitlines()[0])["version"] == 1
@@ -199,12 +193,27 @@ def test_a_note_of_a_run_before_the_last_does_not_count(tmp_path: Path) -> None:
     assert path.read_bytes() == b""
 
 
-def test_a_full_disk_is_named(tmp_path: Path) -> None:
-    full = Path("/dev/full")
-    if not full.exists():
-        pytest.skip("no /dev/full on this system")
+def test_a_full_disk_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
     with ResumableFile(tmp_path / "r.jsonl", {}, resume=False) as file:
-        file._file.close()
-        file._file = full.open("ab", buffering=0)
+        file.write(b"x")
+        monkeypatch.setattr(os, "fsync", fail)
         with pytest.raises(SvmError, match=r"r.jsonl cannot be written: No space left"):
-            file.write(b"x")
+            file.checkpoint({})
+
+
+def test_a_finished_job_is_recognised_until_its_file_changes(tmp_path: Path) -> None:
+    path = tmp_path / "f"
+    with ResumableFile(path, {"a": 1}, resume=False) as file:
+        file.write(b"whole")
+        file.finish({"done": 5})
+    with ResumableFile(path, {"a": 1}, resume=True) as file:
+        assert (file.is_finished, file.progress) == (True, {"done": 5})
+    assert path.read_bytes() == b"whole"
+    with pytest.raises(SvmError, match="was started with other inputs or options"):
+        ResumableFile(path, {"a": 2}, resume=True)
+    path.write_bytes(b"edited")
+    with ResumableFile(path, {"a": 1}, resume=True) as file:
+        assert (file.is_finished, file.progress) == (False, None)

@@ -29,15 +29,15 @@ def cut_short(path: Path) -> None:
     ("name", "make", "says"),
     [
         ("missing.mp4", lambda path: None, "does not exist; check the path"),
-        ("folder.mp4", Path.mkdir, "is a folder; name a video file in it"),
+        ("folder.mp4", Path.mkdir, "is a folder; give a video file"),
         ("empty.mp4", lambda path: path.touch(), r"is empty \(0 bytes\)"),
-        ("cut.mp4", cut_short, "was cut short before its index"),
+        ("cut.mp4", cut_short, "is incomplete: its index"),
         ("noise.mp4", write(bytes(range(256)) * 40), "is not a video that FFmpeg can read"),
         ("page.mp4", write(b"<html><body>404</body></html>" * 99), "is not a video that FFmpeg can read"),
-        ("notes.txt", write(b"first half, kick off\n" * 99), "is not a video; choose a video file"),
-        ("truth.srt", write(b"1\n00:00:00,000 --> 00:00:01,000\nGo\n\n"), "is not a video; choose a video file"),
-        ("song.m4a", make_sound, "holds sound but no video"),
-        ("album.mp3", lambda path: make_sound(path, "libmp3lame", cover=True), "holds sound but no video"),
+        ("notes.txt", write(b"first half, kick off\n" * 99), "is not a video; give a video file"),
+        ("truth.srt", write(b"1\n00:00:00,000 --> 00:00:01,000\nGo\n\n"), "is not a video; give a video file"),
+        ("song.m4a", make_sound, "has audio but no video"),
+        ("album.mp3", lambda path: make_sound(path, "libmp3lame", cover=True), "has audio but no video"),
     ],
 )
 def test_bad_files_are_named(tmp_path: Path, name: str, make: Callable[[Path], object], says: str) -> None:
@@ -55,7 +55,7 @@ def test_a_file_without_one_good_picture_is_named(tmp_path: Path) -> None:
     data = path.read_bytes()
     start = data.index(b"mdat") + 4
     path.write_bytes(data[:start] + bytes(data.index(b"moov") - 4 - start) + data[data.index(b"moov") - 4 :])
-    assert "holds no picture that can be decoded" in complaint(path)
+    assert "has no frame that can be decoded" in complaint(path)
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def test_what_can_not_be_reached_is_named(name: str) -> None:
 
 def test_a_device_of_another_system_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("streaming_vlm_mlx.video.container.DEVICES", ("betamax",))
-    assert "no betamax devices on this machine" in complaint("betamax:0")
+    assert "this FFmpeg has no betamax devices" in complaint("betamax:0")
 
 
 @pytest.mark.parametrize("name", ["half: one.mp4", "100%20 #1?.mp4", "-.mp4", "spiel über.mp4", "lavfi:testsrc"])

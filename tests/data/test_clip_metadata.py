@@ -1,13 +1,13 @@
-import os
+import multiprocessing
 import sqlite3
 from contextlib import closing
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 
-from streaming_vlm_mlx.data import clip_metadata as clips_module
-from streaming_vlm_mlx.data.clip_metadata import ClipCache, measure
+from streaming_vlm_mlx.data.clip_metadata import ClipCache, probe_clip
 from streaming_vlm_mlx.data.jsonl import BadSampleError
 from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.video.pyav_reader import FrameReader
@@ -32,13 +32,13 @@ def test_a_clip_at_a_glance(database: Path, clips: Path) -> None:
 def test_frames_that_are_never_shown_are_not_counted(shared: Path, name: str) -> None:
     with closing(FrameReader(str(shared / "clips" / name))) as reader:
         shown = [frame.time for frame in reader.frames_from(0)]
-    assert measure(shared / "clips" / name).clip().times.tolist() == pytest.approx(shown, abs=1e-9)
+    assert probe_clip(shared / "clips" / name).times.tolist() == pytest.approx(shown, abs=1e-9)
 
 
 def test_a_second_run_reads_no_video(database: Path, clips: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with ClipCache(database) as cache:
         first = cache.get(clips / "short.mp4")
-    monkeypatch.setattr(clips_module, "measure", None)
+    monkeypatch.setattr(av, "open", None)
     with ClipCache(database) as cache:
         again = cache.get(clips / "short.mp4")
     assert again.times.tolist() == first.times.tolist()
@@ -59,14 +59,48 @@ def test_a_clip_that_changed_is_measured_again(database: Path, tmp_path: Path) -
         assert len(cache.get(video).times) == 30
 
 
-def test_clips_that_are_not_kept_in_memory_come_from_the_database(database: Path, tmp_path: Path) -> None:
+def test_clips_that_are_not_kept_in_memory_come_from_the_database(
+    database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     videos = [write_clip(tmp_path / f"{n}.mp4", range(n + 2)) for n in range(3)]
-    with ClipCache(database) as cache, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(clips_module, "_RECENT", 1)
-        for _ in range(2):
-            assert [len(cache.get(video).times) for video in videos] == [2, 3, 4]
-        patch.setattr(clips_module, "measure", None)
+    with ClipCache(database, recent=1) as cache:
         assert [len(cache.get(video).times) for video in videos] == [2, 3, 4]
+        monkeypatch.setattr(av, "open", None)
+        assert [len(cache.get(video).times) for video in videos] == [2, 3, 4]
+
+
+def fill(database: Path, videos: list[Path]) -> None:
+    with ClipCache(database) as cache:
+        for video in videos:
+            cache.get(video)
+
+
+def test_several_processes_share_a_database(database: Path, tmp_path: Path) -> None:
+    videos = [write_clip(tmp_path / f"{n}.mp4", range(n + 2)) for n in range(8)]
+    context = multiprocessing.get_context("spawn")
+    processes = [context.Process(target=fill, args=(database, videos[n::2] + videos[:4])) for n in range(2)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0, 0]
+    with sqlite3.connect(database) as connection:
+        assert connection.execute("SELECT count(*) FROM clips").fetchone() == (8,)
+
+
+def test_a_database_that_stays_locked_costs_only_time(database: Path, clips: Path) -> None:
+    with ClipCache(database, timeout=0) as cache, closing(sqlite3.connect(database, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        assert len(cache.get(clips / "short.mp4").times) == 80
+        other.execute("ROLLBACK")
+        assert other.execute("SELECT count(*) FROM clips").fetchone() == (0,)
+
+
+def test_without_a_database_clips_are_kept_in_memory(clips: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with ClipCache() as cache:
+        first = cache.get(clips / "short.mp4")
+        monkeypatch.setattr(av, "open", None)
+        assert cache.get(clips / "short.mp4") is first
 
 
 class TestBadClips:
@@ -94,6 +128,22 @@ class TestBadClips:
             with pytest.raises(BadSampleError, match="absent video"):
                 cache.get(tmp_path / "a\0b.mp4")
 
+    def test_one_that_becomes_readable_is_read_by_the_next_run(
+        self, database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Permissions change without a trace in size and modification time."""
+
+        def refuse(*args: object, **options: object) -> None:
+            raise av.error.PermissionError(13, "Permission denied", "a.mp4")
+
+        video = write_clip(tmp_path / "a.mp4", range(20))
+        with monkeypatch.context() as patch, ClipCache(database) as cache:
+            patch.setattr(av, "open", refuse)
+            with pytest.raises(BadSampleError, match="Permission denied"):
+                cache.get(video)
+        with ClipCache(database) as cache:
+            assert len(cache.get(video).times) == 20
+
     def test_a_clip_cut_short(self, database: Path, clips: Path, tmp_path: Path) -> None:
         video = tmp_path / "cut.mp4"
         video.write_bytes((clips / "long.mp4").read_bytes()[:2000])
@@ -105,7 +155,7 @@ class TestABadDatabase:
     def test_that_is_something_else(self, database: Path) -> None:
         database.parent.mkdir()
         database.write_text("no database" * 100)
-        with pytest.raises(SvmError, match=r"clips.sqlite cannot be used.*Remove it"):
+        with pytest.raises(SvmError, match=r"clips.sqlite is not a cache of clips.*remove it"):
             ClipCache(database)
 
     def test_with_broken_rows(self, database: Path, clips: Path) -> None:
@@ -113,11 +163,13 @@ class TestABadDatabase:
             cache.get(clips / "short.mp4")
         with sqlite3.connect(database) as connection:
             connection.execute("UPDATE clips SET ticks = x'00'")
-        with ClipCache(database) as cache, pytest.raises(SvmError, match="is broken"):
+        with ClipCache(database) as cache, pytest.raises(SvmError, match="is damaged"):
             cache.get(clips / "short.mp4")
 
-    @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-    def test_in_a_folder_that_can_not_be_written(self, tmp_path: Path) -> None:
-        tmp_path.chmod(0o500)
-        with pytest.raises(SvmError, match="cannot be used"):
-            ClipCache(tmp_path / "below" / "clips.sqlite")
+    def test_in_a_folder_that_cannot_be_written(self, tmp_path: Path, clips: Path) -> None:
+        (tmp_path / "file").touch()
+        told = list[str]()
+        with ClipCache(tmp_path / "file" / "clips.sqlite", report=told.append) as cache:
+            assert len(cache.get(clips / "short.mp4").times) == 80
+        (line,) = told
+        assert "clips.sqlite cannot be written" in line
