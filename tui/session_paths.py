@@ -60,23 +60,25 @@ def check_writable(path: Path) -> None:
         raise _Checked
 
 
-class _Checked(Exception):  # noqa: N818 - no error: it leaves the block before anything is moved into place
+class _Checked(Exception):  # noqa: N818 - no error: it leaves the block before the file is replaced
     pass
 
 
-def fallback_path(record: "SessionRecord") -> Path:
-    """Return where to write a session that cannot be written where it should be."""
-    return state_folder(os.environ, Path.home()) / f"session-{record.created.replace(':', '')}.json"
+def journal_path(clip: str, created: str) -> Path:
+    """Return the place for a session's journal, without ending, in the state folder."""
+    name = re.sub(r"[^\w.-]+", "-", Path(clip).stem).strip("-") or "feed"
+    return state_folder(os.environ, Path.home()) / "sessions" / f"{name}.{_stamp(created)}"
 
 
 def base_paths(out: Path | None, clip: str, created: str) -> tuple[Path, ...]:
-    """Return where a session's files may lie, without endings: `out`, or beside the clip, else the state folder.
+    """Return the places for a session's files, without endings: `out` or beside the clip, then the state folder.
 
-    Beside the sample that comes with the package is no place for them.
+    The sample that comes with the package keeps no files beside it.
     """
-    stamp = created.split("+")[0].replace(":", "").replace("-", "").replace("T", "-")
     own = Path(clip).is_file() and not Path(clip).samefile(SAMPLE)
-    beside = [Path(clip).with_suffix(f".{stamp}")] if own and "://" not in clip else []
-    named = [out.with_suffix("")] if out else beside
-    name = re.sub(r"[^\w.-]+", "-", Path(clip).stem).strip("-") or "feed"
-    return (*named, state_folder(os.environ, Path.home()) / "sessions" / f"{name}.{stamp}")
+    beside = [Path(clip).with_suffix(f".{_stamp(created)}")] if own and "://" not in clip else []
+    return (*([out.with_suffix("")] if out else beside), journal_path(clip, created))
+
+
+def _stamp(created: str) -> str:
+    return created.split("+")[0].replace(":", "").replace("-", "").replace("T", "-")

@@ -1,7 +1,7 @@
-"""A session on disk while it runs: a line a second, so that a process that is killed loses at most the current one.
+"""A session on disk while it runs, a line a second: a killed process loses at most the second under way.
 
-The first line is the record as it was at the beginning; every other line is one change of it: a second that was spoken,
-one that was passed over, or settings that were changed.
+The first line is the record at that time. Every other line is one change: a second with its result, a skipped second,
+changed settings, or a failure.
 """
 
 import json
@@ -25,7 +25,7 @@ class Journal:
     """
 
     def __init__(self, path: Path, record: SessionRecord) -> None:
-        """Begin `path` with `record`.
+        """Begin the file `path` with `record`.
 
         Raises:
             SvmError: the file exists, or cannot be written.
@@ -38,42 +38,50 @@ class Journal:
             raise SvmError(f"the journal {path} cannot be written: {error.strerror}.") from error
         self._append(record.to_dict())
 
-    def speak(self, second: GenerationResult) -> None:
-        """Append a second that was spoken.
+    def append_second(self, second: GenerationResult) -> None:
+        """Append the result of a second.
 
         Raises:
             SvmError: the disk is full.
         """
         self._append({"spoken": second.to_dict()})
 
-    def skip(self, second: Skipped) -> None:
-        """Append a second that was passed over.
+    def append_skipped(self, second: Skipped) -> None:
+        """Append a second that was skipped.
 
         Raises:
             SvmError: the disk is full.
         """
         self._append({"skipped": second.to_dict()})
 
-    def configure(self, settings: Mapping[str, Any]) -> None:
-        """Append settings that were changed.
+    def append_settings(self, settings: Mapping[str, Any]) -> None:
+        """Append changed settings.
 
         Raises:
             SvmError: the disk is full.
         """
         self._append({"settings": settings})
 
+    def append_failure(self, message: str) -> None:
+        """Append the message of a failure.
+
+        Raises:
+            SvmError: the disk is full.
+        """
+        self._append({"failure": message})
+
     def close(self) -> None:
         """Close the file and leave it."""
         self._file.close()
 
     def discard(self) -> None:
-        """Close the file and remove it: the session is kept elsewhere."""
+        """Close the file and remove it."""
         self.close()
         self.path.unlink(missing_ok=True)
 
     def _append(self, values: Mapping[str, Any]) -> None:
         try:
-            # What a killed process had flushed is the system's to keep.
+            # After the flush the line survives the end of this process.
             self._file.write(json.dumps(values, ensure_ascii=False) + "\n")
             self._file.flush()
         except OSError as error:
@@ -87,10 +95,10 @@ class Journal:
 
 
 def load_session(path: Path) -> SessionRecord:
-    """Read a session, or the journal of one that was killed, told by the file's name.
+    """Read a session, or the journal of one that was killed; the ending of the name tells which.
 
     Raises:
-        SvmError: the file cannot be read, is no session, or is of a newer format.
+        SvmError: the file cannot be read, is not a session, or has a newer format.
     """
     return _read_journal(path) if path.suffix == SUFFIX else SessionRecord.load(path)
 
@@ -99,7 +107,7 @@ def _read_journal(path: Path) -> SessionRecord:
     try:
         first, *lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
         record = SessionRecord.from_dict(_mapping(first))
-        # What follows the last line feed was being written when the process ended.
+        # Whatever follows the last line feed is a line that the process did not finish.
         for line in lines[:-1]:
             record = _apply(record, _mapping(line))
     except OSError as error:
@@ -114,9 +122,15 @@ def _mapping(line: str) -> Mapping[str, Any]:
     return values if isinstance(values, dict) else {}
 
 
-def _apply(record: SessionRecord, values: Mapping[str, Any]) -> SessionRecord:
-    if spoken := values.get("spoken"):
-        return record.add(GenerationResult.from_dict(spoken))
-    if skipped := values.get("skipped"):
-        return record.skip(Skipped.from_dict(skipped))
-    return replace(record, settings=values["settings"]) if "settings" in values else record
+def _apply(record: SessionRecord, change: Mapping[str, Any]) -> SessionRecord:
+    match change:
+        case {"spoken": second}:
+            return record.add(GenerationResult.from_dict(second))
+        case {"skipped": second}:
+            return record.skip(Skipped.from_dict(second))
+        case {"settings": settings}:
+            return replace(record, settings=settings)
+        case {"failure": message}:
+            return replace(record, failure=message)
+        case _:
+            return record

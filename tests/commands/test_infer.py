@@ -1,8 +1,12 @@
 """The headless way: a clip in, lines and files out, and a sentence for everything that can be wrong."""
 
+import contextlib
 import json
 import os
-from collections.abc import Iterable
+import signal
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -12,12 +16,18 @@ import webvtt
 from streaming_vlm_mlx.data.records import StreamingRecord, Turn
 from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.memory import Memory
+from streaming_vlm_mlx.sessions.journal import load_session
 from streaming_vlm_mlx.sessions.record import SessionRecord
+from streaming_vlm_mlx.sessions.session_log import SessionLog
 from streaming_vlm_mlx.stream.events import GenerationResult, Timings
 from streaming_vlm_mlx.video.video_file import VideoFile
+from tests.commands.blocked_camera import BLOCKED
 from tests.video.clips import make_clip
 from tui import cli
 from tui.commands import infer
+
+ROOT = Path(__file__).parents[2]
+RECORD = SessionRecord(created="2026-01-01T00:00:00+00:00", clip="match.mp4")
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +37,7 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def state(untrained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where sessions take refuge; the model is one that always has something to say."""
+    """The state folder; the model is one that comments on every second."""
     monkeypatch.setattr("tui.commands.options.CHECKPOINT", untrained)
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     return tmp_path / "state"
@@ -76,7 +86,7 @@ def test_a_record_brings_its_own_range_and_previous_text(clip, tmp_path, capsys)
     assert [s.start for s in record.seconds] == [1.0]
     assert record.settings["previous"] == "They lead."
     capsys.readouterr()
-    assert "holds records 0 to 0; 4 is none" in refusal(capsys, tmp_path / "r.jsonl", "--record", 4)
+    assert "holds records 0 to 0; there is no record 4" in refusal(capsys, tmp_path / "r.jsonl", "--record", 4)
 
 
 @pytest.mark.parametrize(
@@ -118,45 +128,88 @@ def done(start: float) -> GenerationResult:
     )
 
 
-def speak_until_it_breaks(keeper: infer.Keeper, feed: Iterable[GenerationResult]) -> None:
-    for second in feed:
-        keeper.add(second)
+def comment_until_it_breaks(log: SessionLog, seconds: Iterable[GenerationResult]) -> None:
+    for second in seconds:
+        log.add(second)
     raise SvmError("the feed broke off.")
 
 
-def test_what_was_said_before_a_failure_is_written(tmp_path):
-    keeper = infer.Keeper(tmp_path / "a.json", SessionRecord())
-    feed = (done(second) for second in (0.0,))
-    with pytest.raises(SvmError, match="feed broke"), keeper.kept():
-        speak_until_it_breaks(keeper, feed)
+def test_the_seconds_before_a_failure_are_written(tmp_path, state):
+    with pytest.raises(SvmError, match="feed broke"), infer.saved(infer.make_log(tmp_path / "a.json", RECORD)) as log:
+        comment_until_it_breaks(log, [done(0.0)])
     record = SessionRecord.load(tmp_path / "a.json")
     assert [s.text for s in record.seconds] == ["shot"]
     assert record.failure == "the feed broke off."
+    assert list(state.rglob("*.jsonl")) == []
 
 
-def test_a_failure_before_the_first_word_leaves_an_old_file_alone(tmp_path):
+def test_a_failure_before_the_first_word_leaves_an_old_file_alone(tmp_path, state):
     (tmp_path / "a.vtt").write_text("old")
-    keeper = infer.Keeper(tmp_path / "a.vtt", SessionRecord())
-    with pytest.raises(SvmError), keeper.kept():
-        raise SvmError("no model.")
+    with pytest.raises(SvmError), infer.saved(infer.make_log(tmp_path / "a.vtt", RECORD)) as log:
+        comment_until_it_breaks(log, [])
     assert (tmp_path / "a.vtt").read_text() == "old"
+    assert not state.exists()
 
 
-def test_a_session_that_can_not_be_written_finds_a_refuge(tmp_path, state, monkeypatch):
-    def full(source: object, target: object) -> None:
-        raise OSError(28, os.strerror(28))
-
-    keeper = infer.Keeper(tmp_path / "a.vtt", SessionRecord(created="2026-01-01T00:00:00+00:00"))
+def test_a_session_that_cannot_be_written_stays_in_its_journal(tmp_path, state, monkeypatch):
     real = Path.replace
-    monkeypatch.setattr(
-        Path, "replace", lambda part, to: full(part, to) if to == tmp_path / "a.vtt" else real(part, to)
-    )
-    with pytest.raises(SvmError, match="No space left on device") as caught, keeper.kept():
-        keeper.add(done(4.0))
-    (kept,) = state.rglob("*.json")
-    assert str(kept) in str(caught.value)
-    assert SessionRecord.load(kept).seconds[0].start == 4.0
+
+    def full(part: Path, target: Path) -> Path:
+        if target == tmp_path / "a.vtt":
+            raise OSError(28, os.strerror(28))
+        return real(part, target)
+
+    monkeypatch.setattr(Path, "replace", full)
+    with (
+        pytest.raises(SvmError, match="No space left on device") as caught,
+        infer.saved(infer.make_log(tmp_path / "a.vtt", RECORD)) as log,
+    ):
+        log.add(done(4.0))
+    (journal,) = state.rglob("*.jsonl")
+    assert f"The session is in {journal}." in str(caught.value)
+    assert load_session(journal).seconds == (done(4.0),)
     assert not list(tmp_path.glob("*.vtt"))
+
+
+def test_a_written_session_leaves_no_journal(clip, tmp_path, state):
+    assert cli.main(["infer", str(clip), "--out", str(tmp_path / "a.srt")]) == 0
+    assert list(state.rglob("*.jsonl")) == []
+
+
+@contextlib.contextmanager
+def commenting(checkpoint: Path, out: Path) -> Iterator[tuple[subprocess.Popen[str], list[str]]]:
+    """Run the command in its own process until its camera blocks; yield the process and its lines so far."""
+    script = ["-m", "tests.commands.blocked_camera", "infer", "camera"]
+    words = [*script, "--ckpt", str(checkpoint), "--json", "--out", str(out)]
+    pipe = subprocess.PIPE
+    with subprocess.Popen([sys.executable, *words], cwd=ROOT, stdout=pipe, stderr=pipe, text=True) as process:
+        assert process.stdout
+        assert process.stderr
+        try:
+            lines = [process.stdout.readline() for _ in range(2)]
+            assert f"{BLOCKED}\n" in iter(process.stderr.readline, "")
+            yield process, lines
+        finally:
+            process.kill()
+
+
+def test_a_killed_run_leaves_every_finished_second_in_its_journal(untrained, tmp_path, state):
+    with commenting(untrained, tmp_path / "a.vtt") as (process, lines):
+        process.kill()
+        assert process.wait() == -signal.SIGKILL
+    (journal,) = state.rglob("*.jsonl")
+    assert [s.to_dict() for s in load_session(journal).seconds] == [json.loads(line) for line in lines]
+    assert not (tmp_path / "a.vtt").exists()
+
+
+def test_a_run_on_a_camera_that_has_stopped_can_be_interrupted(untrained, tmp_path, state):
+    with commenting(untrained, tmp_path / "a.json") as (process, lines):
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=60)
+        assert process.returncode == 130
+    record = SessionRecord.load(tmp_path / "a.json")
+    assert [s.to_dict() for s in record.seconds] == [json.loads(line) for line in lines]
+    assert list(state.rglob("*.jsonl")) == []
 
 
 def test_a_broken_packet_is_counted(clip, tmp_path, capsys, monkeypatch):

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from streaming_vlm_mlx.sessions.session_log import SessionLog
 from tests.player.controller_harness import ControllerHarness, StartController
 from tests.player.fakes import RECORD, Blank, Clock, Player, Scripted, StartPlayer, spec
 from tui.player.app import PlayerApp
 from tui.player.controller import Commentator, Controller, PlayerEvent
 from tui.player.pace import Pace
 from tui.player.playhead import Playhead
-from tui.player.session_log import SessionLog
 
 
 @pytest.fixture

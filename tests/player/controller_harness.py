@@ -4,10 +4,10 @@ from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from typing import TypeVar
 
+from streaming_vlm_mlx.sessions.session_log import SessionLog
 from streaming_vlm_mlx.stream.events import GenerationResult, Skipped
 from tests.player.fakes import Clock, until
 from tui.player.controller import Controller, PlayerEvent
-from tui.player.session_log import SessionLog
 
 T = TypeVar("T")
 

@@ -124,7 +124,7 @@ def test_a_journal_is_a_session(record: SessionRecord, tmp_path: Path) -> None:
     path = tmp_path / "killed.jsonl"
     with Journal(path, SessionRecord(clip="gone.mp4", model="run1")) as journal:
         for second in record.seconds:
-            journal.speak(second)
+            journal.append_second(second)
     assert cli.main(["export", str(path), "--out", str(tmp_path / "out.srt")]) == 0
     assert [cue.content for cue in srt.parse((tmp_path / "out.srt").read_text())] == list(SAID.values())
 

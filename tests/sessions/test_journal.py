@@ -26,11 +26,11 @@ def written(path: Path) -> SessionRecord:
     record = BEGUN
     with Journal(path, record) as journal:
         for spoken in (second(0), second(1, "first"), second(1, "last")):
-            journal.speak(spoken)
+            journal.append_second(spoken)
             record = record.add(spoken)
-        journal.skip(Skipped(2, 2.0, 3.0))
+        journal.append_skipped(Skipped(2, 2.0, 3.0))
         record = record.skip(Skipped(2, 2.0, 3.0))
-        journal.configure({"window": 8})
+        journal.append_settings({"window": 8})
     return replace(record, settings={"window": 8})
 
 
@@ -57,7 +57,7 @@ def test_every_cut_of_a_journal_loses_one_second_at_most(tmp_path: Path) -> None
 def test_any_text_survives(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
     path = tmp_path_factory.mktemp("journal") / "game.jsonl"
     with Journal(path, BEGUN) as journal:
-        journal.speak(second(0, text))
+        journal.append_second(second(0, text))
     assert load_session(path).seconds[0].text == text
 
 
@@ -106,4 +106,4 @@ def test_a_full_disk_is_told(tmp_path: Path) -> None:
     journal = Journal(path, BEGUN)
     journal._file = Path("/dev/full").open("w")  # noqa: SIM115 - stands in for a file on a full disk
     with pytest.raises(SvmError, match="No space left"):
-        journal.speak(second(0))
+        journal.append_second(second(0))

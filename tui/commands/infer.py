@@ -5,6 +5,7 @@ import asyncio
 import contextlib
 import json
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -12,13 +13,17 @@ from typing import TYPE_CHECKING, Any, Protocol
 from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.shipped import SAMPLE, notice
 from tui.commands.options import add_model_arguments, make_engine, resolve_settings, run_as_follower
-from tui.session_paths import check_writable, fallback_path, new_record
+from tui.session_paths import check_writable, journal_path, new_record
 
 if TYPE_CHECKING:
     from streaming_vlm_mlx.sessions.record import SessionRecord
+    from streaming_vlm_mlx.sessions.session_log import SessionLog
     from streaming_vlm_mlx.stream.engine import Engine
     from streaming_vlm_mlx.stream.events import Event, GenerationResult
     from streaming_vlm_mlx.video.source import Source
+
+# Seconds to wait for a source to close.
+PATIENCE = 1.0
 
 HELP = "Write a model's commentary on a clip, second by second, to stdout and into a file."
 
@@ -42,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Speak about the clip; what was said is written even when the run breaks off."""
+    """Comment on the clip; the seconds so far are kept however the run ends."""
     from streaming_vlm_mlx.sessions.subtitles import check_replaceable, find_format
     from streaming_vlm_mlx.video.source import open_video
 
@@ -55,14 +60,13 @@ def run(args: argparse.Namespace) -> int:
     config, folder = resolve_settings(args)
     if run_as_follower(folder, config):
         return 0
-    with open_video(args.clip, config.fps) as source:
+    with closing(open_video(args.clip, config.fps)) as source:
         if advice := notice(folder, args.clip):
             _note(advice)
         engine, name = make_engine(folder, config, _note, args.adapter)
-        keeper = Keeper(args.out, new_record(args.clip, name, config))
         try:
-            with keeper.kept():
-                asyncio.run(_listen(engine, source, args, keeper))
+            with saved(make_log(args.out, new_record(args.clip, name, config))) as log:
+                asyncio.run(_comment(engine, source, args, log))
         finally:
             engine.close()
         if source.skipped:
@@ -71,22 +75,22 @@ def run(args: argparse.Namespace) -> int:
 
 
 def fill_in(args: argparse.Namespace) -> argparse.Namespace:
-    """Return `args` with what a record says wherever the user did not, when CLIP is a file of records.
+    """Return `args`; when CLIP is a file of records, with the record's values wherever the user gave none.
 
     Raises:
         SvmError: the file cannot be read, or holds no such record.
     """
-    said: dict[str, Any] = {"start": 0.0}
+    defaults: dict[str, Any] = {"start": 0.0}
     if args.clip.endswith(".jsonl"):
         from streaming_vlm_mlx.data.records import RecordFile
 
         records = RecordFile.open(Path(args.clip))
         if not 0 <= args.record < len(records):
-            raise SvmError(f"{args.clip} holds records 0 to {len(records) - 1}; {args.record} is none of them.")
+            raise SvmError(f"{args.clip} holds records 0 to {len(records) - 1}; there is no record {args.record}.")
         record = records[args.record]
         args = argparse.Namespace(**{**vars(args), "clip": record.video})
         start = record.video_start if args.start is None else args.start
-        said = {
+        defaults = {
             "start": start,
             "duration": record.video_end - start,
             "previous": record.previous,
@@ -94,55 +98,55 @@ def fill_in(args: argparse.Namespace) -> argparse.Namespace:
             "fps": int(record.fps),
         }
     given = {name: value for name, value in vars(args).items() if value is not None}
-    return argparse.Namespace(**{**vars(args), **said, **given})
+    return argparse.Namespace(**{**vars(args), **defaults, **given})
 
 
 def _note(text: str) -> None:
     print(f"svm-tui: {text}", file=sys.stderr)
 
 
-class Keeper:
-    """Holds the session's record and sees to it that it is written."""
+@contextlib.contextmanager
+def closing(source: "Source") -> "Iterator[Source]":
+    """Close `source` after the block; one that is blocked in a read is left to the end of the process."""
+    try:
+        yield source
+    finally:
+        closer = threading.Thread(target=source.close, name="svm-closer", daemon=True)
+        closer.start()
+        closer.join(PATIENCE)
 
-    def __init__(self, path: Path | None, record: "SessionRecord") -> None:
-        self._path, self._record = path, record
 
-    def add(self, done: "GenerationResult") -> None:
-        """Enter one second."""
-        self._record = self._record.add(done)
+def make_log(out: Path | None, record: "SessionRecord") -> "SessionLog":
+    """Return the log of a session that is to be written to `out`, with its journal in the state folder."""
+    from streaming_vlm_mlx.sessions.session_log import SessionLog
 
-    @contextlib.contextmanager
-    def kept(self) -> Iterator[None]:
-        """Write the record when the block ends, however it ends, as long as something was said or nothing failed."""
+    if out is None:
+        return SessionLog(record, (), _note)
+    journal = journal_path(record.clip, record.created)
+    return SessionLog(record, [out.with_suffix("")], _note, [out.suffix], journal, overwrite=True)
+
+
+@contextlib.contextmanager
+def saved(log: "SessionLog") -> "Iterator[SessionLog]":
+    """Save `log` when the block ends, with the failure if it ends by one; before the first second nothing is written.
+
+    Raises:
+        SvmError: the file cannot be written; the message says where the journal is.
+    """
+    try:
         try:
-            yield
+            yield log
         except BaseException as error:
-            if self._record.seconds:
-                self._record = self._failed(error)
-                self._write()
+            log.fail(str(error) or type(error).__name__)
             raise
-        self._write()
-
-    def _failed(self, error: BaseException) -> "SessionRecord":
-        from dataclasses import replace
-
-        return replace(self._record, failure=str(error) or type(error).__name__)
-
-    def _write(self) -> None:
-        from streaming_vlm_mlx.sessions.subtitles import write
-
-        if self._path is None:
-            return
-        try:
-            write(self._path, self._record)
-        except SvmError as error:
-            kept = fallback_path(self._record)
-            write(kept, self._record)
-            raise SvmError(f"{error} The session was kept in {kept}.") from error
-        print(f"svm-tui: {self._path} written.", file=sys.stderr)
+        finally:
+            for path in log.save():
+                _note(f"{path} written.")
+    finally:
+        log.close()
 
 
-async def _listen(engine: "Engine", source: "Source", args: argparse.Namespace, keeper: Keeper) -> None:
+async def _comment(engine: "Engine", source: "Source", args: argparse.Namespace, log: "SessionLog") -> None:
     from streaming_vlm_mlx.stream.events import Failed, GenerationResult
 
     with progress(source, args) as show:
@@ -150,20 +154,20 @@ async def _listen(engine: "Engine", source: "Source", args: argparse.Namespace, 
             async for event in events:
                 show(event)
                 if isinstance(event, GenerationResult):
-                    keeper.add(event)
+                    log.add(event)
                     print(_as_json(event) if args.json else _as_line(event), end="", flush=True)
                 elif isinstance(event, Failed):
                     raise SvmError(event.message)
 
 
-def _as_json(done: "GenerationResult") -> str:
-    return json.dumps(done.to_dict(), ensure_ascii=False) + "\n"
+def _as_json(second: "GenerationResult") -> str:
+    return json.dumps(second.to_dict(), ensure_ascii=False) + "\n"
 
 
-def _as_line(done: "GenerationResult") -> str:
+def _as_line(second: "GenerationResult") -> str:
     from streaming_vlm_mlx.sessions.subtitles import clock, tidy
 
-    return f"{clock(round(done.start * 1000))[:-4]}  {' '.join(tidy(done.text).split())}\n" if done.text else ""
+    return f"{clock(round(second.start * 1000))[:-4]}  {' '.join(tidy(second.text).split())}\n" if second.text else ""
 
 
 class _Show(Protocol):
@@ -172,7 +176,7 @@ class _Show(Protocol):
 
 @contextlib.contextmanager
 def progress(source: "Source", args: argparse.Namespace) -> Iterator[_Show]:
-    """Show how far the clip has been watched, on stderr where that is a terminal."""
+    """Show the progress through the clip on stderr, if that is a terminal."""
     if not sys.stderr.isatty():
         yield lambda _: None
         return

@@ -113,9 +113,9 @@ def check_terminal(there: bool, term: str, instead: str) -> None:
 
 
 def _spec(args: argparse.Namespace, config: "StreamConfig", folder: Path) -> "PlayerSpec":
+    from streaming_vlm_mlx.sessions.session_log import ENDINGS
     from streaming_vlm_mlx.video.source import open_video
     from tui.player.clip import ClipSeconds, FrameGrabber
-    from tui.player.session_log import ENDINGS
     from tui.player.spec import PlayerSpec
 
     source = open_video(args.clip, config.fps)

@@ -16,9 +16,9 @@ from textual.theme import Theme
 
 from streaming_vlm_mlx.atomic import write_text
 from streaming_vlm_mlx.errors import SvmError
+from streaming_vlm_mlx.sessions.session_log import SessionLog, free_names
 from tui.player.screens.help import key_label
 from tui.player.screens.player import PlayerScreen
-from tui.player.session_log import SessionLog, free_names
 from tui.player.spec import PlayerSpec
 from tui.player.widgets.picture import Picture
 from tui.player.widgets.prompt import ENDINGS, Line

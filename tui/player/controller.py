@@ -9,11 +9,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from streaming_vlm_mlx.errors import SvmError
+from streaming_vlm_mlx.sessions.session_log import SessionLog
 from streaming_vlm_mlx.stream.events import Event, Failed, GenerationResult, Ready, Skipped
 from tui.player.clip import Seconds
 from tui.player.pace import Delay, Pace, Pacer
 from tui.player.playhead import Playhead
-from tui.player.session_log import SessionLog
 from tui.player.states import State, Trigger, next_state
 from tui.player.threads import BackgroundThread
 

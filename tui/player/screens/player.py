@@ -16,6 +16,7 @@ from textual.validation import Integer, Number
 from textual.widgets import Static
 
 from streaming_vlm_mlx.errors import SvmError
+from streaming_vlm_mlx.sessions.session_log import SessionLog
 from streaming_vlm_mlx.stream.events import GenerationResult, SecondStarted
 from tui.player import gc_tuning as gc_tuning
 from tui.player.clip import Frame, scale
@@ -25,7 +26,6 @@ from tui.player.pace import PACES
 from tui.player.playhead import Playhead
 from tui.player.presenter import Presenter
 from tui.player.screens.help import HelpScreen
-from tui.player.session_log import SessionLog
 from tui.player.spec import Note, PlayerSpec
 from tui.player.threads import BackgroundThread
 from tui.player.widgets.cache_strip import CacheStrip

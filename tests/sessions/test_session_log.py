@@ -1,4 +1,4 @@
-"""Sessions on their way to disk: places, names, and what cannot be written."""
+"""Sessions on their way to disk: places, names, journals, and disks that cannot be written."""
 
 from pathlib import Path
 
@@ -8,11 +8,9 @@ import webvtt
 
 from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.sessions.journal import load_session
-from streaming_vlm_mlx.shipped import SAMPLE
+from streaming_vlm_mlx.sessions.session_log import SessionLog, free_names
 from streaming_vlm_mlx.stream.events import Skipped
 from tests.player.fakes import RECORD, second_done
-from tui.player.session_log import SessionLog, free_names
-from tui.session_paths import base_paths
 
 
 def log(*places: Path, warned: list[str] | None = None, endings: tuple[str, ...] = (".vtt", ".json")) -> SessionLog:
@@ -50,20 +48,53 @@ def test_saving_again_writes_the_same_files(tmp_path: Path) -> None:
     assert [cue.content for cue in srt.parse(paths[0].read_text())] == ["first", "second"]
 
 
-def test_where_nothing_was_said_nothing_is_written(tmp_path: Path) -> None:
+def test_a_session_without_results_leaves_no_file(tmp_path: Path) -> None:
     session = log(tmp_path / "game")
     session.skip(Skipped(0, 0.0, 1.0))
+    session.configure({"window": 3})
+    session.fail("the model stopped.")
     assert session.save() == ()
+    session.close()
+    assert list(tmp_path.iterdir()) == []
 
 
-def test_a_place_that_can_not_be_written_gives_way_to_the_next(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    session = log(tmp_path / "file" / "game", tmp_path / "refuge" / "game")
+def test_a_journal_holds_what_came_before_its_first_second_and_the_failure_after(tmp_path: Path) -> None:
+    session = log(tmp_path / "game")
+    session.skip(Skipped(0, 0.0, 1.0))
+    session.configure({"window": 3})
+    session.add(second_done(1))
+    session.fail("the model stopped.")
+    kept = load_session(tmp_path / "game.jsonl")
+    assert kept == session.record
+    assert (len(kept.skipped), kept.settings, kept.failure) == (1, {"window": 3}, "the model stopped.")
+
+
+def test_a_journal_stays_for_what_came_after_the_last_save(tmp_path: Path) -> None:
+    session = log(tmp_path / "game")
     session.add(second_done(0))
-    assert session.save() == (tmp_path / "refuge" / "game.vtt", tmp_path / "refuge" / "game.json")
+    session.save()
+    session.add(second_done(1))
+    session.close()
+    assert load_session(tmp_path / "game.jsonl") == session.record
 
 
-def test_with_no_place_at_all_the_session_stays_in_memory_and_that_is_told_once(tmp_path: Path) -> None:
+def test_files_are_replaced_only_where_that_is_asked_for(tmp_path: Path) -> None:
+    (tmp_path / "game.srt").write_text("older")
+    session = SessionLog(RECORD, [tmp_path / "game"], print, [".srt"], tmp_path / "state" / "game", overwrite=True)
+    session.add(second_done(0, "he scores"))
+    assert (tmp_path / "state" / "game.jsonl").exists()
+    assert session.save() == (tmp_path / "game.srt",)
+    assert [cue.content for cue in srt.parse((tmp_path / "game.srt").read_text())] == ["he scores"]
+
+
+def test_the_next_place_is_tried_where_one_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    session = log(tmp_path / "file" / "game", tmp_path / "state" / "game")
+    session.add(second_done(0))
+    assert session.save() == (tmp_path / "state" / "game.vtt", tmp_path / "state" / "game.json")
+
+
+def test_with_no_place_at_all_the_session_stays_in_memory_with_one_warning(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     warned: list[str] = []
     session = log(tmp_path / "file" / "game", warned=warned)
@@ -93,7 +124,7 @@ def test_a_session_that_is_not_kept_writes_nothing(tmp_path: Path, monkeypatch: 
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_second_with_a_take_is_not_passed_over(tmp_path: Path) -> None:
+def test_a_second_with_a_result_is_not_skipped(tmp_path: Path) -> None:
     session = log(tmp_path / "game")
     session.add(second_done(3))
     session.skip(Skipped(3, 3.0, 4.0))
@@ -105,23 +136,3 @@ def test_a_second_with_a_take_is_not_passed_over(tmp_path: Path) -> None:
 def test_free_names_share_a_number(tmp_path: Path) -> None:
     (tmp_path / "a.b.json").write_text("")
     assert free_names(tmp_path / "a.b", [".vtt", ".json"]) == (tmp_path / "a.b-2.vtt", tmp_path / "a.b-2.json")
-
-
-def test_sessions_lie_beside_their_clip_or_where_they_are_told_to(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-    clip, created = tmp_path / "my.clip.mp4", "2026-01-02T03:04:05+00:00"
-    clip.write_text("")
-    fallback_path = tmp_path / "state" / "svm-tui" / "sessions"
-    assert base_paths(None, str(clip), created) == (
-        tmp_path / "my.clip.20260102-030405",
-        fallback_path / "my.clip.20260102-030405",
-    )
-    assert base_paths(tmp_path / "x.srt", str(clip), created)[0] == tmp_path / "x"
-    for sample in (SAMPLE, SAMPLE.parent / ".." / "sample" / SAMPLE.name):
-        assert base_paths(None, str(sample), created) == (fallback_path / "match.20260102-030405",)
-    assert base_paths(None, "rtsp://camera/1", created) == (fallback_path / "1.20260102-030405",)
-    assert base_paths(None, "lavfi:testsrc=rate=30", created) == (
-        fallback_path / "lavfi-testsrc-rate-30.20260102-030405",
-    )
