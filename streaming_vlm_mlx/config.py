@@ -1,6 +1,6 @@
-"""Settings: one frozen dataclass a part, read from a dictionary or YAML.
+"""Settings of a model and of a stream: one frozen dataclass a part, read from a dictionary or YAML.
 
-Model parts carry Hugging Face's names, so that a hub folder's ``config.json`` reads as it is.
+Model parts have Hugging Face's field names, so that a hub folder's ``config.json`` can be read unchanged.
 """
 
 import dataclasses
@@ -20,12 +20,12 @@ Family = Literal["qwen2_5_vl", "qwen2_vl"]
 
 @dataclass(frozen=True)
 class VisionConfig(FromDict):
-    """The vision tower of Qwen2.5-VL, under Hugging Face's names; Qwen2-VL's other names are read as these.
+    """Sizes of the vision tower, under Qwen2.5-VL's names; `ModelConfig.from_dict` maps Qwen2-VL's names to them.
 
     Attributes:
-        architecture: Qwen2.5-VL's blocks (RMSNorm, gated feed-forward, windows) or Qwen2-VL's (LayerNorm, plain
-            feed-forward, every block sees the whole picture).
-        tokens_per_second: temporal positions a second of video takes; null for one a temporal step (Qwen2-VL).
+        architecture: Qwen2.5-VL's blocks (RMSNorm, gated feed-forward, window attention) or Qwen2-VL's (LayerNorm,
+            plain feed-forward, full attention in every block).
+        tokens_per_second: temporal positions in a second of video; null for one position a temporal step (Qwen2-VL).
     """
 
     depth: int = 32
@@ -44,13 +44,13 @@ class VisionConfig(FromDict):
     architecture: Family = "qwen2_5_vl"
 
     def time_step(self, seconds: float) -> float:
-        """Return the positions from one temporal step of a video to the next, which is `seconds` later."""
+        """Return the distance in positions between two temporal steps of a video that are `seconds` apart."""
         return 1.0 if self.tokens_per_second is None else self.tokens_per_second * seconds
 
 
 @dataclass(frozen=True)
 class TextConfig(FromDict):
-    """The decoder of Qwen2.5-VL, under Hugging Face's names."""
+    """Sizes of the language model, under Hugging Face's names."""
 
     hidden_size: int = 3584
     intermediate_size: int = 18944
@@ -72,13 +72,14 @@ class TextConfig(FromDict):
 
 @dataclass(frozen=True)
 class QuantizationConfig(FromDict):
-    """Which layers hold their weights in few bits, as the ``quantization`` block of MLX's own folders says.
+    """Which layers are quantized and how: the ``quantization`` block in the ``config.json`` of MLX's folders.
 
     Attributes:
-        group_size: weights in a row that share a scale and a bias.
-        bits: of each weight.
-        mode: MLX's name for the way.
-        layers: settings of single layers by their hub names, where they differ; False for a layer that is plain.
+        group_size: consecutive weights that share a scale and a bias.
+        bits: bits a weight.
+        mode: MLX's name of the quantization mode.
+        layers: settings of single layers, by their hub names, that differ from these; False for a layer that is not
+            quantized.
     """
 
     group_size: int = 64
@@ -88,17 +89,17 @@ class QuantizationConfig(FromDict):
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """Read a block; what is said of single layers may lie beside the rest, as MLX writes it.
+        """Read a block; settings of single layers may be beside the others, as MLX writes them.
 
         Raises:
-            SvmError: a value is of another type than its field, or MLX does not know such bits or groups.
+            SvmError: a value is of another type than its field, or MLX does not support the bits or the group size.
         """
         own = {f.name for f in dataclasses.fields(cls)}
         beside = {k: v for k, v in values.items() if k not in own and isinstance(v, Mapping | bool)}
         return super().from_dict({**values, "layers": {**beside, **_part(values, "layers")}})
 
     def check(self) -> None:
-        """Refuse bits and groups that MLX does not have.
+        """Check that MLX supports the bits and the group sizes.
 
         Raises:
             SvmError: names the setting and what it can be.
@@ -114,7 +115,7 @@ class QuantizationConfig(FromDict):
             demand(part.get("mode", "affine") == "affine", f"{name}: mode", part.get("mode"), "'affine'")
 
     def of(self, layer: str) -> tuple[int, int] | None:
-        """Return bits and group size of `layer`; None where it is plain."""
+        """Return bits and group size of `layer`; None where it is not quantized."""
         own = self.layers.get(layer, True)
         if own is False:
             return None
@@ -124,11 +125,11 @@ class QuantizationConfig(FromDict):
 
 @dataclass(frozen=True)
 class ModelConfig(FromDict):
-    """A whole model: decoder, optional vision tower, special ids.
+    """A whole model: language model, optional vision tower, special token ids.
 
     Attributes:
-        quantization: None where all weights are plain.
-        vocabulary: for a compact vocabulary, the file beside ``config.json`` that lists the outside id of each row.
+        quantization: None where no layer is quantized.
+        vocabulary: for a compact vocabulary, the file beside ``config.json`` with the tokenizer's id of each row.
     """
 
     text_config: TextConfig = field(default_factory=TextConfig)
@@ -143,10 +144,10 @@ class ModelConfig(FromDict):
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """Read a hub ``config.json``, its decoder settings nested in ``text_config`` or lying flat.
+        """Read a hub ``config.json``, with the language model's settings in ``text_config`` or at the root.
 
         Raises:
-            SvmError: a value is of another type than its field, or sizes do not fit one another.
+            SvmError: a value is of another type than its field, or sizes do not fit together.
         """
         text = {**values, **_part(values, "text_config")}
         rope = _part(text, "rope_scaling") or _part(text, "rope_parameters")
@@ -154,12 +155,12 @@ class ModelConfig(FromDict):
         demand(kind in ("default", "mrope"), "config: rope_type", kind, "'default' or 'mrope'")
         text.setdefault("mrope_section", rope.get("mrope_section"))
         text["rope_theta"] = rope.get("rope_theta", text.get("rope_theta"))
-        # Hub folders say that weights are tied at the root, in text_config, or in both.
+        # Hub folders have this setting at the root, in text_config, or in both.
         text["tie_word_embeddings"] = text.get("tie_word_embeddings") or values.get("tie_word_embeddings")
         return super().from_dict({**values, "text_config": text, "vision_config": _vision(values)})
 
     def check(self) -> None:
-        """Refuse sizes that do not fit one another.
+        """Check that sizes fit together.
 
         Raises:
             SvmError: names the two settings that disagree.
@@ -167,7 +168,7 @@ class ModelConfig(FromDict):
         t, v = self.text_config, self.vision_config
         demand_sizes(t, "text_config")
         if t.hidden_size % t.num_attention_heads:
-            raise SvmError(f"config: hidden_size {t.hidden_size} is no multiple of {t.num_attention_heads} heads.")
+            raise SvmError(f"config: hidden_size {t.hidden_size} is not a multiple of {t.num_attention_heads} heads.")
         if t.num_attention_heads % t.num_key_value_heads:
             raise SvmError(
                 f"config: {t.num_attention_heads} heads do not share {t.num_key_value_heads} key-value heads evenly."
@@ -189,7 +190,7 @@ class ModelConfig(FromDict):
                 f"config: vision out_hidden_size {v.out_hidden_size} is not hidden_size {self.text_config.hidden_size}."
             )
         if v.hidden_size % (4 * v.num_heads):
-            raise SvmError(f"config: vision hidden_size {v.hidden_size} is no multiple of 4 × {v.num_heads} heads.")
+            raise SvmError(f"config: vision hidden_size {v.hidden_size} is not a multiple of 4 × {v.num_heads} heads.")
         if v.window_size < v.patch_size * v.spatial_merge_size:
             raise SvmError(
                 f"config: vision window_size {v.window_size} is less than a merged patch "
@@ -199,9 +200,9 @@ class ModelConfig(FromDict):
 
 @dataclass(frozen=True)
 class PixelConfig(FromDict):
-    """How a frame becomes patches.
+    """How a frame is resized, normalised and cut into patches.
 
-    The limits are per frame and in pixels; defaults are the published program's, 360p stays as it is.
+    Limits are in pixels a frame. The defaults are those of the published program; they leave 360p at its size.
     """
 
     min_pixels: int = 100 * 28 * 28
@@ -213,7 +214,7 @@ class PixelConfig(FromDict):
     image_std: tuple[float, ...] = (0.26862954, 0.26130258, 0.27577711)
 
     def check(self) -> None:
-        """Refuse sizes below 1.
+        """Check that sizes are 1 or more.
 
         Raises:
             SvmError: names the setting.
@@ -223,16 +224,16 @@ class PixelConfig(FromDict):
 
 @dataclass(frozen=True)
 class SamplingConfig(FromDict):
-    """How a token is chosen from logits; temperature 0 is greedy.
+    """How a token is sampled from logits.
 
     Attributes:
-        temperature: divides the scores; 0 takes the largest.
-        top_p: smallest set of tokens whose probability reaches this much is sampled from.
-        repetition_penalty: Hugging Face's, over every kept token and what was just generated.
-        silence_threshold: the `` ...`` token is taken out unless it is likelier than this; null leaves it.
+        temperature: divides the logits; 0 is greedy.
+        top_p: sample from the smallest set of tokens whose probabilities add up to this.
+        repetition_penalty: Hugging Face's, over all kept tokens and those generated in this second.
+        silence_threshold: the `` ...`` token is excluded unless its probability is above this; null never excludes it.
         silence_step: added to the threshold at each token of a second.
-        max_new_tokens: tokens a second at most.
-        seed: where the draws of a stream start.
+        max_new_tokens: the most tokens in a second.
+        seed: of the random draws of a stream.
     """
 
     temperature: float = 0.0
@@ -244,7 +245,7 @@ class SamplingConfig(FromDict):
     seed: int = 0
 
     def check(self) -> None:
-        """Refuse what no token can be chosen under.
+        """Check that tokens can be sampled.
 
         Raises:
             SvmError: names the setting and what it can be.
@@ -258,26 +259,28 @@ class SamplingConfig(FromDict):
 
 @dataclass(frozen=True)
 class StreamConfig(FromDict):
-    """What a stream keeps, and how it counts positions.
+    """What a stream keeps, how it counts positions and how it samples.
 
     Attributes:
-        mode: ``streaming``; or a baseline: ``recompute`` (no cache, all that is kept is prefilled every second),
-            ``window`` (windows without overlap: everything is dropped when one is full), ``full`` (nothing goes).
-        window: rounds (seconds) of video that are kept.
-        text_round: rounds of commentary that are kept.
-        sink: tokens kept at the head of the previous text; null keeps all.
-        slide: tokens kept at its tail, its end mark counted; null keeps all.
-        pos_mode: ``shrink`` counts the kept sequence anew each second, ``append`` goes on from the last position.
-        all_text: positions count up on one axis, video too (LiveCC-trained weights).
-        kv_bits: of a number in the cache, 8 or 4; null keeps what the model computes in.
+        mode: ``streaming``; or a baseline: ``recompute`` (no cache; all kept tokens are prefilled every second),
+            ``window`` (windows without overlap; a full one is dropped whole), ``full`` (nothing is dropped).
+        window: seconds of video that are kept.
+        text_round: seconds of commentary that are kept.
+        sink: tokens kept at the start of the previous text; null keeps all.
+        slide: tokens kept at its end, including the end marker; null keeps all.
+        pos_mode: ``shrink`` renumbers the kept tokens before each second, ``append`` continues from the last position.
+        all_text: positions of video count up on one axis, like text (for weights trained as LiveCC).
+        kv_bits: bits of a number in the cache, 8 or 4; null keeps the model's dtype.
         fps: frames sampled a second.
-        style: how turns are written, as the published inference program does or as its training data are.
-        query: what the viewer asks for, in the first second.
-        previous: the text that the stream starts from.
-        scratchpad: what the model is asked in each second in which the viewer asks nothing. It answers to itself before
-            it speaks (arXiv 2112.00114), and the answer is not shown. While it looks and answers, what was said and
-            answered before is hidden from it. With ``full`` the answers stay, with ``window`` until the window goes.
-        scratch_round: rounds in which what is said sees such an answer, its own counted; then it is gone.
+        style: how turns are written: as in the published inference program, or as in its training data.
+        query: the viewer's request, in the first second.
+        previous: the text before the stream's start.
+        scratchpad: a question to the model in each second in which the viewer asks nothing. The model writes an answer,
+            which is not shown, before its commentary (arXiv 2112.00114). While it writes the answer, it cannot attend
+            to earlier commentary and answers. With ``full`` answers are never dropped, with ``window`` when their
+            window is.
+        scratch_round: seconds in which commentary can attend to such an answer, including its own second; then the
+            answer is dropped.
     """
 
     mode: Mode = "streaming"
@@ -298,7 +301,7 @@ class StreamConfig(FromDict):
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
 
     def check(self) -> None:
-        """Refuse windows that hold nothing.
+        """Check that windows hold something.
 
         Raises:
             SvmError: names the setting and what it can be.
@@ -311,13 +314,13 @@ class StreamConfig(FromDict):
 
 
 _BITS, _GROUPS = (2, 3, 4, 5, 6, 8), (32, 64, 128)
-# Qwen2-VL's names for what Qwen2.5-VL calls otherwise.
+# Qwen2-VL's names of fields, to Qwen2.5-VL's.
 _QWEN2_NAMES = {"embed_dim": "hidden_size", "hidden_size": "out_hidden_size"}
 _ACTIVATIONS = {"qwen2_5_vl": "silu", "qwen2_vl": "quick_gelu"}
 
 
 def _vision(values: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """Return the vision tower's settings in `values` under Qwen2.5-VL's names."""
+    """Return the vision tower's settings in `values`, under Qwen2.5-VL's names."""
     part = _part(values, "vision_config")
     if not part or values.get("model_type") != "qwen2_vl" or "architecture" in part:
         return part or None
@@ -337,7 +340,7 @@ def _vision(values: Mapping[str, Any]) -> Mapping[str, Any] | None:
 
 
 def _part(values: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    """Return the settings nested under `name`, none where it is absent or null."""
+    """Return the settings nested under `name`; an empty mapping where it is absent or null."""
     part = values.get(name) or {}
     demand(isinstance(part, Mapping), name, part, "a mapping of settings")
     return typing.cast(Mapping[str, Any], part)

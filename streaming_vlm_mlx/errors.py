@@ -1,30 +1,30 @@
-"""The one family of errors that a user is meant to read."""
+"""Errors that a user reads, and a limit on how many of a kind are logged."""
 
 from collections.abc import Callable
 
 
 class SvmError(Exception):
-    """What went wrong and the way out, in one line.
+    """A problem that the user can solve, with the way out, in one line.
 
-    The command line prints the text on stderr and exits with 2; a traceback appears only with ``--debug``.
-    Everything else that is raised is a defect of this program.
+    The command line prints the text on stderr and exits with 2; ``--debug`` adds the traceback. Every other exception
+    is a bug in this program.
     """
 
 
-# What is said before the rest is only counted.
+# Messages that `log_limit` passes on by default.
 SHOWN = 100
 
 Report = Callable[[str], None]
 
 
 def log_limit(report: Report, shown: int = SHOWN) -> Report:
-    """Return `report` for the first `shown` different complaints; the same one, epoch for epoch, is made once."""
-    told = set[str]()
+    """Return a function that passes the first `shown` different messages on to `report`, each of them once."""
+    seen = set[str]()
 
-    def say(text: str) -> None:
-        if text in told or len(told) > shown:
+    def report_once(text: str) -> None:
+        if text in seen or len(seen) > shown:
             return
-        told.add(text)
-        report(text if len(told) <= shown else "Further complaints are not shown.")
+        seen.add(text)
+        report(text if len(seen) <= shown else "Further messages are not shown.")
 
-    return say
+    return report_once

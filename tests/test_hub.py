@@ -1,4 +1,4 @@
-"""From a checkpoint's name to its folder; the hub is never asked for real."""
+"""Finding a checkpoint by its name; the hub is replaced by a stand-in."""
 
 from pathlib import Path
 from typing import Any
@@ -75,7 +75,7 @@ def test_a_hub_id_is_fetched(root: Path, asked: list[str], tmp_path: Path) -> No
     [
         (LocalEntryNotFoundError("offline"), "the hub cannot be reached"),
         (ConnectionError("no route"), "the hub cannot be reached"),
-        (HFValidationError("Cannot have --"), "the hub has none of that name"),
+        (HFValidationError("Cannot have --"), "the hub has no such repository"),
     ],
     ids=lambda x: type(x).__name__,
 )
@@ -89,9 +89,9 @@ def test_a_hub_that_does_not_give(root: Path, monkeypatch: pytest.MonkeyPatch, e
     assert f"looked for owner/name, {root / 'owner' / 'name'}" in message
 
 
-def test_a_name_that_the_hub_can_not_have(root: Path) -> None:
+def test_a_name_that_the_hub_cannot_have(root: Path) -> None:
     """The library itself refuses it, before it asks."""
-    assert "the hub has none of that name" in refused("owner/two--dashes", root)
+    assert "the hub has no such repository" in refused("owner/two--dashes", root)
 
 
 def test_stream_settings_of_a_folder(tmp_path: Path) -> None:

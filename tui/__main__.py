@@ -1,4 +1,4 @@
-"""``python -m tui`` is ``svm-tui``."""
+"""Runs ``svm-tui`` as ``python -m tui``."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""The command ``svm-tui``: finds the command that was asked for and imports nothing else."""
+"""The program ``svm-tui``: parses the command line, imports the chosen command only, and reports its errors."""
 
 import argparse
 import contextlib
@@ -18,24 +18,23 @@ from tui.commands import COMMANDS
 PROGRAM = "svm-tui"
 
 OK, DEFECT, BAD_INPUT = 0, 1, 2
-# What a shell reports for a program that SIGINT, SIGPIPE or SIGTERM ended.
+# What a shell reports for a program that ended by SIGINT, SIGPIPE or SIGTERM.
 INTERRUPTED, PIPE_CLOSED, TERMINATED = 130, 141, 143
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM: a command ends as with Ctrl-C and keeps what it has."""
+    """SIGTERM arrived; a command ends as with Ctrl-C and keeps its results."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command in `argv` (without the program's name) and return the exit status.
 
-    0 is success, 1 a defect of this program, 2 input that cannot be used, 130 Ctrl-C, 143 SIGTERM, 141 a reader of
-    stdout that went away.
+    0 is success, 1 a bug in this program, 2 input that cannot be used, 130 Ctrl-C, 141 a closed stdout, 143 SIGTERM.
     """
     words = list(sys.argv[1:] if argv is None else argv) or ["--help"]
     debug = "--debug" in words
     try:
-        with _terminable():
+        with _raising_on_sigterm():
             status = _run(words)
         print(end="", flush=True)
     except Terminated:
@@ -43,28 +42,28 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return _fail(INTERRUPTED, "stopped.", debug)
     except BrokenPipeError:
-        _settle_stdout()
+        _flush_stdout()
         return PIPE_CLOSED
-    except Exception as error:  # noqa: BLE001 - the one place that stands between a defect and a viewer
+    except Exception as error:  # noqa: BLE001 - the one place that turns a bug into a line for the user
         return _fail(*_explain(error), debug)
     return status
 
 
 @contextlib.contextmanager
-def _terminable() -> Iterator[None]:
-    """Have SIGTERM raise `Terminated`; only the main thread can, and nobody is to be hindered where it is ignored."""
+def _raising_on_sigterm() -> Iterator[None]:
+    """Let SIGTERM raise `Terminated`, in the main thread and unless the parent process has SIGTERM ignored."""
     before = signal.getsignal(signal.SIGTERM)
     if threading.current_thread() is not threading.main_thread() or before is signal.SIG_IGN:
         yield
         return
-    signal.signal(signal.SIGTERM, _terminate)
+    signal.signal(signal.SIGTERM, _raise_terminated)
     try:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
 
 
-def _terminate(*_: object) -> NoReturn:
+def _raise_terminated(*_: object) -> NoReturn:
     raise Terminated
 
 
@@ -72,14 +71,14 @@ def _run(words: Sequence[str]) -> int:
     try:
         args = _parser(words).parse_args(words)
     except SystemExit as stop:
-        # argparse's own: help and version are printed, or the arguments do not parse.
+        # From argparse: it printed help, the version, or what is wrong with the arguments.
         return int(stop.code or OK)
     status: int = args.run(args)
     return status
 
 
 class _Version(argparse.Action):
-    """Prints the version; reads the installed package for it only then."""
+    """Prints the version; looks it up only when it is asked for."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
         from streaming_vlm_mlx.backend import installed_version
@@ -89,12 +88,12 @@ class _Version(argparse.Action):
 
 
 def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
-    """Return a parser that knows every command's name, and the arguments of the one in `words`."""
+    """Return a parser with the names of all commands, and the arguments of the one in `words`."""
     chosen = next((word for word in words if not word.startswith("-")), None)
     parser = argparse.ArgumentParser(
         PROGRAM,
-        description="Watch a sports clip in the terminal; a vision-language model on this machine comments on it.",
-        epilog=f"'{PROGRAM} COMMAND --help' tells more about a command.",
+        description="Watch a sports clip in the terminal with commentary from a vision-language model on this machine.",
+        epilog=f"See '{PROGRAM} COMMAND --help' for the options of a command.",
     )
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
     _add_debug(parser, default=False)
@@ -124,21 +123,24 @@ def _explain(error: Exception) -> tuple[int, str]:
     if isinstance(error, SvmError):
         return BAD_INPUT, text
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        return BAD_INPUT, "there is no space left where this writes to; make some, or write elsewhere."
-    return DEFECT, f"a defect of this program, --debug shows where: {type(error).__name__}: {text}".removesuffix(": ")
+        return BAD_INPUT, "no space left on the disk; free some, or choose another path."
+    return (
+        DEFECT,
+        f"internal error, run again with --debug for a traceback: {type(error).__name__}: {text}".removesuffix(": "),
+    )
 
 
 def _fail(status: int, text: str, debug: bool) -> int:
-    """Say `text` on stderr, below the traceback of the error in hand if `debug` asks for it."""
-    _settle_stdout()
+    """Print `text` on stderr, after the traceback of the current error if `debug` is set; return `status`."""
+    _flush_stdout()
     if debug:
         traceback.print_exc()
     print(f"{PROGRAM}: {text}", file=sys.stderr)
     return status
 
 
-def _settle_stdout() -> None:
-    """Write what is still buffered; what cannot be written goes nowhere, or the exit of Python would stumble on it."""
+def _flush_stdout() -> None:
+    """Write what is still buffered; if that fails, discard it, so that Python does not try again when it exits."""
     try:
         print(end="", flush=True)
     except OSError:

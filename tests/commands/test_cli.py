@@ -63,7 +63,7 @@ def test_a_command_gets_its_arguments_and_gives_the_status(register: Any, capsys
     assert capsys.readouterr() == ("result\n" * 3, "")
 
 
-DEFECT = "a defect of this program, --debug shows where"
+INTERNAL = "internal error, run again with --debug for a traceback"
 
 
 @pytest.mark.parametrize(
@@ -72,13 +72,13 @@ DEFECT = "a defect of this program, --debug shows where"
         (SvmError("clip.mp4 is empty;\n choose another."), 2, "clip.mp4 is empty; choose another."),
         (KeyboardInterrupt(), 130, "stopped."),
         (cli.Terminated(), 143, "stopped."),
-        (ZeroDivisionError("by\nzero"), 1, f"{DEFECT}: ZeroDivisionError: by zero"),
-        (AssertionError(), 1, f"{DEFECT}: AssertionError"),
-        (OSError(errno.EIO, "broken"), 1, f"{DEFECT}: OSError: [Errno 5] broken"),
+        (ZeroDivisionError("by\nzero"), 1, f"{INTERNAL}: ZeroDivisionError: by zero"),
+        (AssertionError(), 1, f"{INTERNAL}: AssertionError"),
+        (OSError(errno.EIO, "broken"), 1, f"{INTERNAL}: OSError: [Errno 5] broken"),
         (
             OSError(errno.ENOSPC, "full"),
             2,
-            "there is no space left where this writes to; make some, or write elsewhere.",
+            "no space left on the disk; free some, or choose another path.",
         ),
     ],
 )
@@ -158,5 +158,5 @@ def test_a_full_disk_is_one_line() -> None:
     with Path("/dev/full").open("w") as full:
         done = start("--help", stdout=full.fileno())
     assert done.returncode == 2
-    assert done.stderr.startswith("svm-tui: there is no space left")
+    assert done.stderr.startswith("svm-tui: no space left")
     assert done.stderr.count("\n") == 1

@@ -147,7 +147,7 @@ def test_endless_complaints_are_cut(tmp_path: Path, out: Path, clips: Path, caps
     run(annotations, "--out", out, "--videos", clips)
     told = capsys.readouterr().err.splitlines()
     assert len(told) == SHOWN + 1
-    assert told[-1] == "Further complaints are not shown."
+    assert told[-1] == "Further messages are not shown."
 
 
 def test_ctrl_c_says_how_to_go_on(

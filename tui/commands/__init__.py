@@ -1,23 +1,23 @@
 """The commands of ``svm-tui``, one module each.
 
-A module offers `HELP` (what ``svm-tui NAME --help`` says above the options), `add_arguments(parser)`, and `run(args)`,
-which returns the exit status. Its own imports at the top are light; the heavy ones are inside `run`.
+A module has `HELP` (the text above the options in ``svm-tui NAME --help``), `add_arguments(parser)`, and `run(args)`,
+which returns the exit status. Imports at its top are light, for a fast ``--help``; heavy imports are inside `run`.
 """
 
 from collections.abc import Mapping
 
-# Name, which is its module's name too, to the line in `svm-tui --help`, which must not import the module.
+# Each command's name, which is its module's name too, and its line in `svm-tui --help`, which imports no command.
 COMMANDS: Mapping[str, str] = {
     "play": "watch a clip with a model's commentary in the terminal",
-    "replay": "play a session again, without a model",
-    "export": "write a session as subtitles, as text, or into its clip",
+    "replay": "play a saved session again, without a model",
+    "export": "write a saved session as subtitles, as text, or into its clip",
     "infer": "write a model's commentary on a clip, without a screen",
-    "convert": "make records for training, of datasets or of clips with a transcript",
-    "convert-ckpt": "make a checkpoint smaller, or lay it out as Hugging Face does",
-    "train": "train a model on records, from nothing or from a checkpoint",
-    "fuse": "make an adapter part of the weights that it was trained on",
-    "validate": "measure how good a model's commentary is, on matches it has never seen",
-    "matches": "film simulated matches with commentary, to train and test on",
-    "bench": "measure what a second of the stream costs on this machine",
-    "doctor": "say what this machine computes with, and what would make it faster",
+    "convert": "make training records from datasets, or from clips with transcripts",
+    "convert-ckpt": "quantize a checkpoint, or write it in Hugging Face's layout",
+    "train": "train a model on records, from scratch or from a checkpoint",
+    "fuse": "merge a LoRA adapter into its base checkpoint",
+    "validate": "measure the quality of a model's commentary on clips it was not trained on",
+    "matches": "render simulated matches with commentary, for training and tests",
+    "bench": "measure time and memory of a second of the stream on this machine",
+    "doctor": "show what MLX computes on here, and how to make it faster",
 }
