@@ -95,7 +95,7 @@ def test_a_record_brings_its_own_range_and_previous_text(clip, tmp_path, capsys)
         (["{tmp}/none.mp4"], "none.mp4 does not exist"),
         (["{tmp}"], "is a folder"),
         (["{tmp}/empty.mp4"], "is empty"),
-        (["{tmp}/half.mp4"], "cut short"),
+        (["{tmp}/half.mp4"], "is incomplete"),
         (["{clip}", "--start", "50"], "50 s is outside"),
         (["{clip}", "--duration", "0"], "choose a duration above 0"),
         (["{clip}", "--ckpt", "nobody"], "looked for nobody, checkpoints/nobody"),

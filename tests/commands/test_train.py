@@ -57,7 +57,7 @@ REFUSED = {
     "--out a --config empty.yaml": "there is nothing to learn from: name a file of records",
     "--out a --config empty.yaml --steps 0": "schedule.steps is 0",
     "--out a --config empty.yaml --records absent.jsonl": "absent.jsonl",
-    "--out a --config empty.yaml --records empty.yaml": "empty.yaml holds no record",
+    "--out a --config empty.yaml --records empty.yaml": "empty.yaml has no valid record",
     "--out empty.yaml --config empty.yaml": "empty.yaml is a file",
 }
 
