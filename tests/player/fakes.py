@@ -33,7 +33,7 @@ from tui.player.app import PlayerApp
 from tui.player.controller import Commentator
 from tui.player.screens.player import PlayerScreen
 from tui.player.spec import Note, PlayerSpec
-from tui.player.transcript import Row, Timed
+from tui.player.transcript import Timed, TranscriptRow
 from tui.player.widgets.title import Title
 from tui.player.widgets.transcript_view import TranscriptView
 
@@ -295,7 +295,7 @@ class Player:
         return self.screen.controller.playhead.position
 
     @property
-    def rows(self) -> list[Row]:
+    def rows(self) -> list[TranscriptRow]:
         """The rows as they are drawn next."""
         self.screen.presenter.flush()
         return list(self.screen.query_one(TranscriptView).rows)

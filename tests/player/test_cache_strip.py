@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from streaming_vlm_mlx.stream.events import SpanView
 from tests.player.fakes import span_map
 from tui.player.transcript import Transcript
-from tui.player.widgets.cache_strip import Cell, lay_strip, share
+from tui.player.widgets.cache_strip import CacheCell, lay_strip, share
 
 Rgb = tuple[int, int, int]
 
@@ -47,8 +47,8 @@ def test_the_strip_is_to_scale() -> None:
     cells = lay_strip(kept, [SpanView("video", 2, 400)], 103)
     assert [sum(c.part == part for c in cells) for part in ("sink", "previous", "video")] == [11, 11, 81]
     lit = [cell for cell in cells if cell.part == "video"]
-    assert lit[0] == Cell("video", False, True)
-    assert lit[-1] == Cell("video", True, False)
+    assert lit[0] == CacheCell("video", False, True)
+    assert lit[-1] == CacheCell("video", True, False)
     assert abs(sum(cell.dropped for cell in lit) - len(lit) / 2) <= 1
 
 

@@ -20,13 +20,13 @@ def test_meters_tell_what_a_second_cost() -> None:
     assert meters["tokens/s"].history == pytest.approx((6.0, 20.0))
     assert meters["real time"].value == "×4.0"
     assert meters["first word"].value == "160 ms"
-    assert meters["behind"].value == "0.7 s"
+    assert meters["delay"].value == "0.7 s"
     assert (meters["memory"].value, meters["memory"].note) == ("4.1 GB", "of 16 GB")
     assert meters["memory"].share == pytest.approx(4.1 / 16)
     assert (meters["MLX"].value, meters["MLX"].note) == ("1.2 + 0.3 GB", "peak 2.0 GB")
     assert (meters["cache"].value, meters["cache"].note) == ("440 tokens", "34 MB")
     metrics.skipped = 3
-    assert {m.name: m.note for m in metrics.meters(0.0)}["behind"] == "3 passed"
+    assert {m.name: m.note for m in metrics.meters(0.0)}["delay"] == "3 skipped"
 
 
 def test_gauges_remember_a_minute() -> None:

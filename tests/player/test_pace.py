@@ -85,7 +85,7 @@ def test_a_feed_is_patient_for_a_second(clock: Clock) -> None:
 
 
 @given(st.floats(0, DURATION), st.integers(0, 20))
-def test_what_is_read_next_is_never_passed_over_at_once(position: float, number: int) -> None:
+def test_what_is_read_next_is_never_skipped_at_once(position: float, number: int) -> None:
     clock = Clock()
     head = Playhead(clock, DURATION, position)
     number = pacer(head).second_to_read(number)

@@ -11,7 +11,7 @@ from tests.player.fakes import Blank, Scripted, StartPlayer, truth, wait
 from tui.player.screens.help import HelpScreen
 from tui.player.widgets.cache_strip import FLASH, CacheStrip
 from tui.player.widgets.key_bar import KeyBar
-from tui.player.widgets.transcript_view import LIMIT, TranscriptView
+from tui.player.widgets.transcript_view import MAX_ROWS, TranscriptView
 
 
 async def test_e_saves_what_was_said(start_player: StartPlayer, tmp_path: Path) -> None:
@@ -110,12 +110,12 @@ async def test_without_colour_everything_is_grey(start_player: StartPlayer, monk
 async def test_old_rows_leave_the_screen_and_not_the_session(start_player: StartPlayer) -> None:
     async with start_player(seconds=Blank(5000.0)) as p:
         await p.engine.until_spoken(0)
-        for number in range(1, LIMIT + 50):
+        for number in range(1, MAX_ROWS + 50):
             p.screen.presenter.transcript.finish(number, f"words {number}", "")
-        p.screen.controller.seek(LIMIT + 49)
-        assert len(p.rows) == LIMIT
-        assert p.rows[-1].number == LIMIT + 49
-        assert len(p.screen.presenter.transcript.entries) == LIMIT + 50
+        p.screen.controller.seek(MAX_ROWS + 49)
+        assert len(p.rows) == MAX_ROWS
+        assert p.rows[-1].number == MAX_ROWS + 49
+        assert len(p.screen.presenter.transcript.entries) == MAX_ROWS + 50
 
 
 async def test_it_follows_the_newest_row_unless_the_viewer_scrolled_away(start_player: StartPlayer) -> None:

@@ -1,11 +1,12 @@
-"""What a viewer types: questions, the standing request, the sampling's settings."""
+"""What a viewer types: questions, the query, the sampling's settings."""
 
 import pytest
 from textual import events
 from textual.widgets import Input
 
+from streaming_vlm_mlx.config import StreamConfig
 from tests.player.fakes import Scripted, StartPlayer, truth, wait
-from tui.player.widgets.prompt import LONGEST, Prompt
+from tui.player.widgets.prompt import MAX_LENGTH, Prompt
 from tui.player.widgets.transcript_view import TranscriptView
 
 
@@ -36,7 +37,7 @@ async def test_an_answer_stands_below_its_question_and_before_the_commentary(sta
         assert shown == ["? who leads?", "↳ Blue, by two.", "and he serves"]
         await p.press("g")
         # What answers a question is no commentary, and not held against the truth.
-        assert p.rows[1].said_off == {3, 4, 5}
+        assert p.rows[1].added == {3, 4, 5}
         second = p.app.session.record.seconds[1]
         assert (second.query, second.text) == ("who leads?", "Blue, by two.\n and he serves")
 
@@ -97,11 +98,11 @@ async def test_a_pasted_novel_is_cut_to_a_line(start_player: StartPlayer) -> Non
         field = p.screen.query_one(Prompt).query_one(Input)
         field.post_message(events.Paste("It was\n\x1b[31mthe best\x07 of times. " * 10_000))
         await wait(p.pilot)
-        assert len(field.value) <= LONGEST
+        assert len(field.value) <= MAX_LENGTH
         assert field.value.startswith("It was [31mthe best of times. It was")
 
 
-async def test_i_changes_the_standing_request(start_player: StartPlayer) -> None:
+async def test_i_changes_the_query(start_player: StartPlayer) -> None:
     async with start_player() as p:
         await p.engine.until_spoken(0)
         await p.press("i", "end", *" in rhyme", "enter")
@@ -133,3 +134,11 @@ async def test_a_session_that_can_not_be_changed_asks_nothing(start_player: Star
         await p.engine.until_spoken(0)
         await p.press("slash", "i", "t")
         assert not p.screen.query_one(Prompt).display
+
+
+async def test_i_says_so_when_the_template_has_no_query(start_player: StartPlayer) -> None:
+    async with start_player(config=StreamConfig(style="training")) as p:
+        await p.engine.until_spoken(0)
+        await p.press("i")
+        assert not p.screen.query_one(Prompt).display
+        assert p.notice == "this checkpoint's training template has no query: press / to ask about the next second."

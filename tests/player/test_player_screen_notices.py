@@ -6,7 +6,7 @@ from streaming_vlm_mlx.errors import SvmError
 from tests.player.fakes import Clock, Player, Scripted, StartPlayer, spec, until, wait
 from tui.player.app import PlayerApp
 from tui.player.clip import FrameGrabber
-from tui.player.presenter import REMARK
+from tui.player.presenter import NOTE_SECONDS
 from tui.player.spec import Note
 
 
@@ -61,7 +61,7 @@ async def test_a_remark_is_shown_for_a_while(tmp_path: Path) -> None:
         p = Player(app, pilot, clock, engine)
         await engine.until_spoken(0)
         await wait(pilot)
-        await p.pass_time(REMARK - 1)
+        await p.pass_time(NOTE_SECONDS - 1)
         assert p.notice.splitlines()[-1] == "nobody trained [31mthis one."
         await p.pass_time(1)
         assert not p.screen.query_one("#notice").display

@@ -8,7 +8,7 @@ import pytest
 from tests.player.fakes import Player, StartPlayer, until, wait
 from tui.player.clip import Frame, FrameGrabber
 from tui.player.frame_loader import RATE, RATE_BUSY
-from tui.player.screens.player import CALM
+from tui.player.screens.player import QUIET_TIME
 from tui.player.widgets.blocks import BLOCK
 from tui.player.widgets.picture import Picture
 
@@ -82,7 +82,7 @@ async def test_p_hides_the_picture_and_asks_for_none_meanwhile(start_player: Sta
 
 async def count_wishes(p: Player, canvas: Canvas, ticks: int) -> int:
     """Return how many pictures are asked for in `ticks` of a fortieth of a second."""
-    frame_loader = p.screen._frame_loader
+    frame_loader = p.screen.frame_loader
     assert frame_loader is not None
     wishes = 0
     for _ in range(ticks):
@@ -117,7 +117,7 @@ async def test_a_session_that_is_played_again_is_drawn_from_a_second_s_beginning
         p.screen.controller.tick()
         await p.engine.until_begun(1)
         await wait(p.pilot)
-        assert await count_wishes(p, canvas, int(40 * CALM) - 1) >= 1
+        assert await count_wishes(p, canvas, int(40 * QUIET_TIME) - 1) >= 1
 
 
 async def test_nothing_is_drawn_while_a_second_begins_but_what_a_key_does(
@@ -132,7 +132,7 @@ async def test_nothing_is_drawn_while_a_second_begins_but_what_a_key_does(
         p.screen.controller.tick()
         await p.engine.until_begun(1)
         await wait(p.pilot)
-        calm = int(40 * CALM) - 1
+        calm = int(40 * QUIET_TIME) - 1
         before = p.title
         assert await count_wishes(p, canvas, calm) == 0
         assert p.title == before

@@ -3,7 +3,7 @@
 import pytest
 
 from tests.player.fakes import Scripted, StartPlayer, wait
-from tui.player.transcript import Row
+from tui.player.transcript import TranscriptRow
 from tui.player.widgets.timeline import Timeline
 
 
@@ -14,7 +14,7 @@ async def test_commentary_grows_word_by_word(start_player: StartPlayer) -> None:
         await p.pass_time(1)
         await p.engine.until_begun(1)
         await wait(p.pilot)
-        assert p.rows[-1] == Row(1, growing=True)
+        assert p.rows[-1] == TranscriptRow(1, growing=True)
         p.engine.free.set()
         await p.engine.until_spoken(1)
         assert [row.said for row in p.rows] == [("he", "cuts", "inside"), ("second", "1")]
@@ -135,7 +135,7 @@ async def test_what_the_model_has_no_time_for_is_marked(start_player: StartPlaye
         await p.engine.until_spoken(5)
         await p.pass_time(0.25)
         assert [(row.number, row.skipped) for row in p.rows] == [(0, 0), (1, 0), (2, 3), (5, 0)]
-        assert "3 passed over" in p.title
+        assert "3 skipped" in p.title
 
 
 async def test_l_takes_the_other_pace(start_player: StartPlayer) -> None:

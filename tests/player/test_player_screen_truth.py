@@ -15,14 +15,14 @@ async def test_g_cycles_the_truth(start_player: StartPlayer) -> None:
         assert p.rows[0].truth == ("second", "nil")
         await p.press("g")
         assert p.screen.presenter.mode == "differences"
-        assert (p.rows[0].said_off, p.rows[0].truth_off) == ({1}, {1})
+        assert (p.rows[0].added, p.rows[0].missed) == ({1}, {1})
         assert [meter.name for meter in p.screen.presenter.metrics.meters(0.0)][:3] == [
             "word errors",
             "ROUGE-L",
-            "delay",
+            "word delay",
         ]
         await p.press("g")
-        assert (p.rows[0].truth, p.rows[0].said_off) == ((), frozenset())
+        assert (p.rows[0].truth, p.rows[0].added) == ((), frozenset())
         await p.press("g")
         assert p.rows[0].truth == ("second", "nil")
 

@@ -98,7 +98,7 @@ async def test_screens_look_as_they_did(name: str, keys: list[str], size: tuple[
         await press(pilot, *keys)
         if name == "ask":
             # A cursor that blinks is no matter of looks.
-            app.screen.query_one("Line").cursor_blink = False
+            app.screen.query_one("PromptLine").cursor_blink = False
             await wait(pilot)
         check(f"{name}-{size[0]}x{size[1]}", app.export_screenshot(), tmp_path)
 

@@ -73,9 +73,10 @@ class Terminal:
 
 @pytest.fixture
 def terminal(tmp_path: Path) -> Iterator[Terminal]:
-    found = Terminal(f"svm-tui-test-{os.getpid()}", tmp_path)
-    yield found
-    subprocess.run(["tmux", "-L", f"svm-tui-test-{os.getpid()}", "kill-server"], capture_output=True, check=False)
+    # One server for each test: a server that is about to end would take a new session with it.
+    socket = f"svm-tui-test-{os.getpid()}-{tmp_path.name}"
+    yield Terminal(socket, tmp_path)
+    subprocess.run(["tmux", "-L", socket, "kill-server"], capture_output=True, check=False)
 
 
 @pytest.fixture
@@ -101,7 +102,7 @@ def test_a_clip_is_played_from_the_command_to_the_subtitles(terminal: Terminal, 
     terminal.press("g")
     terminal.until_gone("ROUGE-L")
     terminal.press("/")
-    terminal.until_shown("ask about what comes next")
+    terminal.until_shown("ask about the next second")
     terminal.type("who leads?")
     terminal.press("Enter")
     terminal.press("Space")

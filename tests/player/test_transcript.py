@@ -30,11 +30,11 @@ def test_the_first_line_answers_a_question() -> None:
     row = transcript.row(0, 0.9, True)
     assert (row.said, row.answered) == (("Two", "nil.", "He", "shoots"), 2)
     found = compare(transcript)
-    assert (found.errors.rate, found.said_off) == (0.0, {})
+    assert (found.errors.rate, found.added) == (0.0, {})
     # Without a question a line break is only a line break.
     transcript.finish(0, "Two nil.\n He shoots", "")
     assert transcript.row(0, 0.9, True).answered == 0
-    assert compare(transcript).said_off == {0: {0, 1}}
+    assert compare(transcript).added == {0: {0, 1}}
 
 
 def test_a_take_that_was_broken_off_is_forgotten() -> None:
@@ -42,7 +42,7 @@ def test_a_take_that_was_broken_off_is_forgotten() -> None:
     transcript.finish(1, "whole", "")
     transcript.begin(2)
     transcript.add(2, "half", 2.5)
-    transcript.cut()
+    transcript.discard_unfinished()
     assert [row.said for row in transcript.rows(9.0, False, 99)] == [("whole",)]
 
 
@@ -62,14 +62,14 @@ def test_truth_can_be_left_out() -> None:
     assert [row.number for row in transcript.rows(9.0, True, 99)] == [0, 2]
 
 
-def test_seconds_that_were_passed_over_are_one_row() -> None:
+def test_seconds_that_were_skipped_are_one_row() -> None:
     transcript = Transcript(TRUTH)
     transcript.finish(0, "a", "")
     for number in (3, 4, 5, 7):
         transcript.skip(number)
     rows = {row.number: row.skipped for row in transcript.rows(9.0, False, 99)}
     assert rows == {0: 0, 3: 3, 7: 1}
-    assert transcript.leader(5, False) == 3
+    assert transcript.first_skipped(5, False) == 3
     assert transcript.row(4, 9.0, False).empty
     # Where there is truth to show, a second has a row of its own.
     transcript.skip(2)
@@ -114,21 +114,21 @@ def test_differences_are_marked_by_word() -> None:
     transcript.finish(2, "— and SCORES", "")
     transcript.entries[0].shown, transcript.entries[2].shown = 0.5, 3.1
     found = compare(transcript)
-    assert found.said_off == {0: {1}}
-    assert found.truth_off == {0: {1}}
+    assert found.added == {0: {1}}
+    assert found.missed == {0: {1}}
     assert found.errors.rate == pytest.approx(1 / 4)
     assert found.rouge_l == pytest.approx(3 / 4)
     assert found.delay == pytest.approx(((0.5 - 0.2) + (3.1 - 2.1) + (3.1 - 2.6)) / 3)
 
 
-def test_only_what_was_played_is_compared_and_what_was_passed_over_counts_as_silence() -> None:
+def test_only_what_was_played_is_compared_and_what_was_skipped_counts_as_silence() -> None:
     transcript = Transcript(TRUTH)
     transcript.finish(0, "He shoots", "")
     assert compare(transcript).errors.words == 2
     transcript.skip(2)
     found = compare(transcript)
     assert (found.errors.words, found.errors.missed) == (4, 2)
-    assert found.truth_off == {2: {0, 1}}
+    assert found.missed == {2: {0, 1}}
 
 
 def test_a_long_session_is_compared_over_its_last_minutes() -> None:

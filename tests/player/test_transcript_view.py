@@ -9,7 +9,7 @@ from textual.geometry import Size
 from textual.pilot import Pilot
 
 from tests.player.fakes import wait
-from tui.player.transcript import Row
+from tui.player.transcript import TranscriptRow
 from tui.player.widgets import transcript_view
 from tui.player.widgets.transcript_view import TranscriptView
 
@@ -31,8 +31,8 @@ async def shown() -> AsyncIterator[tuple[TranscriptView, Pilot[None]]]:
         yield app.query_one(TranscriptView), pilot
 
 
-def row(number: int) -> Row:
-    return Row(number, ("second", str(number)))
+def row(number: int) -> TranscriptRow:
+    return TranscriptRow(number, ("second", str(number)))
 
 
 def lines(view: TranscriptView) -> list[str]:
@@ -55,7 +55,7 @@ async def test_rows_lay_out_the_screen_only_when_a_scrollbar_comes(monkeypatch: 
 
 
 async def test_old_rows_go_one_by_one_and_the_newest_stays_in_sight(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transcript_view, "LIMIT", 30)
+    monkeypatch.setattr(transcript_view, "MAX_ROWS", 30)
     async with shown() as (view, pilot):
         for number in range(50):
             view.put(row(number))
@@ -65,7 +65,7 @@ async def test_old_rows_go_one_by_one_and_the_newest_stays_in_sight(monkeypatch:
 
 
 async def test_what_a_viewer_scrolled_back_to_stays_in_sight(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transcript_view, "LIMIT", 30)
+    monkeypatch.setattr(transcript_view, "MAX_ROWS", 30)
     async with shown() as (view, pilot):
         for number in range(30):
             view.put(row(number))

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import sys
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -47,7 +48,21 @@ def resolve_settings(args: argparse.Namespace) -> "tuple[StreamConfig, Path]":
         config = config.merged(read_settings(args.config, StreamConfig))
     named = {k: getattr(args, k) for k in ("query", "previous", "fps", "kv_bits") if getattr(args, k) is not None}
     sampling = {} if args.seed is None else {"sampling": {"seed": args.seed}}
-    return config.merged({**named, **sampling}), folder
+    config = config.merged({**named, **sampling})
+    if args.query is not None:
+        _warn_of_unused_query(config, folder)
+    return config, folder
+
+
+def _warn_of_unused_query(config: "StreamConfig", folder: Path) -> None:
+    from tui.player.spec import uses_query
+
+    if not uses_query(config):
+        print(
+            f"svm-tui: --query has no effect: the training template of {folder.name} has no query; "
+            "ask questions in the player with /.",
+            file=sys.stderr,
+        )
 
 
 def make_engine(

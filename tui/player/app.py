@@ -21,12 +21,12 @@ from tui.player.screens.help import key_label
 from tui.player.screens.player import PlayerScreen
 from tui.player.spec import PlayerSpec
 from tui.player.widgets.picture import Picture
-from tui.player.widgets.prompt import ENDINGS, Line
+from tui.player.widgets.prompt import CLOSING_KEYS, PromptLine
 
-# What ends the player from outside: a terminal that is closed, a machine that shuts down.
-ENDS = ("SIGHUP", "SIGTERM")
+# Signals of a terminal that is closed, and of a machine that shuts down.
+END_SIGNALS = ("SIGHUP", "SIGTERM")
 
-# The second colours are Okabe and Ito's, which the colour-blind can tell apart.
+# Accent colours by Okabe and Ito, which colour-blind viewers can tell apart.
 NIGHT = Theme(
     name="floodlight",
     primary="#56b4e9",
@@ -60,14 +60,14 @@ DAY = Theme(
 
 
 class PlayerApp(App[None]):
-    """Shows a program.
+    """Shows the session of a `PlayerSpec`.
 
     Attributes:
-        session: what was said, to be saved when the player has ended.
+        session: the session, to be saved when the player has ended.
     """
 
     TITLE = "svm-tui"
-    # Textual does not ask the first screen for its own.
+    # Textual does not load the CSS_PATH of the first screen.
     CSS_PATH = "screens/player.tcss"
 
     def __init__(
@@ -76,15 +76,15 @@ class PlayerApp(App[None]):
         """Prepare to show `spec`; `clock` returns seconds."""
         super().__init__()
         self._spec, self._clock = spec, clock
-        self.session = SessionLog(spec.record, spec.base_paths, self._warn, spec.endings)
+        self.session = SessionLog(spec.record, spec.base_paths, self._note, spec.endings)
         for own in (NIGHT, DAY):
             self.register_theme(own)
         self.theme = theme if theme in self.available_themes else NIGHT.name
 
     def on_mount(self) -> None:
-        """Quit when told to from outside, as with q; Windows has no such signals."""
+        """Quit on END_SIGNALS as on the key q; Windows has no such signals."""
         loop = asyncio.get_running_loop()
-        for name in ENDS:
+        for name in END_SIGNALS:
             with suppress(AttributeError, NotImplementedError, RuntimeError, ValueError):
                 number = getattr(signal, name)
                 loop.add_signal_handler(number, partial(self.exit, return_code=128 + number))
@@ -94,22 +94,22 @@ class PlayerApp(App[None]):
         return PlayerScreen(self._spec, self.session, self._clock)
 
     def get_theme_variable_defaults(self) -> dict[str, str]:
-        """Return the colours that Textual's own themes lack."""
+        """Return the colours that Textual's own themes do not define."""
         return {"muted": "#7d8590"}
 
     def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
-        """Yield what the command palette offers: all that has a key, themes, a screenshot."""
+        """Yield the entries of the command palette: everything that has a key, themes, a screenshot."""
         if isinstance(screen, PlayerScreen):
             for binding in screen.BINDINGS:
                 if isinstance(binding, Binding) and binding.show:
                     keys = " ".join(map(key_label, binding.key.split(",")))
                     action = binding.action if binding.action.startswith("app.") else f"screen.{binding.action}"
                     yield SystemCommand(binding.description, f"key {keys}", lambda a=action: self.run_action(a))
-        yield SystemCommand("theme", "colours of the player", self.action_change_theme)
+        yield SystemCommand("theme", "choose the colours", self.action_change_theme)
         yield SystemCommand("screenshot", "save the screen as SVG", self.save_screen)
 
     def export_screenshot(self, *, title: str | None = None, simplify: bool = False) -> str:
-        """Return the screen as SVG, the picture drawn as text for it."""
+        """Return the screen as SVG, with the picture drawn as text."""
         pictures = self.screen_stack[0].query(Picture)
         try:
             for picture in pictures:
@@ -122,7 +122,7 @@ class PlayerApp(App[None]):
                 picture.refresh()
 
     def save_screen(self) -> None:
-        """Save the screen beside the session; Textual would in a folder that need not exist, and not say so."""
+        """Save the screen beside the session, and say where; Textual saves to a folder that may not exist."""
         picture, failure = self.export_screenshot(title=self._spec.clip), ""
         for base_path in self._spec.base_paths or (Path("screen"),):
             (path,) = free_names(base_path, [".svg"])
@@ -131,20 +131,20 @@ class PlayerApp(App[None]):
             except SvmError as error:
                 failure = failure or str(error)
             else:
-                self._warn(f"the screen is in {path}")
+                self._note(f"the screen is in {path}")
                 return
-        self._warn(failure)
+        self._note(failure)
 
     def on_key(self, event: events.Key) -> None:
-        """Hand what was typed behind ``/``, and before its line was open, to that line; else it would play."""
+        """Forward keys that were typed after ``/``, but before its line was open, to that line."""
         line = self.focused
-        # A line takes such keys itself: here they are only when they did not come by it.
-        if isinstance(line, Line) and (event.is_printable or event.key in ENDINGS):
+        # A focused line consumes such keys; one that arrives here did not pass the line.
+        if isinstance(line, PromptLine) and (event.is_printable or event.key in CLOSING_KEYS):
             event.prevent_default()
-            # It bubbles up again if the line closes meanwhile; what comes from the app would not.
+            # With the line as the sender it bubbles up again, should the line close meanwhile.
             line.post_message(events.Key(event.key, event.character).set_sender(line))
 
-    def _warn(self, text: str) -> None:
+    def _note(self, text: str) -> None:
         screen = self.screen_stack[0]
         assert isinstance(screen, PlayerScreen)
-        screen.remark(text)
+        screen.note(text)

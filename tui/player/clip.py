@@ -1,4 +1,4 @@
-"""The clip that is played: its seconds for the model, by number, and its pictures for the eye."""
+"""The clip: its seconds for the model, and its pictures for the screen."""
 
 import math
 from collections.abc import Iterator
@@ -16,10 +16,7 @@ if TYPE_CHECKING:
     Pixels = npt.NDArray[np.uint8]
 
 # Seconds that are decoded and dropped rather than sought past.
-READ_THROUGH = 3
-
-# Where a feed has no end.
-FEED_END = math.inf
+MAX_READ_THROUGH = 3
 
 
 class Seconds(Protocol):
@@ -37,11 +34,11 @@ class Seconds(Protocol):
         """
 
     def close(self) -> None:
-        """Free the clip."""
+        """Close the clip."""
 
 
 class ClipSeconds:
-    """The seconds of a source; read in order they cost one decode each, elsewhere a seek."""
+    """The seconds of a source; in order each costs one decode, out of order a seek."""
 
     def __init__(self, source: "Source") -> None:
         self._source = source
@@ -54,7 +51,7 @@ class ClipSeconds:
         return self._source.duration
 
     def read(self, number: int) -> "Chunk | None":
-        """Return second `number`; a feed gives the next one that it has, whatever the number.
+        """Return second `number`; a feed returns its next second, whatever the number.
 
         Raises:
             SvmError: the clip cannot be read there.
@@ -63,14 +60,14 @@ class ClipSeconds:
             return self._following()
         if number >= self.duration:
             return None
-        if self._chunks is None or not self._next <= number <= self._next + READ_THROUGH:
+        if self._chunks is None or not self._next <= number <= self._next + MAX_READ_THROUGH:
             self._chunks, self._next = self._source.chunks(float(number)), number
         while self._next < number and self._following() is not None:
             pass
         return self._following()
 
     def close(self) -> None:
-        """Free the source."""
+        """Close the source."""
         self._source.close()
 
     def _following(self) -> "Chunk | None":
@@ -85,7 +82,7 @@ class ClipSeconds:
 
 
 class BlankSeconds:
-    """Seconds without a picture, for a session that is played again."""
+    """Seconds without frames, for a session that is replayed."""
 
     def __init__(self, duration: float) -> None:
         self.duration: float | None = duration
@@ -102,7 +99,7 @@ class BlankSeconds:
         return Chunk(number, float(number), min(number + 1.0, self.duration), np.zeros((0, 0, 0, 3), np.uint8), ())
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Do nothing; nothing is open."""
 
 
 @dataclass(frozen=True)
@@ -114,10 +111,10 @@ class Frame:
 
 
 class FrameGrabber:
-    """Pictures of a clip at any moment, small; for one thread."""
+    """Grabs scaled frames of a clip at any time; for use by one thread."""
 
     def __init__(self, name: str) -> None:
-        """Open `name` once more: the model's reading and the eye's go their own ways.
+        """Open `name` independently of the model's reader.
 
         Raises:
             SvmError: it cannot be opened.
@@ -131,7 +128,7 @@ class FrameGrabber:
 
     @property
     def size(self) -> tuple[int, int]:
-        """Width and height of the clip."""
+        """(width, height) of the clip in pixels."""
         return self._reader.info.width, self._reader.info.height
 
     @property
@@ -155,7 +152,7 @@ class FrameGrabber:
             SvmError: the file is gone.
         """
         current = self._current
-        if current is None or time < current.time or time > current.end + READ_THROUGH:
+        if current is None or time < current.time or time > current.end + MAX_READ_THROUGH:
             self._frames = self._reader.frames_from(time)
             self._current = self._following = next(self._frames, None)
         while self._following is not None and self._following.time <= time:
@@ -163,12 +160,12 @@ class FrameGrabber:
         return self._current
 
     def close(self) -> None:
-        """Free the file."""
+        """Close the file."""
         self._reader.close()
 
 
 def scale(pixels: "Pixels", size: tuple[int, int]) -> "Pixels":
-    """Return `pixels` scaled to `size` (width, height), every pixel of the large picture counted once."""
+    """Return `pixels` scaled to `size` (width, height) by averaging boxes of pixels."""
     import numpy as np
     from PIL import Image
 
@@ -176,6 +173,6 @@ def scale(pixels: "Pixels", size: tuple[int, int]) -> "Pixels":
 
 
 def fit(picture: tuple[int, int], box: tuple[int, int]) -> tuple[int, int]:
-    """Return the largest (width, height) of the shape of `picture` within `box`, 1 at least."""
+    """Return the largest (width, height) within `box` with the aspect ratio of `picture`, each at least 1."""
     factor = min(box[0] / picture[0], box[1] / picture[1])
     return max(round(picture[0] * factor), 1), max(round(picture[1] * factor), 1)

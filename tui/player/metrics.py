@@ -1,4 +1,4 @@
-"""The commentary beside the truth: which words differ, and how far both are apart."""
+"""What the gauges show: speed, memory, and how the commentary compares with the truth."""
 
 from collections import deque
 from collections.abc import Iterable
@@ -7,41 +7,41 @@ from dataclasses import dataclass, field
 from streaming_vlm_mlx.eval.text_metrics import Errors, align, count_errors, mean_delay, plain_words, rouge_l
 from streaming_vlm_mlx.memory import Memory
 from streaming_vlm_mlx.stream.events import GenerationResult
-from tui.player.transcript import Transcript, harmless, spoken_numbers
+from tui.player.transcript import Transcript, finished_seconds, harmless
 
-# Seconds that are compared; more would cost more each second, and tell less of how the model does now.
+# Seconds that are compared; a longer window costs more every second and says less about the model now.
 WINDOW = 300
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """How the commentary of the last `WINDOW` seconds does.
+    """The commentary of the last `WINDOW` seconds, compared with the truth.
 
     Attributes:
         errors: counted in words.
         rouge_l: 0 to 1.
-        delay: seconds that matching words are shown later than they are heard in the truth; None when none matches.
-        said_off: for each second, places of displayed words that the truth does not have.
-        truth_off: for each second, places of true words that were not said.
+        delay: mean seconds from hearing a true word to showing the matching word; None without a match.
+        added: for each second, indices of displayed words that are not in the truth.
+        missed: for each second, indices of true words that are not in the commentary.
     """
 
     errors: Errors
     rouge_l: float
     delay: float | None
-    said_off: dict[int, frozenset[int]]
-    truth_off: dict[int, frozenset[int]]
+    added: dict[int, frozenset[int]]
+    missed: dict[int, frozenset[int]]
 
 
 @dataclass
 class _Words:
-    """Words to compare, each with the second and the place that it is displayed at, and its time."""
+    """Words to compare, each with its second, its index there, and its time."""
 
     plain: list[str] = field(default_factory=list)
     places: list[tuple[int, int]] = field(default_factory=list)
     times: list[float] = field(default_factory=list)
 
     def add(self, text: str, number: int, place: int, time: float) -> None:
-        """Add a displayed word: none, one or several to compare."""
+        """Add a displayed word, which is none, one or several words to compare."""
         for word in plain_words(text):
             self.plain.append(word)
             self.places.append((number, place))
@@ -49,15 +49,15 @@ class _Words:
 
 
 def compare(transcript: Transcript) -> Comparison:
-    """Compare what was said with the truth of the same seconds; those passed over count as silence."""
+    """Compare the commentary with the truth of the same seconds; skipped ones count as silence."""
     latest = max((n for n, entry in transcript.entries.items() if not entry.growing), default=0)
     truth, said = _Words(), _Words()
-    for number in spoken_numbers(transcript, latest - WINDOW):
+    for number in finished_seconds(transcript, latest - WINDOW):
         entry = transcript.entries[number]
         for place, (start, _, word) in enumerate(transcript.truth.get(number, ())):
             truth.add(word, number, place, start)
         for place, word in enumerate(harmless(entry.text).split()):
-            # An answer is for the viewer; the truth knows nothing of it.
+            # An answer is for the viewer and has no counterpart in the truth.
             if place >= entry.answered:
                 said.add(word, number, place, float(number) if entry.shown is None else entry.shown)
     pairs = align(truth.plain, said.plain)
@@ -78,7 +78,7 @@ def _grouped(places: Iterable[tuple[int, int]]) -> dict[int, frozenset[int]]:
     return {number: frozenset(group) for number, group in grouped.items()}
 
 
-# Seconds that a gauge remembers.
+# Seconds of history that a gauge shows.
 HISTORY = 60
 
 LEVELS = "▁▂▃▄▅▆▇█"
@@ -86,7 +86,7 @@ LEVELS = "▁▂▃▄▅▆▇█"
 
 @dataclass(frozen=True, slots=True)
 class Meter:
-    """A gauge: its name, what it shows now, and a line of history, a share from 0 to 1, or a word beside it."""
+    """A gauge: its name, its value, and a history, a share from 0 to 1, or a note beside it."""
 
     name: str
     value: str
@@ -100,8 +100,8 @@ class PlayerMetrics:
     """What the gauges show.
 
     Attributes:
-        skipped: seconds that the model had no time for.
-        comparison: with the truth, where that is asked for.
+        skipped: number of skipped seconds.
+        comparison: with the truth, in the mode that shows it.
     """
 
     skipped: int = 0
@@ -110,35 +110,35 @@ class PlayerMetrics:
     _delays: deque[float] = field(default_factory=lambda: deque(maxlen=HISTORY))
 
     def add(self, done: GenerationResult, delay: float) -> None:
-        """Enter a second that was spoken, and how far the commentary was behind then."""
+        """Add the record of a second, and the delay of the commentary at that time in seconds."""
         self._seconds.append(done)
         self._delays.append(delay)
 
     def meters(self, delay: float) -> list[Meter]:
-        """Return the gauges, the most telling first; `delay` is the one of this moment, in seconds."""
+        """Return the gauges, the most important first; `delay` is the current one, in seconds."""
         return [*self._scores(), *self._speed(delay), *self._memory()]
 
     def _scores(self) -> list[Meter]:
         if self.comparison is None:
             return []
         found = self.comparison
-        delay = "–" if found.delay is None else f"{found.delay:+.1f} s"
+        delay = "–" if found.delay is None else f"{_signed(found.delay)} s"
         return [
             Meter("word errors", f"{found.errors.rate:.0%}", note=f"of {found.errors.words} words"),
             Meter("ROUGE-L", f"{found.rouge_l:.2f}", share=found.rouge_l),
-            Meter("delay", delay),
+            Meter("word delay", delay),
         ]
 
     def _speed(self, delay: float) -> list[Meter]:
         speeds = [_per_second(done.tokens, done.timings.decode_ms) for done in self._seconds]
         factors = [_per_second(done.end - done.start, done.timings.total_ms) for done in self._seconds]
         first = [done.timings.first_text_ms for done in self._seconds]
-        skipped = f"{self.skipped} passed" if self.skipped else ""
+        skipped = f"{self.skipped} skipped" if self.skipped else ""
         return [
             Meter("tokens/s", _latest(speeds, "{:.1f}"), tuple(speeds)),
             Meter("real time", _latest(factors, "×{:.1f}"), tuple(factors)),
             Meter("first word", _latest(first, "{:.0f} ms"), tuple(first)),
-            Meter("behind", f"{delay:.1f} s", () if skipped else tuple(self._delays), note=skipped),
+            Meter("delay", f"{delay:.1f} s", () if skipped else tuple(self._delays), note=skipped),
         ]
 
     def _memory(self) -> list[Meter]:
@@ -156,7 +156,7 @@ class PlayerMetrics:
 
 
 def sparkline(values: Iterable[float], width: int, levels: str = LEVELS) -> str:
-    """Return the last `width` of `values` as a line of bars, the largest of them the last of `levels`."""
+    """Return the last `width` of `values` as a line of bars; the largest one is the last of `levels`."""
     shown = list(values)[-width:] if width > 0 else []
     top = max(shown, default=0.0)
     return "".join(
@@ -165,7 +165,7 @@ def sparkline(values: Iterable[float], width: int, levels: str = LEVELS) -> str:
 
 
 def bar(share: float, width: int) -> str:
-    """Return a bar of `width` cells, drawn thick up to `share` (0 to 1) by halves of a cell."""
+    """Return a bar of `width` cells, thick up to `share` (0 to 1), in steps of half a cell."""
     whole, half = divmod(round(min(max(share, 0.0), 1.0) * 2 * width), 2)
     return ("━" * whole + "╸" * half).ljust(width, "─")
 
@@ -176,6 +176,12 @@ def _per_second(amount: float, milliseconds: float) -> float:
 
 def _latest(values: list[float], form: str) -> str:
     return form.format(values[-1]) if values else "–"
+
+
+def _signed(seconds: float) -> str:
+    """Return `seconds` with a sign and one decimal; zero has no sign."""
+    text = f"{seconds:+.1f}"
+    return text[1:] if float(text) == 0 else text
 
 
 def _size(amount: int) -> str:

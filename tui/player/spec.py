@@ -1,4 +1,4 @@
-"""What a session of the player is about, before it starts."""
+"""The specification of a player session."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,24 +19,24 @@ Note = Callable[[str], None]
 
 @dataclass(frozen=True)
 class PlayerSpec:
-    """A clip, who comments on it, and how it is shown.
+    """A clip, its commentator, and how it is shown.
 
     Attributes:
-        clip: its name, as it is shown.
-        model: the commentator's name, as it is shown.
-        size: width and height of the clip in pixels.
+        clip: name of the clip, as shown.
+        model: name of the model, as shown.
+        size: (width, height) of the clip in pixels.
         seconds: the clip for the model.
-        open_grabber: opens the clip for the eye; None where there are no pictures.
-        make: returns the commentator, and tells what the viewer had better know; may block.
+        open_grabber: opens the clip for the screen's pictures; None where there are none.
+        make: returns the commentator, and passes notes for the viewer to its argument; may block.
         config: the model's settings; None where they cannot be changed.
-        read_truth: returns the words of the true transcript, and tells what is odd about it; may block.
+        read_truth: returns the words of the true transcript, and passes warnings to its argument; may block.
         record: the session's record, empty.
-        base_paths: where its files may lie, the best place first.
-        endings: of these files; none for a session that is not to be kept.
+        base_paths: where its files may be written, without suffixes, the best place first.
+        endings: suffixes of these files; none for a session that is not kept.
         pace: how seconds are chosen.
-        start: second to begin at.
+        start: position to begin at, in seconds.
         with_picture: whether the picture is shown at first.
-        loop: begin again at the clip's end.
+        loop: start again at the clip's end.
     """
 
     clip: str
@@ -54,3 +54,10 @@ class PlayerSpec:
     start: float = 0.0
     with_picture: bool = True
     loop: bool = False
+
+
+def uses_query(config: "StreamConfig") -> bool:
+    """Return whether the chat template of `config` has a place for its query."""
+    from streaming_vlm_mlx.text.chat_template import ChatTemplate
+
+    return ChatTemplate((), config.style).has_query

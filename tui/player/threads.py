@@ -1,4 +1,4 @@
-"""Work that may take long, or for ever, off the event loop and never in the way of quitting."""
+"""Work off the event loop that may take long, or forever, and never delays quitting."""
 
 import asyncio
 import os
@@ -13,9 +13,9 @@ T = TypeVar("T")
 
 
 class BackgroundThread:
-    """One daemon thread that does what it is given, in order.
+    """One daemon thread that runs the work it is given, in order.
 
-    The loop's own executor would keep the program from ending while a camera is silent or weights are fetched.
+    The event loop's own executor would keep the program from ending while a camera is silent or weights are downloaded.
     """
 
     def __init__(self, name: str) -> None:
@@ -23,28 +23,28 @@ class BackgroundThread:
         threading.Thread(target=self._work, name=name, daemon=True).start()
 
     async def run(self, work: Callable[[], T]) -> T:
-        """Return what `work` returns, or raise what it raises; it goes on when the waiting is given up."""
+        """Return what `work` returns, or raise what it raises; cancelling the wait does not stop the work."""
         loop = asyncio.get_running_loop()
         done: asyncio.Future[T] = loop.create_future()
 
         def job() -> None:
             try:
-                wait, result = _succeed, work()
-            except BaseException as error:  # noqa: BLE001 - handed on to the waiting side
-                wait, result = _fail, error  # type: ignore[assignment]
-            # The loop is closed when the program has ended meanwhile.
+                settle, result = _succeed, work()
+            except BaseException as error:  # noqa: BLE001 - raised where the result is awaited
+                settle, result = _fail, error  # type: ignore[assignment]
+            # The loop may be closed by now.
             with suppress(RuntimeError):
-                loop.call_soon_threadsafe(wait, done, result)
+                loop.call_soon_threadsafe(settle, done, result)
 
         self._jobs.put(job)
         return await done
 
     def put(self, work: Callable[[], None]) -> None:
-        """Do `work`, which raises nothing and nobody waits for."""
+        """Run `work`, which must not raise, without waiting for it."""
         self._jobs.put(work)
 
     def close(self, last: Callable[[], None] = lambda: None) -> None:
-        """End the thread behind the work that it has, and `last`."""
+        """End the thread after the work that is queued and `last`."""
         self._jobs.put(last)
         self._jobs.put(None)
 
@@ -54,9 +54,9 @@ class BackgroundThread:
 
 
 def leave(status: int) -> NoReturn:
-    """End the process with `status`, here and now.
+    """End the process with `status` at once.
 
-    Python's own end takes its time, and stops a thread that still computes in the middle of C++ code, which aborts.
+    Python's regular exit takes longer, and it stops a thread that still computes inside C++ code, which aborts.
     """
     sys.stdout.flush()
     sys.stderr.flush()

@@ -1,4 +1,4 @@
-"""What was said and what is true, second by second, as rows to be shown."""
+"""Commentary and true transcript, second by second, as rows to show."""
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
@@ -9,23 +9,23 @@ from streaming_vlm_mlx.sessions.subtitles import tidy
 Timed = tuple[float, float, str]
 
 # Unicode's marks for the direction of writing (UAX #9).
-_TURNS = dict.fromkeys([0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A)])
+_DIRECTION_MARKS = dict.fromkeys([0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A)])
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """One second of the transcript.
+class TranscriptRow:
+    """One second of the transcript, as it is shown.
 
     Attributes:
         number: the second.
         said: the words of the commentary.
-        truth: the words of the true transcript that are heard by now.
-        question: what the viewer asked in this second.
-        answered: how many of the words that were said answer it; they come first.
-        skipped: seconds from `number` on that the model had no time for; 0 for one that it saw.
-        growing: more words may come.
-        said_off: places in `said` of words that the truth does not have.
-        truth_off: places in `truth` of words that were not said.
+        truth: the words of the true transcript that have been heard so far.
+        question: the viewer's question in this second.
+        answered: number of words in `said` that answer it; they come first.
+        skipped: number of skipped seconds from `number` on; 0 for a second that the model saw.
+        growing: whether more words may come.
+        added: indices in `said` of words that are not in the truth.
+        missed: indices in `truth` of words that are not in the commentary.
     """
 
     number: int
@@ -35,8 +35,8 @@ class Row:
     answered: int = 0
     skipped: int = 0
     growing: bool = False
-    said_off: frozenset[int] = frozenset()
-    truth_off: frozenset[int] = frozenset()
+    added: frozenset[int] = frozenset()
+    missed: frozenset[int] = frozenset()
 
     @property
     def empty(self) -> bool:
@@ -45,8 +45,16 @@ class Row:
 
 
 @dataclass
-class Entry:
-    """What is known of a second's commentary; `shown` is where the picture was when its first words came."""
+class CommentaryEntry:
+    """The commentary of one second, as far as it has come.
+
+    Attributes:
+        text: all of its text.
+        question: the viewer's question in this second.
+        shown: position of the playhead when the first word came, in seconds.
+        skipped: whether the model had no time for it.
+        growing: whether more words may come.
+    """
 
     text: str = ""
     question: str = ""
@@ -56,7 +64,7 @@ class Entry:
 
     @property
     def answered(self) -> int:
-        """How many words answer the question: those of the first line, which models are trained to write it in."""
+        """Number of words that answer the question: those of the first line, as models are trained to write it."""
         return len(harmless(self.text).partition("\n")[0].split()) if self.question else 0
 
 
@@ -66,65 +74,65 @@ class Transcript:
 
     Attributes:
         truth: the true words of each second, with their times.
-        entries: each second's commentary, its last take.
-        said_off: for each second, places of words that the truth does not have.
-        truth_off: for each second, places of true words that were not said.
+        entries: the last commentary of each second.
+        added: for each second, indices of words that are not in the truth.
+        missed: for each second, indices of true words that are not in the commentary.
     """
 
     truth: Mapping[int, tuple[Timed, ...]] = field(default_factory=dict)
-    entries: dict[int, Entry] = field(default_factory=dict)
-    said_off: Mapping[int, frozenset[int]] = field(default_factory=dict)
-    truth_off: Mapping[int, frozenset[int]] = field(default_factory=dict)
+    entries: dict[int, CommentaryEntry] = field(default_factory=dict)
+    added: Mapping[int, frozenset[int]] = field(default_factory=dict)
+    missed: Mapping[int, frozenset[int]] = field(default_factory=dict)
 
     def begin(self, number: int) -> None:
-        """Start a take of second `number`; an older one leaves the screen."""
-        self.entries[number] = Entry(growing=True)
+        """Start the commentary of second `number`; an older one is replaced."""
+        self.entries[number] = CommentaryEntry(growing=True)
 
     def add(self, number: int, piece: str, position: float) -> None:
-        """Append a piece of text that came while the picture was at `position` seconds."""
-        entry = self.entries.setdefault(number, Entry(growing=True))
+        """Append a piece of text that came with the playhead at `position` seconds."""
+        entry = self.entries.setdefault(number, CommentaryEntry(growing=True))
         entry.text += piece
         if entry.shown is None and entry.text.strip():
             entry.shown = position
 
     def finish(self, number: int, text: str, question: str) -> None:
-        """Close a take: all that was said in it, and what was asked."""
-        entry = self.entries.setdefault(number, Entry())
+        """Set the whole commentary of a second, and the viewer's question."""
+        entry = self.entries.setdefault(number, CommentaryEntry())
         entry.text, entry.question, entry.growing = text, question, False
 
     def skip(self, number: int) -> None:
-        """Mark a second that the model had no time for; an earlier take of it stays."""
-        self.entries.setdefault(number, Entry(skipped=True))
+        """Mark a second as skipped; an earlier commentary on it stays."""
+        self.entries.setdefault(number, CommentaryEntry(skipped=True))
 
-    def cut(self) -> None:
-        """Forget takes that were broken off."""
+    def discard_unfinished(self) -> None:
+        """Remove commentary that was broken off."""
         for number in [n for n, entry in self.entries.items() if entry.growing]:
             del self.entries[number]
 
-    def row(self, number: int, position: float, with_truth: bool) -> Row:
-        """Return second `number` as it stands when the picture is at `position`.
+    def row(self, number: int, position: float, with_truth: bool) -> TranscriptRow:
+        """Return second `number` as it is with the playhead at `position`.
 
-        Seconds that were passed over are one row, that of the first, unless they have truth to show.
+        Consecutive skipped seconds share one row, that of the first, unless there is truth to show for them.
         """
-        entry = self.entries.get(number, Entry())
-        if number > position or (entry.skipped and self.leader(number, with_truth) != number):
-            return Row(number)
+        entry = self.entries.get(number, CommentaryEntry())
+        if number > position or (entry.skipped and self.first_skipped(number, with_truth) != number):
+            return TranscriptRow(number)
         words = self.truth.get(number, ()) if with_truth else ()
-        return Row(
+        return TranscriptRow(
             number,
             tuple(harmless(entry.text).split()),
             tuple(harmless(word) for start, _, word in words if start <= position),
             " ".join(harmless(entry.question).split()),
             entry.answered,
-            self._passed_from(number, position, with_truth) if entry.skipped else 0,
+            self._skipped_from(number, position, with_truth) if entry.skipped else 0,
             entry.growing,
-            self.said_off.get(number, frozenset()),
-            self.truth_off.get(number, frozenset()),
+            self.added.get(number, frozenset()),
+            self.missed.get(number, frozenset()),
         )
 
-    def rows(self, position: float, with_truth: bool, limit: int) -> list[Row]:
-        """Return the last `limit` rows up to `position`, empty ones left out."""
-        found: list[Row] = []
+    def rows(self, position: float, with_truth: bool, limit: int) -> list[TranscriptRow]:
+        """Return the last `limit` rows up to `position` that are not empty."""
+        found: list[TranscriptRow] = []
         for number in reversed(self._numbers(position, with_truth)):
             row = self.row(number, position, with_truth)
             if not row.empty:
@@ -133,20 +141,20 @@ class Transcript:
                     break
         return found[::-1]
 
-    def leader(self, number: int, with_truth: bool) -> int:
-        """Return the first second of the run of passed ones that `number` is shown with, else `number`."""
-        while self._joined(number, with_truth) and self._joined(number - 1, with_truth):
+    def first_skipped(self, number: int, with_truth: bool) -> int:
+        """Return the first of the skipped seconds that `number` shares a row with, else `number`."""
+        while self._shares_row(number, with_truth) and self._shares_row(number - 1, with_truth):
             number -= 1
         return number
 
-    def _passed_from(self, number: int, position: float, with_truth: bool) -> int:
+    def _skipped_from(self, number: int, position: float, with_truth: bool) -> int:
         count = 1
-        if self._joined(number, with_truth):
-            while self._joined(number + count, with_truth) and number + count <= position:
+        if self._shares_row(number, with_truth):
+            while self._shares_row(number + count, with_truth) and number + count <= position:
                 count += 1
         return count
 
-    def _joined(self, number: int, with_truth: bool) -> bool:
+    def _shares_row(self, number: int, with_truth: bool) -> bool:
         entry = self.entries.get(number)
         return entry is not None and entry.skipped and not (with_truth and number in self.truth)
 
@@ -156,8 +164,8 @@ class Transcript:
 
 
 def harmless(text: str) -> str:
-    """Return `text` without what a terminal would obey: control characters, and marks that turn the line around."""
-    return tidy(text).translate(_TURNS)
+    """Return `text` without control characters and direction marks, which a terminal would act on."""
+    return tidy(text).translate(_DIRECTION_MARKS)
 
 
 def by_second(words: Iterable[Timed]) -> dict[int, tuple[Timed, ...]]:
@@ -176,10 +184,10 @@ def time_label(seconds: float) -> str:
 
 
 def position_label(position: float, duration: float | None) -> str:
-    """Return where a clip stands, in seconds, and of how many; a feed's end is not known."""
+    """Return position and duration, in seconds, as text; a feed has no duration."""
     return time_label(position) if duration is None else f"{time_label(position)} / {time_label(duration)}"
 
 
-def spoken_numbers(transcript: Transcript, since: int) -> Iterator[int]:
-    """Yield the seconds from `since` on that were played to their end, in order."""
+def finished_seconds(transcript: Transcript, since: int) -> Iterator[int]:
+    """Yield the seconds from `since` on that are generated or skipped, in order."""
     yield from sorted(n for n, entry in transcript.entries.items() if n >= since and not entry.growing)

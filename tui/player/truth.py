@@ -1,4 +1,4 @@
-"""The true transcript of a clip: named, or found beside it."""
+"""The true transcript of a clip: named by the user, or found beside the clip."""
 
 import os
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ RECORDS = ".jsonl"
 # The last is that of a simulated match.
 ENDINGS = (".vtt", ".srt", ".json", RECORDS, ".truth.json")
 
-# Seconds that a transcript may run on behind its clip before it looks like that of another one.
+# Seconds by which a transcript may exceed its clip before it looks like that of another clip.
 TAIL = 30.0
 
 

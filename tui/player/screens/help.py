@@ -12,7 +12,7 @@ from textual.content import Content
 from textual.screen import ModalScreen
 from textual.widgets import Static
 
-# What Textual calls these keys, and what is printed on them.
+# Textual's names of keys, and how they are shown.
 KEYS = {
     "left": "←",
     "right": "→",
@@ -25,21 +25,21 @@ KEYS = {
     "question_mark": "?",
     "0": "0–9",
 }
-# A terminal of so many columns has room for two of keys.
+# Width in cells from which the keys are shown in two columns.
 TWO_COLUMNS = 76
 READING = """\
-The commentary is the model's, second by second; ▌ marks the one that grows. The top line tells how far it is behind
-the picture. At the pace “live” the clip keeps to the clock, and seconds that the model has no time for are passed over
-(╍ on the line of time); at “every second” the clip waits for the model.
+The model comments on the clip one second at a time; ▌ marks the second that is being generated. The top line shows the
+delay of the commentary. At the pace “live” the clip keeps to the clock, and seconds that the model has no time for are
+skipped (╍ on the timeline); at “every second” the clip waits for the model.
 
-Differences from the truth are underlined: in the commentary words that the truth does not have, in the truth words
-that were not said. A question is answered in the next second, behind ↳. The line named cache is what the model
-remembers, to scale; × is what it has just let go.
+Differences from the truth are underlined: commentary words that are not in the truth, and truth words that are not in
+the commentary. The answer to a question comes in the next second, after ↳. The cache line shows to scale what the model
+remembers; × marks what it has just dropped.
 """
 
 
 class HelpScreen(ModalScreen[None]):
-    """Keys on the left, what they do on the right, and how to read the screen."""
+    """The keys, and how to read the screen."""
 
     CSS_PATH = "help.tcss"
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -49,7 +49,7 @@ class HelpScreen(ModalScreen[None]):
     ]
 
     def __init__(self, bindings: Sequence[BindingType]) -> None:
-        """Take the bindings to explain; hidden ones are left out."""
+        """Explain `bindings`, without the hidden ones."""
         super().__init__()
         self._lines = [
             (" ".join(map(key_label, b.key.split(","))), b.description)
@@ -59,7 +59,7 @@ class HelpScreen(ModalScreen[None]):
         self._lines.append(("ctrl+p", "commands, themes"))
 
     def compose(self) -> ComposeResult:
-        """Lay out the lines in a box that scrolls."""
+        """Yield the lines in a box that scrolls."""
         with VerticalScroll(id="help") as box:
             box.border_title = "keys"
             box.border_subtitle = "esc closes"
@@ -68,14 +68,14 @@ class HelpScreen(ModalScreen[None]):
             yield Static(Content("\n\n".join(paragraphs)), id="help-reading")
 
     def on_resize(self, event: events.Resize) -> None:
-        """Lay out the keys anew."""
+        """Lay out the keys for the new width."""
         self.call_later(self.query_one("#help-keys", Static).update, self._keys(event.size.width))
 
     def _keys(self, width: int) -> Content:
-        """Return the keys in as many columns as a terminal of `width` cells has room for."""
+        """Return the keys in as many columns as fit into `width` cells."""
         columns = 2 if width >= TWO_COLUMNS else 1
         length = -(-len(self._lines) // columns)
-        blocks = [_aligned(self._lines[at : at + length]) for at in range(0, len(self._lines), length)]
+        blocks = [_aligned(self._lines[start : start + length]) for start in range(0, len(self._lines), length)]
         rows = zip_longest(*blocks, fillvalue=Content(""))
         return Content("\n").join(Content("  ").join(row) for row in rows)
 
@@ -85,12 +85,12 @@ class HelpScreen(ModalScreen[None]):
 
 
 def _aligned(lines: Sequence[tuple[str, str]]) -> list[Content]:
-    """Return keys and what they do, all of one width, the keys on the right of their column."""
+    """Return one line for each key, all of the same width, with the keys right-aligned."""
     left, right = (max(map(len, column)) for column in zip(*lines, strict=True))
     return [Content.assemble((key.rjust(left), "bold $accent"), f"  {text.ljust(right)}") for key, text in lines]
 
 
 def key_label(key: str) -> str:
-    """Return how a key is written on a keyboard."""
+    """Return how a key is shown."""
     *modifiers, name = key.split("+")
     return "+".join([*modifiers, KEYS.get(name, name)])

@@ -1,16 +1,15 @@
 """The player's screen: its layout and its keys."""
 
-import asyncio
 import time
-from collections.abc import Callable, Sequence
-from contextvars import copy_context
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
+from textual.message import Message
 from textual.screen import Screen
 from textual.validation import Integer, Number
 from textual.widgets import Static
@@ -18,19 +17,19 @@ from textual.widgets import Static
 from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.sessions.session_log import SessionLog
 from streaming_vlm_mlx.stream.events import GenerationResult, SecondStarted
-from tui.player import gc_tuning as gc_tuning
+from tui.player import gc_tuning
 from tui.player.clip import Frame, scale
 from tui.player.controller import ChunkArrived, Controller, PlayerEvent, Seeked
-from tui.player.frame_loader import RATE, RATE_BEHIND, RATE_BUSY, FrameLoader, RateLimiter
+from tui.player.frame_loader import RATE, RATE_BUSY, RATE_DELAYED, FrameLoader, RateLimiter
 from tui.player.pace import PACES
 from tui.player.playhead import Playhead
 from tui.player.presenter import Presenter
 from tui.player.screens.help import HelpScreen
-from tui.player.spec import Note, PlayerSpec
+from tui.player.spec import PlayerSpec, uses_query
 from tui.player.threads import BackgroundThread
 from tui.player.widgets.cache_strip import CacheStrip
 from tui.player.widgets.gauges import Gauges
-from tui.player.widgets.key_bar import Hint, KeyBar
+from tui.player.widgets.key_bar import KeyBar, KeyHint
 from tui.player.widgets.picture import Picture
 from tui.player.widgets.prompt import Field, Prompt
 from tui.player.widgets.timeline import Timeline
@@ -40,35 +39,36 @@ from tui.player.widgets.transcript_view import TRUTH_MODES, Heading, TranscriptV
 if TYPE_CHECKING:
     from streaming_vlm_mlx.config import StreamConfig
 
-# Times a second that time goes on, that new words are drawn, and that all lines are; each costs what a picture does.
-TICKS = 20
-WORDS = 8
-DRAWN, DRAWN_BUSY = 5, 2.5
-# Seconds behind a second's last word that the model may look ahead undisturbed, at most.
-LOOK = 0.1
-# Seconds that the model may speak undisturbed, at most: a small one is done by then, and nothing is drawn meanwhile.
-CALM = 0.15
+# Times a second that the playhead moves, that new words are drawn, and that all lines are drawn, also while the model
+# computes; drawing all lines costs what a picture does.
+TICK_RATE = 20
+WORD_RATE = 8
+DRAW_RATE, DRAW_RATE_BUSY = 5, 2.5
+# Seconds after a second is done for which the model may encode the next one undisturbed, at most.
+ENCODING_TIME = 0.1
+# Seconds for which nothing is drawn while the model generates: a small model is done by then.
+QUIET_TIME = 0.15
 # Seconds that the model waits for the first picture at most.
-FIRST_PICTURE = 0.5
-# Seconds of lag from which pictures come less often, as they do behind another screen.
-BEHIND = 1.0
+FIRST_PICTURE_TIMEOUT = 0.5
+# Delay in seconds from which pictures are drawn less often, as they are behind another screen.
+LONG_DELAY = 1.0
 
 HINTS = (
-    Hint("space", "pause", "screen.play"),
-    Hint("←→", "seek", "screen.seek_by(5)"),
-    Hint("[ ]", "speed", "screen.speed(1)"),
-    Hint("g", "truth", "screen.truth"),
-    Hint("/", "ask", "screen.ask"),
-    Hint("?", "help", "screen.help"),
-    Hint("p", "picture", "screen.picture"),
-    Hint("e", "save", "screen.save"),
-    Hint("l", "pace", "screen.pace"),
-    Hint("q", "quit", "app.quit"),
+    KeyHint("space", "pause", "screen.play"),
+    KeyHint("←→", "seek", "screen.seek_by(5)"),
+    KeyHint("[ ]", "speed", "screen.speed(1)"),
+    KeyHint("g", "truth", "screen.truth"),
+    KeyHint("/", "ask", "screen.ask"),
+    KeyHint("?", "help", "screen.help"),
+    KeyHint("p", "picture", "screen.picture"),
+    KeyHint("e", "save", "screen.save"),
+    KeyHint("l", "pace", "screen.pace"),
+    KeyHint("q", "quit", "app.quit"),
 )
 
 
 class PlayerScreen(Screen[None]):
-    """Picture, commentary, truth, gauges and the model's memory, and the keys that play them."""
+    """Picture, commentary, truth, gauges and the model's cache, and the keys that control them."""
 
     AUTO_FOCUS = ""
     HORIZONTAL_BREAKPOINTS = [(0, "-thin"), (40, "-narrow"), (76, "-normal"), (110, "-wide"), (150, "-vast")]  # noqa: RUF012 - typed by Textual
@@ -77,41 +77,48 @@ class PlayerScreen(Screen[None]):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("space", "play", "pause, play"),
         Binding("left", "seek_by(-5)", "5 seconds back"),
-        Binding("right", "seek_by(5)", "5 seconds on"),
+        Binding("right", "seek_by(5)", "5 seconds forward"),
         Binding("shift+left", "seek_by(-30)", "30 seconds back"),
-        Binding("shift+right", "seek_by(30)", "30 seconds on"),
+        Binding("shift+right", "seek_by(30)", "30 seconds forward"),
         Binding("home", "seek_to(0.0)", "to the beginning"),
         Binding("end", "seek_to(1.0)", "to the end"),
-        *(Binding(str(n), f"seek_to({n / 10})", "to that tenth of it", show=not n) for n in range(10)),
+        *(Binding(str(n), f"seek_to({n / 10})", "to 0 %, 10 % … 90 %", show=not n) for n in range(10)),
         Binding("full_stop", "step", "play one second"),
         Binding("left_square_bracket", "speed(-1)", "slower"),
         Binding("right_square_bracket", "speed(1)", "faster"),
         Binding("l", "pace", "live, or every second"),
         Binding("g", "truth", "cycle the true transcript"),
         Binding("slash", "ask", "ask about the next second"),
-        Binding("i", "query", "standing request"),
+        Binding("i", "query", "change the query"),
         Binding("t", "sampling", "temperature, tokens"),
         Binding("p", "picture", "picture on, off"),
         Binding("e", "save", "save the session now"),
-        Binding("up,k", "scroll(-1)", "scroll back"),
-        Binding("down,j", "scroll(1)", "scroll on"),
-        Binding("pageup", "scroll(-10)", "scroll back a page", show=False),
-        Binding("pagedown", "scroll(10)", "scroll on a page", show=False),
+        Binding("up,k", "scroll(-1)", "scroll up"),
+        Binding("down,j", "scroll(1)", "scroll down"),
+        Binding("pageup", "scroll(-10)", "scroll up a page", show=False),
+        Binding("pagedown", "scroll(10)", "scroll down a page", show=False),
         Binding("question_mark,f1", "help", "this help"),
         Binding("q,ctrl+c", "app.quit", "save and quit"),
     ]
 
+    @dataclass
+    class Noted(Message):
+        """A thread has something to tell the viewer."""
+
+        text: str
+
     def __init__(self, spec: PlayerSpec, session: SessionLog, clock: Callable[[], float] = time.perf_counter) -> None:
-        """Prepare to show `spec`; `session` is told of every second, `clock` returns seconds."""
+        """Prepare to show `spec`; `session` gets every second, `clock` returns seconds."""
         super().__init__()
         self.spec, self._session, self._clock = spec, session, clock
         self._config = spec.config
         self._picture = Picture(id="picture")
-        self._pictured = spec.with_picture
-        self._looking = self._calm = float("-inf")
+        self._picture_wanted = spec.with_picture
+        # Times until which the model encodes the next second, and until which nothing is drawn.
+        self._encoding_until = self._quiet_until = float("-inf")
 
     def compose(self) -> ComposeResult:
-        """Lay out the screen: a line, two columns, three lines."""
+        """Yield a line, two columns, and three lines."""
         yield Title(id="title")
         with Horizontal(id="body"):
             with Vertical(id="left"):
@@ -130,67 +137,69 @@ class PlayerScreen(Screen[None]):
         """Start the clock, the pictures, the truth and the model, each on its own."""
         spec = self.spec
         playhead = Playhead(self._clock, spec.seconds.duration, spec.start)
-        make = partial(spec.make, self._remarks_from_thread())
-        self.controller = Controller(make, spec.seconds, playhead, self._session, self._told, spec.pace, spec.loop)
+        make = partial(spec.make, self._note_from_thread)
+        self.controller = Controller(make, spec.seconds, playhead, self._session, self._handle, spec.pace, spec.loop)
         self.presenter = Presenter(self, spec, self.controller, self._clock)
-        self._picture_limiter, self._drawing, self._words = (RateLimiter(self._clock) for _ in range(3))
-        opened = spec.open_grabber
-        self._frame_loader = FrameLoader(opened, self._picture.show, self._without_picture) if opened else None
-        if self._frame_loader:
-            # While the screen is laid out.
-            self._frame_loader.prepare(spec.start)
-        self._set_picture()
-        self.call_after_refresh(self._begin)
+        self._picture_limiter, self._draw_limiter, self._word_limiter = (RateLimiter(self._clock) for _ in range(3))
+        # The loader draws on the picture directly: Textual takes 27 to 50 ms for one of 80×24 cells as it is.
+        self.frame_loader = (
+            FrameLoader(spec.open_grabber, self._picture.show, self._without_picture) if spec.open_grabber else None
+        )
+        if self.frame_loader:
+            # Runs while the screen is laid out.
+            self.frame_loader.prepare(spec.start)
+        self._update_picture()
+        self.call_after_refresh(self._start)
 
     def on_picture_resized(self) -> None:
-        """Ask for a picture of the size that there is room for now, the first time before the rest is laid out."""
+        """Request a picture of the new size; the first one is requested before the rest is laid out."""
         self._request_frame(self.controller.playhead.position)
 
-    def _begin(self) -> None:
-        """Let begin what the screen is not to wait for."""
-        self.run_worker(self._watch(), name="conductor")
+    def _start(self) -> None:
+        """Start what the first draw does not wait for."""
+        self.run_worker(self._run(), name="controller")
         self.run_worker(self._read_truth(), name="truth")
-        self.set_interval(1 / TICKS, self.tick)
+        self.set_interval(1 / TICK_RATE, self.tick)
 
-    async def _watch(self) -> None:
-        """Have the model speak, from when there is something to see: its libraries take their time to load."""
-        if self._frame_loader:
-            await self._frame_loader.wait(FIRST_PICTURE)
+    async def _run(self) -> None:
+        """Run the controller once there is a picture, since loading the model's libraries takes time."""
+        if self.frame_loader:
+            await self.frame_loader.wait(FIRST_PICTURE_TIMEOUT)
         gc_tuning.end()
         await self.controller.run()
 
     def on_unmount(self) -> None:
-        """Leave no thread behind."""
+        """End all threads."""
         self.controller.close()
-        if self._frame_loader:
-            self._frame_loader.close()
+        if self.frame_loader:
+            self.frame_loader.close()
 
     def on_screen_suspend(self) -> None:
-        """Draw the picture so that another screen may lie over it."""
+        """Draw the picture in a way that works behind another screen."""
         self._picture.exact = True
 
     def on_screen_resume(self) -> None:
-        """Draw the picture the quick way again."""
+        """Draw the picture the fast way again."""
         self._picture.exact = False
 
     def tick(self) -> None:
-        """Let time go on, and show it."""
+        """Move the playhead, and draw what is due."""
         position = self.controller.tick()
-        if self.controller.generating and self._clock() < self._calm:
+        if self.controller.generating and self._clock() < self._quiet_until:
             return
-        behind = self.controller.delay > BEHIND
-        # Behind another screen every change draws all anew; while the model computes the processors are its own.
-        busy = self.controller.generating or self._clock() < self._looking
-        drawn = DRAWN_BUSY if busy else DRAWN
-        if self._drawing.allows(drawn if self.is_current else RATE_BEHIND):
+        # Behind another screen every change redraws everything; while the model computes it needs the processors.
+        busy = self.controller.generating or self._clock() < self._encoding_until
+        draw_rate = DRAW_RATE_BUSY if busy else DRAW_RATE
+        if self._draw_limiter.allows(draw_rate if self.is_current else RATE_DELAYED):
             self.presenter.tick()
-        elif self._words.allows(WORDS if self.is_current else RATE_BEHIND):
+        elif self._word_limiter.allows(WORD_RATE if self.is_current else RATE_DELAYED):
             self.presenter.flush()
-        pictures = RATE_BUSY if busy else RATE
-        if self._picture_limiter.allows(pictures if self.is_current and not behind else RATE_BEHIND):
+        picture_rate = RATE_BUSY if busy else RATE
+        often = self.is_current and self.controller.delay <= LONG_DELAY
+        if self._picture_limiter.allows(picture_rate if often else RATE_DELAYED):
             self._request_frame(position)
 
-    # Keys.
+    # Keys and clicks.
 
     def action_play(self) -> None:
         """Pause, or play on."""
@@ -198,7 +207,7 @@ class PlayerScreen(Screen[None]):
         self.presenter.tick()
 
     def action_seek_by(self, seconds: float) -> None:
-        """Go `seconds` on, or back."""
+        """Go `seconds` forward, or back for a negative number."""
         self.controller.seek(self.controller.playhead.position + seconds)
 
     def action_seek_to(self, share: float) -> None:
@@ -208,6 +217,10 @@ class PlayerScreen(Screen[None]):
     def on_timeline_seeked(self, event: Timeline.Seeked) -> None:
         """Go where the viewer clicked."""
         self.controller.seek(event.position)
+
+    async def on_key_bar_pressed(self, event: KeyBar.Pressed) -> None:
+        """Do what the clicked key does."""
+        await self.run_action(event.hint.action)
 
     def action_step(self) -> None:
         """Play one second."""
@@ -219,22 +232,22 @@ class PlayerScreen(Screen[None]):
         self.presenter.tick()
 
     def action_pace(self) -> None:
-        """Take the other pace."""
+        """Switch to the other pace."""
         self.controller.change_pace(PACES[self.controller.pace == "live"])
         self.presenter.tick()
 
     def action_truth(self) -> None:
-        """Show the truth in the next way."""
+        """Show the truth in the next mode."""
         if not self.presenter.transcript.truth:
-            self.remark("no true transcript: put one beside the clip under its name, or name it with --truth.")
+            self.note("no true transcript: put one beside the clip under its name, or name it with --truth.")
             return
-        at = TRUTH_MODES.index(self.presenter.mode)
-        self.presenter.show_truth(TRUTH_MODES[(at + 1) % len(TRUTH_MODES)])
+        index = TRUTH_MODES.index(self.presenter.mode)
+        self.presenter.show_truth(TRUTH_MODES[(index + 1) % len(TRUTH_MODES)])
 
     def action_picture(self) -> None:
         """Show the picture, or hide it."""
-        self._pictured = not self._pictured
-        self._set_picture()
+        self._picture_wanted = not self._picture_wanted
+        self._update_picture()
 
     def action_scroll(self, lines: int) -> None:
         """Scroll the commentary."""
@@ -247,92 +260,95 @@ class PlayerScreen(Screen[None]):
     def action_ask(self) -> None:
         """Ask the model about the next second."""
         if self._config:
-            self.query_one(Prompt).ask([Field("ask about what comes next")], self._ask)
+            self.query_one(Prompt).ask("question", [Field("ask about the next second")])
 
     def action_query(self) -> None:
-        """Change what the model is asked to do all along."""
-        if self._config:
-            self.query_one(Prompt).ask([Field("standing request", self._config.query)], self._request)
+        """Change the query, which holds for all seconds."""
+        if self._config and not uses_query(self._config):
+            self.note("this checkpoint's training template has no query: press / to ask about the next second.")
+        elif self._config:
+            self.query_one(Prompt).ask("query", [Field("query", self._config.query)])
 
     def action_sampling(self) -> None:
-        """Change how words are chosen."""
+        """Change how words are sampled."""
         if self._config:
             sampling = self._config.sampling
             temperature = Field("temperature", f"{sampling.temperature:g}", "number", (Number(0.0, 5.0),))
-            tokens = Field("tokens a second", str(sampling.max_new_tokens), "integer", (Integer(1, 1000),))
-            self.query_one(Prompt).ask([temperature, tokens], self._sample)
+            tokens = Field("tokens per second", str(sampling.max_new_tokens), "integer", (Integer(1, 1000),))
+            self.query_one(Prompt).ask("sampling", [temperature, tokens])
 
     def action_save(self) -> None:
-        """Save the session as it stands."""
+        """Save the session as it is now."""
         try:
             paths = self._session.save()
         except SvmError as error:
-            self.remark(str(error))
+            self.note(str(error))
         else:
-            self.remark("saved as " + " and ".join(map(str, paths)) if paths else "nothing was said yet.")
+            self.note("saved as " + " and ".join(map(str, paths)) if paths else "there is no commentary to save yet.")
 
-    # What comes back from the prompt.
-
-    def _ask(self, lines: Sequence[str]) -> None:
-        (question,) = lines
-        if question:
-            self.controller.ask(question)
-            self.remark(f"asked: {question}")
-
-    def _request(self, lines: Sequence[str]) -> None:
-        (query,) = lines
-        if query and self._config:
-            self._configure(replace(self._config, query=query))
-
-    def _sample(self, lines: Sequence[str]) -> None:
-        temperature, tokens = lines
-        if self._config:
-            sampling = replace(self._config.sampling, temperature=float(temperature), max_new_tokens=int(tokens))
+    def on_prompt_submitted(self, event: Prompt.Submitted) -> None:
+        """Ask, or change the settings, as the viewer typed."""
+        first, *others = event.values
+        if event.purpose == "question" and first:
+            self.controller.ask(first)
+            self.note(f"asked: {first}")
+        elif event.purpose == "query" and first and self._config:
+            self._configure(replace(self._config, query=first))
+        elif event.purpose == "sampling" and self._config:
+            sampling = replace(self._config.sampling, temperature=float(first), max_new_tokens=int(others[0]))
             self._configure(replace(self._config, sampling=sampling))
 
     def _configure(self, config: "StreamConfig") -> None:
         self._config = config
         self.controller.configure(config)
 
-    # Pictures, truth, remarks.
+    # Events, pictures, truth, notes.
 
-    def remark(self, text: str) -> None:
-        """Tell the viewer something, for a while."""
-        self.presenter.remark(text)
+    def note(self, text: str) -> None:
+        """Show `text` to the viewer for a while."""
+        self.presenter.note(text)
 
-    def _told(self, event: PlayerEvent) -> None:
+    def on_player_screen_noted(self, event: Noted) -> None:
+        """Show what a thread noted."""
+        self.note(event.text)
+
+    def _note_from_thread(self, text: str) -> None:
+        self.post_message(self.Noted(text))
+
+    def _handle(self, event: PlayerEvent) -> None:
+        """Show an event of the controller, and decide how much may be drawn after it."""
         if isinstance(event, ChunkArrived):
             self._show_feed(event)
             return
-        self.presenter.tell(event)
+        self.presenter.handle(event)
         if isinstance(event, SecondStarted) and self._config:
-            # A session that is played again computes nothing.
-            self._calm = self._clock() + CALM
+            # A session that is replayed computes nothing.
+            self._quiet_until = self._clock() + QUIET_TIME
         elif isinstance(event, GenerationResult):
-            # It reads and sees the next second as soon as the last one is spoken, and takes as long as it took.
-            self._looking = self._clock() + min(event.timings.vision_ms / 1e3, LOOK)
+            # The engine encodes the next second at once, which takes as long as it took for this one.
+            self._encoding_until = self._clock() + min(event.timings.vision_ms / 1e3, ENCODING_TIME)
         elif isinstance(event, Seeked):
-            if self._frame_loader:
-                self._frame_loader.retry()
+            if self.frame_loader:
+                self.frame_loader.retry()
             self._request_frame(event.position)
 
     def _request_frame(self, position: float) -> None:
-        """Ask for the picture at `position`, if it is shown."""
+        """Request the picture at `position`, if it is shown."""
         size = self._picture.pixels_for(self.spec.size)
-        if self._frame_loader and all(size) and self._picture.display:
-            self._frame_loader.request(position, size)
+        if self.frame_loader and all(size) and self._picture.display:
+            self.frame_loader.request(position, size)
 
     def _without_picture(self, reason: str) -> None:
-        self.remark(f"no picture: {reason}")
+        self.note(f"no picture: {reason}")
 
     def _show_feed(self, event: ChunkArrived) -> None:
-        """Show the newest picture of a feed: only the model's reader may read it."""
+        """Show the newest picture of a feed, which only the model's reader may read."""
         size = self._picture.pixels_for(self.spec.size)
         if all(size) and self._picture.display:
             self._picture.show(Frame(event.chunk.start, scale(event.chunk.frames[-1], size)))
 
-    def _set_picture(self) -> None:
-        shown = self._pictured and (self._frame_loader is not None or self.spec.seconds.duration is None)
+    def _update_picture(self) -> None:
+        shown = self._picture_wanted and (self.frame_loader is not None or self.spec.seconds.duration is None)
         self.set_class(not shown, "-no-picture")
         if shown:
             self._picture_limiter = RateLimiter(self._clock)
@@ -344,18 +360,9 @@ class PlayerScreen(Screen[None]):
             return
         worker = BackgroundThread("svm-truth")
         try:
-            if words := await worker.run(partial(read, self._remarks_from_thread())):
+            if words := await worker.run(partial(read, self._note_from_thread)):
                 self.presenter.set_truth(words)
         except SvmError as error:
-            self.remark(f"no truth: {error}")
+            self.note(f"no truth: {error}")
         finally:
             worker.close()
-
-    def _remarks_from_thread(self) -> Note:
-        loop, context = asyncio.get_running_loop(), copy_context()
-
-        def remark(text: str) -> None:
-            # In a thread's own context Textual would not know its app.
-            loop.call_soon_threadsafe(self.presenter.remark, text, context=context)
-
-        return remark

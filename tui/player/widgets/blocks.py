@@ -1,4 +1,4 @@
-"""Pictures as rows of half blocks: two pixels a cell, the upper one its foreground, the lower one its background."""
+"""Pictures as rows of half blocks: the upper pixel of a cell is its foreground, the lower one its background."""
 
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
@@ -21,16 +21,16 @@ BLOCK = "▀"
 
 
 class BlockStrip(Strip):
-    """A row of half blocks that writes its own colours: a style object a cell takes Rich twenty times as long."""
+    """A row of half blocks that writes its own colour codes; one style for each cell takes 20 times as long."""
 
     def __init__(self, cells: "Cells") -> None:
-        """Take `cells`, uint8 [width, 6]: RGB of the upper pixels, RGB of the lower ones."""
+        """Show `cells`, uint8 [width, 6]: RGB of the upper pixels, then RGB of the lower ones."""
         super().__init__([Segment(BLOCK * len(cells))], len(cells))
         self._cells = cells
         self._ansi: str | None = None
 
     def render(self, console: Console) -> str:
-        """Return the row in the terminal's own colours."""
+        """Return the row in the colours that the terminal supports."""
         if self._ansi is None:
             system = console.color_system
             if system == "truecolor":
@@ -42,7 +42,7 @@ class BlockStrip(Strip):
         return self._ansi
 
     def plain(self) -> Strip:
-        """Return the row as styled text, for screenshots and terminals of few colours."""
+        """Return the row as styled text, for screenshots and terminals with few colours."""
         return Strip(
             [
                 Segment(BLOCK, RichStyle(color=RichColor.from_rgb(*cell[:3]), bgcolor=RichColor.from_rgb(*cell[3:])))
@@ -52,7 +52,7 @@ class BlockStrip(Strip):
         )
 
     def apply_filter(self, filter: LineFilter, background: Color) -> Strip:  # noqa: A002, ARG002 - Textual's names
-        """Return the row without colour when `filter` asks for that; other filters find nothing to do."""
+        """Return the row in grey for a `Monochrome` filter, and unchanged for any other."""
         if not isinstance(filter, Monochrome):
             return self
         import numpy as np
@@ -67,15 +67,15 @@ class BlockStrip(Strip):
         return self if whole else BlockStrip(self._cells[max(start, 0) : end])
 
     def divide(self, cuts: Iterable[int]) -> Sequence[Strip]:
-        """Return the row cut at `cuts`, the last of which ends it."""
+        """Return the row divided at `cuts`, the last of which is its end."""
         ends = list(cuts)
         return [self.crop(start, end) for start, end in zip([0, *ends], ends, strict=False)]
 
 
 def block_rows(pixels: "Cells", width: int, background: tuple[int, int, int]) -> list[BlockStrip]:
-    """Return rows of `width` cells with `pixels`, uint8 [height, width, 3], in their middle, cut where they are wider.
+    """Return rows of `width` cells with `pixels`, uint8 [height, width, 3], in the centre, cropped where wider.
 
-    A last single row of pixels is shown on `background`, like what is left and right.
+    The margins, and the lower half of the last row for an odd height, show `background`.
     """
     import numpy as np
 
@@ -92,7 +92,7 @@ def _true_colours(cells: "Cells") -> str:
 
 
 def _cube_colours(cells: "Cells") -> str:
-    """Colours of xterm's 6×6×6 cube, whose steps lie at 0, 95, 135, 175, 215 and 255."""
+    """Return `cells` in the nearest colours of xterm's 6×6×6 cube, with steps at 0, 95, 135, 175, 215 and 255."""
     import numpy as np
 
     steps = np.searchsorted([48, 115, 155, 195, 235], cells, side="right").reshape(-1, 2, 3)
@@ -101,7 +101,7 @@ def _cube_colours(cells: "Cells") -> str:
 
 
 def _joined(cells: list[list[int]], code: str) -> str:
-    """Return the cells as text, a colour code wherever the colours change."""
+    """Return the cells as text, with a colour code wherever the colours change."""
     parts, last = [], None
     for cell in cells:
         parts.append(BLOCK if cell == last else code % tuple(cell) + BLOCK)

@@ -1,4 +1,4 @@
-"""What the model remembers, drawn to scale, and what it has just let go."""
+"""The cache strip: what the model's cache holds, to scale, and what was just dropped."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -14,9 +14,9 @@ from streaming_vlm_mlx.stream.events import SpanKind, SpanMap, SpanView
 
 Part = Literal["sink", "previous", "text", "video"]
 
-# Cells from which there is room for a name and a number.
+# From this width in cells on there is room for the name and the number of tokens.
 ROOMY = 60
-# Seconds that dropped spans stay lit.
+# Seconds for which dropped spans are shown.
 FLASH = 0.6
 PARTS: dict[SpanKind, Part] = {
     "system": "sink",
@@ -30,18 +30,18 @@ LABELS: dict[Part, str] = {"sink": "sink", "previous": "previous text", "text": 
 
 
 @dataclass(frozen=True, slots=True)
-class Cell:
-    """One cell of the strip: which part of the memory, a second with an odd number or an even one, lit or not."""
+class CacheCell:
+    """One cell of the strip: its part of the cache, whether its second is odd, and whether it was just dropped."""
 
     part: Part
     odd: bool = False
     dropped: bool = False
 
 
-def lay_strip(spans: Iterable[SpanView], dropped: Iterable[SpanView], width: int) -> list[Cell]:
-    """Return `width` cells, shared among the parts of the memory by their tokens; dropped spans lead their part.
+def lay_strip(spans: Iterable[SpanView], dropped: Iterable[SpanView], width: int) -> list[CacheCell]:
+    """Return `width` cells, shared among the parts of the cache by their tokens; dropped spans come first in a part.
 
-    A part that holds anything has a cell at least, as far as there are cells.
+    Every part that holds tokens has at least one cell, where `width` allows it.
     """
     stretches = [(PARTS[s.kind], s.round, True, s.tokens) for s in dropped]
     stretches += [(PARTS[s.kind], s.round, False, s.tokens) for s in spans]
@@ -49,14 +49,14 @@ def lay_strip(spans: Iterable[SpanView], dropped: Iterable[SpanView], width: int
     parts = [part for part in parts if part]
     shares = share(width, [sum(tokens for *_, tokens in part) for part in parts])
     return [
-        Cell(kind, kind in ("text", "video") and bool(number % 2), lit)
+        CacheCell(kind, kind in ("text", "video") and bool(number % 2), lit)
         for part, cells in zip(parts, shares, strict=True)
         for kind, number, lit in _spread(part, cells)
     ]
 
 
 def share(width: int, weights: Sequence[int]) -> list[int]:
-    """Return whole numbers that add up to `width`, in proportion to `weights`, 1 at least where `width` allows it."""
+    """Return integers that sum to `width`, in proportion to `weights`, each at least 1 where `width` allows it."""
     if not weights:
         return []
     least = int(width >= len(weights))
@@ -66,14 +66,14 @@ def share(width: int, weights: Sequence[int]) -> list[int]:
 
 
 def _spread(part: Sequence[tuple[Part, int, bool, int]], cells: int) -> list[tuple[Part, int, bool]]:
-    """Return what the middle of each of `cells` cells falls on."""
+    """Return the stretch under the middle of each of `cells` cells."""
     ends = list(accumulate(tokens for *_, tokens in part))
     middles = ((cell + 0.5) / cells * ends[-1] for cell in range(cells))
     return [part[next(i for i, end in enumerate(ends) if middle < end)][:3] for middle in middles]
 
 
 class CacheStrip(Widget):
-    """A line of the model's memory: sink, previous text, kept text, kept video; seconds alternate in shade."""
+    """One line: attention sink, previous text, kept text, kept video; odd and even seconds differ in shade."""
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {
         *(f"cache--{part}" for part in ORDER),
@@ -91,25 +91,25 @@ class CacheStrip(Widget):
         self._shown = 0.0
 
     def show(self, spans: SpanMap, now: float) -> None:
-        """Show `spans`; what was dropped is lit for a moment from `now` on, in seconds of any clock."""
+        """Show `spans`, and what was dropped for a moment from `now` on, in seconds of any clock."""
         self._map, self._lit, self._shown = spans, bool(spans.dropped), now
         self.refresh()
 
     def tick(self, now: float) -> None:
-        """Let what was dropped go, once it was lit for long enough."""
+        """Hide what was dropped, once it was shown for long enough."""
         if self._lit and not self._shown <= now < self._shown + FLASH:
             self._lit = False
             self.refresh()
 
     def render_line(self, y: int) -> Strip:
-        """Return the strip, in every line."""
+        """Return line `y`: the strip, with labels in the first line."""
         left, right = self._sides() if y == 0 else ("", "")
         width = self.size.width - len(left) - len(right)
         name = self.get_component_rich_style("cache--name")
         return Strip([Segment(left, name), *self._bar(y, width), Segment(right, name)], self.size.width)
 
     def _sides(self) -> tuple[str, str]:
-        """Return what stands left and right of the bar, as wide as the times around the timeline above."""
+        """Return the texts left and right of the bar, as wide as the times beside the timeline above."""
         if self.size.width < ROOMY:
             return "", ""
         tokens = sum(span.tokens for span in self._map.spans) if self._map else 0
@@ -126,13 +126,13 @@ class CacheStrip(Widget):
             segments.append(Segment("×" * len(text) if cell.dropped else text, self._style(cell)))
         return segments
 
-    def _style(self, cell: Cell) -> Style:
+    def _style(self, cell: CacheCell) -> Style:
         if cell.dropped:
             return self.get_component_rich_style("cache--dropped")
         return self.get_component_rich_style(f"cache--{cell.part}{'-odd' if cell.odd else ''}")
 
-    def _labels(self, cells: Sequence[Cell]) -> str:
-        """Return the parts' names, each in the middle of its cells or shortened, with its seconds where these fit."""
+    def _labels(self, cells: Sequence[CacheCell]) -> str:
+        """Return the names of the parts, each centred in its cells, with its number of seconds where that fits."""
         assert self._map is not None
         rounds = {part: len({s.round for s in self._map.spans if PARTS[s.kind] == part}) for part in ORDER}
         line = ""

@@ -1,4 +1,4 @@
-"""The gauges: a line each, in as many columns as there is room for."""
+"""The gauges: one line each, in as many columns as fit."""
 
 from collections.abc import Sequence
 from itertools import zip_longest
@@ -9,14 +9,14 @@ from textual.widget import Widget
 
 from tui.player.metrics import LEVELS, Meter, bar, sparkline
 
-# Cells of a gauge's name and value, of a bar, and of a column of gauges.
+# Widths in cells: the name and the value of a gauge, a bar, and a column of gauges.
 NAME, VALUE, BAR, COLUMN = 12, 12, 10, 46
-# Bars of a whole cell would run into those of the line above.
+# Without the full block, which would touch the line above.
 LOW = LEVELS[:-1]
 
 
 class Gauges(Widget):
-    """Shows meters, the first ones where there is not room for all."""
+    """Shows meters; where there is little room, only the first ones."""
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {
         "gauges--name",
@@ -31,7 +31,7 @@ class Gauges(Widget):
         self._meters: Sequence[Meter] = ()
 
     def show(self, meters: Sequence[Meter]) -> None:
-        """Show `meters`, the most telling first."""
+        """Show `meters`, the most important first."""
         if meters != self._meters:
             self._meters = meters
             self.refresh()
@@ -44,7 +44,7 @@ class Gauges(Widget):
         rows = max(-(-len(shown) // columns), 1)
         lines = [self._line(shown[start : start + rows], width // columns) for start in range(0, len(shown), rows)]
         joined = zip_longest(*lines, fillvalue=Content(""))
-        # Air between the lines, where there is room for it.
+        # An empty line between the meters, where there is room.
         return Content("\n\n" if height >= 2 * rows - 1 else "\n").join(Content("").join(cells) for cells in joined)
 
     def _line(self, meters: Sequence[Meter], width: int) -> list[Content]:
@@ -56,7 +56,7 @@ class Gauges(Widget):
         room = max(width - NAME - VALUE - 2, 0)
         note = meter.note if len(meter.note) <= room else ""
         room = max(room - len(note) - bool(note), 0)
-        # A shorter bar tells nothing.
+        # In steps of four cells: a shorter bar says nothing.
         graph = (
             sparkline(meter.history, room, LOW) if meter.share is None else bar(meter.share, min(room, BAR) // 4 * 4)
         )

@@ -1,4 +1,4 @@
-"""The bottom line: the keys that matter most, as many as fit."""
+"""The bottom line: the most important keys, as many as fit."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,11 +6,12 @@ from typing import ClassVar
 
 from textual import events
 from textual.content import Content
+from textual.message import Message
 from textual.widget import Widget
 
 
 @dataclass(frozen=True, slots=True)
-class Hint:
+class KeyHint:
     """A key as it is shown, what it does, and the action of a click."""
 
     key: str
@@ -19,21 +20,27 @@ class Hint:
 
     @property
     def width(self) -> int:
-        """Cells that it takes, without the gap behind it."""
+        """Cells, without the gap after it."""
         return len(self.key) + 1 + len(self.text)
 
 
 class KeyBar(Widget):
-    """Hints in one line; Textual's footer would run over the edge of 80 columns."""
+    """Key hints in one line; Textual's footer does not fit into 80 columns."""
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {"keys--key", "keys--text"}
 
-    def __init__(self, hints: Sequence[Hint], *, id: str | None = None) -> None:  # noqa: A002 - Textual's name
-        """Take `hints`, the ones to leave out first at the end but one: the last is always shown."""
+    @dataclass
+    class Pressed(Message):
+        """The viewer clicked a hint."""
+
+        hint: KeyHint
+
+    def __init__(self, hints: Sequence[KeyHint], *, id: str | None = None) -> None:  # noqa: A002 - Textual's name
+        """Show `hints`; where there is little room, the last but one goes first, and the last always stays."""
         super().__init__(id=id)
         self._hints = tuple(hints)
 
-    def fitting(self, width: int) -> tuple[Hint, ...]:
+    def fitting(self, width: int) -> tuple[KeyHint, ...]:
         """Return the hints that fit `width` cells."""
         *many, last = self._hints
         while many and sum(hint.width + 2 for hint in many) + last.width > width:
@@ -46,11 +53,11 @@ class KeyBar(Widget):
         shown = (Content.assemble((hint.key, key), (f" {hint.text}", text)) for hint in self.fitting(self.size.width))
         return Content("  ").join(shown)
 
-    async def on_click(self, event: events.Click) -> None:
-        """Do what the hint under the pointer says."""
+    def on_click(self, event: events.Click) -> None:
+        """Post the hint under the pointer."""
         edge = 0
         for hint in self.fitting(self.size.width):
             edge += hint.width + 2
             if event.x < edge:
-                await self.run_action(hint.action)
+                self.post_message(self.Pressed(hint))
                 return

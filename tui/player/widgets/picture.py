@@ -1,8 +1,8 @@
 """The clip's picture, in half blocks.
 
-Kitty's and sixel's graphics are left out: textual-image, the library for them, is made for stills. It encodes a PNG and
-takes a new number in the terminal for every picture, past Textual's own writer, and asks the terminal what it can do
-when it is imported, which takes time before the first picture and may swallow a key.
+Kitty graphics and sixel are not used: textual-image, the library for them, is made for still images. For every picture
+it encodes a PNG and allocates a new id in the terminal, bypassing Textual's writer. On import it queries the terminal,
+which delays the first picture and may swallow a key.
 """
 
 from textual import events
@@ -16,14 +16,14 @@ from tui.player.widgets.blocks import BlockStrip, block_rows
 
 
 class Picture(Widget):
-    """Shows one picture in the middle, as large as fits; a cell is two pixels, one above the other.
+    """Shows one picture in the centre, as large as fits; a cell shows two pixels, one above the other.
 
     Attributes:
-        exact: draw as styled text, which takes longer, but can be shown behind another screen and in a screenshot.
+        exact: draw as styled text, which is slower, but works behind another screen and in a screenshot.
     """
 
     class Resized(Message):
-        """There is another room for a picture now."""
+        """The size that a picture is shown at changed."""
 
     def __init__(self, *, id: str | None = None) -> None:  # noqa: A002 - Textual's name
         super().__init__(id=id)
@@ -32,17 +32,17 @@ class Picture(Widget):
         self._rows: list[BlockStrip] = []
 
     def pixels_for(self, clip: tuple[int, int]) -> tuple[int, int]:
-        """Return the (width, height) in pixels that a clip of that size is shown at; (0, 0) when hidden."""
+        """Return the (width, height) in pixels at which a clip of size `clip` is shown; (0, 0) when hidden."""
         columns, rows = self.size
         return fit(clip, (columns, 2 * rows)) if columns and rows else (0, 0)
 
     def show(self, frame: Frame) -> None:
-        """Show `frame`, whose pixels are of the size that `pixels_for` told."""
+        """Show `frame`, whose pixels have the size that `pixels_for` returned."""
         self._frame = frame
         self._lay()
 
     def render_lines(self, crop: Region) -> list[Strip]:
-        """Return the rows of `crop`, past Textual's own cache, which would take the blocks apart."""
+        """Return the rows of `crop`, bypassing Textual's cache, which would split the rows into segments."""
         if self.exact:
             return super().render_lines(crop)
         rows = [self.render_line(y) for y in crop.line_range]
@@ -63,7 +63,7 @@ class Picture(Widget):
         return max(round(width * 9 / 32), 1)
 
     def on_resize(self, _: events.Resize) -> None:
-        """Keep the old picture in the middle until the new one comes, and ask for that."""
+        """Centre the old picture, and post that there is a new size."""
         self._lay()
         self.post_message(self.Resized())
 

@@ -1,6 +1,6 @@
-"""Lines to type into, at the foot of the screen, while the clip plays on."""
+"""Input lines at the foot of the screen, while the clip plays on."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -8,20 +8,23 @@ from textual import events
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal
+from textual.message import Message
 from textual.validation import Validator
 from textual.widgets import Input, Label
 
 from tui.player.transcript import harmless
 
-# Characters of a line; a pasted novel is cut.
-LONGEST = 500
-# Keys that take what was typed, and that leave it.
-ENDINGS = ("enter", "escape")
+Purpose = Literal["question", "query", "sampling"]
+
+# Characters of a line; longer pasted text is cut.
+MAX_LENGTH = 500
+# Keys that submit what was typed, and that discard it.
+CLOSING_KEYS = ("enter", "escape")
 
 
 @dataclass(frozen=True)
 class Field:
-    """A line to fill in: what stands before it, what stands in it, and what may."""
+    """An input line: its label, its initial value, and what may be typed."""
 
     label: str
     value: str = ""
@@ -29,57 +32,67 @@ class Field:
     validators: tuple[Validator, ...] = ()
 
 
-class Line(Input):
-    """An input line that takes pasted text as one line of what can be written, and knows at once when it is left."""
+class PromptLine(Input):
+    """An input line that takes pasted text as one line of printable characters, and closes its prompt at once."""
 
-    def __init__(self, enter: Callable[[], None], leave: Callable[[], None]) -> None:
-        """Call `enter` or `leave` at once: a binding or a message would come behind the keys that follow."""
-        super().__init__(max_length=LONGEST, compact=True)
-        self._now = dict(zip(ENDINGS, (enter, leave), strict=True))
+    def __init__(self, prompt: "Prompt") -> None:
+        super().__init__(max_length=MAX_LENGTH, compact=True)
+        self._prompt = prompt
 
     async def _on_key(self, event: events.Key) -> None:
-        # Textual goes on to Input's own way with a key, unless that is prevented.
+        # Textual calls the handler of Input as well, unless the event prevents it.
         if self.screen.focused is not self:
-            # What was on its way when the prompt closed is for the player.
+            # The prompt is closed: a key that was already queued here belongs to the player.
             event.prevent_default()
-        elif event.key in self._now:
+        elif event.key in CLOSING_KEYS:
             event.prevent_default()
             event.stop()
-            self._now[event.key]()
+            # Direct calls: a message would be handled after the keys that are already queued here.
+            if event.key == "enter":
+                self._prompt.submit()
+            else:
+                self._prompt.close()
 
     def _on_paste(self, event: events.Paste) -> None:
-        self.insert_text_at_cursor(" ".join(harmless(event.text[: 4 * LONGEST]).split())[:LONGEST])
+        self.insert_text_at_cursor(" ".join(harmless(event.text[: 4 * MAX_LENGTH]).split())[:MAX_LENGTH])
         event.stop()
         event.prevent_default()
 
 
 class Prompt(Horizontal):
-    """Asks for one or two lines; enter gives them, escape leaves.
+    """Asks for one or two lines; enter submits them, escape closes the prompt.
 
-    It is no screen of its own: Textual would draw the whole player anew behind one at every change.
+    It is not a modal screen, because Textual would redraw the whole player behind one at every change.
     """
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        # Else they would play while the viewer edits.
+        # Keeps these keys from the player while the viewer edits.
         Binding("up,down,pageup,pagedown", "nothing", show=False),
     ]
+
+    @dataclass
+    class Submitted(Message):
+        """The viewer submitted valid `values`, one for each field."""
+
+        purpose: Purpose
+        values: Sequence[str]
 
     def __init__(self, *, id: str | None = None) -> None:  # noqa: A002 - Textual's name
         super().__init__(id=id)
         self._labels = [Label(markup=False) for _ in range(2)]
-        self._lines = [Line(self._submit, self._leave) for _ in range(2)]
-        self._asked = 0
-        self._done: Callable[[Sequence[str]], None] = lambda _: None
+        self._lines = [PromptLine(self) for _ in range(2)]
+        self._purpose: Purpose = "question"
+        self._count = 0
 
     def compose(self) -> ComposeResult:
-        """Lay out the lines, each behind its label."""
+        """Yield the lines, each after its label."""
         for label, line in zip(self._labels, self._lines, strict=True):
             yield label
             yield line
 
-    def ask(self, fields: Sequence[Field], done: Callable[[Sequence[str]], None]) -> None:
-        """Open with one or two `fields`, at once; `done` gets what they hold in the end."""
-        self._asked, self._done = len(fields), done
+    def ask(self, purpose: Purpose, fields: Sequence[Field]) -> None:
+        """Open at once with one or two `fields`; what is submitted comes as `Submitted` with `purpose`."""
+        self._purpose, self._count = purpose, len(fields)
         for number, (label, line) in enumerate(zip(self._labels, self._lines, strict=True)):
             label.display = line.display = number < len(fields)
             if number < len(fields):
@@ -92,20 +105,21 @@ class Prompt(Horizontal):
         self.screen.set_focus(self._lines[0])
 
     def action_nothing(self) -> None:
-        """Keep a key from the player."""
+        """Do nothing."""
 
-    def _leave(self) -> None:
-        """Close, nothing asked."""
+    def close(self) -> None:
+        """Close and discard what was typed."""
         self.display = False
         self.screen.set_focus(None)
 
-    def _submit(self) -> None:
-        """Close and give what was typed, once all of it is good."""
-        lines = self._lines[: self._asked]
-        bad = [line for line in lines if (result := line.validate(line.value)) and not result.is_valid]
-        if bad:
-            self.screen.set_focus(bad[0])
+    def submit(self) -> None:
+        """Close and post what was typed; stay open at the first line that is not valid."""
+        lines = self._lines[: self._count]
+        invalid = [line for line in lines if (result := line.validate(line.value)) and not result.is_valid]
+        if invalid:
+            self.screen.set_focus(invalid[0])
             self.app.bell()
             return
-        self._leave()
-        self._done([" ".join(harmless(line.value).split()) for line in lines])
+        self.close()
+        values = [" ".join(harmless(line.value).split()) for line in lines]
+        self.post_message(self.Submitted(self._purpose, values))

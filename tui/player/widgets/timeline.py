@@ -1,4 +1,4 @@
-"""The clip from end to end: where it stands, what was spoken, what was passed over; a click seeks."""
+"""The timeline: the position in the clip, and which seconds were generated or skipped; a click seeks."""
 
 from collections.abc import Set
 from dataclasses import dataclass
@@ -13,11 +13,11 @@ from textual.widget import Widget
 
 from tui.player.transcript import time_label
 
-MARKS = {"head": "●", "spoken": "━", "passed": "╍", "rest": "─"}
+MARKS = {"head": "●", "generated": "━", "skipped": "╍", "rest": "─"}
 
 
 class Timeline(Widget):
-    """A bar between the time that has passed and the time that is left."""
+    """A bar between the position and the time that is left."""
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {*(f"timeline--{mark}" for mark in MARKS), "timeline--time"}
 
@@ -31,19 +31,19 @@ class Timeline(Widget):
         super().__init__(id=id)
         self._position = 0.0
         self._duration: float | None = None
-        self._spoken: Set[int] = frozenset()
+        self._generated: Set[int] = frozenset()
         self._skipped: Set[int] = frozenset()
 
     def show(self, position: float, duration: float | None) -> None:
-        """Show where the clip stands, in seconds; a `duration` of None is a feed's."""
+        """Show the position in seconds; a `duration` of None is that of a feed."""
         changed = self._marks_at(position) != self._marks_at(self._position) or duration != self._duration
         self._position, self._duration = position, duration
         if changed:
             self.refresh()
 
-    def mark(self, spoken: Set[int], skipped: Set[int]) -> None:
-        """Show which seconds were spoken, and which were passed over."""
-        self._spoken, self._skipped = spoken, skipped
+    def mark(self, generated: Set[int], skipped: Set[int]) -> None:
+        """Show which seconds were generated, and which were skipped."""
+        self._generated, self._skipped = generated, skipped
         self.refresh()
 
     def render_line(self, y: int) -> Strip:  # noqa: ARG002 - one line
@@ -58,16 +58,16 @@ class Timeline(Widget):
         return Strip(segments).adjust_cell_length(self.size.width, self.rich_style)
 
     def on_mouse_down(self, event: events.MouseDown) -> None:
-        """Seek, and go on seeking while the button is held."""
+        """Seek, and capture the mouse to follow a drag."""
         self.capture_mouse()
         self._seek_to(event.x)
 
     def on_mouse_up(self, _: events.MouseUp) -> None:
-        """Let the mouse go."""
+        """Release the mouse."""
         self.release_mouse()
 
     def on_mouse_move(self, event: events.MouseMove) -> None:
-        """Seek along while the button is held; tell the time under the pointer otherwise."""
+        """Seek during a drag; otherwise show the time under the pointer."""
         if self.app.mouse_captured is self:
             self._seek_to(event.x)
         elif (position := self._position_at(event.x)) is not None:
@@ -78,7 +78,7 @@ class Timeline(Widget):
             self.post_message(self.Seeked(position))
 
     def _position_at(self, x: int) -> float | None:
-        """Return the seconds that column `x` stands for; None for a feed, which cannot be wound."""
+        """Return the position in seconds of column `x`; None for a feed, which cannot be sought."""
         if not (self._duration and self._room):
             return None
         cell = min(max(x - len(self._times()[0]), 0), self._room - 1)
@@ -89,23 +89,27 @@ class Timeline(Widget):
         return max(self.size.width - sum(map(len, self._times())), 0)
 
     def _times(self) -> tuple[str, str]:
-        """Return what stands left and right of the bar, as far as there is room for it."""
+        """Return the texts left and right of the bar, empty where there is no room."""
         left = f"{time_label(self._position)} "
-        right = " live" if self._duration is None else f" −{time_label(int(self._duration) - int(self._position))}"
+        right = " live" if self._duration is None else self._time_left(self._duration)
         return (left, right) if self.size.width >= 3 * len(left + right) // 2 else ("", "")
+
+    def _time_left(self, duration: float) -> str:
+        left = max(int(duration) - int(self._position), 0)
+        return f" {'−' if left else ' '}{time_label(left)}"
 
     def _marks_at(self, position: float) -> tuple[int, int]:
         cells = 0 if self._duration is None else int(position * self._room / max(self._duration, 1e-9))
         return int(position), cells
 
     def _mark(self, cell: int, room: int) -> str:
-        """Return what one of `room` cells shows."""
+        """Return the mark of one of `room` cells."""
         if self._duration is None:
-            return "spoken"
+            return "generated"
         start, end = cell * self._duration / room, (cell + 1) * self._duration / room
         if start <= self._position < end or (cell == room - 1 and self._position >= end):
             return "head"
         seconds = range(int(start), max(int(end), int(start) + 1))
         if any(number in self._skipped for number in seconds):
-            return "passed"
-        return "spoken" if any(number in self._spoken for number in seconds) else "rest"
+            return "skipped"
+        return "generated" if any(number in self._generated for number in seconds) else "rest"

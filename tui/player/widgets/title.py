@@ -1,4 +1,4 @@
-"""The top line: what is played by whom, and how it stands."""
+"""The top line: clip, model and playback."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from textual.widget import Widget
 from tui.player.pace import Pace
 from tui.player.playhead import PlaybackState
 
-Part = Literal["time", "speed", "state", "pace", "passed"]
+Part = Literal["time", "speed", "state", "pace", "skipped"]
 PARTS: tuple[Part, ...] = get_args(Part)
 GAP = Content("  ")
 SIGNS: dict[PlaybackState, str] = {
@@ -20,11 +20,23 @@ SIGNS: dict[PlaybackState, str] = {
     "paused": "‖ paused",
     "ended": "■ end",
 }
+PACE_NAMES: dict[Pace, str] = {"live": "live", "every": "every second"}
 
 
 @dataclass(frozen=True, slots=True)
-class TitleState:
-    """What the top line tells; `delay` in seconds, `skipped` in seconds that the model had no time for."""
+class TitleInfo:
+    """What the top line shows.
+
+    Attributes:
+        clip: name of the clip.
+        model: name of the model.
+        time: position and duration.
+        state: of the playhead.
+        speed: seconds of clip per second of clock.
+        pace: how seconds are chosen.
+        delay: of the commentary, in seconds.
+        skipped: seconds that the model had no time for.
+    """
 
     clip: str
     model: str
@@ -37,40 +49,41 @@ class TitleState:
 
     @property
     def parts(self) -> list[tuple[Part, str]]:
-        """How it stands, the most telling last, so that a narrow line can leave out the first."""
+        """The right side; the most important part comes last, so that a narrow line can leave out the first."""
+        delay = f"{self.delay:.1f}"
         parts: list[tuple[Part, str]] = [
             ("time", self.time),
             ("speed", f"{self.speed:g}×"),
             ("state", SIGNS[self.state]),
-            ("pace", f"{'live' if self.pace == 'live' else 'every second'} −{self.delay:.1f} s"),
+            ("pace", f"{PACE_NAMES[self.pace]} {'' if delay == '0.0' else '−'}{delay} s"),
         ]
-        return [*parts, ("passed", f"{self.skipped} passed over")] if self.skipped else parts
+        return [*parts, ("skipped", f"{self.skipped} skipped")] if self.skipped else parts
 
 
 class Title(Widget):
-    """One line: clip and model on the left, state, speed, pace and lag on the right."""
+    """One line: clip and model on the left; time, speed, state, pace and delay on the right."""
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {"title--clip", "title--model", *(f"title--{part}" for part in PARTS)}
 
     def __init__(self, *, id: str | None = None) -> None:  # noqa: A002 - Textual's name
         super().__init__(id=id)
-        self._standing: TitleState | None = None
+        self._info: TitleInfo | None = None
 
-    def show(self, standing: TitleState) -> None:
-        """Show `standing`."""
-        if standing != self._standing:
-            self._standing = standing
+    def show(self, info: TitleInfo) -> None:
+        """Show `info`."""
+        if info != self._info:
+            self._info = info
             self.refresh()
 
     def render(self) -> Content:
-        """Return the line, names shortened where it is narrow."""
-        standing, width = self._standing, self.size.width
-        if standing is None:
+        """Return the line, with names shortened where it is narrow."""
+        info, width = self._info, self.size.width
+        if info is None:
             return Content("")
-        left = Content(standing.clip).stylize(self._style("clip"))
-        left += Content(f" · {standing.model}").stylize(self._style("model"))
-        parts = standing.parts
-        # The time stands below too: it is the only part that gives way to a name.
+        left = Content(info.clip).stylize(self._style("clip"))
+        left += Content(f" · {info.model}").stylize(self._style("model"))
+        parts = info.parts
+        # The timeline shows the time as well, so the time alone makes room for a name.
         if left.cell_length + len(GAP) + _width(parts) > width:
             parts.pop(0)
         while len(parts) > 1 and _width(parts) > width:

@@ -1,4 +1,4 @@
-"""The commentary, and the truth beside it, a row a second."""
+"""The transcript: commentary and truth, one row for each second."""
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
@@ -13,26 +13,26 @@ from textual.strip import Strip
 from textual.style import Style
 from textual.widget import Widget
 
-from tui.player.transcript import Row, time_label
+from tui.player.transcript import TranscriptRow, time_label
 
 TruthMode = Literal["off", "beside", "differences"]
 TRUTH_MODES: tuple[TruthMode, ...] = ("off", "beside", "differences")
 
-# Rows that are kept in the widget; the session keeps all.
-LIMIT = 600
-# A widget at least this wide has room for two columns of text.
+# Rows that the widget keeps; the session keeps all.
+MAX_ROWS = 600
+# Width in cells from which there is room for two columns of text.
 WIDE = 56
 
 GAP = Content("  ")
 # Cells of a time and its gap, in the first hour.
 LABEL = 7
-# Leads the truth where it stands below the commentary, and an answer below its question.
+# Comes before the truth where that is below the commentary, and before the answer below a question.
 ASIDE, ANSWER = Content("› "), Content("↳ ")
 CURSOR = "▌"
 
 
 class TranscriptView(ScrollView, can_focus=False):
-    """Rows of time, commentary and truth; it follows the newest row unless the viewer scrolled away from it."""
+    """Rows of time, commentary and truth; it follows the newest row unless the viewer scrolled up."""
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {
         "transcript--time",
@@ -43,25 +43,25 @@ class TranscriptView(ScrollView, can_focus=False):
         "transcript--missed",
         "transcript--question",
         "transcript--answer",
-        "transcript--passed",
+        "transcript--skipped",
     }
 
     def __init__(self, *, id: str | None = None) -> None:  # noqa: A002 - Textual's name
         super().__init__(id=id)
         self._mode: TruthMode = "off"
-        self._rows: list[Row] = []
+        self._rows: list[TranscriptRow] = []
         self._blocks: list[list[Strip]] = []
         self._ends: list[int] = []
         self._following = True
 
     @property
-    def rows(self) -> Sequence[Row]:
-        """What is shown, in order."""
+    def rows(self) -> Sequence[TranscriptRow]:
+        """The rows that are shown, in order."""
         return self._rows
 
-    def set_rows(self, rows: Sequence[Row], mode: TruthMode) -> None:
-        """Show `rows`, in order of their numbers, and nothing else."""
-        rows = list(rows)[-LIMIT:]
+    def set_rows(self, rows: Sequence[TranscriptRow], mode: TruthMode) -> None:
+        """Show `rows`, ordered by number, and nothing else."""
+        rows = list(rows)[-MAX_ROWS:]
         same = 0
         if mode == self._mode:
             same = next((i for i, (a, b) in enumerate(zip(self._rows, rows, strict=False)) if a != b), len(rows))
@@ -70,24 +70,24 @@ class TranscriptView(ScrollView, can_focus=False):
         self._lay_from(same)
 
     def follow(self) -> None:
-        """Go to the newest row, and stay with it."""
+        """Scroll to the newest row, and follow it."""
         self._following = True
-        # Textual knows the new height only then.
+        # Textual knows the new height only after that.
         self.call_after_refresh(self.scroll_end, animate=False, immediate=True, x_axis=False)
 
-    def put(self, row: Row) -> None:
-        """Show `row`, in place of the one with its number; an empty one goes."""
+    def put(self, row: TranscriptRow) -> None:
+        """Show `row` in place of the one with its number; an empty row is removed."""
         at = bisect_left(self._rows, row.number, key=lambda r: r.number)
         there = at < len(self._rows) and self._rows[at].number == row.number
         if (there and self._rows[at] == row) or (not there and row.empty):
             return
         self._rows[at : at + there] = [] if row.empty else [row]
         self._lay_from(at)
-        if len(self._rows) > LIMIT:
-            self._forget(len(self._rows) - LIMIT)
+        if len(self._rows) > MAX_ROWS:
+            self._forget(len(self._rows) - MAX_ROWS)
 
     def render_line(self, y: int) -> Strip:
-        """Return line `y` of the window that is scrolled to."""
+        """Return line `y` of the visible window."""
         line = y + self.scroll_offset.y
         at = bisect_right(self._ends, line)
         if at == len(self._blocks):
@@ -96,22 +96,22 @@ class TranscriptView(ScrollView, can_focus=False):
         return block[line - self._ends[at] + len(block)].adjust_cell_length(self.size.width, self.rich_style)
 
     def on_resize(self, _: events.Resize) -> None:
-        """Wrap the text anew."""
+        """Wrap the text to the new width."""
         self._lay_from(0)
 
     def notify_style_update(self) -> None:
-        """Draw in the colours of a new theme."""
+        """Draw in the colours of the new theme."""
         super().notify_style_update()
         self._lay_from(0)
 
     def watch_scroll_y(self, old_value: float, new_value: float) -> None:
-        """Stay with the newest row from where it can be seen."""
+        """Follow the newest row while it is visible."""
         super().watch_scroll_y(old_value, new_value)
         self._following = new_value >= self.max_scroll_y
 
     def _lay_from(self, at: int) -> None:
-        """Lay out the rows from place `at` on."""
-        # A cell of air before the scrollbar.
+        """Lay out the rows from index `at` on."""
+        # One empty cell before the scrollbar.
         width = self.scrollable_content_region.width - 1
         before = self._ends[-1] if self._ends else 0
         del self._blocks[at:], self._ends[at:]
@@ -125,7 +125,7 @@ class TranscriptView(ScrollView, can_focus=False):
         self.refresh_lines(top, max(before, after) - top)
 
     def _forget(self, count: int) -> None:
-        """Let the first `count` rows go; what is seen stays where it is."""
+        """Remove the first `count` rows; the visible ones stay where they are."""
         gone = self._ends[count - 1]
         del self._rows[:count], self._blocks[:count]
         self._ends = [end - gone for end in self._ends[count:]]
@@ -135,7 +135,7 @@ class TranscriptView(ScrollView, can_focus=False):
         self.refresh()
 
     def _take_size(self, size: Size) -> None:
-        """Be of `size`; one more row is no reason to lay out the whole screen, unless a scrollbar comes or goes."""
+        """Set the virtual size, and lay out the whole screen only when a scrollbar comes or goes."""
         room, old = self.scrollable_content_region.height, self.virtual_size
         if size.width != old.width or (size.height > room) != (old.height > room):
             self.virtual_size = size
@@ -148,42 +148,42 @@ class TranscriptView(ScrollView, can_focus=False):
         if self._following:
             self.scroll_to(y=self.max_scroll_y, animate=False)
 
-    def _lay(self, row: Row, width: int) -> list[Content]:
-        """Return the lines of one row, `width` cells wide at most."""
+    def _lay(self, row: TranscriptRow, width: int) -> list[Content]:
+        """Return the lines of one row, at most `width` cells wide."""
         label = Content.assemble((time_label(row.number), self._style("time")), GAP)
         room = max(width - label.cell_length, 2)
         said, truth = self._said(row), self._truth(row)
-        if column := beside(width, self._mode, label.cell_length):
-            lines = _beside(said, truth, column)
+        if column := column_width(width, self._mode, label.cell_length):
+            lines = _side_by_side(said, truth, column)
         else:
-            lines = [*(said.wrap(room) if said else []), *_led(ASIDE, truth, room)]
+            lines = [*(said.wrap(room) if said else []), *_indented(ASIDE, truth, room)]
         blank = Content.blank(label.cell_length)
         return [(blank if number else label) + line for number, line in enumerate(lines or [Content("")])]
 
-    def _said(self, row: Row) -> Content:
-        """Return the left side: a question and its answer, then the commentary, or why there is none; a line each."""
+    def _said(self, row: TranscriptRow) -> Content:
+        """Return the left side: question, answer, note on skipped seconds, and commentary, one line each."""
         parts = [Content(f"? {row.question}").stylize(self._style("question"))] if row.question else []
         if row.answered:
             parts.append(ANSWER + Content(" ".join(row.said[: row.answered])).stylize(self._style("answer")))
         if row.skipped:
-            text = "passed over" if row.skipped == 1 else f"{row.skipped} seconds passed over"
-            parts.append(Content(f"· {text} ·").stylize(self._style("passed")))
+            text = "skipped" if row.skipped == 1 else f"{row.skipped} seconds skipped"
+            parts.append(Content(f"· {text} ·").stylize(self._style("skipped")))
         styles = self._style("growing" if row.growing else "said"), self._style("added")
-        words = [(word, styles[place in row.said_off]) for place, word in enumerate(row.said) if place >= row.answered]
+        words = [(word, styles[index in row.added]) for index, word in enumerate(row.said) if index >= row.answered]
         if words or row.growing:
             parts.append(_words(words) + (CURSOR if row.growing else ""))
         return Content("\n").join(parts)
 
-    def _truth(self, row: Row) -> Content:
+    def _truth(self, row: TranscriptRow) -> Content:
         styles = self._style("truth"), self._style("missed")
-        return _words((word, styles[place in row.truth_off]) for place, word in enumerate(row.truth))
+        return _words((word, styles[index in row.missed]) for index, word in enumerate(row.truth))
 
     def _style(self, name: str) -> Style:
         return self.get_visual_style(f"transcript--{name}", partial=True)
 
 
-def beside(width: int, mode: TruthMode, label: int) -> int:
-    """Return the cells of each of two columns of text in `width` cells behind a `label`; 0 where one holds both."""
+def column_width(width: int, mode: TruthMode, label: int) -> int:
+    """Return the width of each of two columns after a `label`, in `width` cells; 0 where one column holds both."""
     return (width - label - len(GAP)) // 2 if mode != "off" and width >= WIDE else 0
 
 
@@ -191,26 +191,26 @@ def _words(words: Iterable[tuple[str, Style]]) -> Content:
     return Content(" ").join(Content.styled(*word) for word in words)
 
 
-def _led(lead: Content, text: Content, room: int) -> list[Content]:
-    """Return lines of `text` behind `lead` and below one another; none where there is no text."""
+def _indented(lead: Content, text: Content, room: int) -> list[Content]:
+    """Return the lines of `text`, the first one after `lead` and the others indented; none without text."""
     blank = Content.blank(lead.cell_length)
     lines = text.wrap(max(room - lead.cell_length, 2)) if text else []
     return [(blank if number else lead) + line for number, line in enumerate(lines)]
 
 
-def _beside(left: Content, right: Content, column: int) -> list[Content]:
-    """Return lines with `left` and `right` wrapped to a column each."""
+def _side_by_side(left: Content, right: Content, column: int) -> list[Content]:
+    """Return lines with `left` and `right` each wrapped to a column."""
     sides = [side.wrap(column) if side else [] for side in (left, right)]
     rows = zip_longest(*sides, fillvalue=Content(""))
     return [side.rstrip().pad_right(column - side.rstrip().cell_length) + GAP + other for side, other in rows]
 
 
-# Cells of the transcript that hold no text: air, and its scrollbar.
+# Cells of the transcript without text: an empty one, and the scrollbar.
 EDGE = 2
 
 
 class Heading(Widget):
-    """One line: the names of the columns, each in its colour, and where differences are marked, these marks."""
+    """One line: the names of the columns in their colours and, in the mode that marks differences, a legend."""
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {
         "heading--said",
@@ -225,7 +225,7 @@ class Heading(Widget):
         self._mode: TruthMode = "off"
 
     def show(self, mode: TruthMode) -> None:
-        """Show what stands where the truth is shown as `mode` says."""
+        """Show the columns of `mode`."""
         self._mode = mode
         self.refresh()
 
@@ -235,10 +235,10 @@ class Heading(Widget):
         said, truth = self._named("commentary", "added", "said"), self._named("truth", "missed", "truth")
         if self._mode == "off":
             return blank + said
-        if column := beside(self.size.width - EDGE, self._mode, LABEL):
+        if column := column_width(self.size.width - EDGE, self._mode, LABEL):
             return blank + said.pad_right(column - said.cell_length) + GAP + truth
         both = said + GAP + ASIDE + truth
-        # Marks are to be read, where the words stand tells itself.
+        # Where room is short the legend matters more than the alignment.
         return blank + both if LABEL + both.cell_length <= self.size.width else both
 
     def _named(self, name: str, mark: str, part: str) -> Content:
