@@ -1,4 +1,4 @@
-"""Samples side by side or end to end: the arrays of a batch."""
+"""Batches: samples padded to one length or packed end to end, with their pixels."""
 
 import itertools
 import math
@@ -11,10 +11,11 @@ import numpy as np
 import numpy.typing as npt
 
 from streaming_vlm_mlx.config_io import FromDict
-from streaming_vlm_mlx.data.dataset import ALWAYS, IGNORED, Flags, Ids, Sample, SampleBuilder, Windows
+from streaming_vlm_mlx.data.dataset import IGNORED, Ids, Sample, SampleBuilder, Windows
 from streaming_vlm_mlx.data.frame_workers import FrameJob, FramePool, PixelValues
 from streaming_vlm_mlx.data.records import StreamingRecord
 from streaming_vlm_mlx.errors import SvmError
+from streaming_vlm_mlx.stream.masks import NEVER, OPEN
 
 NO_SAMPLE = -1
 
@@ -23,18 +24,16 @@ NO_SAMPLE = -1
 class Tokens:
     """The tokens of a batch: `rows` rows of `length` places.
 
-    A row holds one sample, or several end to end; a token attends to those before it in its own sample only.
+    A row holds one sample, or several packed end to end; a token attends to earlier tokens of its own sample only.
 
     Attributes:
-        input_ids: int32 [rows, length], the padding id behind the last sample of a row.
+        input_ids: int32 [rows, length], padded at the end of each row.
         labels: int32 [rows, length], the id to learn at its own place (not shifted), -100 elsewhere.
-        position_ids: int32 [3, rows, length], each sample's start at 0.
+        position_ids: int32 [3, rows, length]; each sample starts at 0.
         segments: int32 [rows, length], which sample of its row a token belongs to, -1 for padding.
         video_grid_thw: int32 [videos, 3], patches of each second's video, row by row in the order of the tokens.
-        until: int32 [rows, length], the place of its row from which on a token is not seen any more; None where each is
-            seen by all behind it.
-        looked_until: int32 [rows, length], the same for tokens that only look, those not in `speaks`.
-        speaks: bool [rows, length].
+        visibility: int32 [rows, length], see `masks.token_visibility`; None without a scratchpad.
+        dropped_at: int32 [rows, length], the place of its row from which on a token is dropped; None with `visibility`.
     """
 
     input_ids: Ids
@@ -42,25 +41,23 @@ class Tokens:
     position_ids: Ids
     segments: Ids
     video_grid_thw: Ids
-    until: Ids | None = None
-    looked_until: Ids | None = None
-    speaks: Flags | None = None
+    visibility: Ids | None = None
+    dropped_at: Ids | None = None
 
 
 def collate(rows: Sequence[Sequence[Sample]], pad_id: int, pad_to_multiple_of: int = 1) -> Tokens:
-    """Lay `rows` of samples under one another, padded to the longest, and to a multiple."""
+    """Stack `rows` of samples, padded to the longest row and to a multiple of `pad_to_multiple_of`."""
     longest = max(sum(len(sample) for sample in row) for row in rows)
     shape = len(rows), -(-longest // pad_to_multiple_of) * pad_to_multiple_of
-    hides = any(sample.until is not None for row in rows for sample in row)
+    has_scratchpad = any(sample.visibility is not None for row in rows for sample in row)
     tokens = Tokens(
         input_ids=np.full(shape, pad_id, np.int32),
         labels=np.full(shape, IGNORED, np.int32),
         position_ids=np.zeros((3, *shape), np.int32),
         segments=np.full(shape, NO_SAMPLE, np.int32),
         video_grid_thw=np.concatenate([sample.video_grid_thw for row in rows for sample in row]),
-        until=np.full(shape, ALWAYS, np.int32) if hides else None,
-        looked_until=np.full(shape, ALWAYS, np.int32) if hides else None,
-        speaks=np.ones(shape, np.bool_) if hides else None,
+        visibility=np.full(shape, OPEN, np.int32) if has_scratchpad else None,
+        dropped_at=np.full(shape, NEVER, np.int32) if has_scratchpad else None,
     )
     for number, row in enumerate(rows):
         at = 0
@@ -70,11 +67,10 @@ def collate(rows: Sequence[Sequence[Sample]], pad_id: int, pad_to_multiple_of: i
             tokens.labels[number, here] = sample.labels
             tokens.position_ids[:, number, here] = sample.position_ids
             tokens.segments[number, here] = segment
-            for ours, theirs in ((tokens.until, sample.until), (tokens.looked_until, sample.looked_until)):
-                if ours is not None and theirs is not None:
-                    ours[number, here] = np.where(theirs < ALWAYS, theirs + at, ALWAYS)
-            if tokens.speaks is not None and sample.speaks is not None:
-                tokens.speaks[number, here] = sample.speaks
+            if tokens.visibility is not None and sample.visibility is not None:
+                tokens.visibility[number, here] = sample.visibility
+            if tokens.dropped_at is not None and sample.dropped_at is not None:
+                tokens.dropped_at[number, here] = np.where(sample.dropped_at < NEVER, sample.dropped_at + at, NEVER)
             at += len(sample)
     return tokens
 

@@ -1,19 +1,21 @@
-"""Records as token ids and labels, equal to what StreamingVLM's ``LMMDataset`` gives its trainer."""
+"""The training dataset: records as token ids and labels, equal to those of StreamingVLM's ``LMMDataset``."""
 
+import math
 from collections.abc import Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from streaming_vlm_mlx.config import PixelConfig, StreamConfig
+from streaming_vlm_mlx.config import PixelConfig
 from streaming_vlm_mlx.config_io import FromDict
 from streaming_vlm_mlx.data.records import RecordFile, StreamingRecord, Turn
 from streaming_vlm_mlx.errors import SvmError
-from streaming_vlm_mlx.stream.spans import new_span, positions
+from streaming_vlm_mlx.models.positions import mrope_positions
+from streaming_vlm_mlx.stream.masks import drop_places, token_visibility
+from streaming_vlm_mlx.stream.spans import Span, join_ids, new_span
 from streaming_vlm_mlx.text.chat_template import ChatTemplate
 from streaming_vlm_mlx.text.detokenizer import Scratchpad
 from streaming_vlm_mlx.text.tokenizer import Tokenizer
@@ -22,11 +24,8 @@ from streaming_vlm_mlx.video.image_processor import grid_thw
 from streaming_vlm_mlx.video.source import probe
 
 IGNORED = -100
-# A place that no sequence reaches.
-ALWAYS = 2**30
 
 Ids = npt.NDArray[np.int32]
-Flags = npt.NDArray[np.bool_]
 Grid = tuple[int, int, int]
 
 
@@ -35,15 +34,15 @@ class SampleConfig(FromDict):
     """How a record becomes a sample.
 
     Attributes:
-        text_sink: tokens kept at the head of the previous text's turn, its opening markup counted.
-        text_sliding_window: tokens kept at its tail, its end mark and line feed counted; 0 for both keeps all.
-        tokens_per_second: temporal positions a second of video takes, of the model's vision tower; None for one a
-            temporal step.
-        all_text: positions count up on one axis, video too.
+        text_sink: tokens kept at the head of the previous text's turn, including its opening markup.
+        text_sliding_window: tokens kept at its tail, including its end mark and line feed; 0 for both keeps all.
+        tokens_per_second: temporal positions that a second of video takes in the model's vision tower; None for one
+            position a temporal step.
+        all_text: positions of video count up on one axis, like text.
         pixels: how frames become patches.
-        scratchpad: a question whose answer is for what is said alone, as in a stream with this setting.
-        scratch_round: seconds in which what is said sees such an answer, its own counted; then it is gone.
-        features_width: of the features that take the patches' place; None where there are patches.
+        scratchpad: the question whose answers are scratchpad lines, as in a stream with this setting.
+        scratch_round: seconds in which commentary can attend to such a line, its own included.
+        features_width: width of precomputed vision features that replace the patches; None for patches.
     """
 
     text_sink: int = 512
@@ -65,53 +64,37 @@ class Sample:
         labels: int32 [n], the id where a commentary or its end mark stands, else -100.
         position_ids: int32 [3, n], M-RoPE's time, row and column.
         video_grid_thw: int32 [seconds, 3], patches of each second's video in time, down and across.
-        until: int32 [n], the place from which on a token is not seen any more; None where each is seen by all behind.
-        looked_until: int32 [n], the same for tokens that only look, those that are not in `speaks`; None with `until`.
-        speaks: bool [n].
+        visibility: int32 [n], see `masks.token_visibility`; None without a scratchpad, for plain causal attention.
+        dropped_at: int32 [n], see `masks.drop_places`; None with `visibility`.
     """
 
     input_ids: Ids
     labels: Ids
     position_ids: Ids
     video_grid_thw: Ids
-    until: Ids | None = None
-    looked_until: Ids | None = None
-    speaks: Flags | None = None
+    visibility: Ids | None = None
+    dropped_at: Ids | None = None
 
     def __len__(self) -> int:
         return len(self.input_ids)
 
 
-@dataclass(frozen=True)
-class _Piece:
-    """Tokens that are all learnt or all not; those of a video have the grid of its merged patches.
-
-    Those of a scratchpad see one another; else they, and what was said, are seen by what is said alone.
-    """
-
-    ids: tuple[int, ...]
-    is_target: bool = False
-    grid: Grid | None = None
-    is_scratch: bool = False
-    is_said: bool = False
-
-
 class SampleBuilder:
-    """Turns records into samples; decodes no frame."""
+    """Turns records into samples, without decoding a frame."""
 
     def __init__(self, tokenizer: Tokenizer, config: SampleConfig, vocabulary: Vocabulary | None = None) -> None:
-        """Write in the ids of `tokenizer`, those alone that have a row in `vocabulary`, if one is given."""
+        """Use the ids of `tokenizer`; with a `vocabulary`, only ids that it has a row for."""
         self.config = config
         self._tokenizer, self._vocabulary = tokenizer, vocabulary
         self._template = ChatTemplate.of(tokenizer, "training")
 
     @property
     def pad_id(self) -> int:
-        """The id that fills rows up."""
+        """The padding id."""
         return self._template.special.endoftext
 
     def pixels_shape(self, sample: Sample) -> tuple[int, int]:
-        """Return [patches, values] of the pixels that belong to `sample`; [units, width] of features."""
+        """Return the shape of the pixels of `sample`, [patches, values]; of features, [merged patches, width]."""
         pixels, width = self.config.pixels, self.config.features_width
         if width is not None:
             return int(sample.video_grid_thw.prod(axis=1).sum()) // pixels.merge_size**2, width
@@ -121,20 +104,20 @@ class SampleBuilder:
         """Return the sample of `record`.
 
         Raises:
-            SvmError: the record does not know its clip's size and the clip cannot be read, or its shape is absurd.
+            SvmError: the record lacks its clip's size and the clip cannot be read, or the size cannot be used.
         """
         width, height = record.width, record.height
         if not (width and height):
             info = probe(Path(record.video))
             width, height = info.width, info.height
         grid = grid_thw(width, height, int(record.fps), self.config.pixels)
-        pieces = [*self._head(record.previous)]
-        for turn in record.turns:
-            pieces += self._turn(turn, grid)
-        return self._joined(pieces, np.array([grid] * len(record.turns), np.int32), record.fps)
+        spans = [*self._head(record.previous)]
+        for number, turn in enumerate(record.turns):
+            spans += self._turn(turn, number, grid)
+        return self._joined(spans, np.array([grid] * len(record.turns), np.int32), record.fps)
 
-    def _head(self, previous: str) -> Iterator[_Piece]:
-        """Return the system turn and the previous text, cut by the rule of ``LMMDataset``."""
+    def _head(self, previous: str) -> Iterator[Span]:
+        """Yield the system turn and the previous text, cut by the rule of ``LMMDataset``."""
         special = self._template.special
         opening = (special.im_start, *special.previous, special.newline)
         system = self._template.head_open[: -len(opening)]
@@ -142,31 +125,31 @@ class SampleBuilder:
         sink, tail = self.config.text_sink, self.config.text_sliding_window
         if (sink or tail) and sink + tail < len(turn):
             turn = turn[:sink] + turn[len(turn) - tail :]
-        # The turn's markup is no text; the cut may have taken of it.
+        # The turn's markup is not previous text; the cut may have removed some of it.
         opened, closed = min(len(opening), len(turn)), len(self._template.head_close)
-        yield _Piece(system + turn[:opened])
-        if turn[opened:-closed]:
-            yield _Piece(turn[opened:-closed], is_said=True)
-        yield _Piece(turn[max(opened, len(turn) - closed) :])
+        yield new_span("head", -1, system + turn[:opened])
+        yield new_span("previous", -1, turn[opened:-closed])
+        yield new_span("head", -1, turn[max(opened, len(turn) - closed) :])
 
-    def _turn(self, turn: Turn, grid: Grid) -> Iterator[_Piece]:
-        special, merge = self._template.special, self.config.pixels.merge_size
+    def _turn(self, turn: Turn, number: int, grid: Grid) -> Iterator[Span]:
+        """Yield the user turn and the assistant turn of second `number`."""
+        template, special, merge = self._template, self._template.special, self.config.pixels.merge_size
         merged = grid[0], grid[1] // merge, grid[2] // merge
-        # The line feed behind the role merges with one that opens the commentary, so both are encoded as one text.
+        # The line feed after the role merges with one that opens the commentary, so both are encoded as one text.
         said = self._encode("\n" + turn.assistant_text)
-        yield _Piece((*self._template.user_open, *self._encode(turn.user_text)))
-        yield _Piece(self._template.video(merged[0] * merged[1] * merged[2]), grid=merged)
-        yield _Piece((*self._template.turn_close, special.im_start, special.assistant, said[0]))
         line = self._line(said[1:]) if turn.question and turn.question == self.config.scratchpad else 0
+        yield new_span("open", number, template.user_open)
+        yield new_span("time", number, self._encode(turn.user_text))
+        yield new_span("video", number, template.video(math.prod(merged)), merged)
+        yield new_span("close", number, template.turn_close)
+        yield new_span("assistant", number, (special.im_start, special.assistant, said[0]))
         if line:
-            yield _Piece(tuple(said[1 : 1 + line]), is_target=True, is_scratch=True)
-        yield _Piece(tuple(said[1 + line :]), is_target=True, is_said=True)
-        # An end mark is prefilled with the next second, when what was on the scratchpad has gone.
-        yield _Piece((special.im_end,), is_target=True)
-        yield _Piece((special.newline,))
+            yield new_span("scratch", number, said[1 : 1 + line])
+        yield new_span("text", number, said[1 + line :])
+        yield new_span("end", number, (special.im_end, special.newline))
 
     def _line(self, said: list[int]) -> int:
-        """Return how many tokens of `said` a stream takes for the scratchpad's line."""
+        """Return how many tokens of `said` a stream takes as the scratchpad line."""
         scratch = Scratchpad(self._tokenizer)
         for token in said:
             if scratch.is_full:
@@ -181,53 +164,41 @@ class SampleBuilder:
         split: list[int] = self._vocabulary.to_ids(self._vocabulary.to_rows(ids)).tolist()
         return split
 
-    def _joined(self, pieces: list[_Piece], video_grid_thw: Ids, fps: float) -> Sample:
-        input_ids = np.concatenate([np.array(piece.ids, np.int32) for piece in pieces])
-        is_target = np.repeat([piece.is_target for piece in pieces], [len(piece.ids) for piece in pieces])
-        spans = [new_span("video" if piece.grid else "text", 0, piece.ids, piece.grid) for piece in pieces]
+    def _joined(self, spans: list[Span], video_grid_thw: Ids, fps: float) -> Sample:
+        input_ids = join_ids(spans)
+        is_target = np.concatenate([_learned(span) for span in spans])
         speed, seconds = self.config.tokens_per_second, self.config.pixels.temporal_patch_size / fps
         steps = 1.0 if speed is None else speed * seconds
-        position_ids = positions(spans, 0, StreamConfig(all_text=self.config.all_text), steps)
-        labels = np.where(is_target, input_ids, IGNORED).astype(np.int32)
-        positioned = position_ids.astype(np.int32)
-        return Sample(input_ids, labels, positioned, video_grid_thw, **_hiding(pieces, self.config.scratch_round))
+        pieces = ((len(span.ids), None if self.config.all_text else span.grid) for span in spans)
+        has_scratchpad = any(span.part == "scratch" for span in spans)
+        return Sample(
+            input_ids=input_ids,
+            labels=np.where(is_target, input_ids, IGNORED).astype(np.int32),
+            position_ids=mrope_positions(pieces, 0, steps).astype(np.int32),
+            video_grid_thw=video_grid_thw,
+            visibility=token_visibility(spans) if has_scratchpad else None,
+            dropped_at=drop_places(spans, self.config.scratch_round) if has_scratchpad else None,
+        )
 
 
-def _hiding(pieces: Sequence[_Piece], rounds: int) -> dict[str, Any]:
-    """Return `until`, `looked_until` and `speaks` of a sample, nothing where it has no scratchpad."""
-    if not any(piece.is_scratch for piece in pieces):
-        return {}
-    sizes = [len(piece.ids) for piece in pieces]
-    starts = np.cumsum([0, *sizes])
-    # Where what is said in each second ends; a line is seen up to the end of the last of its `rounds`.
-    over = [starts[k + 1] for k, piece in enumerate(pieces) if piece.is_said and piece.is_target]
-    until, looked = np.full((2, len(pieces)), ALWAYS)
-    for k, piece in enumerate(pieces):
-        if piece.is_scratch:
-            last = over.index(starts[k + 2]) + rounds - 1
-            until[k], looked[k] = over[last] if last < len(over) else ALWAYS, starts[k + 1]
-        elif piece.is_said:
-            looked[k] = starts[k]
-    speaks = np.repeat([piece.is_said for piece in pieces], sizes)
-    # The token that ends a line is the first that speaks.
-    speaks[[starts[k + 1] - 1 for k, piece in enumerate(pieces) if piece.is_scratch]] = True
-    return {
-        "until": np.repeat(until.astype(np.int32), sizes),
-        "looked_until": np.repeat(looked.astype(np.int32), sizes),
-        "speaks": speaks,
-    }
+def _learned(span: Span) -> npt.NDArray[np.bool_]:
+    """Return which tokens of `span` the model learns to write; of an end, the mark without its line feed."""
+    learned = np.full(len(span.ids), span.part in ("scratch", "text", "end"))
+    if span.part == "end":
+        learned[1:] = False
+    return learned
 
 
 class Windows:
-    """The windows of all records by number; a record is read when one of its windows is asked for."""
+    """The windows of all records, by number; a record is read when one of its windows is requested."""
 
     def __init__(self, files: Sequence[RecordFile], seconds: int, stride: int, drop_context_prob: float = 0.0) -> None:
         """Cut the records of `files` into windows of at most `seconds` seconds that start every `stride` seconds.
 
-        A share `drop_context_prob` of them, spread evenly, has no previous text, like a stream that begins there.
+        A fraction `drop_context_prob` of them, spread evenly, has no previous text, like a stream that begins there.
 
         Raises:
-            SvmError: windows that overlap wholly, or not at all in between, were asked for.
+            SvmError: `stride` is below 1 or above `seconds`.
         """
         if not 1 <= stride <= seconds:
             raise SvmError(
@@ -245,7 +216,7 @@ class Windows:
         return len(self._numbers)
 
     def share(self, rank: int, ranks: int) -> "Windows":
-        """Return every window of number `rank`, `rank` + `ranks`, and so on: shares that together are the whole."""
+        """Return the windows `rank`, `rank` + `ranks`, and so on; the shares of all ranks make up the whole."""
         part = copy(self)
         part._numbers = self._numbers[rank::ranks]
         return part

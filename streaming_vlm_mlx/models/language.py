@@ -33,11 +33,26 @@ class LogitsToKeep:
 
 
 class LayerCache(Protocol):
-    """Where one layer keeps its keys and values."""
+    """The KV cache of one layer, as attention uses it."""
 
-    def update(self, keys: mx.array, rotated: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
-        """Add the new tokens' [1, heads, n, head_dim] and return all rotated keys and values, the new ones last."""
+    def update_and_fetch(self, keys: mx.array, rotated: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
+        """Append new tokens and return all rotated keys and values, the new ones last.
+
+        Args:
+            keys: unrotated keys of the new tokens, [1, kv_heads, n, head_dim].
+            rotated: the same keys, rotated to their positions.
+            values: like `keys`.
+        """
         ...
+
+
+# A cache grows by this many tokens at a time.
+CACHE_STEP = 256
+
+
+def round_up_capacity(tokens: int) -> int:
+    """Return the capacity of a cache that holds `tokens` tokens."""
+    return -(-tokens // CACHE_STEP) * CACHE_STEP
 
 
 class Attention(nn.Module):
@@ -68,7 +83,7 @@ class Attention(nn.Module):
         values = self.v_proj(x).reshape(batch, n, self.num_kv_heads, self.head_dim).transpose(0, 2, 1, 3)
         rotated = rotate(keys, *angles)
         if cache is not None:
-            rotated, values = cache.update(keys, rotated, values)
+            rotated, values = cache.update_and_fetch(keys, rotated, values)
         if logits_to_keep:
             angles, mask = logits_to_keep.angles, logits_to_keep.mask
         out = attention(rotate(q, *angles), rotated, values, scale=self.head_dim**-0.5, mask=mask)

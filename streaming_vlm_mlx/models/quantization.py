@@ -7,7 +7,7 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 
-from streaming_vlm_mlx.config import QuantizationConfig
+from streaming_vlm_mlx.config import QuantizationConfig, TextConfig
 from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.models.weights import canonical_name
 
@@ -52,6 +52,25 @@ def resolve_quantization(config: QuantizationConfig, plain: nn.Module, stored: C
     layers = {canonical_name(name): part for name, part in config.layers.items() if isinstance(part, Mapping)}
     absent = {name: False for name, _ in quantizable(plain) if f"{name}.scales" not in stored}
     return replace(config, layers=layers | absent)
+
+
+_KV_GROUP_SIZES = (64, 32)
+
+
+def kv_group_size(config: TextConfig, bits: int) -> int:
+    """Return the largest group size that divides the keys of a token, for a KV cache of `bits` bits.
+
+    Raises:
+        SvmError: none divides them.
+    """
+    size = config.num_key_value_heads * config.head_dim
+    for group_size in _KV_GROUP_SIZES:
+        if size % group_size == 0:
+            return group_size
+    raise SvmError(
+        f"kv_bits is {bits}, but the keys of this model, {size} numbers a token, do not divide into groups of "
+        f"{_KV_GROUP_SIZES[-1]}; leave kv_bits out."
+    )
 
 
 # Weights that are looked at together, so that what is computed on the way takes few megabytes.

@@ -1,7 +1,7 @@
-"""One stream over a model that is split: the machine that leads tells the others what it does, and they do it too.
+"""One stream over a model that is split over machines: rank 0 broadcasts each call, and the others repeat it.
 
-Clip, spans, sampler and screen are the leader's alone. What it tells is an opcode with a few numbers, and behind it the
-arrays that belong to it.
+Only rank 0 has the clip, the spans, the sampler and the screen. A message is an opcode with a few numbers, followed by
+the arrays that belong to it.
 """
 
 from enum import IntEnum
@@ -12,34 +12,34 @@ import numpy.typing as npt
 
 from streaming_vlm_mlx.distributed import Ranks
 from streaming_vlm_mlx.models.vlm import VisionLanguageModel
-from streaming_vlm_mlx.stream.generate import Hidden, Logits, Positions, Runner, TokenIds
+from streaming_vlm_mlx.stream.generate import Logits, Positions, Runner, TokenIds, Visibility
 
 _NUMBERS = 5
 
 
 class Op(IntEnum):
-    """What is done next; its numbers are in brackets."""
+    """The call that follows; the comments list its numbers and arrays."""
 
     END = 0
     OPEN = 1  # capacity, whether unrotated keys are kept, bits of the cache or 0
     KEEP = 2  # how many; then the slots
-    PREFILL = 3  # new tokens, all tokens, rows of features, hidden ones or 0; then these and what is hidden
-    STEP = 4  # the row, cached tokens or 0; then which of them are hidden
+    PREFILL = 3  # new tokens, all tokens, rows of features, length of the visibility or 0; then these arrays
+    STEP = 4  # the embedding row, length of the visibility or 0; then the visibility
 
 
 class DistributedRunner(Runner):
-    """A runner that tells the other machines of each call before it computes its own part."""
+    """A runner that broadcasts each call to the other machines before it computes its own part."""
 
     def __init__(
         self, model: VisionLanguageModel, ranks: Ranks, capacity: int, keep_unrotated: bool, kv_bits: int | None
     ) -> None:
-        """As `Runner`, with the machines `ranks`."""
+        """Allocate a cache on every machine of `ranks`; the other arguments are those of `Runner`."""
         self._ranks = ranks
         _send_op(ranks, Op.OPEN, capacity, keep_unrotated, kv_bits or 0)
         super().__init__(model, capacity, keep_unrotated, kv_bits)
 
     def keep(self, slots: TokenIds) -> None:
-        """As `Runner.keep`."""
+        """See `Runner.keep`."""
         _send_op(self._ranks, Op.KEEP, len(slots))
         _broadcast(self._ranks, mx.array(slots))
         super().keep(slots)
@@ -50,31 +50,33 @@ class DistributedRunner(Runner):
         positions: Positions,
         features: mx.array | None,
         is_video: npt.NDArray[np.bool_],
-        hidden: Hidden | None = None,
+        visibility: Visibility | None = None,
     ) -> Logits:
-        """As `Runner.prefill`."""
+        """See `Runner.prefill`."""
         count = 0 if features is None else features.shape[0]
-        _send_op(self._ranks, Op.PREFILL, len(rows), positions.shape[1], count, 0 if hidden is None else len(hidden))
+        _send_op(
+            self._ranks, Op.PREFILL, len(rows), positions.shape[1], count, 0 if visibility is None else len(visibility)
+        )
         for array in (rows, positions, is_video):
             _broadcast(self._ranks, mx.array(array.astype(np.int32)))
         if features is not None:
             _broadcast(self._ranks, features.astype(mx.float32))
-        if hidden is not None:
-            _broadcast(self._ranks, mx.array(hidden.astype(np.int32)))
-        return super().prefill(rows, positions, features, is_video, hidden)
+        if visibility is not None:
+            _broadcast(self._ranks, mx.array(visibility.astype(np.int32)))
+        return super().prefill(rows, positions, features, is_video, visibility)
 
-    def step(self, row: int, hidden: Hidden | None = None) -> Logits:
-        """As `Runner.step`."""
-        _send_op(self._ranks, Op.STEP, row, 0 if hidden is None else len(hidden))
-        if hidden is not None:
-            _broadcast(self._ranks, mx.array(hidden.astype(np.int32)))
-        return super().step(row, hidden)
+    def step(self, row: int, visibility: Visibility | None = None) -> Logits:
+        """See `Runner.step`."""
+        _send_op(self._ranks, Op.STEP, row, 0 if visibility is None else len(visibility))
+        if visibility is not None:
+            _broadcast(self._ranks, mx.array(visibility.astype(np.int32)))
+        return super().step(row, visibility)
 
 
 def make_runner(
     model: VisionLanguageModel, ranks: Ranks, capacity: int, keep_unrotated: bool, kv_bits: int | None
 ) -> Runner:
-    """Return what runs `model`, on this machine or on all that hold a part of it.
+    """Return a runner of `model`, on this machine or on all machines that hold a part of it.
 
     Raises:
         SvmError: the model's keys do not divide into groups of `kv_bits`.
@@ -85,20 +87,20 @@ def make_runner(
 
 
 def release(ranks: Ranks) -> None:
-    """Let the others end.
+    """Tell the other machines to stop.
 
     Raises:
-        SvmError: one was lost.
+        SvmError: the connection to one of them was lost.
     """
     if ranks.size > 1:
         _send_op(ranks, Op.END)
 
 
 def follow(model: VisionLanguageModel, ranks: Ranks) -> None:
-    """Do what the leader tells, with this machine's part of the model, until it lets this one end.
+    """Repeat the calls of rank 0 with this machine's part of the model, until rank 0 calls `release`.
 
     Raises:
-        SvmError: another machine was lost.
+        SvmError: the connection to another machine was lost.
     """
     runner: Runner | None = None
     while True:
@@ -115,17 +117,17 @@ def follow(model: VisionLanguageModel, ranks: Ranks) -> None:
             rows, positions, is_video = _receive(ranks, (a,)), _receive(ranks, (3, b)), _receive(ranks, (a,))
             width = model.config.text_config.hidden_size
             features = _broadcast(ranks, mx.zeros((c, width), mx.float32)) if c else None
-            hidden = _receive(ranks, (d,)) if d else None
-            runner.prefill(rows, positions.astype(np.int64), features, is_video.astype(np.bool_), hidden)
+            visibility = _receive(ranks, (d,)) if d else None
+            runner.prefill(rows, positions.astype(np.int64), features, is_video.astype(np.bool_), visibility)
         else:
             runner.step(a, _receive(ranks, (b,)) if b else None)
 
 
 def _send_op(ranks: Ranks, op: int = 0, *numbers: int) -> list[int]:
-    """Send an opcode with its numbers, or with none of both hear the leader's."""
-    said = [int(op), *map(int, numbers)]
-    heard = np.array(_broadcast(ranks, mx.array(said + [0] * (_NUMBERS - len(said)), mx.int32)))
-    return [int(number) for number in heard]
+    """Broadcast an opcode with its numbers from rank 0; on the other ranks, called without them, receive it."""
+    sent = [int(op), *map(int, numbers)]
+    received = np.array(_broadcast(ranks, mx.array(sent + [0] * (_NUMBERS - len(sent)), mx.int32)))
+    return [int(number) for number in received]
 
 
 def _receive(ranks: Ranks, shape: tuple[int, ...]) -> npt.NDArray[np.int32]:
@@ -133,5 +135,5 @@ def _receive(ranks: Ranks, shape: tuple[int, ...]) -> npt.NDArray[np.int32]:
 
 
 def _broadcast(ranks: Ranks, array: mx.array) -> mx.array:
-    """Give the leader's array to all; the others hold zeros in its shape."""
+    """Return rank 0's array on every rank; the others pass zeros in its shape."""
     return ranks.sum(array)

@@ -1,4 +1,4 @@
-"""The model over one stream's cache: prefill what is new, then decode a token at a time."""
+"""Prefill and decode: the model and the KV cache of one stream."""
 
 from dataclasses import replace
 
@@ -8,30 +8,34 @@ import numpy.typing as npt
 
 from streaming_vlm_mlx.models.vlm import VisionLanguageModel
 from streaming_vlm_mlx.stream.kv_cache import KVCache
-from streaming_vlm_mlx.stream.spans import SEEN, SPOKEN
+from streaming_vlm_mlx.stream.masks import OPEN, visibility_mask
 
 Positions = npt.NDArray[np.int64]
 TokenIds = npt.NDArray[np.int32]
 Logits = npt.NDArray[np.float32]
-# See `spans.hidden_from_looking`.
-Hidden = npt.NDArray[np.int32]
-
-_FAR_BELOW = np.float32(-1e9)
+# See `masks.token_visibility`.
+Visibility = npt.NDArray[np.int32]
 
 
 class Runner:
-    """Keeps the cache, and the positions that its keys are rotated to; `can_move` tells whether those can change."""
+    """Runs the model over the cache of one stream.
+
+    Attributes:
+        cache: keys and values of the tokens so far.
+        positions: M-RoPE positions of the cached tokens, [3, cached].
+        can_move: whether the positions of cached tokens can change.
+    """
 
     def __init__(
         self, model: VisionLanguageModel, capacity: int, keep_unrotated: bool, kv_bits: int | None = None
     ) -> None:
-        """Reserve a cache of `capacity` tokens; unrotated keys are needed where positions are counted anew.
+        """Allocate a cache of `capacity` tokens; to change positions later, it must keep the unrotated keys.
 
         Raises:
             SvmError: the model's keys do not divide into groups of `kv_bits`.
         """
         self._model = model
-        # Of a model that is split over machines, this one's heads.
+        # A model that is split over machines has only this machine's heads.
         heads = model.model.layers[0].self_attn.num_kv_heads
         text = replace(model.config.text_config, num_key_value_heads=heads)
         self.cache = KVCache(text, model.dtype, capacity, keep_unrotated, kv_bits)
@@ -39,7 +43,7 @@ class Runner:
         self.can_move = keep_unrotated
 
     def keep(self, slots: TokenIds) -> None:
-        """Keep the cached tokens at `slots`, in that order, with their positions."""
+        """Keep the cached tokens at `slots` in that order, with their positions, and drop the others."""
         self.cache.keep(slots)
         self.positions = self.positions[:, slots]
 
@@ -49,31 +53,34 @@ class Runner:
         positions: Positions,
         features: mx.array | None,
         is_video: npt.NDArray[np.bool_],
-        hidden: Hidden | None = None,
+        visibility: Visibility | None = None,
     ) -> Logits:
-        """Take in the tokens behind the cached ones and return the last one's logits, float32 [vocab].
+        """Append tokens to the cached ones and return the last one's logits, float32 [vocab].
 
         Args:
-            rows: the new tokens [n].
+            rows: embedding rows of the new tokens, [n].
             positions: of the whole sequence, cached and new, [3, cached + n].
-            features: the new video spans' features in order, or None.
-            is_video: which of `rows` they take the place of.
-            hidden: which tokens, cached and new [cached + n], only those among them see; None hides nothing.
+            features: vision features of the new video spans in order, [m, hidden_size], or None.
+            is_video: which of the new tokens are replaced by `features`, [n] with m true.
+            visibility: of all tokens, cached and new, [cached + n]; None for plain causal attention.
         """
         cached = self.cache.length
         self.cache.reserve(cached + len(rows))
         if not np.array_equal(positions[:, :cached], self.positions):
             self.cache.rotate(*self._model.model.rope(positions[:, :cached]))
         self.positions = positions
-        return self._forward(rows, features, is_video, "causal" if hidden is None else _hide(hidden, cached))
+        return self._forward(rows, features, is_video, "causal" if visibility is None else _mask(visibility, cached))
 
-    def step(self, row: int, hidden: Hidden | None = None) -> Logits:
-        """Take in one token behind the last, which does not see the `hidden`; return its logits, float32 [vocab]."""
+    def step(self, row: int, visibility: Visibility | None = None) -> Logits:
+        """Append one token, by its embedding row, and return its logits, float32 [vocab].
+
+        With the `visibility` of the cached tokens, [cached], the new token is `OPEN`; without, it sees all of them.
+        """
         self.cache.reserve(self.cache.length + 1)
         position = np.full((3, 1), self.positions[:, -1].max() + 1)
         self.positions = np.concatenate([self.positions, position], axis=1)
         cached = self.cache.length
-        mask = None if hidden is None else _hide(np.append(hidden, np.int32(SEEN)), cached)
+        mask = None if visibility is None else _mask(np.append(visibility, np.int32(OPEN)), cached)
         return self._forward(np.array([row], np.int32), None, np.zeros(1, np.bool_), mask)
 
     def _forward(
@@ -87,8 +94,7 @@ class Runner:
         return np.array(logits[0])
 
 
-def _hide(hidden: Hidden, cached: int) -> mx.array:
-    """Return what is added to scores [1, 1, n, cached + n]."""
-    places, own = np.arange(len(hidden)), hidden[cached:, None]
-    seen = (places <= places[cached:, None]) & ((hidden == SEEN) | (own == SPOKEN) | (hidden == own))
-    return mx.array(np.where(seen, np.float32(0), _FAR_BELOW)[None, None])
+def _mask(visibility: Visibility, cached: int) -> mx.array:
+    """Return the additive mask [1, 1, n, cached + n] of the tokens after the `cached` ones."""
+    length = len(visibility)
+    return mx.array(visibility_mask(np.arange(cached, length), length, visibility)[None, None])

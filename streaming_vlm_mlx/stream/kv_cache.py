@@ -1,123 +1,57 @@
-"""A layer's keys and values in 8 or 4 bits, for long windows in little memory."""
+"""The KV cache of one stream: preallocated, pruned with one gather, optionally quantized to 8 or 4 bits."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Protocol
 
 import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
 
 from streaming_vlm_mlx.config import TextConfig
-from streaming_vlm_mlx.errors import SvmError
+from streaming_vlm_mlx.models.language import CACHE_STEP, round_up_capacity
+from streaming_vlm_mlx.models.quantization import kv_group_size
 from streaming_vlm_mlx.models.rope import rotate
 
-GROUP_SIZES = (64, 32)
 
-
-class QuantizedBlocks:
-    """What `cache.LayerBlocks` is, its numbers kept in groups of few bits with a scale and a bias each.
-
-    A token is one row, all of its heads side by side, so that heads of any width fall into groups. Rows never depend on
-    one another: pruning moves them as they are, and keys are turned from the unrotated ones each time, so that nothing
-    grows worse the longer it is held. Attention is given the rows of one layer at a time at full width.
-    """
-
-    def __init__(
-        self, shape: tuple[int, int, int, int], dtype: mx.Dtype, keep_unrotated: bool, bits: int, group_size: int
-    ) -> None:
-        """Reserve blocks for [1, kv_heads, capacity, head_dim], in groups of `group_size` numbers of `bits`."""
-        _, self._heads, capacity, self._width = shape
-        self._dtype, self._bits, self._group_size = dtype, bits, group_size
-        self._keys = self._empty(capacity) if keep_unrotated else None
-        self._rotated, self._values = self._empty(capacity), self._empty(capacity)
-        self.offset = 0
-
-    def update(self, keys: mx.array, rotated: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
-        """Write the new tokens' [1, heads, n, head_dim] and return all rotated keys and values, the new ones last."""
-        if self._keys is not None:
-            self._write(self._keys, keys)
-        self._write(self._rotated, rotated)
-        self._write(self._values, values)
-        self.offset += keys.shape[2]
-        return self._read(self._rotated), self._read(self._values)
-
-    def arrays(self) -> list[mx.array]:
-        """Return the blocks: each is a word array, its scales and its biases."""
-        return [a for block in (self._keys, self._rotated, self._values) if block is not None for a in block]
-
-    def map(self, change: Callable[[mx.array], mx.array]) -> None:
-        """Replace every block by `change` of it."""
-        for block in (self._keys, self._rotated, self._values):
-            if block is not None:
-                block[:] = [change(array) for array in block]
-        mx.eval(self.arrays())
-
-    def turn(self, cos: mx.array, sin: mx.array) -> None:
-        """Build the rotated keys anew from angles [offset, head_dim // 2]; unrotated keys must be kept."""
-        assert self._keys is not None
-        self._write(self._rotated, rotate(self._read(self._keys), cos, sin), at=0)
-        mx.eval(self._rotated)
-
-    def _empty(self, capacity: int) -> list[mx.array]:
-        size = self._heads * self._width
-        words = mx.zeros((1, 1, capacity, size * self._bits // 32), mx.uint32)
-        return [words, *(mx.zeros((1, 1, capacity, size // self._group_size), self._dtype) for _ in range(2))]
-
-    def _write(self, block: list[mx.array], x: mx.array, at: int | None = None) -> None:
-        """Put `x` [1, heads, n, head_dim] into `block`, behind what it holds or from token `at` on."""
-        n, start = x.shape[2], self.offset if at is None else at
-        rows = x.transpose(0, 2, 1, 3).reshape(1, 1, n, -1)
-        for array, part in zip(block, mx.quantize(rows, self._group_size, self._bits), strict=True):
-            array[:, :, start : start + n] = part
-
-    def _read(self, block: list[mx.array]) -> mx.array:
-        """Return what `block` holds, [1, heads, offset, head_dim]."""
-        words, scales, biases = (array[:, :, : self.offset] for array in block)
-        rows = mx.dequantize(words, scales, biases, self._group_size, self._bits)
-        return rows.reshape(1, -1, self._heads, self._width).transpose(0, 2, 1, 3)
-
-
-def group_size_for(config: TextConfig, bits: int) -> int:
-    """Return the largest group that a token's keys divide into.
-
-    Raises:
-        SvmError: there is none.
-    """
-    size = config.num_key_value_heads * config.head_dim
-    for group_size in GROUP_SIZES:
-        if size % group_size == 0:
-            return group_size
-    raise SvmError(
-        f"kv_bits is {bits}, but this model's keys, {size} numbers a token, do not divide into groups of "
-        f"{GROUP_SIZES[-1]}; leave kv_bits out."
-    )
-
-
-STEP = 256
-
-
-class Blocks(Protocol):
-    """Keys and values of one layer, the tokens along axis 2 of every array, `offset` of them in use."""
+class _Layer(ABC):
+    """What the two layer caches share; `offset` is how many tokens are held."""
 
     offset: int
 
-    def update(self, keys: mx.array, rotated: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
-        """Write the new tokens' [1, heads, n, head_dim] and return all rotated keys and values, the new ones last."""
-        ...
+    @property
+    @abstractmethod
+    def state(self) -> list[mx.array]:
+        """The arrays that hold the layer, tokens along axis 2, for evaluation."""
 
-    def arrays(self) -> list[mx.array]:
-        """Return what the layer is kept in."""
-        ...
-
-    def map(self, change: Callable[[mx.array], mx.array]) -> None:
+    @abstractmethod
+    def _map(self, change: Callable[[mx.array], mx.array]) -> None:
         """Replace every array by `change` of it."""
 
-    def turn(self, cos: mx.array, sin: mx.array) -> None:
-        """Build the rotated keys anew from angles [offset, head_dim // 2]; unrotated keys must be kept."""
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the arrays, used or not."""
+        return sum(a.nbytes for a in self.state)
+
+    def reserve(self, extra: int) -> None:
+        """Make room for `extra` more tokens."""
+        self._map(lambda a: mx.pad(a, [(0, 0), (0, 0), (0, extra), (0, 0)]))
+
+    def keep(self, index: mx.array, length: int) -> None:
+        """Gather the tokens at `index` [capacity]; the first `length` of them are held."""
+        # `take` puts the token axis first in memory; without the copy every later product would copy the block.
+        self._map(lambda a: mx.contiguous(mx.take(a, index, axis=2)))
+        self.offset = length
 
 
-class LayerBlocks:
-    """Keys and values of one layer, [1, kv_heads, capacity, head_dim]; written in place behind `offset`."""
+class LayerKVCache(_Layer):
+    """Keys and values of one layer, [1, kv_heads, capacity, head_dim]; new tokens are written in place at `offset`.
+
+    Attributes:
+        keys: the unrotated keys, or None when they are not kept.
+        rotated: the rotated keys.
+        values: the values.
+        offset: how many tokens are held.
+    """
 
     def __init__(self, shape: tuple[int, int, int, int], dtype: mx.Dtype, keep_unrotated: bool) -> None:
         self.keys = mx.zeros(shape, dtype) if keep_unrotated else None
@@ -125,8 +59,19 @@ class LayerBlocks:
         self.values = mx.zeros(shape, dtype)
         self.offset = 0
 
-    def update(self, keys: mx.array, rotated: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
-        """Write the new tokens' [1, heads, n, head_dim] and return all rotated keys and values, the new ones last."""
+    @property
+    def state(self) -> list[mx.array]:
+        """The arrays that hold the layer, for evaluation."""
+        return [a for a in (self.keys, self.rotated, self.values) if a is not None]
+
+    def update_and_fetch(self, keys: mx.array, rotated: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
+        """Append new tokens and return all rotated keys and values, [1, kv_heads, offset, head_dim].
+
+        Args:
+            keys: unrotated keys of the new tokens, [1, kv_heads, n, head_dim].
+            rotated: the same keys, rotated to their positions.
+            values: like `keys`.
+        """
         end = self.offset + keys.shape[2]
         if self.keys is not None:
             self.keys[:, :, self.offset : end] = keys
@@ -135,98 +80,150 @@ class LayerBlocks:
         self.offset = end
         return self.rotated[:, :, :end], self.values[:, :, :end]
 
-    def arrays(self) -> list[mx.array]:
-        """Return the blocks."""
-        return [a for a in (self.keys, self.rotated, self.values) if a is not None]
-
-    def map(self, change: Callable[[mx.array], mx.array]) -> None:
-        """Replace every block by `change` of it."""
-        if self.keys is not None:
-            self.keys = change(self.keys)
-        self.rotated, self.values = change(self.rotated), change(self.values)
-        mx.eval(self.arrays())
-
-    def turn(self, cos: mx.array, sin: mx.array) -> None:
-        """Build the rotated keys anew from angles [offset, head_dim // 2]; unrotated keys must be kept."""
+    def rotate(self, cos: mx.array, sin: mx.array) -> None:
+        """Rebuild the rotated keys from `cos` and `sin`, [offset, head_dim // 2]; needs the unrotated keys."""
         assert self.keys is not None
         self.rotated[:, :, : self.offset] = rotate(self.keys[:, :, : self.offset], cos, sin)
         mx.eval(self.rotated)
 
+    def _map(self, change: Callable[[mx.array], mx.array]) -> None:
+        if self.keys is not None:
+            self.keys = change(self.keys)
+        self.rotated, self.values = change(self.rotated), change(self.values)
+        mx.eval(self.state)
+
+
+class QuantizedLayerKVCache(_Layer):
+    """A `LayerKVCache` that stores groups of numbers in 8 or 4 bits with a scale and a bias.
+
+    A token is one row with all of its heads side by side, so that heads of any width divide into groups. Rows do not
+    depend on one another: pruning moves them unchanged, and rotated keys are rebuilt from the unrotated ones each time,
+    so rounding errors do not add up. Attention gets one layer at a time, dequantized.
+    """
+
+    def __init__(
+        self, shape: tuple[int, int, int, int], dtype: mx.Dtype, keep_unrotated: bool, bits: int, group_size: int
+    ) -> None:
+        """Allocate [1, kv_heads, capacity, head_dim] in groups of `group_size` numbers of `bits` bits."""
+        _, self._heads, capacity, self._width = shape
+        self._dtype, self._bits, self._group_size = dtype, bits, group_size
+        self._keys = self._zeros(capacity) if keep_unrotated else None
+        self._rotated, self._values = self._zeros(capacity), self._zeros(capacity)
+        self.offset = 0
+
+    @property
+    def state(self) -> list[mx.array]:
+        """The arrays that hold the layer: packed words, scales and biases of each block."""
+        return [a for block in (self._keys, self._rotated, self._values) if block is not None for a in block]
+
+    def update_and_fetch(self, keys: mx.array, rotated: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
+        """Append new tokens and return all rotated keys and values; see `LayerKVCache.update_and_fetch`."""
+        if self._keys is not None:
+            self._write(self._keys, keys, self.offset)
+        self._write(self._rotated, rotated, self.offset)
+        self._write(self._values, values, self.offset)
+        self.offset += keys.shape[2]
+        return self._read(self._rotated), self._read(self._values)
+
+    def rotate(self, cos: mx.array, sin: mx.array) -> None:
+        """Rebuild the rotated keys from `cos` and `sin`, [offset, head_dim // 2]; needs the unrotated keys."""
+        assert self._keys is not None
+        self._write(self._rotated, rotate(self._read(self._keys), cos, sin), 0)
+        mx.eval(self._rotated)
+
+    def _map(self, change: Callable[[mx.array], mx.array]) -> None:
+        for block in (self._keys, self._rotated, self._values):
+            if block is not None:
+                block[:] = [change(array) for array in block]
+        mx.eval(self.state)
+
+    def _zeros(self, capacity: int) -> list[mx.array]:
+        size = self._heads * self._width
+        words = mx.zeros((1, 1, capacity, size * self._bits // 32), mx.uint32)
+        return [words, *(mx.zeros((1, 1, capacity, size // self._group_size), self._dtype) for _ in range(2))]
+
+    def _write(self, block: list[mx.array], x: mx.array, start: int) -> None:
+        """Quantize `x` [1, heads, n, head_dim] into `block` at token `start`."""
+        n = x.shape[2]
+        rows = x.transpose(0, 2, 1, 3).reshape(1, 1, n, -1)
+        for array, part in zip(block, mx.quantize(rows, self._group_size, self._bits), strict=True):
+            array[:, :, start : start + n] = part
+
+    def _read(self, block: list[mx.array]) -> mx.array:
+        """Return the tokens of `block` dequantized, [1, heads, offset, head_dim]."""
+        words, scales, biases = (array[:, :, : self.offset] for array in block)
+        rows = mx.dequantize(words, scales, biases, self._group_size, self._bits)
+        return rows.reshape(1, -1, self._heads, self._width).transpose(0, 2, 1, 3)
+
 
 class KVCache:
-    """The cache of one stream, `Blocks` a layer.
+    """The cache of one stream: a `LayerKVCache` or a `QuantizedLayerKVCache` for each layer.
 
-    Unrotated keys are kept beside the rotated ones where positions are counted anew: a pruned span then moves by
-    building the rotated keys once, and a generated token costs one token.
+    When positions are recounted after pruning, the unrotated keys are kept beside the rotated ones: a span that moved
+    gets its rotated keys rebuilt once a second, and each generated token then costs one token.
     """
 
     def __init__(
         self,
         config: TextConfig,
         dtype: mx.Dtype,
-        capacity: int = STEP,
+        capacity: int = CACHE_STEP,
         keep_unrotated: bool = True,
         bits: int | None = None,
     ) -> None:
-        """Reserve `capacity` tokens, rounded up to a multiple of 256, as `dtype` or in `bits` a number.
+        """Allocate room for `capacity` tokens, rounded up to a multiple of 256, as `dtype` or quantized to `bits`.
 
         Raises:
             SvmError: the model's keys do not divide into groups of `bits`.
         """
-        self._capacity = _round_up(capacity)
+        self._capacity = round_up_capacity(capacity)
         shape = (1, config.num_key_value_heads, self._capacity, config.head_dim)
-        group_size = group_size_for(config, bits) if bits else 0
-        self.layers: list[Blocks] = [
-            QuantizedBlocks(shape, dtype, keep_unrotated, bits, group_size)
+        group_size = kv_group_size(config, bits) if bits else 0
+        self.layers: list[LayerKVCache | QuantizedLayerKVCache] = [
+            QuantizedLayerKVCache(shape, dtype, keep_unrotated, bits, group_size)
             if bits
-            else LayerBlocks(shape, dtype, keep_unrotated)
+            else LayerKVCache(shape, dtype, keep_unrotated)
             for _ in range(config.num_hidden_layers)
         ]
 
     @property
     def length(self) -> int:
-        """Tokens held."""
+        """How many tokens are held."""
         return self.layers[0].offset
 
     @property
     def capacity(self) -> int:
-        """Tokens that fit before the blocks grow."""
+        """How many tokens fit before the cache grows."""
         return self._capacity
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all blocks, used or not."""
-        return sum(a.nbytes for layer in self.layers for a in layer.arrays())
+        """Bytes of all layers, used or not."""
+        return sum(layer.nbytes for layer in self.layers)
 
     @property
     def state(self) -> list[mx.array]:
-        """Every block, for evaluation."""
-        return [a for layer in self.layers for a in layer.arrays()]
+        """All arrays of all layers, for evaluation."""
+        return [a for layer in self.layers for a in layer.state]
 
     def reserve(self, tokens: int) -> None:
-        """Make room for `tokens` in all, a layer at a time, so that only one layer is held twice."""
+        """Make room for `tokens` tokens in all, one layer at a time, so that only one layer is held twice."""
         if tokens <= self._capacity:
             return
-        extra = _round_up(tokens) - self._capacity
+        extra = round_up_capacity(tokens) - self._capacity
         self._capacity += extra
         for layer in self.layers:
-            layer.map(lambda a: mx.pad(a, [(0, 0), (0, 0), (0, extra), (0, 0)]))
+            layer.reserve(extra)
 
     def keep(self, slots: npt.NDArray[np.int32]) -> None:
-        """Keep the tokens at `slots`, in that order, and drop the rest."""
+        """Keep the tokens at `slots` in that order, and drop the others."""
         if len(slots) == self.length and np.array_equal(slots, np.arange(self.length)):
             return
         index = mx.array(np.pad(slots, (0, self._capacity - len(slots))))
         for layer in self.layers:
-            # What `take` gives lies with the tokens first in memory; products over the blocks would copy it each time.
-            layer.map(lambda a: mx.contiguous(mx.take(a, index, axis=2)))
-            layer.offset = len(slots)
+            layer.keep(index, len(slots))
 
     def rotate(self, cos: mx.array, sin: mx.array) -> None:
-        """Build the rotated keys anew from angles [length, head_dim // 2]; the cache must keep unrotated keys."""
+        """Rebuild the rotated keys from `cos` and `sin`, [length, head_dim // 2]; needs the unrotated keys."""
         for layer in self.layers:
-            layer.turn(cos, sin)
-
-
-def _round_up(tokens: int) -> int:
-    return -(-tokens // STEP) * STEP
+            layer.rotate(cos, sin)

@@ -19,10 +19,10 @@ from streaming_vlm_mlx.models.loading import (
 )
 from streaming_vlm_mlx.models.memory_budget import check_fits, memory_limit
 from streaming_vlm_mlx.models.presets import seed_weights
+from streaming_vlm_mlx.models.quantization import kv_group_size
 from streaming_vlm_mlx.models.vlm import VisionLanguageModel
 from streaming_vlm_mlx.stream.engine import Loader
 from streaming_vlm_mlx.stream.events import Loading
-from streaming_vlm_mlx.stream.kv_cache import group_size_for
 from streaming_vlm_mlx.text.chat_template import ChatTemplate
 from streaming_vlm_mlx.text.tokenizer import Tokenizer
 from streaming_vlm_mlx.text.vocabulary import FullVocabulary
@@ -53,7 +53,7 @@ def bundle_loader(
         if adapter and ranks.size > 1:
             raise SvmError(f"{adapter} cannot be split over machines; make it part of the weights with svm-tui fuse.")
         if config.kv_bits:
-            group_size_for(read_model_config(folder).text_config, config.kv_bits)
+            kv_group_size(read_model_config(folder).text_config, config.kv_bits)
         info = open_checkpoint(folder)
         room = memory_limit() if limit is None else limit
         on_gpu = mx.default_device().type != mx.DeviceType.cpu

@@ -12,7 +12,8 @@ from streaming_vlm_mlx.models.loading import ModelBundle
 from streaming_vlm_mlx.stream import spans as sp
 from streaming_vlm_mlx.stream.distributed_runner import make_runner, release
 from streaming_vlm_mlx.stream.events import GenerationResult, SpanMap, SpanView, TextPiece, Timings
-from streaming_vlm_mlx.stream.generate import Hidden, Logits, Runner
+from streaming_vlm_mlx.stream.generate import Logits, Runner, Visibility
+from streaming_vlm_mlx.stream.masks import OPEN, token_visibility
 from streaming_vlm_mlx.stream.sampling import Sampler, TokenSampler
 from streaming_vlm_mlx.text.detokenizer import SCRATCH_TOKENS, CommentaryCleaner, Scratchpad, StreamDecoder
 from streaming_vlm_mlx.text.tokenizer import Tokenizer
@@ -243,15 +244,18 @@ class Session:
         new = [s.round for s in self._spans if s.part == "video" and s.slots[0] >= cached]
         features = mx.concatenate([self._features[r] for r in new]) if new else None
         positions = self._count_positions(cached)
-        logits = runner.prefill(self._rows(ids[cached:]), positions, features, is_video, self._hidden())
+        logits = runner.prefill(self._rows(ids[cached:]), positions, features, is_video, self._visibility())
         if self._config.mode != "recompute":
             self._features.clear()
         self._seen_rows = self._rows(ids)
         return logits
 
-    def _hidden(self) -> Hidden | None:
-        """Return what is hidden from looking: with a scratchpad the eye shall not read what the mouth said."""
-        return sp.hidden_from_looking(self._spans) if self._config.scratchpad else None
+    def _visibility(self) -> Visibility | None:
+        """Return the visibility of each token; None without a scratchpad, for plain causal attention.
+
+        While describing the frame, the model cannot attend to its earlier commentary.
+        """
+        return token_visibility(self._spans) if self._config.scratchpad else None
 
     def _count_positions(self, cached: int) -> npt.NDArray[np.int64]:
         """Return positions [3, n] of the whole sequence: counted anew, or going on behind what is cached."""
@@ -273,7 +277,7 @@ class Session:
         What goes onto `scratch` comes before them and is not yielded.
         """
         assert self._runner is not None
-        seen, hidden = self._seen_rows, self._hidden()
+        seen, visibility = self._seen_rows, self._visibility()
         while scratch is not None and not scratch.is_full:
             row = sampler.sample(logits, seen, 0)
             token = self._bundle.vocabulary.to_id(row)
@@ -281,7 +285,7 @@ class Session:
                 return
             scratch.push(token)
             seen = np.append(seen, np.int32(row))
-            logits = self._runner.step(row, None if scratch.is_full or hidden is None else self._stretched(hidden))
+            logits = self._runner.step(row, None if scratch.is_full or visibility is None else self._padded(visibility))
         limit = self._config.sampling.max_new_tokens
         for step in range(limit):
             row = sampler.sample(logits, seen, step)
@@ -292,9 +296,9 @@ class Session:
             seen = np.append(seen, np.int32(row))
             logits = self._runner.step(row)
 
-    def _stretched(self, hidden: Hidden) -> Hidden:
-        """Return `hidden` for all that is cached: nothing behind its end is hidden."""
-        return np.pad(hidden, (0, self.cached - len(hidden)))
+    def _padded(self, visibility: Visibility) -> Visibility:
+        """Return `visibility` extended to all cached tokens: the scratchpad line so far is `OPEN` to itself."""
+        return np.pad(visibility, (0, self.cached - len(visibility)), constant_values=OPEN)
 
     def _close(self, said: list[int], scratch: Scratchpad | None) -> None:
         """Enter what was said and its end mark into the sequence; the mark is prefilled with the next second."""

@@ -9,9 +9,8 @@ import numpy.typing as npt
 
 from streaming_vlm_mlx.data.collator import Batch, Tokens
 from streaming_vlm_mlx.data.dataset import IGNORED
+from streaming_vlm_mlx.stream.masks import visibility_mask
 from streaming_vlm_mlx.text.vocabulary import Vocabulary
-
-HIDDEN = -1e9
 
 Grid = tuple[int, int, int]
 Bools = npt.NDArray[np.bool_]
@@ -28,12 +27,12 @@ class Microbatch:
         rows: int32 [batch, n], rows of the embedding.
         is_video: bool [batch, n], where video features take the embedding's place.
         position_ids: int32 [3, batch, n].
-        mask: what hides the other samples of a packed row, and what is not seen any more, [batch, 1, n, n]; None where
-            a row holds one sample, all of it seen.
+        mask: additive attention mask [batch, 1, n, n], which separates packed samples and carries out the scratchpad's
+            visibility; None where plain causal attention is enough.
         pixel_values: float32 [patches, 1176]; or what a tower that stands still made of them, [units, hidden_size].
         grids: patches in time, down and across of runs of videos of one size.
         places: int64 [batch, k], the places before the labels, filled up with 0.
-        logits_mask: what they do not see, [batch, 1, k, n].
+        logits_mask: additive attention mask of these places, [batch, 1, k, n].
         is_target: bool [batch, k], which of the places are no fillers.
         targets: int32 [labels], the row of the embedding to be said at each of these.
         known: int32 [targets] for each vision head, what it should say, video after video; -1 where nobody knows.
@@ -96,9 +95,8 @@ def _part(tokens: Tokens, rows: Numbers, videos: Bools) -> Tokens:
         tokens.position_ids[:, rows],
         tokens.segments[rows],
         tokens.video_grid_thw[videos],
-        None if tokens.until is None else tokens.until[rows],
-        None if tokens.looked_until is None else tokens.looked_until[rows],
-        None if tokens.speaks is None else tokens.speaks[rows],
+        None if tokens.visibility is None else tokens.visibility[rows],
+        None if tokens.dropped_at is None else tokens.dropped_at[rows],
     )
 
 
@@ -122,7 +120,7 @@ def _microbatch(
         pixel_values=pixel_values,
         grids=join_grids(tokens.video_grid_thw.tolist()),
         places=places,
-        logits_mask=_hiding(tokens, places),
+        logits_mask=_mask_at(tokens, places),
         is_target=is_target,
         targets=vocabulary.to_rows(said),
         known=known,
@@ -152,19 +150,14 @@ def join_grids(grids: Sequence[Sequence[int]]) -> tuple[Grid, ...]:
 
 
 def _mask(tokens: Tokens) -> Floats | None:
-    """Return what keeps the samples of a packed row apart, and hides what has gone; padding needs nothing."""
+    """Return the mask of all tokens, [batch, 1, n, n]; None where plain causal attention is enough."""
     segments = tokens.segments
-    if segments.max(initial=0) <= 0 and tokens.until is None:
+    if segments.max(initial=0) <= 0 and tokens.visibility is None:
         return None
-    return _hiding(tokens, np.broadcast_to(np.arange(segments.shape[1]), segments.shape))
+    return _mask_at(tokens, np.broadcast_to(np.arange(segments.shape[1]), segments.shape))
 
 
-def _hiding(tokens: Tokens, places: Numbers) -> Floats:
-    """Return [batch, 1, k, n]: 0 where `places` [batch, k] may look, a large negative number elsewhere."""
-    segments = tokens.segments
-    own = np.take_along_axis(segments, places, axis=1)[:, :, None]
-    seen = (own == segments[:, None, :]) & (np.arange(segments.shape[1]) <= places[:, :, None])
-    if tokens.until is not None and tokens.looked_until is not None and tokens.speaks is not None:
-        speaks = np.take_along_axis(tokens.speaks, places, axis=1)[:, :, None]
-        seen &= places[:, :, None] < np.where(speaks, tokens.until[:, None], tokens.looked_until[:, None])
-    return np.where(seen, np.float32(0), np.float32(HIDDEN))[:, None]
+def _mask_at(tokens: Tokens, places: Numbers) -> Floats:
+    """Return the mask of the tokens at `places` [batch, k], [batch, 1, k, n]."""
+    length = tokens.segments.shape[1]
+    return visibility_mask(places, length, tokens.visibility, tokens.dropped_at, tokens.segments)[:, None]

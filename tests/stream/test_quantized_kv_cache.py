@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 
 from streaming_vlm_mlx.config import ModelConfig, Positions, StreamConfig, TextConfig
 from streaming_vlm_mlx.errors import SvmError
+from streaming_vlm_mlx.models.language import CACHE_STEP as STEP
 from streaming_vlm_mlx.models.loading import ModelBundle
 from streaming_vlm_mlx.models.rope import MRope
-from streaming_vlm_mlx.stream.kv_cache import STEP, KVCache
+from streaming_vlm_mlx.stream.kv_cache import KVCache
 from streaming_vlm_mlx.stream.session import Session
 from streaming_vlm_mlx.text.chat_template import ChatTemplate
 from streaming_vlm_mlx.text.tokenizer import Tokenizer
@@ -39,7 +40,7 @@ def tokens(count: int, seed: int) -> Array:
 
 def append(cache: KVCache, new: Array) -> list[tuple[Array, Array]]:
     cache.reserve(cache.length + new.shape[3])
-    found = [layer.update(*(mx.array(part) for part in new)) for layer in cache.layers]
+    found = [layer.update_and_fetch(*(mx.array(part) for part in new)) for layer in cache.layers]
     return [(np.array(rotated), np.array(values)) for rotated, values in found]
 
 

@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streaming_vlm_mlx.config import TextConfig
+from streaming_vlm_mlx.models.language import CACHE_STEP as STEP
 from streaming_vlm_mlx.models.rope import MRope
-from streaming_vlm_mlx.stream.kv_cache import STEP, KVCache
+from streaming_vlm_mlx.stream.kv_cache import KVCache
 
 CONFIG = TextConfig(
     hidden_size=16, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=2, mrope_section=(1, 1, 2)
@@ -36,7 +37,7 @@ def tokens(count: int, seed: int) -> Array:
 
 def append(cache: KVCache, new: Array) -> list[tuple[mx.array, mx.array]]:
     cache.reserve(cache.length + new.shape[3])
-    return [layer.update(*(mx.array(a + number) for a in new)) for number, layer in enumerate(cache.layers)]
+    return [layer.update_and_fetch(*(mx.array(a + number) for a in new)) for number, layer in enumerate(cache.layers)]
 
 
 @settings(max_examples=40, deadline=None)
@@ -57,7 +58,7 @@ def test_it_holds_what_a_list_would(steps: list[int | list[bool]]) -> None:
             held = held[:, :, :, slots]
         assert cache.length == held.shape[3] <= cache.capacity
     for number, layer in enumerate(cache.layers):
-        for block, expected in zip(layer.arrays(), held + number, strict=True):
+        for block, expected in zip(layer.state, held + number, strict=True):
             assert np.allclose(np.array(block)[:, :, : cache.length], expected)
 
 
