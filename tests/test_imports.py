@@ -15,11 +15,20 @@ HEAVY = {"numpy", "mlx", "textual", "rich", "transformers", "tokenizers", "torch
 
 ENGINE = "the engine never imports the screen"
 TENSORS, MODEL = "the command line and the player use no tensors", "the player knows no model"
+LAYERS, CIRCLES = "the engine is built in layers", "no import circles"
 IN_FUNCTION = "def late() -> None:\n    import"
 BREAKS = [
     ("streaming_vlm_mlx/stream/events.py", "import rich", ENGINE),
     ("streaming_vlm_mlx/stream/events.py", "from textual.app import App", ENGINE),
     ("streaming_vlm_mlx/errors.py", f"{IN_FUNCTION} tui.cli", ENGINE),
+    ("streaming_vlm_mlx/config.py", f"{IN_FUNCTION} streaming_vlm_mlx.hub", LAYERS),
+    ("streaming_vlm_mlx/text/tokenizer.py", "import streaming_vlm_mlx.models.vlm", LAYERS),
+    ("streaming_vlm_mlx/models/vlm.py", f"{IN_FUNCTION} streaming_vlm_mlx.stream.spans", LAYERS),
+    ("streaming_vlm_mlx/stream/spans.py", "import streaming_vlm_mlx.data.dataset", LAYERS),
+    ("streaming_vlm_mlx/data/dataset.py", "import streaming_vlm_mlx.train.loss", LAYERS),
+    ("streaming_vlm_mlx/eval/text_metrics.py", f"{IN_FUNCTION} streaming_vlm_mlx.train.loss", LAYERS),
+    ("streaming_vlm_mlx/stream/spans.py", f"{IN_FUNCTION} streaming_vlm_mlx.stream.masks", CIRCLES),
+    ("tui/player/__init__.py", "import tui.cli", CIRCLES),
     ("tui/cli.py", f"{IN_FUNCTION} mlx.core", TENSORS),
     ("tui/player/app.py", "import streaming_vlm_mlx.models.vlm", MODEL),
 ]

@@ -1,4 +1,4 @@
-"""How a trainer puts something around the layers of a model, such as the recomputation of what they held."""
+"""Activation functions with a fast exponential for the CPU, and the wrapper type for layers in training."""
 
 import math
 from collections.abc import Callable
@@ -11,26 +11,26 @@ Wrap = Callable[[nn.Module], Callable[..., Any]]
 
 
 def identity(module: nn.Module) -> Callable[..., Any]:
-    """Return `module`; `mlx.nn.utils.checkpoint` in its place saves memory at the price of a second forward pass."""
+    """Return `module` unchanged; `mlx.nn.utils.checkpoint` instead saves memory and costs a second forward pass."""
     call: Callable[..., Any] = module
     return call
 
 
 _LOG2_E = 1.0 / math.log(2.0)
-# Adding it to a float32 of moderate size leaves the nearest whole number in the lowest bits.
+# Added to a float32 of moderate size, it leaves the nearest whole number in the lowest bits.
 _ROUNDING = 1.5 * 2.0**23
 _LOWEST, _HIGHEST = -126.0, 126.0
-# 2^f for f in [-0.5, 0.5], from the constant up, fitted at Chebyshev nodes: off by 2e-8 of it at most.
+# Coefficients of 2^f for f in [-0.5, 0.5], the constant first, fitted at Chebyshev nodes; relative error 2e-8.
 _POWER_OF_TWO = (1.0, 0.6931472067, 0.2402265121, 0.0555032721, 0.0096180256, 0.0013400432, 0.0001546973)
 
 
 def uses_products(x: mx.array) -> bool:
-    """Return whether the exponential of `x` is made of products: float32 on a CPU."""
+    """Return whether the exponential of `x` is computed from products, as for float32 on a CPU."""
     return bool(x.dtype == mx.float32 and mx.default_device().type == mx.DeviceType.cpu)
 
 
 def exp(x: mx.array) -> mx.array:
-    """Return e^x of float32 `x`, made of products; what lies beyond e^±87 is held there."""
+    """Return e^x of float32 `x`, computed from products and clipped to about e^±87."""
     return cast(mx.array, _exp(x))
 
 
@@ -61,7 +61,7 @@ def silu(x: mx.array) -> mx.array:
 
 
 def quick_gelu(x: mx.array) -> mx.array:
-    """Return x · sigmoid(1.702 x), elementwise: CLIP's stand-in for GELU."""
+    """Return x · sigmoid(1.702 x), elementwise: CLIP's approximation of GELU."""
     if not uses_products(x):
         return x * mx.sigmoid(1.702 * x)
     return x / (1.0 + exp(-1.702 * x))

@@ -1,7 +1,7 @@
-"""An adapter's folder: ``adapters.safetensors`` and ``adapter_config.json``, as mlx-lm names them.
+"""Loads and saves adapter folders: ``adapters.safetensors`` and ``adapter_config.json``, as in mlx-lm.
 
-Beside the adapter's settings the latter says which checkpoint it was trained on, by name and by fingerprint: on any
-other one it means nothing.
+The config also names the checkpoint that the adapter was trained on and holds its fingerprint: an adapter works with
+the weights that it was trained on, and no others.
 """
 
 import hashlib
@@ -21,22 +21,22 @@ from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.hub import STREAM, read_stream_config
 from streaming_vlm_mlx.models.loading import CONFIG, Checkpoint, load_weights, open_checkpoint, save_checkpoint
 from streaming_vlm_mlx.models.lora import LoraConfig, adapted_layers, adapter_arrays, attach, fuse
-from streaming_vlm_mlx.models.weights import Stored, canonical_name, find_shards, read_json
+from streaming_vlm_mlx.models.weights import Stored, find_shards, read_json, sanitize_name
 
 ARRAYS, SETTINGS = "adapters.safetensors", "adapter_config.json"
-# Bytes of either end of a tensor that go into a fingerprint: training moves every number, so a few tell.
+# Bytes at each end of a tensor that go into a fingerprint. Training changes every number, so a few are enough.
 _ENDS = 128
 
 
 @dataclass(frozen=True)
 class Adapter(FromDict):
-    """What an adapter is, and what it belongs to.
+    """The contents of ``adapter_config.json``.
 
     Attributes:
-        lora: its layers.
-        base: the name of the checkpoint that it was trained on.
-        fingerprint: of that checkpoint's weights.
-        trained_parameters: how many numbers it holds.
+        lora: which layers are adapted, and how.
+        base: name of the checkpoint that the adapter was trained on.
+        fingerprint: fingerprint of that checkpoint's weights.
+        trained_parameters: how many numbers the adapter holds.
     """
 
     lora: LoraConfig = field(default_factory=LoraConfig)
@@ -46,17 +46,17 @@ class Adapter(FromDict):
 
 
 def fingerprint(folder: Path) -> str:
-    """Return what tells the weights of the checkpoint in `folder` from others; a few bytes of each tensor are read.
+    """Return a fingerprint of the weights of the checkpoint in `folder`, from a few bytes of each tensor.
 
     Raises:
-        SvmError: there are no weights, or a file is damaged.
+        SvmError: the folder has no weights, or a file is damaged.
     """
     ends = sorted(end for shard in find_shards(folder) for end in _ends(shard))
     return hashlib.sha256(b"".join(part for end in ends for part in end)).hexdigest()[:32]
 
 
 def _ends(shard: Path) -> Iterator[tuple[bytes, bytes]]:
-    """Yield what each tensor is, and the first and last of its bytes, as the format's header tells where they lie."""
+    """Yield the description of each tensor and its first and last bytes, located through the header."""
     try:
         with shard.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
@@ -64,10 +64,10 @@ def _ends(shard: Path) -> Iterator[tuple[bytes, bytes]]:
             for name, entry in header.items():
                 if name != "__metadata__":
                     start, end = (8 + length + offset for offset in entry["data_offsets"])
-                    what = f"{canonical_name(name)} {entry['dtype']} {entry['shape']}\n"
+                    what = f"{sanitize_name(name)} {entry['dtype']} {entry['shape']}\n"
                     yield what.encode(), _read(file, start, end)
     except (OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError, MemoryError) as error:
-        raise SvmError(f"{shard} is truncated or no safetensors file ({error}); fetch it again.") from error
+        raise SvmError(f"{shard} is truncated or not a safetensors file ({error}); download it again.") from error
 
 
 def _read(file: BinaryIO, start: int, end: int) -> bytes:
@@ -80,16 +80,16 @@ def _read(file: BinaryIO, start: int, end: int) -> bytes:
 def save_adapter(
     folder: Path, adapter: Adapter, checkpoint: Checkpoint, extra: Callable[[Path], None] = lambda _: None
 ) -> None:
-    """Write the adapter of a model to `folder`, whole or not at all; a folder that stood there is replaced.
+    """Write the adapter of a model to `folder` atomically; an existing folder is replaced.
 
     Args:
-        folder: where it shall be.
-        adapter: what it is; its parameters are counted here.
-        checkpoint: the model that it is attached to, and the settings to stream under.
+        folder: the folder to write.
+        adapter: the config; its `trained_parameters` are counted here.
+        checkpoint: the model with the adapter attached, and the stream settings.
         extra: adds further files to the folder before it is moved into place.
 
     Raises:
-        SvmError: the place cannot be written.
+        SvmError: the folder cannot be written.
     """
     arrays = _arrays(checkpoint.model)
     counted = replace(adapter, trained_parameters=sum(array.size for array in arrays.values()))
@@ -104,32 +104,34 @@ def save_adapter(
 
 
 def read_adapter(folder: Path) -> Adapter:
-    """Return what ``adapter_config.json`` in `folder` says.
+    """Return the contents of ``adapter_config.json`` in `folder`.
 
     Raises:
-        SvmError: it is absent, damaged, or not this program's.
+        SvmError: the file is missing, damaged, or was not written by this program.
     """
     values: dict[str, Any] = read_json(folder / SETTINGS)
     if "lora" not in values or "fingerprint" not in values:
-        raise SvmError(f"{folder / SETTINGS} does not say what it was trained on; adapters of svm-tui train --lora do.")
+        raise SvmError(
+            f"{folder / SETTINGS} does not say what it was trained on; use an adapter of 'svm-tui train --lora'."
+        )
     return Adapter.from_dict(values)
 
 
 def check_base(folder: Path, adapter: Adapter, base: Path) -> None:
-    """Refuse to put the adapter in `folder` beside the weights in `base` when it was trained on others.
+    """Check that the adapter in `folder` was trained on the weights in `base`.
 
     Raises:
-        SvmError: names both.
+        SvmError: it was trained on other weights.
     """
     if fingerprint(base) != adapter.fingerprint:
         raise SvmError(f"{folder} is an adapter of {adapter.base}, whose weights are not those of {base}.")
 
 
 def load_adapter(folder: Path, adapter: Adapter, model: nn.Module, dtype: mx.Dtype) -> None:
-    """Attach the adapter in `folder` to `model`, its numbers as `dtype`.
+    """Attach the adapter in `folder` to `model`, with its parameters cast to `dtype`.
 
     Raises:
-        SvmError: the arrays are absent or damaged, or are not what `adapter` says.
+        SvmError: the arrays are missing or damaged, or do not fit `adapter`.
     """
     attach(model, adapter.lora)
     _check_count(folder, adapter, model)
@@ -137,17 +139,17 @@ def load_adapter(folder: Path, adapter: Adapter, model: nn.Module, dtype: mx.Dty
 
 
 def continue_adapter(folder: Path, adapter: Adapter, model: nn.Module) -> None:
-    """Give the adapters that are attached to `model` the values in `folder`, to go on with them, in float32.
+    """Load the adapter in `folder` into the adapter layers of `model`, in float32, to continue its training.
 
     Raises:
-        SvmError: they are other adapters than `adapter`, or of another base; or the files are damaged.
+        SvmError: the layers or the base checkpoint differ from `adapter`, or a file is damaged.
     """
     saved = read_adapter(folder)
     if saved.fingerprint != adapter.fingerprint:
         raise SvmError(f"{folder} is an adapter of {saved.base}, whose weights are not those of {adapter.base}.")
     _check_count(folder, saved, model)
     if saved.lora != adapter.lora:
-        raise SvmError(f"{folder} was trained with {saved.lora}; go on with these settings of lora.")
+        raise SvmError(f"{folder} was trained with {saved.lora}; continue with the same settings of lora.")
     _restore(folder, model, mx.float32)
 
 
@@ -159,8 +161,8 @@ def _check_count(folder: Path, adapter: Adapter, model: nn.Module) -> None:
     count = sum(array.size for array in _arrays(model).values())
     if count != adapter.trained_parameters:
         raise SvmError(
-            f"{folder} has {adapter.trained_parameters:,} trained parameters by its {SETTINGS}, but the layers that "
-            f"are adapted here have {count:,}."
+            f"{folder / SETTINGS} says {adapter.trained_parameters:,} trained parameters, but the adapted layers of "
+            f"this model have {count:,}; use the checkpoint and the settings of its training."
         )
 
 
@@ -175,7 +177,7 @@ def _restore(folder: Path, model: nn.Module, dtype: mx.Dtype) -> None:
     wanted = _arrays(model)
     for name in sorted(wanted.keys() | loaded.keys()):
         if name not in wanted or name not in loaded or loaded[name].shape != wanted[name].shape:
-            raise SvmError(f"{path}: {name} is not what {SETTINGS} beside it says; fetch the adapter again.")
+            raise SvmError(f"{path}: {name} does not fit {SETTINGS}; download the adapter again.")
     model.load_weights([(name, array.astype(dtype)) for name, array in loaded.items()], strict=False)
     mx.eval(model.parameters())
 
@@ -184,17 +186,17 @@ _DTYPES = {"F32": mx.float32, "F16": mx.float16, "BF16": mx.bfloat16}
 
 
 def fuse_checkpoint(base: Path, adapter: Path, out: Path) -> None:
-    """Write the checkpoint in `base` with the adapter in `adapter` fused into it to `out`, in the base's own dtype.
+    """Fuse the adapter in `adapter` into the checkpoint in `base` and write the result to `out`, in the base's dtype.
 
     Raises:
-        SvmError: `out` holds a checkpoint, the adapter is of another base, or a file cannot be used.
+        SvmError: `out` holds a checkpoint, the adapter belongs to another base, or a file cannot be used.
     """
     if (out / CONFIG).exists():
-        raise SvmError(f"{out} holds a checkpoint already; choose another place with --out.")
+        raise SvmError(f"{out} already holds a checkpoint; choose another folder with --out.")
     described = read_adapter(adapter)
     check_base(adapter, described, base)
     info = open_checkpoint(base)
-    checkpoint = load_weights(info, base, _dtype(info.tensors))
+    checkpoint = load_weights(info, _dtype(info.tensors))
     load_adapter(adapter, described, checkpoint.model, mx.float32)
     fuse(checkpoint.model)
     stream = read_stream_config(adapter) if (adapter / STREAM).is_file() else checkpoint.stream
@@ -202,5 +204,5 @@ def fuse_checkpoint(base: Path, adapter: Path, out: Path) -> None:
 
 
 def _dtype(tensors: dict[str, Stored]) -> mx.Dtype:
-    """Return what the weights are stored as: what is plain in every model is its last norm."""
+    """Return the dtype of the stored weights: that of the last norm, which is never quantized."""
     return _DTYPES[tensors["model.norm.weight"].dtype]

@@ -1,4 +1,4 @@
-"""What a conversion shall make of a checkpoint, settled before a weight is read."""
+"""Converts checkpoints: quantizes them, or writes plain weights in Hugging Face's layout (svm-tui convert-ckpt)."""
 
 import json
 import shutil
@@ -13,35 +13,41 @@ import numpy as np
 from streaming_vlm_mlx.atomic import replacing_folder, write_text
 from streaming_vlm_mlx.config import ModelConfig, QuantizationConfig
 from streaming_vlm_mlx.errors import SvmError
-from streaming_vlm_mlx.models.loading import CONFIG, CheckpointInfo, ShardReader, hub_values, open_checkpoint
+from streaming_vlm_mlx.models.loading import (
+    CONFIG,
+    CheckpointInfo,
+    ShardReader,
+    checkpoint_notes,
+    hub_values,
+    open_checkpoint,
+)
 from streaming_vlm_mlx.models.quantization import pack, quantizable
 from streaming_vlm_mlx.models.vlm import VisionLanguageModel
 from streaming_vlm_mlx.models.weights import INDEX, WEIGHTS, read_json
 from streaming_vlm_mlx.text.tokenizer import SHIPPED
 from streaming_vlm_mlx.text.vocabulary import CompactVocabulary, Ids
 
-# What Hugging Face rounds the rows of Qwen's embedding up to a multiple of.
+# Hugging Face pads the rows of Qwen's embedding to a multiple of this.
 _ROUND = 64
 WORDS = ("model.embed_tokens", "lm_head")
-# What the first layers round goes through all others.
+# Rounding errors of the first layers pass through all others.
 SENSITIVE = (*WORDS, "model.layers.0.", "visual.blocks.0.")
 
 
 @dataclass(frozen=True)
 class Conversion:
-    """From a checkpoint to another.
+    """The settings of a conversion.
 
     Attributes:
         source: the folder to read.
-        out: the folder to make; nothing may lie there yet.
-        bits: of each weight, 4 or 8; None for plain weights in Hugging Face's layout.
+        out: the folder to write; it must not exist, or be empty.
+        bits: bits a weight, 4 or 8; None for plain weights in Hugging Face's layout.
         group_size: weights that share a scale; None for 32 with 8 bits, 64 with 4.
-        dtype: of all that is not packed (``float32``, ``float16``, ``bfloat16``); None leaves it.
-        keep_vision: the vision tower's weights stay plain.
-        keep_sensitive: what costs most when it is rounded stays plain: the embedding, the head, the first layer and the
-            vision tower's first block; None for yes with 8 bits, of which little loss is expected, and no with 4, which
-            are for machines that are short of memory.
-        shard_bytes: of a file at most; as much is held in memory.
+        dtype: dtype of the weights that are not packed (``float32``, ``float16``, ``bfloat16``); None keeps theirs.
+        keep_vision: keep the vision tower plain.
+        keep_sensitive: keep the layers plain that lose most by rounding: the embedding, the head, the first layer and
+            the first block of the vision tower. None for yes with 8 bits and no with 4.
+        shard_bytes: largest size of a file; as much is held in memory.
     """
 
     source: Path
@@ -56,13 +62,13 @@ class Conversion:
 
 @dataclass(frozen=True)
 class Plan:
-    """A conversion whose source is found whole.
+    """A conversion whose source was checked.
 
     Attributes:
         info: the source.
-        config: of the model to be written; its `vocab_size` counts the rows in the folder.
-        ids: where a compact vocabulary's rows go among all of the tokenizer's; None where rows stay.
-        notes: what the user had better know, a sentence each.
+        config: the config to write; its `vocab_size` counts the rows in the folder.
+        ids: the ids of a compact vocabulary's rows, which are spread over the rows of all ids; None to keep the rows.
+        notes: sentences for the user.
     """
 
     info: CheckpointInfo
@@ -72,62 +78,62 @@ class Plan:
 
 
 def make_plan(job: Conversion) -> Plan:
-    """Look at the source and settle what shall become of it.
+    """Check the source and the target, and plan the conversion; reads no weight.
 
     Raises:
-        SvmError: the source is damaged, the target is taken, or the one cannot become the other.
+        SvmError: the source is damaged, the target exists, or the conversion is not possible.
     """
     if job.out.exists() and (not job.out.is_dir() or any(job.out.iterdir())):
-        raise SvmError(f"{job.out} is there already and is not replaced; choose another place.")
-    info = open_checkpoint(job.source)
+        raise SvmError(f"{job.out} exists and is not replaced; choose another folder.")
+    info, notes = open_checkpoint(job.source), tuple(checkpoint_notes(job.source))
     if job.bits is not None:
-        return _plan_packed(job, info, job.bits)
+        return _plan_packed(job, info, job.bits, notes)
     if info.config.vision_config is None:
         raise SvmError(
-            f"{job.source} has no vision tower, which Hugging Face's {info.config.model_type} is never without: "
-            "it cannot open there."
+            f"{job.source} has no vision tower, so transformers cannot open it as {info.config.model_type}; "
+            "convert it with --bits."
         )
     plain = replace(info.config, quantization=None)
     if not isinstance(info.vocabulary, CompactVocabulary):
-        return Plan(info, plain, None, ())
+        return Plan(info, plain, None, notes)
     rows = -(-len(info.tokenizer) // _ROUND) * _ROUND
     text = replace(plain.text_config, vocab_size=rows)
     note = (
-        f"this model knows {len(info.vocabulary)} of {len(info.tokenizer)} ids; in transformers the others read as "
-        "nothing, and generation_config.json keeps them from being said. Text must be split into the ids of "
-        f"{plain.vocabulary} to read as it does here."
+        f"this model has rows for {len(info.vocabulary)} of {len(info.tokenizer)} ids; in transformers the others read "
+        "as zeros, and generation_config.json suppresses them. For the same results as here, encode text with the "
+        f"ids of {plain.vocabulary} only."
     )
-    return Plan(info, replace(plain, text_config=text), info.vocabulary.ids, (note,))
+    return Plan(info, replace(plain, text_config=text), info.vocabulary.ids, (*notes, note))
 
 
 def quantization_for(
-    config: ModelConfig,
+    model: VisionLanguageModel,
     bits: int,
     group_size: int | None = None,
     keep_vision: bool = False,
     keep_sensitive: bool | None = None,
 ) -> QuantizationConfig:
-    """Return which layers of a plain model of `config` are packed, and how; the arguments are as in `Conversion`.
+    """Return which layers of a plain `model` to quantize, and how; the other arguments are those of `Conversion`.
 
     Layers whose inputs do not divide into groups stay plain.
     """
     group_size = group_size or (32 if bits == 8 else 64)
     stays = bits == 8 if keep_sensitive is None else keep_sensitive
     layers = {}
-    for name, layer in quantizable(VisionLanguageModel(config)):
+    for name, layer in quantizable(model):
         kept = (keep_vision and name.startswith("visual.")) or (stays and name.startswith(SENSITIVE))
         if kept or layer.weight.shape[1] % group_size:
             layers[name] = False
     return QuantizationConfig(group_size, bits, layers=layers)
 
 
-def _plan_packed(job: Conversion, info: CheckpointInfo, bits: int) -> Plan:
+def _plan_packed(job: Conversion, info: CheckpointInfo, bits: int, notes: tuple[str, ...]) -> Plan:
     if info.config.quantization is not None:
-        raise SvmError(f"{job.source} is quantised already; take the plain model, or convert this one without --bits.")
-    quantization = quantization_for(info.config, bits, job.group_size, job.keep_vision, job.keep_sensitive)
+        raise SvmError(f"{job.source} is quantized already; use the plain model, or convert this one without --bits.")
+    quantization = quantization_for(info.model, bits, job.group_size, job.keep_vision, job.keep_sensitive)
     quantization.check()
     group_size = quantization.group_size
-    widths = {n: m.weight.shape[1] for n, m in quantizable(VisionLanguageModel(info.config))}
+    widths = {n: m.weight.shape[1] for n, m in quantizable(info.model)}
     uneven = {name: width for name, width in widths.items() if width % group_size}
     for name, width in uneven.items():
         if not name.startswith("visual."):
@@ -135,27 +141,27 @@ def _plan_packed(job: Conversion, info: CheckpointInfo, bits: int) -> Plan:
                 f"{job.source}: the {width} inputs of {name} do not divide into groups of {group_size}; "
                 "choose another --group-size."
             )
-    notes = []
     if uneven and not job.keep_vision:
-        notes.append(
+        plain = (
             f"{len(uneven)} layers of the vision tower stay plain: {max(uneven.values())} inputs do not divide into "
             f"groups of {group_size}."
         )
-    return Plan(info, replace(info.config, quantization=quantization), None, tuple(notes))
+        notes = (*notes, plain)
+    return Plan(info, replace(info.config, quantization=quantization), None, notes)
 
 
 class ShardWriter:
-    """Gathers arrays until a shard is full; only that shard is held."""
+    """Writes arrays in shards; only the shard that is being filled is held in memory."""
 
     def __init__(self, folder: Path, limit: int, made_for: str) -> None:
-        """Write into `folder`, `limit` bytes a shard at most; `made_for` (``pt``, ``mlx``) is told in the header."""
+        """Write to `folder`, at most `limit` bytes a shard; `made_for` (``pt`` or ``mlx``) goes into the header."""
         self._folder, self._limit, self._made_for = folder, limit, made_for
         self._held: dict[str, mx.array] = {}
         self._shards: list[list[str]] = []
         self.nbytes = 0
 
     def add(self, name: str, array: mx.array) -> None:
-        """Compute `array` and keep it for the next shard.
+        """Compute `array` and add it to the current shard.
 
         Raises:
             SvmError: the folder cannot be written.
@@ -167,7 +173,7 @@ class ShardWriter:
         self.nbytes += array.nbytes
 
     def finish(self) -> int:
-        """Write what is held, give the shards their names, add the index; return how many shards there are.
+        """Write the last shard, name the shards, write the index, and return the number of shards.
 
         Raises:
             SvmError: the folder cannot be written.
@@ -209,19 +215,19 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Converted:
-    """What was written: files of weights, and their bytes."""
+    """The result: how many files of weights were written, and their bytes."""
 
     shards: int
     nbytes: int
 
 
 def convert(job: Conversion, plan: Plan, progress: Progress = lambda *_: None) -> Converted:
-    """Write what `plan` says to ``job.out``, whole or not at all.
+    """Write the planned checkpoint to ``job.out`` atomically.
 
     Args:
-        job: what was asked for.
-        plan: what `make_plan` made of it.
-        progress: told how many of how many tensors are read.
+        job: the settings.
+        plan: the result of `make_plan` for `job`.
+        progress: called with how many of how many tensors are read.
 
     Raises:
         SvmError: a weight cannot be read, or the folder cannot be written.
@@ -239,9 +245,9 @@ def convert(job: Conversion, plan: Plan, progress: Progress = lambda *_: None) -
 
 
 def _weights(plan: Plan, dtype: mx.Dtype | None, progress: Progress) -> Iterator[tuple[str, mx.array]]:
-    """Yield what the target holds, not yet computed, in the order in which the source lies on disk."""
-    info, reader = plan.info, ShardReader(plan.info.fit)
-    shapes = {name: array.shape for name, array in VisionLanguageModel(info.config).named_arrays()}
+    """Yield the tensors of the target, not yet computed, in the order of the source on disk."""
+    info, reader = plan.info, ShardReader(plan.info.layout)
+    shapes = {name: array.shape for name, array in info.model.named_arrays()}
 
     def take(name: str) -> mx.array:
         return reader.take(name, info.tensors[name], shapes[name], dtype)
@@ -263,14 +269,14 @@ def _weights(plan: Plan, dtype: mx.Dtype | None, progress: Progress) -> Iterator
 
 
 def _spread(array: mx.array, ids: Ids, rows: int) -> mx.array:
-    """Return [rows, width], the rows of `array` [ids, width] at their `ids` and zeros between them."""
+    """Return [rows, width] with the rows of `array` [ids, width] at their `ids` and zeros elsewhere."""
     whole = mx.zeros((rows, array.shape[1]), array.dtype)
     whole[mx.array(ids)] = array
     return whole
 
 
 def _packed(name: str, array: mx.array, plan: Plan) -> Iterator[tuple[str, mx.array]]:
-    """Yield `array`, or in its place what it is packed into."""
+    """Yield `array`, or the words, scales and biases that it is packed into."""
     layer, _, kind = name.rpartition(".")
     quantization = plan.config.quantization
     chosen = quantization.of(layer) if quantization and kind == "weight" and array.ndim == 2 else None
@@ -283,7 +289,7 @@ def _packed(name: str, array: mx.array, plan: Plan) -> Iterator[tuple[str, mx.ar
 
 
 def _stored_dtype(plan: Plan) -> str:
-    """Return the dtype of most numbers in the source."""
+    """Return the dtype that most numbers of the source have."""
     counts: dict[str, int] = {}
     for stored in plan.info.tensors.values():
         if not stored.is_quantized:
@@ -292,12 +298,12 @@ def _stored_dtype(plan: Plan) -> str:
 
 
 def _config_values(source: Path, plan: Plan, dtype: str) -> dict[str, Any]:
-    """Return the source's own ``config.json``, with what the conversion changes."""
+    """Return the source's ``config.json`` with the changes of the conversion."""
     ours = hub_values(plan.config, dtype)
     own = {k: v for k, v in read_json(source / CONFIG).items() if k not in ("quantization", "quantization_config")}
     own.pop("dtype", None)
     if "text_config" not in own:
-        # The first folders have the decoder's settings at the root.
+        # Older folders have the decoder's settings at the root.
         own |= {k: ours[k] for k in ("torch_dtype", "quantization") if k in ours}
         return own | {"vocab_size": plan.config.text_config.vocab_size}
     nested = {k: {**(own.get(k) or {}), **v} for k, v in ours.items() if k in ("text_config", "vision_config") and v}
@@ -307,7 +313,7 @@ def _config_values(source: Path, plan: Plan, dtype: str) -> dict[str, Any]:
 
 
 def _generation(folder: Path, plan: Plan, ids: Ids) -> dict[str, Any]:
-    """Return ``generation_config.json``: ids without a row are never said, for their scores mean nothing."""
+    """Return ``generation_config.json``; it suppresses ids without a row, whose scores mean nothing."""
     path = folder / GENERATION
     own = read_json(path) if path.is_file() else {}
     absent = np.setdiff1d(np.arange(plan.config.text_config.vocab_size, dtype=np.int32), ids)
@@ -317,7 +323,7 @@ def _generation(folder: Path, plan: Plan, ids: Ids) -> dict[str, Any]:
 
 
 def _copy_files(source: Path, part: Path) -> None:
-    """Copy what lies beside the weights; a tokenizer or processor that is not there is Qwen's own."""
+    """Copy the files beside the weights; a missing tokenizer or processor config is replaced by Qwen's."""
     for folder in (SHIPPED, source):
         for file in sorted(folder.iterdir()):
             if file.is_file() and file.suffix in _COPIED and file.name not in (CONFIG, INDEX):

@@ -1,7 +1,12 @@
-"""Checkpoint folders: ``config.json``, safetensors, the tokenizer's files and ``stream.yaml``."""
+"""Loads and saves checkpoint folders: ``config.json``, safetensors, the tokenizer's files and ``stream.yaml``.
+
+The order of loading is mlx-lm's: read the config, list the weights, build the model, sanitize names and layouts,
+quantize, check, load. The first half, `open_checkpoint`, reads no weight, so that the memory budget can be checked
+before the second half, `load_weights`.
+"""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
@@ -19,7 +24,7 @@ from streaming_vlm_mlx.models.tensor_parallel import check_splits, split_array, 
 from streaming_vlm_mlx.models.vlm import VisionLanguageModel
 from streaming_vlm_mlx.models.weights import WEIGHTS, Stored, list_tensors, read_json
 from streaming_vlm_mlx.text.chat_template import ChatTemplate
-from streaming_vlm_mlx.text.tokenizer import Tokenizer
+from streaming_vlm_mlx.text.tokenizer import TOKENIZER, Tokenizer
 from streaming_vlm_mlx.text.vocabulary import CompactVocabulary, FullVocabulary, Ids, Vocabulary
 
 CONFIG = "config.json"
@@ -28,7 +33,7 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a folder holds, ready to run; `stream` are the settings that it was trained for."""
+    """A loaded checkpoint; `stream` holds the settings that it was trained for."""
 
     model: VisionLanguageModel
     tokenizer: Tokenizer
@@ -38,28 +43,36 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class CheckpointInfo:
-    """A folder that was looked at and found whole; no weight is read yet.
+    """A checkpoint folder whose files fit together; no weight is read yet.
 
     Attributes:
-        config: of the model that it makes.
-        tensors: those that the model takes, by name.
-        fit: how they become the model's.
-        tokenizer: the folder's.
-        vocabulary: the folder's.
+        folder: where the files are.
+        model: the model, quantized as the folder says. Its weights are placeholders that are not computed;
+            `load_weights` replaces them, so an info can be loaded once.
+        tensors: the stored tensors that the model takes, by parameter name.
+        layout: how stored tensors become the model's.
+        tokenizer: the folder's tokenizer.
+        vocabulary: the folder's vocabulary.
     """
 
-    config: ModelConfig
+    folder: Path
+    model: VisionLanguageModel
     tensors: dict[str, Stored]
-    fit: "WeightLayout"
+    layout: "WeightLayout"
     tokenizer: Tokenizer
     vocabulary: Vocabulary
 
+    @property
+    def config(self) -> ModelConfig:
+        """The model's config; its `vocab_size` counts the rows that the model takes."""
+        return self.model.config
+
 
 def read_model_config(folder: Path) -> ModelConfig:
-    """Return the settings in `folder`'s ``config.json``.
+    """Return the config in ``config.json`` of `folder`.
 
     Raises:
-        SvmError: the file is absent, is not JSON, or is of a model that we do not take.
+        SvmError: the file is missing, is not JSON, or describes a model that is not supported.
     """
     values = read_json(folder / CONFIG)
     family = values.get("model_type")
@@ -69,64 +82,75 @@ def read_model_config(folder: Path) -> ModelConfig:
     foreign = values.get("quantization_config")
     if values.get("quantization") is None and isinstance(foreign, dict):
         raise SvmError(
-            f"{folder} is quantised by {foreign.get('quant_method', 'a program')!r}, which MLX cannot read; "
-            "take the plain model and quantise it with 'svm-tui convert-ckpt --bits'."
+            f"{folder} is quantized by {foreign.get('quant_method', 'a program')!r}, which MLX cannot read; "
+            "use the plain model and quantize it with 'svm-tui convert-ckpt --bits'."
         )
-    return ModelConfig.from_dict(values)
+    config = ModelConfig.from_dict(values)
+    name = config.vocabulary
+    if name is not None and (Path(name).name != name or name in ("", "..")):
+        raise SvmError(f"{folder / CONFIG}: vocabulary is {name!r}; it must be the name of a file in that folder.")
+    return config
+
+
+def checkpoint_notes(folder: Path) -> list[str]:
+    """Return sentences that the user of the checkpoint in `folder` should read."""
+    if not (folder / CONFIG).is_file() or (folder / TOKENIZER).is_file():
+        return []
+    return [f"{folder} has no {TOKENIZER}; the Qwen2.5-VL tokenizer that comes with svm-tui is used."]
 
 
 def open_checkpoint(folder: Path) -> CheckpointInfo:
-    """Look at all but the weights of `folder`.
+    """Build the model of the checkpoint in `folder` and check its files, without reading a weight.
 
     Raises:
-        SvmError: a file is absent, damaged or a pickle, or its names and shapes do not fit ``config.json``.
+        SvmError: a file is missing, damaged or a pickle, or names and shapes do not fit ``config.json``.
     """
     config = read_model_config(folder)
     tensors = list_tensors(folder)
     if config.text_config.tie_word_embeddings:
-        # Some folders hold a head all the same; it is the embedding once more.
+        # Some folders store a head all the same; it is a copy of the embedding.
         tensors = {name: stored for name, stored in tensors.items() if not name.startswith("lm_head.")}
     tokenizer = Tokenizer.load(folder)
     vocabulary = _read_vocabulary(folder, config, tokenizer)
     rows = config.text_config.vocab_size
-    spread = isinstance(vocabulary, CompactVocabulary) and len(vocabulary) < rows
-    fit = WeightLayout(rows, vocabulary.ids if spread and isinstance(vocabulary, CompactVocabulary) else None)
-    config = replace(config, text_config=replace(config.text_config, vocab_size=len(vocabulary)))
+    is_subset = isinstance(vocabulary, CompactVocabulary) and len(vocabulary) < rows
+    layout = WeightLayout(rows, vocabulary.ids if is_subset and isinstance(vocabulary, CompactVocabulary) else None)
+    text = replace(config.text_config, vocab_size=len(vocabulary))
+    model = VisionLanguageModel(replace(config, text_config=text, quantization=None))
     if config.quantization is not None:
-        plain = VisionLanguageModel(replace(config, quantization=None))
-        config = replace(config, quantization=resolve_quantization(config.quantization, plain, tensors))
-    check_names(VisionLanguageModel(config), tensors, fit, folder)
-    return CheckpointInfo(config, tensors, fit, tokenizer, vocabulary)
+        model.quantize(resolve_quantization(config.quantization, model, tensors))
+    check_tensors(model, tensors, layout, folder)
+    return CheckpointInfo(folder, model, tensors, layout, tokenizer, vocabulary)
 
 
 def load_checkpoint(folder: Path, dtype: mx.Dtype, progress: Progress = lambda *_: None) -> Checkpoint:
-    """Read the checkpoint in `folder`, its weights as `dtype`, one by one, so that none is held twice.
+    """Load the checkpoint in `folder`, one weight at a time, so that no weight is held twice.
 
     Args:
         folder: where the files are.
         dtype: what the model computes in; packed weights stay as they are.
-        progress: told a stage, and how many of how many steps of it are done.
+        progress: called with a stage and how many of how many of its steps are done.
 
     Raises:
-        SvmError: a file is absent, damaged or a pickle, or its names and shapes do not fit ``config.json``; all found
-            out before a weight is read.
+        SvmError: a file is missing, damaged or a pickle, or names and shapes do not fit ``config.json``; raised before
+            a weight is read.
     """
-    return load_weights(open_checkpoint(folder), folder, dtype, progress)
+    return load_weights(open_checkpoint(folder), dtype, progress)
 
 
 def load_weights(
-    info: CheckpointInfo, folder: Path, dtype: mx.Dtype, progress: Progress = lambda *_: None, ranks: Ranks = ALONE
+    info: CheckpointInfo, dtype: mx.Dtype, progress: Progress = lambda *_: None, ranks: Ranks = ALONE
 ) -> Checkpoint:
-    """Read the weights of the checkpoint in `folder` that was `info`; as `load_checkpoint`.
+    """Load the weights of an opened checkpoint into its model; see `load_checkpoint`.
 
-    Of several machines, `ranks`, each keeps its part of the decoder.
+    With several machines in `ranks`, each keeps its part of the decoder.
 
     Raises:
-        SvmError: a weight cannot be read, or the model does not divide into so many parts.
+        SvmError: a weight cannot be read, or the model cannot be split over so many machines.
     """
     check_splits(info.config, ranks.size)
-    model, reader = VisionLanguageModel(info.config), ShardReader(info.fit)
-    wanted = dict(model.named_arrays())
+    model, reader = info.model, ShardReader(info.layout)
+    shapes = {name: array.shape for name, array in model.named_arrays()}
     if ranks.size > 1:
         split_layers(model, ranks)
     shards: dict[Path, list[str]] = {}
@@ -135,32 +159,32 @@ def load_weights(
     for number, (shard, names) in enumerate(shards.items()):
         progress(shard.name, number, len(shards))
         for name in names:
-            whole = reader.take(name, info.tensors[name], wanted.pop(name).shape, dtype)
+            whole = reader.take(name, info.tensors[name], shapes[name], dtype)
             array = split_array(name, whole, ranks)
             del whole
             model.load_weights([(name, array)], strict=False)
             mx.eval(array)
     mx.clear_cache()
     progress("weights", len(shards), len(shards))
-    return Checkpoint(model, info.tokenizer, info.vocabulary, read_stream_config(folder))
+    return Checkpoint(model, info.tokenizer, info.vocabulary, read_stream_config(info.folder))
 
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint, extra: Callable[[Path], None] = lambda _: None) -> None:
-    """Write `checkpoint` to `folder`, whole or not at all; a folder that stood there is replaced.
+    """Write `checkpoint` to `folder` atomically; an existing folder is replaced.
 
     Args:
-        folder: where the checkpoint shall be.
+        folder: the folder to write.
         checkpoint: model, tokenizer, vocabulary and stream settings.
         extra: adds further files to the folder before it is moved into place.
 
     Raises:
-        SvmError: the place cannot be written.
+        SvmError: the folder cannot be written.
     """
     with replacing_folder(folder) as part:
         config, dtype = checkpoint.model.config, str(checkpoint.model.dtype).rpartition(".")[2]
         write_text(part / CONFIG, json.dumps(hub_values(config, dtype), indent=1) + "\n")
         write_text(part / STREAM, yaml.safe_dump(checkpoint.stream.to_dict(), sort_keys=False))
-        write_text(part / "tokenizer.json", checkpoint.tokenizer.backend.to_str())
+        write_text(part / TOKENIZER, checkpoint.tokenizer.backend.to_str())
         if isinstance(checkpoint.vocabulary, CompactVocabulary) and config.vocabulary:
             checkpoint.vocabulary.save(part / config.vocabulary)
         try:
@@ -174,10 +198,12 @@ def _read_vocabulary(folder: Path, config: ModelConfig, tokenizer: Tokenizer) ->
     rows = config.text_config.vocab_size
     if config.vocabulary is None:
         if rows < len(tokenizer):
-            raise SvmError(f"{folder} has {rows} rows for its tokenizer's {len(tokenizer)} ids; its {CONFIG} is off.")
+            raise SvmError(
+                f"{folder} has {rows} rows for the {len(tokenizer)} ids of its tokenizer; its {CONFIG} is wrong."
+            )
         return FullVocabulary(rows)
     vocabulary = CompactVocabulary.load(folder / config.vocabulary, tokenizer)
-    # A model with few words may lie in a folder with a row for every id, for programs that know no such vocabulary.
+    # A folder for transformers has a row for every id, also where the model uses a compact vocabulary.
     if len(vocabulary) != rows and not len(vocabulary) < len(tokenizer) <= rows:
         raise SvmError(f"{folder / config.vocabulary} lists {len(vocabulary)} ids, {CONFIG} says {rows}.")
     return vocabulary
@@ -209,7 +235,7 @@ def hub_values(config: ModelConfig, dtype: str) -> dict[str, Any]:
 
 
 def quantization_block(config: QuantizationConfig) -> dict[str, Any]:
-    """Return MLX's ``quantization`` block: what is said of single layers lies beside the rest."""
+    """Return MLX's ``quantization`` block, with the settings of single layers beside the common ones."""
     values = config.to_dict()
     return {**values, **values.pop("layers")}
 
@@ -234,7 +260,7 @@ def _vision(config: VisionConfig) -> dict[str, Any]:
 
 
 def _whole(value: float) -> float:
-    """Return `value`, as an int if it is whole: transformers takes no floats there."""
+    """Return `value` as an int if it is whole; transformers does not accept a float there."""
     return int(value) if value == int(value) else value
 
 
@@ -245,11 +271,11 @@ _ROWS = ("model.embed_tokens.", "lm_head.")
 
 @dataclass(frozen=True)
 class WeightLayout:
-    """How what lies in a folder becomes a model's.
+    """How the tensors stored in a folder become the model's.
 
     Attributes:
-        rows: rows of the embedding and the head in the folder.
-        ids: which of them the model takes, in its order; None for all.
+        rows: rows of the stored embedding and head.
+        ids: which of these rows the model takes, in its order; None for all.
     """
 
     rows: int
@@ -263,26 +289,26 @@ class WeightLayout:
             return ((self.rows, *shape[1:]),)
         return (shape,)
 
-    def apply(self, name: str, array: mx.array, shape: Shape) -> mx.array:
-        """Return `array`, parameter `name` as it is stored, in the model's `shape`."""
+    def sanitize(self, name: str, array: mx.array, shape: Shape) -> mx.array:
+        """Return parameter `name`, stored as `array`, in the model's `shape`."""
         if array.shape == shape:
             return array
         if self.ids is not None and name.startswith(_ROWS):
             return mx.take(array, mx.array(self.ids), axis=0)
-        # MLX's convolution wants channels last, so the folders of mlx-community have them there.
+        # MLX convolutions have channels last, and so do the folders of mlx-community.
         return mx.moveaxis(array, -1, 1)
 
 
 class ShardReader:
-    """Reads tensors one by one; what was taken is not held here."""
+    """Reads tensors one by one, and keeps none that was taken."""
 
-    def __init__(self, fit: WeightLayout) -> None:
-        self._template = fit
+    def __init__(self, layout: WeightLayout) -> None:
+        self._layout = layout
         self._shard: Path | None = None
         self._arrays: dict[str, mx.array] = {}
 
     def take(self, name: str, stored: Stored, shape: Shape, dtype: mx.Dtype | None) -> mx.array:
-        """Return parameter `name` of `shape`, its numbers as `dtype` unless they are packed; None leaves them.
+        """Return parameter `name` in `shape`, cast to `dtype` unless that is None or the tensor is packed.
 
         Nothing is read before the array is evaluated. A tensor can be taken once.
 
@@ -291,15 +317,17 @@ class ShardReader:
         """
         if stored.shard != self._shard:
             self._shard, self._arrays = stored.shard, _open(stored.shard)
-        array = self._template.apply(name, self._arrays.pop(stored.key), shape)
+        array = self._layout.sanitize(name, self._arrays.pop(stored.key), shape)
         return array if stored.is_quantized or dtype is None else array.astype(dtype)
 
 
-def check_names(model: VisionLanguageModel, tensors: dict[str, Stored], fit: WeightLayout, folder: Path) -> None:
-    """Compare names, shapes and kinds of `tensors` with what `model` wants.
+def check_tensors(
+    model: VisionLanguageModel, tensors: Mapping[str, Stored], layout: WeightLayout, folder: Path
+) -> None:
+    """Compare the names, shapes and kinds of `tensors` with the parameters of `model`.
 
     Raises:
-        SvmError: names the first tensor that is absent, unknown, of another shape, or packed where it should not be.
+        SvmError: names the first tensor that is missing, unknown, of another shape, or packed where it should not be.
     """
     wanted = dict(model.named_arrays())
     for name in sorted(wanted.keys() - tensors.keys()):
@@ -311,7 +339,7 @@ def check_names(model: VisionLanguageModel, tensors: dict[str, Stored], fit: Wei
         if stored.is_quantized != packed:
             kind = "packed" if stored.is_quantized else f"{stored.dtype}, not packed"
             raise SvmError(f"{folder}: {name} is {kind}, and the 'quantization' in its config.json says otherwise.")
-        shapes = fit.stored_shapes(name, wanted[name].shape)
+        shapes = layout.stored_shapes(name, wanted[name].shape)
         if stored.shape not in shapes:
             raise SvmError(f"{folder}: {name} is {list(stored.shape)}, its config.json calls for {list(shapes[0])}.")
 
@@ -327,7 +355,16 @@ def _open(shard: Path) -> dict[str, mx.array]:
 
 @dataclass(frozen=True)
 class ModelBundle:
-    """What every stream of one checkpoint shares; `clock` reads seconds, `ranks` hold the model's parts."""
+    """What all streams of one checkpoint share.
+
+    Attributes:
+        model: the model, or this machine's part of it.
+        tokenizer: text to ids and back.
+        vocabulary: ids to embedding rows and back.
+        template: how turns are written.
+        clock: returns seconds.
+        ranks: the machines that hold the model.
+    """
 
     model: VisionLanguageModel
     tokenizer: Tokenizer
@@ -338,9 +375,9 @@ class ModelBundle:
 
 
 def arrange_for_decode(model: VisionLanguageModel) -> None:
-    """Evaluate the weights; on a CPU, let them lie [in, out] in memory under their [out, in] shapes.
+    """Evaluate the weights; on a CPU, transpose the linear layers in memory to [in, out] without changing their shapes.
 
-    Decoding is products of one row, which BLAS reads from there nearly as fast as memory gives it.
+    Decoding multiplies one row at a time, and BLAS reads that layout nearly at the speed of memory.
     """
     if mx.default_device().type == mx.DeviceType.cpu:
         for linear in model.linears():

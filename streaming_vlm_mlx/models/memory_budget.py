@@ -1,6 +1,7 @@
-"""What a checkpoint takes in memory under a stream's settings, told before a weight is read."""
+"""Estimates the memory that a checkpoint needs under a stream's settings, before a weight is read."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -9,33 +10,35 @@ import mlx.core as mx
 from streaming_vlm_mlx.config import ModelConfig, StreamConfig, TextConfig, VisionConfig
 from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.memory import available_memory, machine_memory
+from streaming_vlm_mlx.models.attention import QUERY_BLOCK
 from streaming_vlm_mlx.models.convert import quantization_for
+from streaming_vlm_mlx.models.language import round_up_capacity
 from streaming_vlm_mlx.models.loading import open_checkpoint
+from streaming_vlm_mlx.models.quantization import kv_group_size
 from streaming_vlm_mlx.models.tensor_parallel import split_axis
 from streaming_vlm_mlx.models.vlm import VisionLanguageModel
-from streaming_vlm_mlx.stream.kv_cache import KVCache
 from streaming_vlm_mlx.text.detokenizer import SCRATCH_TOKENS
 
 GIB = 1 << 30
-# Tokens of markup, time and question around a second's video and words, and of what stands before the first.
+# Tokens of markup, time and question in a second, and of the head before the first.
 _TURN, _HEAD = 48, 96
-# Queries whose scores a CPU computes at a time, and how often it holds them; a GPU's kernel holds none.
-_STRETCH, _COPIES = 128, 7
+# Copies of the scores of a query block that a CPU holds; a GPU's kernel holds none.
+_COPIES = 7
 
 
 @dataclass(frozen=True)
 class Budget:
-    """Bytes, at the most that a stream comes to; on windows that nothing bounds, after `rounds` seconds.
+    """Bytes that a stream needs at its fullest; with unbounded windows, after `rounds` seconds.
 
     Attributes:
-        weights: of the model as it is computed with.
+        weights: the weights, in the dtype that the model computes in.
         cache: keys and values of `tokens` tokens.
-        vision: what the vision tower holds while it sees a second of the largest pictures allowed.
-        decoder: what a layer holds while a second is taken in, its scratch copy of the cache counted.
-        tokens: that the full windows keep.
-        rounds: seconds that they span.
-        bounded: whether the settings bound them.
-        machines: that share the model; all bytes are of each.
+        vision: activations of the vision tower for a second of the largest frames allowed.
+        decoder: activations of a layer during prefill, with its temporary copy of the cache.
+        tokens: tokens that the full windows keep.
+        rounds: seconds that the windows span.
+        bounded: whether the settings bound the windows.
+        machines: machines that share the model; all bytes are those of one machine.
     """
 
     weights: int
@@ -49,11 +52,11 @@ class Budget:
 
     @property
     def peak(self) -> int:
-        """Bytes at the fullest moment."""
+        """Bytes at the peak."""
         return self.weights + self.cache + max(self.vision, self.decoder)
 
     def line(self) -> str:
-        """Return the sum and its parts, for people."""
+        """Return the peak and its parts as text."""
         where = f" on each of {self.machines} machines" if self.machines > 1 else ""
         return (
             f"{_gib(self.peak)}{where} (weights {_gib(self.weights)}, cache {_gib(self.cache)}, "
@@ -63,66 +66,73 @@ class Budget:
 
 @dataclass(frozen=True)
 class Change:
-    """A way to need less: what to do, and the peak that this leaves."""
+    """A way to need less memory: what to change, and the peak after that."""
 
     what: str
     peak: int
 
 
 def budget_of(folder: Path, stream: StreamConfig, dtype: mx.Dtype, gpu: bool) -> tuple[ModelConfig, Budget]:
-    """Return the model's settings in `folder` and what it takes; only headers are read.
+    """Return the config of the model in `folder` and its budget; reads only the headers of the weights.
 
     Raises:
         SvmError: the folder is damaged, or the settings do not fit the model.
     """
-    config = open_checkpoint(folder).config
-    return config, estimate(config, stream, dtype, gpu)
+    model = open_checkpoint(folder).model
+    return model.config, estimate(model, stream, dtype, gpu)
 
 
 def check_fits(
-    config: ModelConfig, folder: Path, stream: StreamConfig, dtype: mx.Dtype, gpu: bool, limit: int, machines: int = 1
+    model: VisionLanguageModel,
+    folder: Path,
+    stream: StreamConfig,
+    dtype: mx.Dtype,
+    gpu: bool,
+    limit: int,
+    machines: int = 1,
 ) -> None:
-    """Refuse a model that takes more than `limit` bytes, of each of the `machines` that share it.
+    """Refuse a model that needs more than `limit` bytes on each of the `machines` that share it.
 
     Raises:
-        SvmError: says what it takes and what to change.
+        SvmError: says what it needs and what to change.
     """
-    budget = estimate(config, stream, dtype, gpu, machines)
+    budget = estimate(model, stream, dtype, gpu, machines)
     if budget.peak > limit:
-        raise SvmError(f"{folder} {refusal(budget, ways_out(config, stream, dtype, gpu, machines), limit)}")
+        raise SvmError(f"{folder} {refusal(budget, ways_out(model.config, stream, dtype, gpu, machines), limit)}")
 
 
-def check_trains(config: ModelConfig, folder: Path, dtype: mx.Dtype, moving: int, limit: int) -> None:
-    """Refuse to train a model of which what stands in memory from end to end takes more than `limit` bytes.
+def check_trains(model: VisionLanguageModel, folder: Path, dtype: mx.Dtype, moving: int, limit: int) -> None:
+    """Refuse to train a model whose weights, gradients and optimizer state need more than `limit` bytes.
 
     Args:
-        config: the model's sizes.
-        folder: the checkpoint's, to be named.
-        dtype: that its weights are held in.
-        moving: how many of them are trained; of each a gradient and AdamW's two means are held, in float32.
-        limit: bytes that there are.
+        model: the model; its weights need not be computed.
+        folder: the checkpoint's folder, for the message.
+        dtype: dtype of its weights in memory.
+        moving: how many weights are trained; each has a gradient and AdamW's two means, in float32.
+        limit: bytes available.
 
     Raises:
-        SvmError: says what it takes and what takes less.
+        SvmError: says what it needs and what needs less.
     """
-    weights, learning = _weights(config, dtype), 3 * moving * mx.float32.size
+    weights, learning = _weights(model, dtype), 3 * moving * mx.float32.size
     if weights + learning > limit:
         parts = f"weights {_gib(weights)}, gradients and AdamW's means {_gib(learning)}"
         way_out = "train adapters with --lora" if moving else "take fewer bits (svm-tui convert-ckpt --bits)"
         raise SvmError(
-            f"{folder} needs {_gib(weights + learning)} and more to be trained ({parts}) and there are {_gib(limit)}; "
-            f"{way_out}, or take a smaller model."
+            f"{folder} needs more than {_gib(weights + learning)} to train ({parts}) and there are {_gib(limit)}; "
+            f"{way_out}, or use a smaller model."
         )
 
 
-def estimate(config: ModelConfig, stream: StreamConfig, dtype: mx.Dtype, gpu: bool, machines: int = 1) -> Budget:
-    """Add up what a model of `config` takes while it streams under `stream`, computing in `dtype`.
+def estimate(model: VisionLanguageModel, stream: StreamConfig, dtype: mx.Dtype, gpu: bool, machines: int = 1) -> Budget:
+    """Estimate what `model` needs while it streams under `stream`, computing in `dtype`.
 
-    Nothing is computed and nothing read. Of several machines that share the model, it is what the first one takes.
+    Nothing is computed or read. When several machines share the model, this is what rank 0 needs.
 
     Raises:
         SvmError: the settings do not fit the model.
     """
+    config = model.config
     rounds, bounded = _rounds(stream)
     turn = _video_tokens(config.vision_config, stream) + _TURN
     kept = (stream.sink or 0) + (stream.slide or 0)
@@ -131,13 +141,12 @@ def estimate(config: ModelConfig, stream: StreamConfig, dtype: mx.Dtype, gpu: bo
     moves = stream.mode == "streaming" and stream.pos_mode == "shrink"
     text = config.text_config
     text = replace(text, num_key_value_heads=max(text.num_key_value_heads // machines, 1))
-    cache = KVCache(text, dtype, tokens, moves, stream.kv_bits)
     new = tokens if stream.mode == "recompute" else turn + _HEAD + kept
     return Budget(
-        weights=_weights(config, dtype, machines),
-        cache=cache.nbytes,
+        weights=_weights(model, dtype, machines),
+        cache=cache_nbytes(text, dtype, tokens, moves, stream.kv_bits),
         vision=_vision(config.vision_config, stream, dtype, gpu),
-        decoder=_decoder(text, new, cache.capacity, dtype, gpu),
+        decoder=_decoder(text, new, round_up_capacity(tokens), dtype, gpu),
         tokens=tokens,
         rounds=rounds,
         bounded=bounded,
@@ -145,17 +154,36 @@ def estimate(config: ModelConfig, stream: StreamConfig, dtype: mx.Dtype, gpu: bo
     )
 
 
+def cache_nbytes(
+    config: TextConfig, dtype: mx.Dtype, tokens: int, keep_unrotated: bool = True, bits: int | None = None
+) -> int:
+    """Return the bytes of a KV cache with room for `tokens` tokens.
+
+    Each layer holds keys and values, and with `keep_unrotated` the unrotated keys. With `bits`, each number takes so
+    many, and each group of numbers a scale and a bias.
+
+    Raises:
+        SvmError: the model's keys do not divide into groups of `bits`.
+    """
+    blocks = config.num_hidden_layers * (3 if keep_unrotated else 2)
+    numbers = config.num_key_value_heads * config.head_dim
+    token = numbers * dtype.size
+    if bits:
+        token = numbers * bits // 8 + 2 * (numbers // kv_group_size(config, bits)) * dtype.size
+    return blocks * round_up_capacity(tokens) * token
+
+
 def ways_out(config: ModelConfig, stream: StreamConfig, dtype: mx.Dtype, gpu: bool, machines: int = 1) -> list[Change]:
-    """Return what could be changed, one thing at a time and all together at the end, with the peak that each leaves."""
+    """Return changes that need less memory, one at a time and all together at the end."""
 
     def peak(config: ModelConfig, stream: StreamConfig) -> int:
-        return estimate(config, stream, dtype, gpu, machines).peak
+        return estimate(VisionLanguageModel(config), stream, dtype, gpu, machines).peak
 
     found = []
     small = config
     if config.quantization is None:
         for bits in (8, 4):
-            small = replace(config, quantization=quantization_for(config, bits))
+            small = replace(config, quantization=quantization_for(VisionLanguageModel(config), bits))
             found.append(Change(f"'svm-tui convert-ckpt --bits {bits}'", peak(small, stream)))
     window, text_round = max(stream.window // 2, 1), max(stream.text_round // 2, 1)
     short = replace(stream, window=window, text_round=text_round)
@@ -172,17 +200,24 @@ def ways_out(config: ModelConfig, stream: StreamConfig, dtype: mx.Dtype, gpu: bo
 
 
 def refusal(budget: Budget, changes: list[Change], limit: int) -> str:
-    """Return a line on why a model of `budget` is not loaded where there are `limit` bytes for it."""
+    """Return the message for a model of `budget` that does not fit in `limit` bytes."""
     fitting = [f"{c.what} ({_gib(c.peak)})" for c in changes if c.peak <= limit]
     fits = f"what would fit: {', or '.join(fitting)}"
-    way_out = f"{fits}." if fitting else "no setting makes it fit; take a smaller model."
+    way_out = f"{fits}." if fitting else "no setting makes it fit; use a smaller model."
     return f"needs {budget.line()} and there are {_gib(limit)}; {way_out}"
 
 
-def memory_limit() -> int:
-    """Return the bytes that a model may take here: what Metal recommends, else what is free, else all there is."""
-    if mx.metal.is_available():
-        return int(mx.device_info()["max_recommended_working_set_size"])
+def memory_limit(device_info: Mapping[str, str | int] | None = None) -> int:
+    """Return the bytes that a model can use on this machine.
+
+    Args:
+        device_info: what ``mx.device_info()`` says of the device, which None asks. Metal recommends a working set, CUDA
+            says what is free on the GPU. A CPU says nothing; there it is what is free on the host.
+    """
+    info = mx.device_info() if device_info is None else device_info
+    for key in ("max_recommended_working_set_size", "free_memory", "total_memory"):
+        if key in info:
+            return int(info[key])
     free = available_memory()
     return machine_memory() if free is None else free
 
@@ -192,7 +227,7 @@ def _gib(size: int) -> str:
 
 
 def _rounds(stream: StreamConfig) -> tuple[int, bool]:
-    """Return the seconds that are kept and whether the settings bound them; else those of ten minutes."""
+    """Return the seconds that are kept, 600 when everything is, and whether the settings bound them."""
     bounded = stream.mode != "full" and stream.sink is not None and stream.slide is not None
     if stream.mode == "full":
         return 600, False
@@ -200,14 +235,14 @@ def _rounds(stream: StreamConfig) -> tuple[int, bool]:
 
 
 def _video_tokens(vision: VisionConfig | None, stream: StreamConfig) -> int:
-    """Return the most tokens that a second's video takes."""
+    """Return the largest number of tokens of a second's video."""
     if vision is None:
         return 0
     return _patches(stream) * _steps(stream) // stream.pixels.merge_size**2
 
 
 def _patches(stream: StreamConfig) -> int:
-    """Return the most patches of one temporal step."""
+    """Return the largest number of patches of one temporal step."""
     return int(stream.pixels.max_pixels // stream.pixels.patch_size**2)
 
 
@@ -215,12 +250,12 @@ def _steps(stream: StreamConfig) -> int:
     return max(math.ceil(stream.fps / stream.pixels.temporal_patch_size), 1)
 
 
-def _weights(config: ModelConfig, dtype: mx.Dtype, machines: int = 1) -> int:
+def _weights(model: VisionLanguageModel, dtype: mx.Dtype, machines: int = 1) -> int:
     def nbytes(name: str, array: mx.array) -> int:
         size: int = array.size * (array.dtype.size if array.dtype == mx.uint32 else dtype.size)
         return size if split_axis(name) is None else size // machines
 
-    return sum(nbytes(name, array) for name, array in VisionLanguageModel(config).named_arrays())
+    return sum(nbytes(name, array) for name, array in model.named_arrays())
 
 
 def _vision(vision: VisionConfig | None, stream: StreamConfig, dtype: mx.Dtype, gpu: bool) -> int:
@@ -228,7 +263,7 @@ def _vision(vision: VisionConfig | None, stream: StreamConfig, dtype: mx.Dtype, 
         return 0
     patches, steps = _patches(stream), _steps(stream)
     values = vision.in_channels * vision.temporal_patch_size * vision.patch_size**2
-    # The residual, what is normed, queries, keys and values, turned and not, and what the feed-forward part gates.
+    # The residual and its norm; queries, keys and values, rotated and not; the gated feed-forward.
     numbers = 12 * vision.hidden_size + 4 * vision.intermediate_size
     scores = 0 if gpu else vision.num_heads * patches * 4 * _COPIES
     return patches * steps * (2 * values * 4 + numbers * dtype.size + scores)
@@ -236,7 +271,7 @@ def _vision(vision: VisionConfig | None, stream: StreamConfig, dtype: mx.Dtype, 
 
 def _decoder(text: TextConfig, new: int, capacity: int, dtype: mx.Dtype, gpu: bool) -> int:
     numbers = 12 * text.hidden_size + 4 * text.intermediate_size
-    scores = 0 if gpu else text.num_attention_heads * min(new, _STRETCH) * capacity * 4 * _COPIES
-    # Keys are turned in float32; pruning and turning hold a layer's blocks once more.
+    scores = 0 if gpu else text.num_attention_heads * min(new, QUERY_BLOCK) * capacity * 4 * _COPIES
+    # Keys are rotated in float32; pruning and rotating hold the arrays of one layer twice.
     layer = 4 * capacity * text.num_key_value_heads * text.head_dim * 4
     return new * numbers * dtype.size + scores + layer + text.vocab_size * 4 * 2

@@ -9,7 +9,7 @@ import mlx.nn as nn
 
 from streaming_vlm_mlx.config import QuantizationConfig, TextConfig
 from streaming_vlm_mlx.errors import SvmError
-from streaming_vlm_mlx.models.weights import canonical_name
+from streaming_vlm_mlx.models.weights import sanitize_name
 
 
 def quantizable(model: nn.Module) -> Iterator[tuple[str, nn.Linear | nn.Embedding]]:
@@ -49,7 +49,7 @@ def resolve_quantization(config: QuantizationConfig, plain: nn.Module, stored: C
         plain: the model without quantised layers.
         stored: names of the tensors that the folder holds.
     """
-    layers = {canonical_name(name): part for name, part in config.layers.items() if isinstance(part, Mapping)}
+    layers = {sanitize_name(name): part for name, part in config.layers.items() if isinstance(part, Mapping)}
     absent = {name: False for name, _ in quantizable(plain) if f"{name}.scales" not in stored}
     return replace(config, layers=layers | absent)
 

@@ -1,6 +1,7 @@
-"""A converted checkpoint beside its reference: the same prompt through both."""
+"""Checks a converted checkpoint: runs one prompt through it and through its reference, and compares the logits."""
 
 import gc
+import math
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -9,13 +10,13 @@ import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
 
-from streaming_vlm_mlx.config import ModelConfig, StreamConfig
+from streaming_vlm_mlx.config import ModelConfig
 from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.models.loading import ARCHITECTURES, load_checkpoint
-from streaming_vlm_mlx.stream.spans import Span, join_ids, join_video, new_span, positions
+from streaming_vlm_mlx.models.positions import Grid, mrope_positions
 from streaming_vlm_mlx.text.vocabulary import Vocabulary
 
-# Absolute, of logits in float32; those of large models are larger, and so are their roundings.
+# Absolute difference of float32 logits. Larger models have larger logits, and so larger rounding errors.
 LIMIT = 2e-3
 _GRID = (2, 6, 8)
 _TEXT = 24
@@ -25,12 +26,12 @@ Logits = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two programs' logits on one prompt, [places, ids that both know].
+    """How far the logits of two programs on one prompt, [places, shared ids], are apart.
 
     Attributes:
-        error: the largest difference.
-        spread: the logits' own deviation.
-        agreement: share of places where both find the same id likeliest.
+        error: the largest absolute difference.
+        spread: standard deviation of the reference's logits.
+        agreement: fraction of places with the same most likely id.
     """
 
     error: float
@@ -39,13 +40,13 @@ class Comparison:
 
     @property
     def same(self) -> bool:
-        """Whether the two differ by no more than rounding."""
+        """Whether the difference is no more than rounding."""
         return self.error <= LIMIT * max(1.0, self.spread)
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """Text around a video: ids [n], which of them are patches, positions [3, n], pixels [patches, values]."""
+    """Text around a video: ids [n], which of them are video pads, positions [3, n], pixels [patches, values]."""
 
     ids: npt.NDArray[np.int32]
     is_video: npt.NDArray[np.bool_]
@@ -54,20 +55,20 @@ class Prompt:
 
 
 def needs_torch() -> None:
-    """Refuse where the reference cannot run.
+    """Refuse to run the reference without torch.
 
     Raises:
-        SvmError: torch is absent.
+        SvmError: torch is not installed.
     """
     if find_spec("torch") is None:
         raise SvmError("--check runs the model in transformers, which needs torch; pip install 'svm-tui[parity]'.")
 
 
 def check_against_transformers(folder: Path, seed: int = 0) -> Comparison:
-    """Run the checkpoint in `folder` here and in Hugging Face's program, one after the other, in float32.
+    """Compare the checkpoint in `folder` here and in transformers, one after the other, in float32.
 
     Raises:
-        SvmError: the folder cannot be read here.
+        SvmError: the folder cannot be read.
     """
     ours, prompt, vocabulary, config = _run_here(folder, seed)
     gc.collect()
@@ -76,10 +77,10 @@ def check_against_transformers(folder: Path, seed: int = 0) -> Comparison:
 
 
 def check_against_source(source: Path, folder: Path, seed: int = 0) -> Comparison:
-    """Run the checkpoints in `source` and `folder` here, one after the other, in float32.
+    """Compare the checkpoints in `source` and `folder`, run here one after the other, in float32.
 
     Raises:
-        SvmError: one cannot be read.
+        SvmError: one of them cannot be read.
     """
     theirs, *_ = _run_here(source, seed)
     gc.collect()
@@ -87,23 +88,28 @@ def check_against_source(source: Path, folder: Path, seed: int = 0) -> Compariso
 
 
 def make_prompt(config: ModelConfig, vocabulary: Vocabulary, seed: int) -> Prompt:
-    """Return seeded text of ids that `vocabulary` knows, around a video where the model sees."""
+    """Return random text of ids in `vocabulary`, around a random video if the model has a vision tower."""
     random, vision = np.random.default_rng(seed), config.vision_config
     known = vocabulary.to_ids(np.arange(min(len(vocabulary), 151_643), dtype=np.int32))
     marks = (config.vision_start_token_id, config.vision_end_token_id, config.video_token_id, config.image_token_id)
     words = random.choice(np.setdiff1d(known, marks), 2 * _TEXT)
-    spans: list[Span] = [new_span("text", 0, words[:_TEXT].tolist())]
+    before, after = words[:_TEXT], words[_TEXT:]
+    pads = np.zeros(0, np.int32)
+    pieces: list[tuple[int, Grid | None]] = [(_TEXT, None), (_TEXT, None)]
     pixels, step = np.zeros((0, 0), np.float32), 0.0
     if vision is not None:
         merge, step = vision.spatial_merge_size, vision.time_step(1.0)
         grid = (_GRID[0], _GRID[1] // merge, _GRID[2] // merge)
-        pads = [config.video_token_id] * int(np.prod(grid))
-        spans.append(new_span("video", 0, [config.vision_start_token_id, *pads, config.vision_end_token_id], grid))
+        pads = np.full(math.prod(grid), config.video_token_id, np.int32)
+        before = np.append(before, config.vision_start_token_id)
+        after = np.insert(after, 0, config.vision_end_token_id)
+        pieces.insert(1, (pads.size + 2, grid))
         values = vision.in_channels * vision.temporal_patch_size * vision.patch_size**2
-        pixels = random.standard_normal((int(np.prod(_GRID)), values), dtype=np.float32)
-    spans.append(new_span("text", 0, words[_TEXT:].tolist()))
-    places = positions(spans, 0, StreamConfig(), step)
-    return Prompt(join_ids(spans), join_video(spans, config.video_token_id), places, pixels)
+        pixels = random.standard_normal((math.prod(_GRID), values), dtype=np.float32)
+    ids = np.concatenate([before, pads, after]).astype(np.int32)
+    is_video = np.zeros(ids.size, np.bool_)
+    is_video[before.size : before.size + pads.size] = True
+    return Prompt(ids, is_video, mrope_positions(pieces, 0, step), pixels)
 
 
 def _run_here(folder: Path, seed: int) -> tuple[Logits, Prompt, Vocabulary, ModelConfig]:

@@ -1,6 +1,7 @@
-"""The whole model: vision tower, decoder and head, under the names of Hugging Face's Qwen folders."""
+"""The vision-language model: vision tower, decoder and head, with the parameter names of Hugging Face's folders."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import cast
 
 import mlx.core as mx
@@ -9,20 +10,20 @@ import numpy as np
 import numpy.typing as npt
 from mlx.utils import tree_flatten
 
-from streaming_vlm_mlx.config import ModelConfig
+from streaming_vlm_mlx.config import ModelConfig, QuantizationConfig
 from streaming_vlm_mlx.models.language import StreamingDecoder
 from streaming_vlm_mlx.models.quantization import quantize_layers
 from streaming_vlm_mlx.models.vision import VisionTower
 
 
 class VisionLanguageModel(nn.Module):
-    """Weights and pure functions; a stream's cache, positions and spans are never kept here."""
+    """Weights and pure functions; the cache, positions and spans of a stream are kept by the stream."""
 
     def __init__(self, config: ModelConfig) -> None:
-        """Make random weights of `config`'s shapes; with no `vision_config` the model reads text alone.
+        """Create random weights, computed when first used; without a `vision_config` the model reads text only.
 
         Raises:
-            SvmError: `config` wants layers quantised that do not divide into groups.
+            SvmError: the inputs of a layer to quantize do not divide into groups.
         """
         super().__init__()
         self._config = config
@@ -32,7 +33,16 @@ class VisionLanguageModel(nn.Module):
         if not config.text_config.tie_word_embeddings:
             self.lm_head = nn.Linear(config.text_config.hidden_size, config.text_config.vocab_size, bias=False)
         if config.quantization is not None:
-            quantize_layers(self, config.quantization)
+            self.quantize(config.quantization)
+
+    def quantize(self, quantization: QuantizationConfig) -> None:
+        """Replace the layers that `quantization` names with quantized ones, and update `config`.
+
+        Raises:
+            SvmError: the inputs of a layer do not divide into groups.
+        """
+        quantize_layers(self, quantization)
+        self._config = replace(self._config, quantization=quantization)
 
     @property
     def config(self) -> ModelConfig:
@@ -53,7 +63,7 @@ class VisionLanguageModel(nn.Module):
     def embed(
         self, rows: npt.NDArray[np.int32], features: mx.array | None, is_video: npt.NDArray[np.bool_]
     ) -> mx.array:
-        """Return embeddings [1, n, hidden_size] of `rows` [n], `features` [m, hidden_size] at the m video places."""
+        """Return embeddings [1, n, hidden_size] of `rows` [n], with `features` [m, hidden_size] at the video places."""
         x: mx.array = self.model.embed_tokens(mx.array(rows))
         if features is not None:
             x[mx.array(np.flatnonzero(is_video))] = features.astype(x.dtype)
@@ -66,12 +76,12 @@ class VisionLanguageModel(nn.Module):
                 yield module
 
     def named_arrays(self) -> list[tuple[str, mx.array]]:
-        """Return every weight with its dotted name, as it is called in a hub folder."""
+        """Return every weight with its dotted name, which is its name in a Hugging Face folder."""
         return cast(list[tuple[str, mx.array]], tree_flatten(self.parameters()))
 
     def parameter_count(self) -> int:
-        """Return how many weights the model has, packed ones counted one by one."""
+        """Return how many weights the model has; packed weights count one by one."""
         packed = (m for m in self.modules() if isinstance(m, nn.QuantizedLinear | nn.QuantizedEmbedding))
-        # Besides the weights, several in a number, such a layer has a scale and a bias for each group of them.
+        # A packed layer holds several weights in a number, and a scale and a bias for each group.
         more: int = sum(m.weight.size * 32 // m.bits - m.weight.size - 2 * m.scales.size for m in packed)
         return more + sum(array.size for _, array in self.named_arrays())

@@ -1,4 +1,4 @@
-"""What parameters are called: in our modules, in hub folders old and new, in MLX's."""
+"""Lists the safetensors of a folder, under one set of parameter names."""
 
 import json
 from collections.abc import Iterator
@@ -9,20 +9,20 @@ from typing import Any
 from streaming_vlm_mlx.errors import SvmError
 
 _PREFIXES = (
-    # transformers from 4.52 on, in memory and in some folders.
+    # transformers 4.52 and later, in memory and in some folders.
     ("model.visual.", "visual."),
     ("model.language_model.", "model."),
-    # mlx-vlm, which the folders of mlx-community are written by.
+    # mlx-vlm, which writes the folders of mlx-community.
     ("vision_tower.", "visual."),
     ("language_model.model.", "model."),
     ("language_model.lm_head", "lm_head"),
 )
 
 
-def canonical_name(name: str) -> str:
-    """Return the name of a parameter or layer in the first hub folders: ``visual.…``, ``model.…``, ``lm_head.…``.
+def sanitize_name(name: str) -> str:
+    """Return the name that a parameter or layer has in this package: ``visual.…``, ``model.…``, ``lm_head.…``.
 
-    Our modules have the same names.
+    These are the names of the first Qwen2.5-VL folders on the hub; transformers and mlx-vlm also write others.
     """
     for prefix, ours in _PREFIXES:
         if name.startswith(prefix):
@@ -32,13 +32,20 @@ def canonical_name(name: str) -> str:
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
-# safetensors' names of what MLX can compute with, and bytes each; quantised weights are packed into U32.
+# Bytes of the safetensors dtypes that MLX computes with; quantized weights are packed into U32.
 SIZES = {"F32": 4, "F16": 2, "BF16": 2, "U32": 4}
 
 
 @dataclass(frozen=True)
 class Stored:
-    """A tensor in a file: `key` is what the file calls it, `dtype` safetensors' name, one of `SIZES`."""
+    """A tensor in a file.
+
+    Attributes:
+        shard: the file.
+        key: the name of the tensor in the file.
+        dtype: safetensors' name of its dtype, one of `SIZES`.
+        shape: its shape.
+    """
 
     shard: Path
     key: str
@@ -47,7 +54,7 @@ class Stored:
 
     @property
     def size(self) -> int:
-        """How many numbers it holds."""
+        """How many numbers the tensor holds."""
         size = 1
         for side in self.shape:
             size *= side
@@ -55,20 +62,20 @@ class Stored:
 
     @property
     def nbytes(self) -> int:
-        """Bytes in the file."""
+        """Bytes of the tensor."""
         return self.size * SIZES[self.dtype]
 
     @property
     def is_quantized(self) -> bool:
-        """Whether several weights are packed into each number."""
+        """Whether each number holds several weights."""
         return self.dtype == "U32"
 
 
 def list_tensors(folder: Path) -> dict[str, Stored]:
-    """Return the tensors that lie in `folder`, under the names of `canonical_name`, shard by shard.
+    """Return the tensors in `folder` by their names as `sanitize_name` gives them, shard by shard.
 
     Raises:
-        SvmError: a shard is absent, damaged or a pickle, lacks what the index says it has, or is of a dtype that MLX
+        SvmError: a shard is missing, damaged or a pickle, lacks a tensor that the index names, or has a dtype that MLX
             does not compute with.
     """
     index = _read_index(folder)
@@ -76,27 +83,27 @@ def list_tensors(folder: Path) -> dict[str, Stored]:
     for shard in find_shards(folder):
         keys = set()
         for stored in _headers(shard):
-            name = canonical_name(stored.key)
+            name = sanitize_name(stored.key)
             if name in found:
-                raise SvmError(f"{folder} holds the tensor {name} twice; fetch the checkpoint again.")
+                raise SvmError(f"{folder} holds the tensor {name} twice; download the checkpoint again.")
             found[name] = stored
             keys.add(stored.key)
         for key in sorted(key for key, file in index.items() if file == shard.name and key not in keys):
-            raise SvmError(f"{folder / INDEX} names {key}, which {shard.name} does not hold; fetch both again.")
+            raise SvmError(f"{folder / INDEX} names {key}, which {shard.name} does not hold; download both again.")
     return found
 
 
 def find_shards(folder: Path) -> list[Path]:
-    """Return the safetensors files that hold the weights.
+    """Return the safetensors files with the weights.
 
     Raises:
-        SvmError: there are none, one that the index names is absent, or there are only pickles.
+        SvmError: there are none, one that the index names is missing, or there are only pickles.
     """
     if (folder / INDEX).is_file():
         names = sorted(set(_read_index(folder).values()))
         missing = [n for n in names if not (folder / n).is_file()]
         if missing:
-            raise SvmError(f"{folder} lacks {missing[0]}, which {INDEX} names; fetch the checkpoint again.")
+            raise SvmError(f"{folder} lacks {missing[0]}, which {INDEX} names; download the checkpoint again.")
         return [folder / n for n in names]
     if (folder / WEIGHTS).is_file():
         return [folder / WEIGHTS]
@@ -110,7 +117,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """Return the object in the JSON file `path`.
 
     Raises:
-        SvmError: the file is absent, is not JSON, or holds something else.
+        SvmError: the file is missing, is not JSON, or holds no object.
     """
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
@@ -124,13 +131,13 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def _read_index(folder: Path) -> dict[str, str]:
-    """Return the file of each tensor that the index names; nothing where there is no index."""
+    """Return the file of each tensor that the index names; empty without an index."""
     if not (folder / INDEX).is_file():
         return {}
     listed = read_json(folder / INDEX).get("weight_map")
-    # A shard lies in the folder itself; a name that leads elsewhere is no shard's.
+    # A shard must be in the folder itself.
     if not isinstance(listed, dict) or not all(isinstance(n, str) and Path(n).name == n for n in listed.values()):
-        raise SvmError(f"{folder / INDEX} has no 'weight_map' of files; fetch the checkpoint again.")
+        raise SvmError(f"{folder / INDEX} has no 'weight_map' of files; download the checkpoint again.")
     return listed
 
 
@@ -144,8 +151,8 @@ def _headers(shard: Path) -> Iterator[Stored]:
                 stored = Stored(shard, key, part.get_dtype(), tuple(part.get_shape()))
                 if stored.dtype not in SIZES:
                     raise SvmError(
-                        f"{shard}: {key} has the unsupported dtype {stored.dtype}; take a folder in BF16, F16 or F32."
+                        f"{shard}: {key} has the unsupported dtype {stored.dtype}; use a folder in BF16, F16 or F32."
                     )
                 yield stored
     except (SafetensorError, OSError) as error:
-        raise SvmError(f"{shard} is truncated or no safetensors file ({error}); fetch it again.") from error
+        raise SvmError(f"{shard} is truncated or not a safetensors file ({error}); download it again.") from error

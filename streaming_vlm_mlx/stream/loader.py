@@ -1,4 +1,4 @@
-"""Ways for an engine to get its model: a checkpoint's folder, or seeded random weights."""
+"""Loads the model of an engine: from a checkpoint folder, or with random weights."""
 
 import time
 from collections.abc import Callable
@@ -36,34 +36,33 @@ def bundle_loader(
     join: Callable[[], Ranks] = lambda: ALONE,
     limit: int | None = None,
 ) -> Loader:
-    """Return a loader of the checkpoint in `folder`, its turns laid out in `config.style`.
+    """Return a loader of the checkpoint in `folder`.
 
     Args:
-        folder: the checkpoint's.
-        dtype: what to compute in.
-        config: the stream's settings.
-        adapter: the folder of an adapter to put beside it.
-        join: finds the machines that share the model, in the thread that will use it.
-        limit: bytes that the stream may take at the most, of each machine; what takes more is refused before a weight
-            is read. None for what this machine has for it.
+        folder: the checkpoint's folder.
+        dtype: what the model computes in.
+        config: the stream's settings; their style chooses the chat template.
+        adapter: the folder of an adapter to attach, or None.
+        join: returns the machines that share the model; called in the thread that uses them.
+        limit: the most bytes that the stream may use on each machine; None for what this machine has. A model that
+            needs more is refused before a weight is read.
     """
 
     def load(report: Callable[[Loading], None]) -> tuple[str, ModelBundle]:
         ranks = join()
         if adapter and ranks.size > 1:
-            raise SvmError(f"{adapter} cannot be split over machines; make it part of the weights with svm-tui fuse.")
+            raise SvmError(f"{adapter} cannot be split over machines; fuse it into the weights with svm-tui fuse.")
         if config.kv_bits:
             kv_group_size(read_model_config(folder).text_config, config.kv_bits)
         info = open_checkpoint(folder)
         room = memory_limit() if limit is None else limit
         on_gpu = mx.default_device().type != mx.DeviceType.cpu
-        check_fits(info.config, folder, config, dtype, on_gpu, room, ranks.size)
+        check_fits(info.model, folder, config, dtype, on_gpu, room, ranks.size)
         described = read_adapter(adapter) if adapter else None
         if adapter and described:
             check_base(adapter, described, folder)
         checkpoint = load_weights(
             info,
-            folder,
             dtype,
             lambda stage, done, total: report(Loading(stage, done, total)),
             ranks,
@@ -80,7 +79,7 @@ def bundle_loader(
 
 
 def random_bundle(model_config: ModelConfig, dtype: mx.Dtype, config: StreamConfig, seed: int) -> ModelBundle:
-    """Return a model of any sizes with seeded random weights and the whole vocabulary, for benchmarks."""
+    """Return a model of any size with random weights drawn from `seed` and the full vocabulary, for benchmarks."""
     tokenizer = Tokenizer.load()
     model = VisionLanguageModel(model_config)
     seed_weights(model, seed)

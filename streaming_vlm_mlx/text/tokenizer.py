@@ -100,7 +100,7 @@ def _ids(ids: list[int]) -> str:
 
 
 SHIPPED = Path(__file__).with_name("qwen")
-_FILE = "tokenizer.json"
+TOKENIZER = "tokenizer.json"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
@@ -212,10 +212,10 @@ def tokenizer_file(source: str | Path | None) -> Path:
         SvmError: there is no such folder or hub id.
     """
     if source is None:
-        return SHIPPED / _FILE
+        return SHIPPED / TOKENIZER
     if Path(source).is_dir():
-        own = Path(source) / _FILE
-        return own if own.is_file() else SHIPPED / _FILE
+        own = Path(source) / TOKENIZER
+        return own if own.is_file() else SHIPPED / TOKENIZER
     if isinstance(source, str) and _HUB_ID.fullmatch(source):
         return _from_hub(source)
     raise SvmError(f"{source} is no folder; name a checkpoint's folder or an id on the Hugging Face hub.")
@@ -226,10 +226,10 @@ def _from_hub(repo_id: str) -> Path:
     from huggingface_hub.errors import EntryNotFoundError, HFValidationError
 
     try:
-        return Path(hf_hub_download(repo_id, _FILE))
+        return Path(hf_hub_download(repo_id, TOKENIZER))
     except (OSError, EntryNotFoundError, HFValidationError) as error:
         raise SvmError(
-            f"{repo_id} is no folder here, and the Hugging Face hub did not give its {_FILE} "
+            f"{repo_id} is no folder here, and the Hugging Face hub did not give its {TOKENIZER} "
             f"({type(error).__name__}); check the name, the login and the connection."
         ) from error
 

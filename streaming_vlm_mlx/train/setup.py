@@ -137,8 +137,8 @@ def load_to_train(folder: Path, config: TrainConfig, dtype: mx.Dtype, limit: int
     if config.lora is None:
         model = VisionLanguageModel(info.config)
         held, moving = mx.float32, model.parameter_count() - freeze(model, config.freeze)
-    check_trains(info.config, folder, held, moving, memory_limit() if limit is None else limit)
-    return load_weights(info, folder, held)
+    check_trains(info.model, folder, held, moving, memory_limit() if limit is None else limit)
+    return load_weights(info, held)
 
 
 def make_stream(config: TrainConfig, files: Sequence[RecordFile]) -> StreamConfig:

@@ -164,8 +164,8 @@ def test_it_goes_on_as_without_a_break(adapted: tuple[Path, Heard], records: Pat
 @pytest.mark.parametrize(
     ("changed", "told"),
     [
-        ({"lora": {"rank": 3}}, "has 1,856 trained parameters by its adapter_config.json, .* here have 2,784"),
-        ({"lora": {"scale": 1.0}}, "go on with these settings"),
+        ({"lora": {"rank": 3}}, "adapter_config.json says 1,856 trained parameters, .* have 2,784"),
+        ({"lora": {"scale": 1.0}}, "continue with the same settings"),
     ],
 )
 def test_it_goes_on_with_the_same_adapters_only(
@@ -186,7 +186,7 @@ def test_played_beside_the_base_it_speaks_otherwise_and_fused_the_same(
     assert capsys.readouterr().out == f"{tmp_path / 'fused'}\n"
     assert np.allclose(best_step(tmp_path / "fused"), with_adapter, atol=1e-4)
     assert main(command) == 2
-    assert "holds a checkpoint already" in capsys.readouterr().err
+    assert "already holds a checkpoint" in capsys.readouterr().err
 
 
 def test_an_adapter_of_another_base_is_refused_before_a_weight_is_read(

@@ -21,7 +21,9 @@ from streaming_vlm_mlx.config import (
 from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.memory import machine_memory
 from streaming_vlm_mlx.models.loading import Checkpoint, ModelBundle, save_checkpoint
-from streaming_vlm_mlx.models.memory_budget import Budget, check_fits, estimate, memory_limit, ways_out
+from streaming_vlm_mlx.models.memory_budget import Budget, cache_nbytes, check_fits, estimate, memory_limit, ways_out
+from streaming_vlm_mlx.models.vlm import VisionLanguageModel
+from streaming_vlm_mlx.stream.kv_cache import KVCache
 from streaming_vlm_mlx.stream.loader import bundle_loader, random_bundle
 from streaming_vlm_mlx.stream.session import SecondRequest, Session
 from streaming_vlm_mlx.text.tokenizer import Tokenizer
@@ -68,6 +70,10 @@ STREAMS = {
 }
 
 
+def estimate_of(config: ModelConfig, stream: StreamConfig, dtype: mx.Dtype, gpu: bool, machines: int = 1) -> Budget:
+    return estimate(VisionLanguageModel(config), stream, dtype, gpu, machines)
+
+
 @pytest.fixture(scope="module")
 def bundle() -> ModelBundle:
     """A model of the sizes `WIDE`."""
@@ -86,7 +92,7 @@ def test_a_stream_takes_what_was_told(bundle: ModelBundle, stream: StreamConfig)
     for number in range(6):
         for _ in session.generate(SecondRequest(number, float(number), number + 1.0, patchify(frames, stream.pixels))):
             pass
-    told = estimate(WIDE, stream, mx.float32, gpu=mx.default_device().type != mx.DeviceType.cpu)
+    told = estimate_of(WIDE, stream, mx.float32, gpu=mx.default_device().type != mx.DeviceType.cpu)
     taken = mx.get_peak_memory() - before + weights
     assert told.weights == weights
     assert session.cache_bytes <= told.cache <= 1.5 * session.cache_bytes
@@ -96,7 +102,7 @@ def test_a_stream_takes_what_was_told(bundle: ModelBundle, stream: StreamConfig)
 
 def test_the_7b_in_the_figures_of_its_folder() -> None:
     """8.29 billion parameters, as the hub says; 57,344 bytes a token of keys and values at two each, 1.5 with both."""
-    told = estimate(SEVEN, StreamConfig(), mx.bfloat16, gpu=True)
+    told = estimate_of(SEVEN, StreamConfig(), mx.bfloat16, gpu=True)
     assert told.weights == 2 * 8_292_166_656
     assert told.cache % (57_344 * 3 // 2) == 0
     assert told.cache // (57_344 * 3 // 2) >= told.tokens
@@ -105,26 +111,27 @@ def test_the_7b_in_the_figures_of_its_folder() -> None:
 
 def test_two_machines_share_the_layers_and_nothing_else() -> None:
     """A layer's matrices, and the biases of queries, keys and values; 3,584 wide, 512 of keys and 18,944 within."""
-    whole, shared = (estimate(SEVEN, StreamConfig(), mx.bfloat16, gpu=True, machines=n) for n in (1, 2))
+    whole, shared = (estimate_of(SEVEN, StreamConfig(), mx.bfloat16, gpu=True, machines=n) for n in (1, 2))
     layer = 2 * 3584 * 3584 + 2 * 3584 * 512 + 3 * 3584 * 18944 + 3584 + 2 * 512
     assert whole.weights - shared.weights == 2 * 28 * layer // 2
     assert shared.cache == whole.cache // 2
     # Half of the whole would fit, what is whole on each machine does not.
     assert whole.peak < 18 * GIB
+    seven = VisionLanguageModel(SEVEN)
     with pytest.raises(SvmError, match=r"big needs \d+\.\d GiB on each of 2 machines \(weights 9\.\d GiB"):
-        check_fits(SEVEN, Path("big"), StreamConfig(), mx.bfloat16, gpu=True, limit=9 * GIB, machines=2)
-    check_fits(SEVEN, Path("big"), StreamConfig(), mx.bfloat16, gpu=True, limit=11 * GIB, machines=2)
+        check_fits(seven, Path("big"), StreamConfig(), mx.bfloat16, gpu=True, limit=9 * GIB, machines=2)
+    check_fits(seven, Path("big"), StreamConfig(), mx.bfloat16, gpu=True, limit=11 * GIB, machines=2)
 
 
 def test_what_nothing_bounds_is_said() -> None:
-    full = estimate(SEVEN, StreamConfig(mode="full"), mx.bfloat16, gpu=True)
+    full = estimate_of(SEVEN, StreamConfig(mode="full"), mx.bfloat16, gpu=True)
     assert (full.bounded, full.rounds) == (False, 600)
-    assert not estimate(SEVEN, StreamConfig(sink=None), mx.bfloat16, gpu=True).bounded
+    assert not estimate_of(SEVEN, StreamConfig(sink=None), mx.bfloat16, gpu=True).bounded
 
 
 def test_each_way_out_leaves_what_it_says() -> None:
     stream = StreamConfig()
-    now = estimate(SEVEN, stream, mx.bfloat16, gpu=True).peak
+    now = estimate_of(SEVEN, stream, mx.bfloat16, gpu=True).peak
     found = {change.what: change.peak for change in ways_out(SEVEN, stream, mx.bfloat16, gpu=True)}
     assert list(found) == [
         "'svm-tui convert-ckpt --bits 8'",
@@ -136,9 +143,9 @@ def test_each_way_out_leaves_what_it_says() -> None:
     assert all(peak < now for peak in found.values())
     assert found["all of these"] == min(found.values())
     short = replace(stream, window=8, text_round=8)
-    assert found["window 8 and text_round 8"] == estimate(SEVEN, short, mx.bfloat16, gpu=True).peak
+    assert found["window 8 and text_round 8"] == estimate_of(SEVEN, short, mx.bfloat16, gpu=True).peak
     packed = replace(SEVEN, quantization=QuantizationConfig(64, 4, layers=uneven()))
-    assert found["'svm-tui convert-ckpt --bits 4'"] == estimate(packed, stream, mx.bfloat16, gpu=True).peak
+    assert found["'svm-tui convert-ckpt --bits 4'"] == estimate_of(packed, stream, mx.bfloat16, gpu=True).peak
     assert "bits" not in "".join(change.what for change in ways_out(packed, stream, mx.bfloat16, gpu=True))
 
 
@@ -147,14 +154,15 @@ def uneven() -> dict[str, Any]:
 
 
 def test_what_does_not_fit_is_refused_with_the_ways_out() -> None:
+    seven = VisionLanguageModel(SEVEN)
     with pytest.raises(SvmError) as caught:
-        check_fits(SEVEN, Path("big"), StreamConfig(), mx.bfloat16, gpu=True, limit=8 * GIB)
+        check_fits(seven, Path("big"), StreamConfig(), mx.bfloat16, gpu=True, limit=8 * GIB)
     text = str(caught.value)
     assert text.startswith("big needs 16.6 GiB (weights 15.4 GiB, cache ")
     assert "there are 8.0 GiB; what would fit: 'svm-tui convert-ckpt --bits 4' (5.7 GiB), or all of these (" in text
-    with pytest.raises(SvmError, match="no setting makes it fit; take a smaller model"):
-        check_fits(SEVEN, Path("big"), StreamConfig(), mx.bfloat16, gpu=True, limit=GIB)
-    check_fits(SEVEN, Path("big"), StreamConfig(), mx.bfloat16, gpu=True, limit=24 * GIB)
+    with pytest.raises(SvmError, match="no setting makes it fit; use a smaller model"):
+        check_fits(seven, Path("big"), StreamConfig(), mx.bfloat16, gpu=True, limit=GIB)
+    check_fits(seven, Path("big"), StreamConfig(), mx.bfloat16, gpu=True, limit=24 * GIB)
 
 
 def test_a_sum_is_of_what_stands_beside_one_another() -> None:
@@ -163,6 +171,28 @@ def test_a_sum_is_of_what_stands_beside_one_another() -> None:
 
 def test_this_machine_has_a_limit() -> None:
     assert GIB // 4 < memory_limit() <= machine_memory()
+
+
+@pytest.mark.parametrize(
+    ("device", "limit"),
+    [
+        ({"max_recommended_working_set_size": 12 * GIB, "memory_size": 16 * GIB}, 12 * GIB),
+        ({"device_name": "a GPU", "free_memory": 7 * GIB, "total_memory": 8 * GIB}, 7 * GIB),
+        ({"device_name": "a GPU", "total_memory": 8 * GIB}, 8 * GIB),
+    ],
+    ids=["Metal", "CUDA", "CUDA without free memory"],
+)
+def test_a_gpu_has_the_limit_that_it_tells(device: dict[str, str | int], limit: int) -> None:
+    assert memory_limit(device) == limit
+
+
+@pytest.mark.parametrize("bits", [None, 8, 4])
+@pytest.mark.parametrize("keep_unrotated", [True, False])
+@pytest.mark.parametrize("tokens", [1, 256, 300])
+def test_the_cache_is_estimated_to_the_byte(bits: int | None, keep_unrotated: bool, tokens: int) -> None:
+    text = replace(WIDE.text_config, num_hidden_layers=2)
+    cache = KVCache(text, mx.bfloat16, tokens, keep_unrotated, bits)
+    assert cache_nbytes(text, mx.bfloat16, tokens, keep_unrotated, bits) == cache.nbytes
 
 
 @pytest.fixture

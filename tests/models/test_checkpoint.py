@@ -15,10 +15,11 @@ import pytest
 
 from streaming_vlm_mlx.config import SamplingConfig, StreamConfig
 from streaming_vlm_mlx.errors import SvmError
-from streaming_vlm_mlx.models.loading import Checkpoint, load_checkpoint, save_checkpoint
+from streaming_vlm_mlx.models.loading import Checkpoint, checkpoint_notes, load_checkpoint, save_checkpoint
 from streaming_vlm_mlx.text.tokenizer import Tokenizer
 from streaming_vlm_mlx.text.vocabulary import CompactVocabulary, FullVocabulary
 from tests.small import small_config, small_model, small_vocabulary
+from tui.commands.options import make_engine
 
 STREAM = StreamConfig(window=3, sink=None, sampling=SamplingConfig(temperature=0.5))
 WEIGHTS = "model.safetensors"
@@ -175,13 +176,13 @@ def test_a_tensor_of_another_shape(folder: Path) -> None:
 def test_truncated_weights(folder: Path) -> None:
     path = folder / WEIGHTS
     path.write_bytes(path.read_bytes()[:-100])
-    assert f"{path} is truncated or no safetensors file" in refused(folder)
+    assert f"{path} is truncated or not a safetensors file" in refused(folder)
 
 
 @pytest.mark.parametrize("content", [b"", b"\x80\x04not a tensor", bytes(64)], ids=["empty", "pickle", "zeros"])
 def test_weights_that_are_no_safetensors(folder: Path, content: bytes) -> None:
     (folder / WEIGHTS).write_bytes(content)
-    assert "truncated or no safetensors file" in refused(folder)
+    assert "truncated or not a safetensors file" in refused(folder)
 
 
 def test_a_dtype_that_mlx_does_not_know(folder: Path) -> None:
@@ -238,7 +239,7 @@ def test_a_vocabulary_of_another_size(folder: Path, tokenizer: Tokenizer) -> Non
 
 def test_fewer_rows_than_the_tokenizer_has_ids(folder: Path) -> None:
     edit_json(folder / "config.json", vocabulary=None)
-    assert "has 400 rows for its tokenizer's 151665 ids" in refused(folder)
+    assert "has 400 rows for the 151665 ids of its tokenizer" in refused(folder)
 
 
 def test_a_tokenizer_of_another_family(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -304,3 +305,25 @@ def test_a_file_is_in_the_way(tmp_path: Path, saved: tuple[Path, Checkpoint]) ->
     with pytest.raises(SvmError, match="is a file"):
         save_checkpoint(tmp_path / "run", saved[1])
     assert (tmp_path / "run").read_text(encoding="utf-8") == "mine"
+
+
+@pytest.mark.parametrize("name", ["../words.json", "/etc/hosts", "a/words.json", "..", ""])
+def test_a_vocabulary_outside_the_folder_is_refused(saved: tuple[Path, Checkpoint], name: str) -> None:
+    folder, checkpoint = saved
+    assert isinstance(checkpoint.vocabulary, CompactVocabulary)
+    checkpoint.vocabulary.save(folder.parent / "words.json")
+    edit_json(folder / "config.json", vocabulary=name)
+    assert f"vocabulary is {name!r}; it must be the name of a file in that folder" in refused(folder)
+
+
+def test_a_folder_without_a_tokenizer_is_noted(saved: tuple[Path, Checkpoint], tmp_path: Path) -> None:
+    folder, _ = saved
+    assert checkpoint_notes(folder) == []
+    assert checkpoint_notes(tmp_path / "no folder") == []
+    (folder / "tokenizer.json").unlink()
+    (note,) = checkpoint_notes(folder)
+    assert note.startswith(f"{folder} has no tokenizer.json; ")
+    heard: list[str] = []
+    engine, _ = make_engine(folder, StreamConfig(), heard.append)
+    engine.close()
+    assert note in heard

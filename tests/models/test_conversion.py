@@ -99,7 +99,7 @@ def test_a_model_trained_here_opens_in_transformers(
     assert cli.main(["convert-ckpt", str(source), str(tmp_path / "hub"), "--check"]) == 0
     said = capsys.readouterr()
     assert "check: logits within" in said.out
-    assert "knows 400 of 151665 ids" in said.err
+    assert "has rows for 400 of 151665 ids" in said.err
     found = check.check_against_transformers(tmp_path / "hub", seed=3)
     assert found.same
     assert found.agreement == 1
@@ -296,7 +296,7 @@ def test_what_can_not_be_done_is_told_at_once(
     assert "do not divide into groups of 128; choose another --group-size" in refused(
         [source, out, "--bits", "4", "--group-size", "128"], capsys
     )
-    assert "is there already and is not replaced" in refused([source, source], capsys)
+    assert "exists and is not replaced" in refused([source, source], capsys)
     assert "no checkpoint 'nowhere'" in refused(["nowhere", out], capsys)
     monkeypatch.setattr(check, "find_spec", lambda _: None)
     assert "--check runs the model in transformers, which needs torch" in refused([source, out, "--check"], capsys)
@@ -308,13 +308,13 @@ def test_a_model_without_eyes_has_no_place_there(
     save: Save, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     source = save(sizes(vision=False))
-    assert "has no vision tower, which Hugging Face's" in refused([str(source), str(tmp_path / "out")], capsys)
+    assert "so transformers cannot open it" in refused([str(source), str(tmp_path / "out")], capsys)
 
 
 def test_bits_are_not_taken_twice(save: Save, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     small = run(save(), tmp_path / "small", bits=8, group_size=32)
     words = [str(small), str(tmp_path / "smaller"), "--bits", "4", "--group-size", "32"]
-    assert "is quantised already" in refused(words, capsys)
+    assert "is quantized already" in refused(words, capsys)
 
 
 def test_what_was_broken_off_leaves_nothing(save: Save, tmp_path: Path) -> None:

@@ -74,7 +74,7 @@ def lay(
 
 
 def make(tied: bool = False, quantization: QuantizationConfig | None = None) -> VisionLanguageModel:
-    """Return a seeded model; the quantised one has the values of the plain one, rounded."""
+    """Return a seeded model; the quantized one has the values of the plain one, rounded."""
     config = ModelConfig(replace(TEXT, tie_word_embeddings=tied), VISION, vocabulary="vocabulary.json")
     model = VisionLanguageModel(config)
     seed_weights(model, 5)
@@ -260,6 +260,6 @@ def test_bits_that_do_not_fit(lay: Callable[..., Path], block: dict[str, Any], s
     assert said in refused(lay(arrays, values))
 
 
-def test_a_folder_that_another_program_quantised(lay: Callable[..., Path]) -> None:
+def test_a_folder_that_another_program_quantized(lay: Callable[..., Path]) -> None:
     values = hub_values(make().config, "float32") | {"quantization_config": {"quant_method": "awq"}}
-    assert "is quantised by 'awq', which MLX cannot read" in refused(lay(dict(make().named_arrays()), values))
+    assert "is quantized by 'awq', which MLX cannot read" in refused(lay(dict(make().named_arrays()), values))

@@ -33,15 +33,17 @@ prepare()
 import mlx.core as mx
 from streaming_vlm_mlx.memory import process_memory
 from streaming_vlm_mlx.models.loading import CheckpointInfo, WeightLayout, load_weights, read_model_config
+from streaming_vlm_mlx.models.vlm import VisionLanguageModel
 from streaming_vlm_mlx.models.weights import list_tensors
 from streaming_vlm_mlx.models.loading import arrange_for_decode
 folder, dtype = Path(sys.argv[1]), getattr(mx, sys.argv[2])
 config = read_model_config(folder)
-info = CheckpointInfo(config, list_tensors(folder), WeightLayout(config.text_config.vocab_size), None, None)
+layout = WeightLayout(config.text_config.vocab_size)
+info = CheckpointInfo(folder, VisionLanguageModel(config), list_tensors(folder), layout, None, None)
 mx.eval(mx.ones((64, 64)) @ mx.ones((64, 64)))
 mx.reset_peak_memory()
 before = process_memory()
-checkpoint = load_weights(info, folder, dtype)
+checkpoint = load_weights(info, dtype)
 arrange_for_decode(checkpoint.model)
 status = Path("/proc/self/status")
 if status.exists():

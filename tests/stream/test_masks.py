@@ -62,21 +62,8 @@ def test_the_mask_is_the_rule(previous: int, rounds: list[tuple[int, int, int, i
 
 def test_visibility_by_part() -> None:
     spans = conversation(1, [(1, 1, 3, 2)])
-    assert token_visibility(spans).tolist() == [
-        OPEN,
-        SPOKEN,
-        OPEN,
-        OPEN,
-        OPEN,
-        OPEN,
-        1,
-        1,
-        SPOKEN,
-        SPOKEN,
-        SPOKEN,
-        0,
-        0,
-    ]
+    line, text, end = [1, 1, SPOKEN], [SPOKEN] * 2, [OPEN] * 2
+    assert token_visibility(spans).tolist() == [OPEN, SPOKEN, OPEN, OPEN, OPEN, OPEN, *line, *text, *end]
 
 
 @pytest.mark.parametrize(("scratch_round", "place"), [(1, 7), (2, 14), (3, NEVER)])

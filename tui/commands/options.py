@@ -83,11 +83,13 @@ def make_engine(
 
     machine = backend.prepare()
     from streaming_vlm_mlx.distributed import join
+    from streaming_vlm_mlx.models.loading import checkpoint_notes
     from streaming_vlm_mlx.stream.engine import Engine
     from streaming_vlm_mlx.stream.loader import bundle_loader
 
-    if machine.advice:
-        note(machine.advice)
+    for line in (machine.advice, *checkpoint_notes(folder)):
+        if line:
+            note(line)
     name = f"{folder} with {adapter}" if adapter else str(folder)
     load = bundle_loader(folder, machine.dtype, config, adapter, partial(join, os.environ))
     return Engine(load, config), name
