@@ -124,10 +124,8 @@ def _explain(error: Exception) -> tuple[int, str]:
         return BAD_INPUT, text
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return BAD_INPUT, "no space left on the disk; free some, or choose another path."
-    return (
-        DEFECT,
-        f"internal error, run again with --debug for a traceback: {type(error).__name__}: {text}".removesuffix(": "),
-    )
+    found = f"{type(error).__name__}: {text}".removesuffix(": ")
+    return DEFECT, f"internal error, run again with --debug for a traceback: {found}"
 
 
 def _fail(status: int, text: str, debug: bool) -> int:

@@ -1,4 +1,4 @@
-"""Where this program keeps things."""
+"""Paths of the files that this program keeps: settings, journals, sessions, caches."""
 
 import contextlib
 import datetime
@@ -15,28 +15,28 @@ if TYPE_CHECKING:
     from streaming_vlm_mlx.config import StreamConfig
     from streaming_vlm_mlx.sessions.record import SessionRecord
 
-# Below the working folder; a checkpoint's short name is looked up here.
+# In the working folder; a checkpoint's short name is looked up here.
 CHECKPOINTS = Path("checkpoints")
 
 
 def state_folder(environ: Mapping[str, str], home: Path) -> Path:
-    """Return the folder for settings of the player and journals of sessions, by the XDG base directory rules."""
+    """Return the folder for the player's settings and for journals of sessions, by the XDG base directory rules."""
     return _base(environ, "XDG_STATE_HOME", home / ".local" / "state") / "svm-tui"
 
 
 def cache_folder(environ: Mapping[str, str], home: Path) -> Path:
-    """Return the folder for what can be made again, by the XDG base directory rules."""
+    """Return the folder for files that can be made again, by the XDG base directory rules."""
     return _base(environ, "XDG_CACHE_HOME", home / ".cache") / "svm-tui"
 
 
 def _base(environ: Mapping[str, str], variable: str, default: Path) -> Path:
-    """Return the folder that `variable` names; the rules have a relative one passed over."""
+    """Return the folder in `variable`; by the rules a relative path is ignored."""
     named = environ.get(variable) or ""
     return Path(named) if named.startswith("/") else default
 
 
 def new_record(clip: str, model: str, config: "StreamConfig") -> "SessionRecord":
-    """Begin a session's record, now."""
+    """Return the empty record of a session that starts now."""
     from streaming_vlm_mlx.backend import installed_versions
     from streaming_vlm_mlx.sessions.record import SessionRecord
 
@@ -47,7 +47,7 @@ def new_record(clip: str, model: str, config: "StreamConfig") -> "SessionRecord"
 
 
 def check_writable(path: Path) -> None:
-    """Refuse, before any work, a place that nothing can be written to.
+    """Check, before any work, that `path` can be written.
 
     Raises:
         SvmError: `path` is a folder, or its folder cannot be made or written.

@@ -174,7 +174,7 @@ def test_few_bits(save: Save, tmp_path: Path, bits: int, limit: float, capsys: p
     assert cli.main([*words, "--no-keep-sensitive", "--check"]) == 0
     said = capsys.readouterr()
     assert "2 layers of the vision tower stay plain: 48 inputs do not divide into groups of 32." in said.err
-    assert "check: the likeliest id is the source's at" in said.out
+    assert "check: the most likely token is the source's at" in said.out
     found = check.check_against_source(source, out)
     assert 0 < found.error < limit * 20
     small, whole = model_of(out), model_of(source)
@@ -336,7 +336,7 @@ def test_a_result_that_is_off_is_not_to_be_used(
     off = check.Comparison(error=0.1, spread=1.0, agreement=1.0)
     monkeypatch.setattr(check, "check_against_transformers", lambda _: off)
     assert cli.main(["convert-ckpt", str(save()), str(tmp_path / "hub"), "--check"]) == 2
-    assert "logits are off by 0.1 from transformers'" in capsys.readouterr().err
+    assert "logits differ from transformers' by 0.1" in capsys.readouterr().err
 
 
 def test_differences_are_told() -> None:

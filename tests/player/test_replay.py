@@ -100,7 +100,7 @@ def test_export_puts_the_track_into_the_clip(session: Path, tmp_path: Path) -> N
     ("words", "warning"),
     [
         (["--out", "x.doc"], "x.doc has no known format"),
-        (["--out", "x.mp4"], "gone.mp4 is not there; name the session's clip with --clip."),
+        (["--out", "x.mp4"], "gone.mp4 does not exist; name the session's clip with --clip."),
         (["--out", "clip.mp4", "--clip", "clip.mp4"], "clip.mp4 is the clip itself"),
     ],
 )
@@ -141,10 +141,10 @@ def test_the_clip_is_looked_for_where_it_was_and_beside_the_session(
 @pytest.mark.parametrize(
     ("words", "warning"),
     [
-        (["play"], "needs a terminal to draw on; without one, run 'svm-tui infer'."),
+        (["play"], "needs a terminal; without one, run 'svm-tui infer'."),
         (
             ["play", "absent.mp4"],
-            "needs a terminal to draw on; without one, run 'svm-tui infer absent.mp4'.",
+            "needs a terminal; without one, run 'svm-tui infer absent.mp4'.",
         ),
         (["replay", "absent.json"], "absent.json cannot be read"),
     ],

@@ -1,4 +1,4 @@
-"""``svm-tui convert-ckpt``: a checkpoint with fewer bits, or in Hugging Face's layout."""
+"""``svm-tui convert-ckpt``: quantizes a checkpoint, or writes it in Hugging Face's layout."""
 
 import argparse
 import sys
@@ -9,40 +9,45 @@ if TYPE_CHECKING:
     from streaming_vlm_mlx.models.convert import Conversion, Progress
 
 HELP = (
-    "Make a checkpoint smaller ('svm-tui convert-ckpt Qwen/Qwen2.5-VL-7B-Instruct small --bits 4'), or, without "
-    "--bits, lay it out as Hugging Face does, so that a model trained here opens there. One file of weights is held in "
-    "memory."
+    "Quantize a checkpoint ('svm-tui convert-ckpt Qwen/Qwen2.5-VL-7B-Instruct small --bits 4'), or, without --bits, "
+    "write it in Hugging Face's layout, so that transformers can load a model trained here. Memory holds one file of "
+    "weights at a time."
 )
 
 GIB = 1 << 30
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the command's arguments."""
-    parser.add_argument("source", metavar="SRC", help="a folder, a name below checkpoints/, or a hub id")
-    parser.add_argument("out", type=Path, metavar="DST", help="folder to make")
-    parser.add_argument("--bits", type=int, choices=(4, 8), help="pack each weight into so many bits")
+    """Add the command's arguments."""
+    parser.add_argument("source", metavar="SRC", help="checkpoint: a folder, a name in checkpoints/, or a hub id")
+    parser.add_argument("out", type=Path, metavar="DST", help="folder to write, which must not exist")
+    parser.add_argument("--bits", type=int, choices=(4, 8), help="bits a weight (default: not quantized)")
     parser.add_argument(
-        "--group-size", type=int, choices=(32, 64, 128), help="weights that share a scale (default: 32; with 4 bits 64)"
+        "--group-size",
+        type=int,
+        choices=(32, 64, 128),
+        help="weights that share a scale (default: 64 with 4 bits, 32 with 8)",
     )
     parser.add_argument(
-        "--dtype", choices=("float32", "float16", "bfloat16"), help="of what is not packed (default: as it is)"
+        "--dtype",
+        choices=("float32", "float16", "bfloat16"),
+        help="of weights that are not quantized (default: the source's)",
     )
-    parser.add_argument("--keep-vision", action="store_true", help="leave the vision tower's weights plain")
+    parser.add_argument("--keep-vision", action="store_true", help="do not quantize the vision tower")
     parser.add_argument(
         "--keep-sensitive",
         action=argparse.BooleanOptionalAction,
-        help="leave plain what costs most when rounded: embedding, head, first layers (default: with 8 bits only)",
+        help="do not quantize what loses most: embedding, head, first layers (default: with 8 bits only)",
     )
     parser.add_argument(
         "--check",
         action="store_true",
-        help="compare the result: with --bits to the source, without them to transformers (needs torch)",
+        help="compare the result with the source; without --bits, with transformers (needs torch)",
     )
 
 
 def run(args: argparse.Namespace) -> int:
-    """Convert; print what was made."""
+    """Convert the checkpoint, and print the result's size."""
     from streaming_vlm_mlx import backend
     from streaming_vlm_mlx.hub import resolve_checkpoint
 
@@ -73,10 +78,10 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _check(job: "Conversion") -> str:
-    """Return a line on how the result compares.
+    """Return a line that compares the result with its source or with transformers.
 
     Raises:
-        SvmError: it is not what transformers makes of it.
+        SvmError: its logits are not those of transformers.
     """
     from streaming_vlm_mlx.errors import SvmError
     from streaming_vlm_mlx.models.verify import check_against_source, check_against_transformers
@@ -84,17 +89,17 @@ def _check(job: "Conversion") -> str:
     if job.bits is not None:
         found = check_against_source(job.source, job.out)
         return (
-            f"check: the likeliest id is the source's at {found.agreement:.0%} of places; logits within "
-            f"{found.error:.2g} of it, where they spread by {found.spread:.2g}"
+            f"check: the most likely token is the source's at {found.agreement:.0%} of positions; logits differ by at "
+            f"most {found.error:.2g}, their standard deviation is {found.spread:.2g}"
         )
     found = check_against_transformers(job.out)
     if not found.same:
-        raise SvmError(f"{job.out}: logits are off by {found.error:.2g} from transformers'; do not use it.")
+        raise SvmError(f"{job.out}: logits differ from transformers' by {found.error:.2g}; do not use this checkpoint.")
     return f"check: logits within {found.error:.1e} of transformers'"
 
 
 def _progress() -> "Progress":
-    """Return what shows the tensors go by on stderr, if that is a terminal."""
+    """Return a function that shows the count of written tensors on stderr, if that is a terminal."""
     if not sys.stderr.isatty():
         return lambda *_: None
 

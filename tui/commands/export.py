@@ -1,4 +1,4 @@
-"""``svm-tui export``: a session as subtitles, as text, or in the clip itself."""
+"""``svm-tui export``: writes a saved session as subtitles, as text, or into its clip."""
 
 import argparse
 import sys
@@ -6,15 +6,21 @@ from pathlib import Path
 
 from streaming_vlm_mlx.errors import SvmError
 
-HELP = "Write a session as subtitles (.vtt, .srt), text (.txt), JSON, or into its clip as a track (.mp4)."
+HELP = (
+    "Write a saved session as subtitles (.vtt, .srt), text (.txt) or JSON, or as a subtitle track in its clip (.mp4)."
+)
 MP4 = ".mp4"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the command's arguments."""
-    parser.add_argument("session", metavar="SESSION", type=Path, help="a session: .json, or a journal: .jsonl")
-    parser.add_argument("--out", metavar="F", type=Path, required=True, help=".vtt, .srt, .txt, .json or .mp4")
-    parser.add_argument("--clip", metavar="F", help="the clip for .mp4, where it is no longer where it was")
+    """Add the command's arguments."""
+    parser.add_argument("session", metavar="SESSION", type=Path, help="a saved session (.json) or a journal (.jsonl)")
+    parser.add_argument(
+        "--out", metavar="F", type=Path, required=True, help="file to write: .vtt, .srt, .txt, .json or .mp4"
+    )
+    parser.add_argument(
+        "--clip", metavar="F", help="the session's clip, for .mp4 (default: the path in SESSION, else beside it)"
+    )
     parser.add_argument("--force", action="store_true", help="replace any file, not only an earlier export of the clip")
 
 
@@ -43,7 +49,7 @@ def _write_clip(args: argparse.Namespace) -> None:
     record = load_session(args.session)
     clip = find_clip(record, args.session, args.clip)
     if clip is None:
-        raise SvmError(f"{args.clip or record.clip} is not there; name the session's clip with --clip.")
+        raise SvmError(f"{args.clip or record.clip} does not exist; name the session's clip with --clip.")
     if args.out.exists() and args.out.samefile(clip):
         raise SvmError(f"{args.out} is the clip itself; choose another name for the copy with subtitles.")
     check_replaceable(args.out, clip, args.force)

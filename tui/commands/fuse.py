@@ -1,23 +1,25 @@
-"""``svm-tui fuse``: a checkpoint and its adapter in, one checkpoint out."""
+"""``svm-tui fuse``: merges a LoRA adapter into its base checkpoint."""
 
 import argparse
 from pathlib import Path
 
 HELP = (
-    "Make an adapter part of the weights that it was trained on: 'svm-tui fuse --ckpt BASE --adapter run1 --out all', "
+    "Merge a LoRA adapter into its base checkpoint: 'svm-tui fuse --ckpt BASE --adapter run1 --out all', "
     "then 'svm-tui play clip.mp4 --ckpt all'."
 )
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the command's arguments."""
-    parser.add_argument("--ckpt", required=True, metavar="C", help="a folder, a name below checkpoints/, or a hub id")
-    parser.add_argument("--adapter", required=True, type=Path, metavar="A", help="a folder of train --lora")
-    parser.add_argument("--out", required=True, type=Path, metavar="D", help="folder of the checkpoint to be made")
+    """Add the command's arguments."""
+    parser.add_argument(
+        "--ckpt", required=True, metavar="C", help="base: a folder, a name in checkpoints/, or a hub id"
+    )
+    parser.add_argument("--adapter", required=True, type=Path, metavar="A", help="a folder that train --lora wrote")
+    parser.add_argument("--out", required=True, type=Path, metavar="D", help="folder to write the checkpoint to")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Fuse, and say where the checkpoint is."""
+    """Write the fused checkpoint, and print its folder."""
     from streaming_vlm_mlx import backend
 
     backend.prepare()

@@ -1,4 +1,4 @@
-"""What commands that run a model share: their options, the settings these come to, and the engine."""
+"""Options that the commands with a model share, the stream settings that result, and the engine."""
 
 import argparse
 import os
@@ -16,23 +16,32 @@ if TYPE_CHECKING:
 
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options that choose a model and its stream's settings."""
+    """Add the options that choose a model and its stream's settings."""
     parser.add_argument(
-        "--ckpt", metavar="C", help="a folder, a name below checkpoints/, or a hub id (default: one that knows matches)"
+        "--ckpt",
+        metavar="C",
+        help="checkpoint: a folder, a name in checkpoints/, or a hub id (default: the one of the package, for matches)",
     )
-    parser.add_argument("--adapter", type=Path, metavar="A", help="a folder of train --lora, to put beside --ckpt")
-    parser.add_argument("--query", help="what the viewer asks for, in the first second")
-    parser.add_argument("--previous", help="what was said before the clip")
-    parser.add_argument("--fps", type=int, help="frames taken from a second (default: the checkpoint's, else 2)")
-    parser.add_argument("--config", type=Path, metavar="F", help="YAML of stream settings, laid over the checkpoint's")
-    parser.add_argument("--kv-bits", type=int, choices=(8, 4), help="hold the cache in so many bits a number")
-    parser.add_argument("--seed", type=int, help="where random draws begin (default 0)")
+    parser.add_argument("--adapter", type=Path, metavar="A", help="LoRA adapter of --ckpt: a folder of train --lora")
+    parser.add_argument(
+        "--query", metavar="TEXT", help="what to ask the model for, in the first second (default: the checkpoint's)"
+    )
+    parser.add_argument("--previous", metavar="TEXT", help="commentary before the clip's start (default: none)")
+    parser.add_argument(
+        "--fps", type=int, metavar="N", help="frames a second that the model sees (default: the checkpoint's, else 2)"
+    )
+    parser.add_argument("--config", type=Path, metavar="F", help="YAML of stream settings that replace --ckpt's own")
+    parser.add_argument(
+        "--kv-bits", type=int, choices=(8, 4), help="bits of a number in the KV cache (default: the model's dtype)"
+    )
+    parser.add_argument("--seed", type=int, metavar="N", help="seed of the sampling (default: --ckpt's own, else 0)")
 
 
 def resolve_settings(args: argparse.Namespace) -> "tuple[StreamConfig, Path]":
-    """Return the stream's settings and the checkpoint's folder: its own or the adapter's, then --config, then options.
+    """Return the stream's settings and the checkpoint's folder.
 
-    Without --ckpt that is the checkpoint which comes with the package.
+    The settings are the adapter's or else the checkpoint's, then those of --config, then the options. Without --ckpt
+    the checkpoint is the one in the package.
 
     Raises:
         SvmError: there is no such checkpoint, or a setting cannot be used.
@@ -42,13 +51,13 @@ def resolve_settings(args: argparse.Namespace) -> "tuple[StreamConfig, Path]":
     from streaming_vlm_mlx.hub import STREAM, read_stream_config, resolve_checkpoint
 
     folder = resolve_checkpoint(args.ckpt) if args.ckpt else CHECKPOINT
-    settled = args.adapter if args.adapter and (args.adapter / STREAM).is_file() else folder
-    config = read_stream_config(settled)
+    owner = args.adapter if args.adapter and (args.adapter / STREAM).is_file() else folder
+    config = read_stream_config(owner)
     if args.config:
         config = config.merged(read_settings(args.config, StreamConfig))
-    named = {k: getattr(args, k) for k in ("query", "previous", "fps", "kv_bits") if getattr(args, k) is not None}
+    given = {k: getattr(args, k) for k in ("query", "previous", "fps", "kv_bits") if getattr(args, k) is not None}
     sampling = {} if args.seed is None else {"sampling": {"seed": args.seed}}
-    config = config.merged({**named, **sampling})
+    config = config.merged({**given, **sampling})
     if args.query is not None:
         _warn_of_unused_query(config, folder)
     return config, folder
@@ -68,16 +77,16 @@ def _warn_of_unused_query(config: "StreamConfig", folder: Path) -> None:
 def make_engine(
     folder: Path, config: "StreamConfig", note: Callable[[str], None], adapter: Path | None = None
 ) -> "tuple[Engine, str]":
-    """Start an engine on the checkpoint in `folder`; return its name too.
+    """Start an engine on the checkpoint in `folder`; return it and the model's name.
 
     Args:
-        folder: the checkpoint's.
+        folder: the checkpoint's folder.
         config: the stream's settings.
-        note: told, in a sentence each, what the user had better know.
+        note: called with one sentence for each thing that the user needs to know.
         adapter: the folder of an adapter of that checkpoint.
 
     Raises:
-        SvmError: nothing on this machine can run a model.
+        SvmError: MLX cannot be loaded on this machine.
     """
     from streaming_vlm_mlx import backend
 

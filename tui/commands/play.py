@@ -1,4 +1,4 @@
-"""``svm-tui play``: watch a clip while a model comments on it."""
+"""``svm-tui play``: plays a clip in the terminal with a model's commentary."""
 
 import argparse
 import os
@@ -21,47 +21,61 @@ if TYPE_CHECKING:
     from tui.player.spec import Note, PlayerSpec
     from tui.player.transcript import Timed
 
-# How a clip is shown when nobody says otherwise.
+# The defaults of the options that say how a clip is shown.
 VIEW = {"pace": "live", "start": 0.0, "loop": False, "picture": True, "theme": "floodlight"}
-# Seconds after which a thread that computes lets another one have the interpreter.
+# Seconds after which a computing thread gives up the interpreter lock.
 SWITCH = 0.0005
-HELP = "Watch a clip in the terminal, a model's commentary as it is spoken, and the true transcript beside it."
+HELP = (
+    "Watch a clip in the terminal, with a model's commentary as it is generated and a reference transcript beside it."
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the command's arguments."""
+    """Add the command's arguments."""
     parser.add_argument(
-        "clip", metavar="CLIP", nargs="?", help="a video file, URL or camera (/dev/video0) (default: a sample)"
+        "clip", metavar="CLIP", nargs="?", help="a video file, URL or camera such as /dev/video0 (default: a sample)"
     )
-    parser.add_argument("--truth", type=Path, metavar="F", help="true transcript: .vtt, .srt, .json (default: beside)")
-    parser.add_argument("--out", type=Path, metavar="F", help="where to save the session (default: beside the clip)")
+    add_truth_argument(parser)
+    parser.add_argument("--out", type=Path, metavar="F", help="file to save the session in (default: beside the clip)")
     add_options(parser)
-    parser.epilog = f"Options may stand in {settings_file()} too, as 'pace: every'."
+    parser.epilog = f"{settings_file()} can hold options too, as 'pace: every'."
+
+
+def add_truth_argument(parser: argparse.ArgumentParser) -> None:
+    """Add the option that names a reference transcript."""
+    parser.add_argument(
+        "--truth",
+        type=Path,
+        metavar="F",
+        help="reference transcript: .vtt, .srt, .json or .jsonl (default: the one beside the clip)",
+    )
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Declare what may stand in the settings file."""
+    """Add the options that the settings file can hold."""
     add_model_arguments(parser)
     add_view_options(parser)
 
 
 def add_view_options(parser: argparse.ArgumentParser) -> None:
-    """Declare the options of how a clip is shown."""
+    """Add the options that say how a clip is shown."""
     flag = argparse.BooleanOptionalAction
-    parser.add_argument("--pace", choices=PACES, help="keep to the clock, or wait for the model (default live)")
-    parser.add_argument("--start", type=float, metavar="S", help="second to begin at (default 0)")
-    parser.add_argument("--loop", action=flag, help="begin again at the clip's end")
-    parser.add_argument("--picture", action=flag, help="begin with the picture shown, or hidden")
-    parser.add_argument("--theme", metavar="T", help="colours: floodlight (default), daylight, or one of Textual's")
+    parser.add_argument(
+        "--pace", choices=PACES, help="live: skip what is late; every: wait for the model (default: live)"
+    )
+    parser.add_argument("--start", type=float, metavar="S", help="start at this time, in seconds (default: 0)")
+    parser.add_argument("--loop", action=flag, help="start again at the clip's end (default: no)")
+    parser.add_argument("--picture", action=flag, help="show the picture (default: yes)")
+    parser.add_argument("--theme", metavar="T", help="floodlight, daylight or a theme of Textual (default: floodlight)")
 
 
 def settings_file() -> Path:
-    """Return where the player's settings lie, if there are any."""
+    """Return the path of the player's settings file, which may not exist."""
     return state_folder(os.environ, Path.home()) / FILE
 
 
 def run(args: argparse.Namespace) -> int:
-    """Play the clip; the session is saved however the player ends."""
+    """Play the clip; the session is saved however the player ends. On a follower's rank, serve rank 0 instead."""
     if not is_follower(os.environ):
         check_terminal(interactive(), os.environ.get("TERM", ""), f"svm-tui infer {args.clip or ''}".rstrip())
     gc_tuning.begin()
@@ -74,11 +88,11 @@ def run(args: argparse.Namespace) -> int:
 
 
 def watch(spec: "PlayerSpec", theme: str) -> NoReturn:
-    """Show `spec`, save its session, print where it is, and end the process."""
+    """Open the player on `spec`, save its session, print the paths, and end the process."""
     from tui.player.app import PlayerApp
     from tui.player.threads import leave
 
-    # The model's thread needs the interpreter at each token; by default the screen may keep it for ten times as long.
+    # The model's thread needs the interpreter lock at each token; Python's default is ten times as long.
     sys.setswitchinterval(SWITCH)
     app = PlayerApp(spec, theme)
     try:
@@ -91,25 +105,25 @@ def watch(spec: "PlayerSpec", theme: str) -> NoReturn:
 
 
 def interactive() -> bool:
-    """Tell whether there is a terminal: Textual reads keys from stdin and draws on stderr; stdout may go elsewhere."""
+    """Return whether there is a terminal: Textual reads stdin and draws on stderr; stdout may be redirected."""
     return sys.stdin.isatty() and sys.stderr.isatty()
 
 
 def check_terminal(there: bool, term: str, instead: str) -> None:
-    """Refuse to open a screen where there is none.
+    """Check that a terminal can show the player.
 
     Args:
         there: whether there is a terminal at all.
-        term: what the variable TERM says of it.
-        instead: what to run instead.
+        term: the variable TERM.
+        instead: the command to suggest where it cannot.
 
     Raises:
-        SvmError: says so.
+        SvmError: it cannot; the text has the command `instead`.
     """
     if not there:
-        raise SvmError(f"the player needs a terminal to draw on; without one, run '{instead}'.")
+        raise SvmError(f"the player needs a terminal; without one, run '{instead}'.")
     if term in ("", "dumb", "unknown"):
-        raise SvmError(f"this terminal cannot be drawn on (TERM is '{term}'); run '{instead}'.")
+        raise SvmError(f"this terminal cannot show the player (TERM is '{term}'); run '{instead}'.")
 
 
 def _spec(args: argparse.Namespace, config: "StreamConfig", folder: Path) -> "PlayerSpec":
@@ -120,7 +134,7 @@ def _spec(args: argparse.Namespace, config: "StreamConfig", folder: Path) -> "Pl
 
     source = open_video(args.clip, config.fps)
     if source.duration is not None and not 0 <= args.start < source.duration:
-        raise SvmError(f"{args.clip} runs from 0 to {source.duration:.1f} s; --start {args.start:g} is outside.")
+        raise SvmError(f"{args.clip} is {source.duration:.1f} s long; --start {args.start:g} is outside.")
     record = new_record(args.clip, str(folder), config)
     return PlayerSpec(
         clip=Path(args.clip).name or args.clip,
@@ -148,7 +162,7 @@ def _make(folder: Path, config: "StreamConfig", adapter: Path | None, notice: st
 
 
 def read_clip_truth(named: Path | None, clip: str, duration: float | None, note: "Note") -> "tuple[Timed, ...]":
-    """Return the words of the transcript that is `named`, else of the one beside `clip`; none where there is none.
+    """Return the words of the transcript `named`, else of the one beside `clip`; empty where there is none.
 
     Raises:
         SvmError: it cannot be read.

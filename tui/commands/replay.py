@@ -1,4 +1,4 @@
-"""``svm-tui replay``: a session played again, without a model."""
+"""``svm-tui replay``: plays a saved session again, without a model."""
 
 import argparse
 import math
@@ -11,6 +11,7 @@ from streaming_vlm_mlx.errors import SvmError
 from tui.commands.play import (
     VIEW,
     add_options,
+    add_truth_argument,
     add_view_options,
     check_terminal,
     interactive,
@@ -25,14 +26,14 @@ if TYPE_CHECKING:
     from streaming_vlm_mlx.sessions.record import SessionRecord
     from tui.player.spec import PlayerSpec
 
-HELP = "Play a session again (a .json that was saved, or the .jsonl journal of one that was killed), without a model."
+HELP = "Play a session again without a model: a saved one (.json), or the journal of one that was killed (.jsonl)."
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the command's arguments."""
-    parser.add_argument("session", metavar="SESSION", type=Path, help="a session: .json, or a journal: .jsonl")
-    parser.add_argument("--clip", metavar="F", help="the clip, where it is no longer where it was")
-    parser.add_argument("--truth", type=Path, metavar="F", help="true transcript: .vtt, .srt, .json (default: beside)")
+    """Add the command's arguments."""
+    parser.add_argument("session", metavar="SESSION", type=Path, help="a saved session (.json) or a journal (.jsonl)")
+    parser.add_argument("--clip", metavar="F", help="the clip (default: as in SESSION, else beside it)")
+    add_truth_argument(parser)
     add_view_options(parser)
 
 
@@ -42,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
 
     record = load_session(args.session)
     if not record.seconds:
-        raise SvmError(f"{args.session} holds nothing that was said; choose another session.")
+        raise SvmError(f"{args.session} has no commentary; choose another session.")
     check_terminal(interactive(), os.environ.get("TERM", ""), f"svm-tui export {args.session} --out session.txt")
     gc_tuning.begin()
     fill_in(args, add_options, settings_file(), VIEW)
@@ -50,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def find_clip(record: "SessionRecord", session: Path, named: str | None) -> str | None:
-    """Return the clip of `record`: the one that is `named`, else where it was, else beside the session's file."""
+    """Return the clip of `record`: `named`, else the recorded path, else beside the session; None if none exists."""
     beside = session.parent / Path(record.clip).name
     places = [named] if named else [record.clip, str(beside)]
     return next((place for place in places if place and Path(place).is_file()), None)
