@@ -255,7 +255,7 @@ class AnnotationSamples:
 
 
 @dataclass(frozen=True)
-class TranscriptSample:
+class TranscriptSamples:
     """The `SampleSource` of a clip with its transcript: one sample.
 
     Attributes:
@@ -308,5 +308,5 @@ def open_samples(inputs: list[Path], query: str = "", previous: str = "") -> lis
         transcript = next(waiting, None)
         if transcript is None or transcript.suffix == ".jsonl":
             raise SvmError(f"{path} has no transcript; give one after it, or give an annotation file (.jsonl).")
-        sources.append(TranscriptSample(path, transcript, read_transcript(transcript), query, previous))
+        sources.append(TranscriptSamples(path, transcript, read_transcript(transcript), query, previous))
     return sources

@@ -1,7 +1,7 @@
-"""The words of a training conversation, as StreamingVLM's ``LMMDataset`` puts them.
+"""Builds training records from annotations, with the texts of StreamingVLM's ``LMMDataset``.
 
-Trained checkpoints rely on its odd details: each commentary starts with a line feed, every second but the first has a
-space behind its times, and a question stands in the user's text, its answer before the line feed.
+Trained checkpoints rely on the details of these texts: each commentary starts with a line feed, every second but the
+first has a space after its times, and a question is part of the user's text, its answer comes before the line feed.
 """
 
 import importlib

@@ -121,7 +121,7 @@ def without(key: str) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("sample", "complaint"),
+    ("sample", "problem"),
     [
         ("[{", "not JSON"),
         ("{}", "not a streamed conversation"),
@@ -146,11 +146,11 @@ def without(key: str) -> Any:
         (json.dumps(GOOD).replace("one", "\\ud83d"), "broken text"),
     ],
 )
-def test_what_is_no_sample_is_named(sample: Any, complaint: str) -> None:
+def test_what_is_no_sample_is_named(sample: Any, problem: str) -> None:
     line = sample if isinstance(sample, str) else json.dumps(sample)
     with pytest.raises(BadSampleError, match=r"^[^\n]*$") as error:
         Annotation.from_line(line.encode())
-    assert complaint in str(error.value)
+    assert problem in str(error.value)
 
 
 @given(st.binary() | st.recursive(st.none() | st.booleans() | st.floats() | st.text(), st.lists).map(json.dumps))

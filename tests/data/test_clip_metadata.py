@@ -19,7 +19,7 @@ def database(tmp_path: Path) -> Path:
     return tmp_path / "below" / "clips.sqlite"
 
 
-def test_a_clip_at_a_glance(database: Path, clips: Path) -> None:
+def test_the_metadata_of_a_clip(database: Path, clips: Path) -> None:
     with ClipCache(database) as cache:
         clip = cache.get(clips / "short.mp4")
     assert (clip.width, clip.height) == (64, 48)
@@ -168,8 +168,8 @@ class TestABadDatabase:
 
     def test_in_a_folder_that_cannot_be_written(self, tmp_path: Path, clips: Path) -> None:
         (tmp_path / "file").touch()
-        told = list[str]()
-        with ClipCache(tmp_path / "file" / "clips.sqlite", report=told.append) as cache:
+        reported = list[str]()
+        with ClipCache(tmp_path / "file" / "clips.sqlite", report=reported.append) as cache:
             assert len(cache.get(clips / "short.mp4").times) == 80
-        (line,) = told
+        (line,) = reported
         assert "clips.sqlite cannot be written" in line

@@ -159,15 +159,15 @@ def test_no_more_is_decoded_ahead_than_was_asked_for(windows: Windows, builder: 
 
 
 class TestBadWindows:
-    def test_frames_that_can_not_be_decoded_teach_nothing(self, windows: Windows, builder: SampleBuilder) -> None:
-        told: list[str] = []
+    def test_frames_that_cannot_be_decoded_teach_nothing(self, windows: Windows, builder: SampleBuilder) -> None:
+        reported: list[str] = []
         config = BatchConfig(batch_size=COUNT, shuffle=False)
-        batches = Batches(windows, builder, config, 0, report=told.append)
+        batches = Batches(windows, builder, config, 0, report=reported.append)
         (batch,) = read(batches, broken=["3.mp4"])
-        (complaint,) = told
-        assert complaint.startswith(f"{windows[3].source}: skipped: ")
+        (problem,) = reported
+        assert problem.startswith(f"{windows[3].source}: skipped: ")
         assert windows[3].source.endswith("r.jsonl:4")
-        assert "3.mp4 is damaged" in complaint
+        assert "3.mp4 is damaged" in problem
         assert batches.skipped == {3}
         row = batch.numbers.index(3)
         assert (batch.tokens.labels[row] == -100).all()
@@ -179,21 +179,21 @@ class TestBadWindows:
     ) -> None:
         path = tmp_path / "r.jsonl"
         path.write_bytes(record(0, 2, str(clips / "long.mp4")).to_line().replace(b'"width":64', b'"width":164'))
-        told: list[str] = []
-        batches = Batches(Windows([RecordFile.open(path)], 4, 4), builder, BatchConfig(), 0, report=told.append)
+        reported: list[str] = []
+        batches = Batches(Windows([RecordFile.open(path)], 4, 4), builder, BatchConfig(), 0, report=reported.append)
         with FramePool(0, 0) as frames:
             (batch,) = batches.read(frames, epochs=1)
-        assert "is not of the size that its record says" in told[0]
+        assert "is not of the size that its record says" in reported[0]
         assert (batch.tokens.labels == -100).all()
 
     def test_a_window_without_tokens_is_filtered(self, tmp_path: Path, builder: SampleBuilder) -> None:
         path = tmp_path / "r.jsonl"
         lost = record(1, 1, "absent.mp4").to_line().replace(b'"width":64', b'"width":0')
         path.write_bytes(record(0, 1).to_line() + lost)
-        told: list[str] = []
-        batches = Batches(Windows([RecordFile.open(path)], 4, 4), builder, BatchConfig(), 0, report=told.append)
+        reported: list[str] = []
+        batches = Batches(Windows([RecordFile.open(path)], 4, 4), builder, BatchConfig(), 0, report=reported.append)
         assert numbers(read(batches)) == [(0,)]
-        assert told[0].startswith(f"{path}:2: skipped: ")
+        assert reported[0].startswith(f"{path}:2: skipped: ")
         assert batches.skipped == {1}
 
     def test_a_window_that_is_skipped_in_every_epoch_counts_once(
@@ -212,7 +212,7 @@ class TestBadWindows:
 
 
 @pytest.mark.parametrize(
-    ("config", "complaint"),
+    ("config", "problem"),
     [
         (BatchConfig(batch_size=0), "batch_size is 0"),
         (BatchConfig(max_packed_tokens=0), "max_packed_tokens is 0"),
@@ -220,8 +220,8 @@ class TestBadWindows:
         (BatchConfig(pool=0), "pool is 0"),
     ],
 )
-def test_sizes_without_sense(windows: Windows, builder: SampleBuilder, config: BatchConfig, complaint: str) -> None:
-    with pytest.raises(SvmError, match=complaint):
+def test_sizes_without_sense(windows: Windows, builder: SampleBuilder, config: BatchConfig, problem: str) -> None:
+    with pytest.raises(SvmError, match=problem):
         Batches(windows, builder, config, 0)
 
 

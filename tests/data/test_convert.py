@@ -32,7 +32,7 @@ def out(tmp_path: Path) -> Path:
 
 
 def many(count: int) -> list[Any]:
-    """Samples of which each says its number; every third is of another clip."""
+    """Samples that contain their number; every third is of another clip."""
     names = itertools.cycle(["short.mp4", "short.mp4", "long.mp4"])
     return [conversation(next(names), 0, 2.9, [[0, 1, f"w{n}"]] * (n % 4 + 1)) for n in range(count)]
 
@@ -162,15 +162,15 @@ class TestFilters:
 
 class TestBadInput:
     def skipped(self, tmp_path: Path, out: Path, clips: Path, sample: Any) -> tuple[str, ConversionSummary]:
-        """Convert `sample` between two good ones; return the complaint about it."""
+        """Convert `sample` between two good ones; return what was reported."""
         good = conversation("short.mp4", 0, END, WORDS)
         annotations = write_annotations(tmp_path / "a.jsonl", [good, sample, good])
-        told: list[str] = []
-        summary = convert(job(annotations, out, clips), report=told.append)
+        reported: list[str] = []
+        summary = convert(job(annotations, out, clips), report=reported.append)
         assert len(lines(out)) == summary.samples
-        (complaint,) = told
-        assert complaint.startswith(f"{annotations}:2: ")
-        return complaint, summary
+        (problem,) = reported
+        assert problem.startswith(f"{annotations}:2: ")
+        return problem, summary
 
     @pytest.mark.parametrize(
         ("sample", "reason"),
@@ -192,16 +192,16 @@ class TestBadInput:
     ) -> None:
         (clips / "empty.mp4").touch()
         (clips / "text.mp4").write_text("no video")
-        complaint, summary = self.skipped(tmp_path, out, clips, sample)
-        assert reason in complaint
+        problem, summary = self.skipped(tmp_path, out, clips, sample)
+        assert reason in problem
         assert summary.samples == 2
         assert summary.skipped == {reason: 1}
 
-    def test_an_end_behind_the_clips_end_cuts_the_record_and_is_told(
+    def test_an_end_after_the_end_of_the_clip_cuts_the_record_and_is_reported(
         self, tmp_path: Path, out: Path, clips: Path
     ) -> None:
-        complaint, summary = self.skipped(tmp_path, out, clips, conversation("short.mp4", 1, 60, [[1, 2, "x"]]))
-        assert "cut at 4 s" in complaint
+        problem, summary = self.skipped(tmp_path, out, clips, conversation("short.mp4", 1, 60, [[1, 2, "x"]]))
+        assert "cut at 4 s" in problem
         assert summary.cut == 1
         assert len(lines(out)[1]["turns"]) == 3
 
@@ -226,23 +226,23 @@ SRT = "1\n00:00:00,500 --> 00:00:02,000\nHe takes it on\n\n2\n00:00:03,000 --> 0
 class TestAClipWithItsTranscript:
     def record(self, tmp_path: Path, clips: Path, srt: str, name: str = "short.mp4") -> tuple[Any, list[str]]:
         (tmp_path / "t.srt").write_text(srt)
-        told: list[str] = []
+        reported: list[str] = []
         sources = open_samples([clips / name, tmp_path / "t.srt"], query="Speak", previous="Before")
-        convert(DatasetConversion(sources, tmp_path / "r.jsonl", tmp_path), report=told.append)
-        return lines(tmp_path / "r.jsonl")[0], told
+        convert(DatasetConversion(sources, tmp_path / "r.jsonl", tmp_path), report=reported.append)
+        return lines(tmp_path / "r.jsonl")[0], reported
 
     def test_the_whole_clip_is_one_record(self, tmp_path: Path, clips: Path) -> None:
-        record, told = self.record(tmp_path, clips, SRT.replace("00:00:09", "00:00:03"))
+        record, reported = self.record(tmp_path, clips, SRT.replace("00:00:09", "00:00:03"))
         assert (record["video_start"], record["video_end"], record["query"]) == (0.0, 3.0, "Speak")
         assert record["previous"] == "Before"
         said = [turn["assistant_text"] for turn in record["turns"]]
         assert said == ["\n He ...", "\n takes it on ...", "\n shot and missed wide ..."]
-        assert told == []
+        assert reported == []
 
-    def test_words_behind_the_end_are_told(self, tmp_path: Path, clips: Path) -> None:
-        record, told = self.record(tmp_path, clips, SRT)
+    def test_words_after_the_end_are_reported(self, tmp_path: Path, clips: Path) -> None:
+        record, reported = self.record(tmp_path, clips, SRT)
         assert [turn["assistant_text"] for turn in record["turns"]][-1] == "\n shot ..."
-        (note,) = told
+        (note,) = reported
         assert note.startswith(f"{tmp_path / 't.srt'}: dropped 3 words after the end of")
 
     def test_a_last_second_of_half_a_second_counts(self, tmp_path: Path) -> None:
@@ -255,9 +255,9 @@ class TestAClipWithItsTranscript:
         record, _ = self.record(tmp_path, tmp_path, SRT, "a.mp4")
         assert len(record["turns"]) == 2
 
-    def test_bad_cues_are_told(self, tmp_path: Path, clips: Path) -> None:
-        _, told = self.record(tmp_path, clips, SRT.replace("00:00:09", "00:00:01"))
-        assert told == [f"{tmp_path / 't.srt'}:6: reversed times, 3 to 1 s"]
+    def test_bad_cues_are_reported(self, tmp_path: Path, clips: Path) -> None:
+        _, reported = self.record(tmp_path, clips, SRT.replace("00:00:09", "00:00:01"))
+        assert reported == [f"{tmp_path / 't.srt'}:6: reversed times, 3 to 1 s"]
 
     def test_a_transcript_of_something_else(self, tmp_path: Path, clips: Path) -> None:
         (tmp_path / "t.srt").write_text("1\n01:00:00,000 --> 01:00:01,000\nlater\n")

@@ -42,7 +42,7 @@ def out(tmp_path: Path) -> Path:
     return tmp_path / "r.jsonl"
 
 
-def test_the_summary_goes_to_stdout_and_complaints_to_stderr(
+def test_the_summary_goes_to_stdout_and_problems_to_stderr(
     annotations: Path, out: Path, clips: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(annotations, "--out", out, "--videos", clips) == 0
@@ -141,16 +141,16 @@ def test_nothing_to_write_is_an_error(
     assert "4 × absent video" in capsys.readouterr().out
 
 
-def test_endless_complaints_are_cut(tmp_path: Path, out: Path, clips: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_endless_problems_are_cut(tmp_path: Path, out: Path, clips: Path, capsys: pytest.CaptureFixture[str]) -> None:
     good = conversation("short.mp4", 0, 1.9, WORDS)
     annotations = write_annotations(tmp_path / "a.jsonl", [*["{}"] * 300, good])
     run(annotations, "--out", out, "--videos", clips)
-    told = capsys.readouterr().err.splitlines()
-    assert len(told) == SHOWN + 1
-    assert told[-1] == "Further messages are not shown."
+    reported = capsys.readouterr().err.splitlines()
+    assert len(reported) == SHOWN + 1
+    assert reported[-1] == "Further messages are not shown."
 
 
-def test_ctrl_c_says_how_to_go_on(
+def test_ctrl_c_says_how_to_resume(
     annotations: Path, out: Path, clips: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def interrupt(file: ResumableFile, piece: bytes) -> None:

@@ -61,7 +61,7 @@ class TestReading:
     @pytest.fixture(scope="class")
     @staticmethod
     def uneven(tmp_path_factory: pytest.TempPathFactory) -> Path:
-        """Frames at 25 a second, of which many were dropped."""
+        """Frames at 25 a second, many of which are missing."""
         kept = [n for n in range(150) if n % 7 not in (2, 3) and not 60 < n < 85]
         return write_clip(tmp_path_factory.mktemp("uneven") / "uneven.mp4", kept)
 
@@ -80,7 +80,7 @@ class TestReading:
         grey = frames.reshape(4, -1).mean(axis=1)
         assert grey == pytest.approx([2 * 25 * time for time in times], abs=2)
 
-    def test_the_last_frame_stands_in_for_missing_ones(self, clips: Path) -> None:
+    def test_missing_frames_repeat_the_last_one(self, clips: Path) -> None:
         frames, times = read_frames(clips / "short.mp4", 2.5, 9.0, 6, 2, PIXELS)
         assert times.tolist() == pytest.approx([2.52, 3.04, 3.04, 3.04, 3.04, 3.04])
         assert (frames[2] == frames[5]).all()
@@ -166,14 +166,14 @@ class TestWorkers:
         assert len(set(rounds[0])) == 2
         assert rounds[0] == rounds[1]
 
-    def test_a_bad_video_is_told_and_the_worker_lives(self, clips: Path) -> None:
+    def test_a_bad_video_is_reported_and_the_worker_lives(self, clips: Path) -> None:
         with FramePool(1, 0) as pool:
             bad, good = pool.submit(job(clips, 0, "absent.mp4")), pool.submit(job(clips, 0))
             with pytest.raises(SvmError, match=r"absent.mp4 does not exist"):
                 bad.result()
             assert good.result().shape == (32, 1176)
 
-    def test_a_worker_that_dies_is_told_and_replaced(self, clips: Path) -> None:
+    def test_a_worker_that_dies_is_reported_and_replaced(self, clips: Path) -> None:
         worker = FrameWorker(0)
         with pytest.raises(SvmError, match=r"The worker that decodes deadly\.mp4 died; set workers to 0"):
             worker.load(Deadly())  # type: ignore[arg-type]

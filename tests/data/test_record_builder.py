@@ -136,14 +136,14 @@ def test_records_are_the_same_as_ours(
     else:
         monkeypatch.delenv("DATASET_PATH", raising=False)
     sources = open_samples([shared / "lmm" / "games_with_seeks.jsonl"])
-    ours, theirs, told = tmp_path / "ours.jsonl", tmp_path / "theirs.jsonl", list[str]()
+    ours, theirs, reported = tmp_path / "ours.jsonl", tmp_path / "theirs.jsonl", list[str]()
     convert(DatasetConversion(sources, ours, shared / "clips"))
     job = DatasetConversion(sources, theirs, shared / "clips", dataset_class=load_lmm_dataset())
-    summary = convert(job, report=told.append)
+    summary = convert(job, report=reported.append)
     first, _, third = ours.read_text().splitlines()
     assert theirs.read_text().splitlines() == [first, third]
     assert summary.skipped == {"LMMDataset cannot read it": 1}
-    assert told[0].endswith("games_with_seeks.jsonl:2: LMMDataset cannot read it: Video broken not found")
+    assert reported[0].endswith("games_with_seeks.jsonl:2: LMMDataset cannot read it: Video broken not found")
     assert os.environ.get("DATASET_PATH") == before
 
 
@@ -167,12 +167,12 @@ def test_turns_after_the_end_of_a_record_are_dropped_and_counted(
     turns.extend(turns[-2:] * 3)
     monkeypatch.setattr(LMMDataset, "expected", longer)
     sources = open_samples([shared / "lmm" / "games_with_seeks.jsonl"])
-    ours, theirs, told = tmp_path / "ours.jsonl", tmp_path / "theirs.jsonl", list[str]()
+    ours, theirs, reported = tmp_path / "ours.jsonl", tmp_path / "theirs.jsonl", list[str]()
     convert(DatasetConversion(sources, ours, shared / "clips"))
     summary = convert(
-        DatasetConversion(sources, theirs, shared / "clips", dataset_class=LMMDataset), report=told.append
+        DatasetConversion(sources, theirs, shared / "clips", dataset_class=LMMDataset), report=reported.append
     )
     assert theirs.read_text().splitlines()[0] == ours.read_text().splitlines()[0]
     assert summary.dropped_turns == 3
     assert "turns dropped   3" in summary.lines()
-    assert told[0].endswith("games_with_seeks.jsonl:1: dropped 3 turns of LMMDataset after the record's end at 7 s")
+    assert reported[0].endswith("games_with_seeks.jsonl:1: dropped 3 turns of LMMDataset after the record's end at 7 s")

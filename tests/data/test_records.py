@@ -61,7 +61,7 @@ def test_an_index_of_another_state_is_not_used(path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 broken", b"no index"])
-def test_a_broken_index_is_made_anew(path: Path, content: bytes) -> None:
+def test_a_broken_index_is_rebuilt(path: Path, content: bytes) -> None:
     index = path.with_name("r.jsonl.index.npz")
     index.write_bytes(content)
     assert len(RecordFile.open(path)) == 4
@@ -69,7 +69,7 @@ def test_a_broken_index_is_made_anew(path: Path, content: bytes) -> None:
         assert len(saved["offsets"]) == 4
 
 
-def test_a_folder_that_can_not_be_written_costs_only_time(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_that_cannot_be_written_costs_only_time(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(_: Path) -> None:
         raise SvmError("read-only")
 
@@ -184,7 +184,7 @@ TURN = {"start": 0.0, "end": 1.0, "user_text": "", "assistant_text": ""}
 
 
 @pytest.mark.parametrize(
-    ("broken", "complaint"),
+    ("broken", "problem"),
     [
         (b"{", "not JSON"),
         (b"\xff\xfe", "not JSON"),
@@ -214,10 +214,10 @@ TURN = {"start": 0.0, "end": 1.0, "user_text": "", "assistant_text": ""}
         (line(query="\ud800"), "half a surrogate pair"),
     ],
 )
-def test_what_is_no_record_is_named(broken: bytes, complaint: str) -> None:
+def test_what_is_no_record_is_named(broken: bytes, problem: str) -> None:
     with pytest.raises(BadSampleError, match=r"^[^\n]*$") as error:
         StreamingRecord.from_line(broken)
-    assert complaint in str(error.value)
+    assert problem in str(error.value)
 
 
 def test_a_newer_record_is_refused() -> None:

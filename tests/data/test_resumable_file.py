@@ -1,4 +1,4 @@
-"""A conversion that is broken off anywhere and gone on with gives the same file."""
+"""Resuming an interrupted conversion gives the same file, wherever it was interrupted."""
 
 import contextlib
 import errno
@@ -160,7 +160,9 @@ class TestOtherStates:
         with pytest.raises(SvmError, match="was started with other inputs"):
             convert(DatasetConversion(open_samples([path]), job.out, job.videos), resume=True)
 
-    def test_without_resume_all_begins_anew(self, job: DatasetConversion, whole: tuple[ConversionSummary, str]) -> None:
+    def test_without_resume_everything_is_converted_again(
+        self, job: DatasetConversion, whole: tuple[ConversionSummary, str]
+    ) -> None:
         self.interrupted(job)
         assert made(job, resume=False) == whole
 

@@ -106,7 +106,7 @@ def test_encodings_of_subtitles(read: Any, encoding: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "complaint"),
+    ("name", "content", "problem"),
     [
         ("t.json", b"{", "not JSON"),
         ("t.json", b"{}", "not a transcript"),
@@ -119,8 +119,8 @@ def test_encodings_of_subtitles(read: Any, encoding: str) -> None:
         ("t.txt", b"He shoots", "holds no timed words"),
     ],
 )
-def test_what_is_no_transcript_is_refused(read: Any, name: str, content: bytes, complaint: str) -> None:
-    with pytest.raises(SvmError, match=complaint):
+def test_what_is_no_transcript_is_refused(read: Any, name: str, content: bytes, problem: str) -> None:
+    with pytest.raises(SvmError, match=problem):
         read(content, name)
 
 
@@ -265,7 +265,7 @@ def test_files_that_are_nearly_right(text: str) -> None:
     assert found(text) == [(1.0, 2.0, "One"), (2.0, 3.0, "Two")]
 
 
-def test_times_that_can_not_be_read_are_named_by_line() -> None:
+def test_times_that_cannot_be_read_are_named_by_line() -> None:
     cues = list(read_cues("1\nlater --> then\nOne\n\n2\n00:00:02,000 --> 00:00:03,000\nTwo\n"))
     assert cues[0] == 2
     assert cues[1] == TimedText(6, 2.0, 3.0, ((2.0, 3.0, "Two"),))

@@ -1,4 +1,4 @@
-"""Clips made on the spot: each frame is a grey that tells its number, so that a picture can be known again."""
+"""Generated clips: the grey level of a frame encodes its number."""
 
 from collections.abc import Callable, Sequence
 from fractions import Fraction
@@ -23,7 +23,7 @@ Picture = npt.NDArray[np.uint8]
 
 
 def grey(number: int, size: tuple[int, int]) -> Picture:
-    """Paint frame `number`; 40 of them in a row can be told apart after coding."""
+    """Paint frame `number`; 40 of them in a row can be reported apart after coding."""
     return np.full((size[1], size[0], 3), DARKEST + STEP * (number % LEVELS), np.uint8)
 
 

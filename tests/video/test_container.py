@@ -10,7 +10,7 @@ from streaming_vlm_mlx.video.source import open_video, probe
 from tests.video.clips import make_clip, make_sound
 
 
-def complaint(name: str | Path) -> str:
+def problem(name: str | Path) -> str:
     with pytest.raises(SvmError) as caught:
         open_video(name)
     return str(caught.value)
@@ -43,7 +43,7 @@ def cut_short(path: Path) -> None:
 def test_bad_files_are_named(tmp_path: Path, name: str, make: Callable[[Path], object], says: str) -> None:
     path = tmp_path / name
     make(path)
-    line = complaint(path)
+    line = problem(path)
     assert line.startswith(str(path))
     assert "\n" not in line
     with pytest.raises(SvmError, match=says):
@@ -55,21 +55,21 @@ def test_a_file_without_one_good_picture_is_named(tmp_path: Path) -> None:
     data = path.read_bytes()
     start = data.index(b"mdat") + 4
     path.write_bytes(data[:start] + bytes(data.index(b"moov") - 4 - start) + data[data.index(b"moov") - 4 :])
-    assert "has no frame that can be decoded" in complaint(path)
+    assert "has no frame that can be decoded" in problem(path)
 
 
 @pytest.mark.parametrize(
     "name", ["http://127.0.0.1:9/clip.mp4", "nonsense://camera", "/dev/video99", "lavfi:nonsense", "v4l2:/dev/video99"]
 )
-def test_what_can_not_be_reached_is_named(name: str) -> None:
-    line = complaint(name)
+def test_what_cannot_be_reached_is_named(name: str) -> None:
+    line = problem(name)
     assert line.startswith(f"{name} cannot be opened: ")
     assert "\n" not in line
 
 
 def test_a_device_of_another_system_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("streaming_vlm_mlx.video.container.DEVICES", ("betamax",))
-    assert "this FFmpeg has no betamax devices" in complaint("betamax:0")
+    assert "this FFmpeg has no betamax devices" in problem("betamax:0")
 
 
 @pytest.mark.parametrize("name", ["half: one.mp4", "100%20 #1?.mp4", "-.mp4", "spiel über.mp4", "lavfi:testsrc"])
@@ -96,4 +96,4 @@ def test_a_file_that_may_not_be_read_is_named(tmp_path: Path, monkeypatch: pytes
 
     path = make_clip(tmp_path / "clip.mp4")
     monkeypatch.setattr(av, "open", refuse)
-    assert "Permission denied" in complaint(path)
+    assert "Permission denied" in problem(path)

@@ -1,4 +1,4 @@
-"""Every picture as the eye should see it: upright, in its colours, at one size."""
+"""Frames are upright, in their colors and of one size."""
 
 from pathlib import Path
 
@@ -56,12 +56,12 @@ def test_odd_sizes_and_formats(tmp_path: Path, name: str, codec: str, pix_fmt: s
     assert seen == pytest.approx(painted, abs=20 if codec == "gif" else 3)
 
 
-def test_colours_that_ffmpeg_can_not_turn_are_taken_for_usual_ones(tmp_path: Path) -> None:
+def test_colours_that_ffmpeg_cannot_convert_are_taken_for_usual_ones(tmp_path: Path) -> None:
     path = make_clip(tmp_path / "clip.mp4", count=30, options={"x264-params": "colormatrix=YCgCo"})
     assert numbers(read(path)) == [0, 15]
 
 
-def test_pictures_that_ffmpeg_can_not_turn_are_named() -> None:
+def test_formats_that_ffmpeg_cannot_convert_are_named() -> None:
     with pytest.raises(SvmError, match=r"^clip.mkv has frames of format rgb96le"):
         FrameConverter("clip.mkv", av.VideoFrame(64, 48, "rgb96le"))
 

@@ -152,7 +152,7 @@ def test_the_first_rate_that_can_be_true_counts(
 
 @pytest.mark.parametrize("name", ["clip.mp4", "clip.mkv", "clip.ts", "clip.webm", "clip.avi"])
 @pytest.mark.parametrize("start", [0.3, 0.6])
-def test_damage_in_the_middle_is_passed_over(tmp_path: Path, name: str, start: float) -> None:
+def test_damage_in_the_middle_is_skipped(tmp_path: Path, name: str, start: float) -> None:
     codec = {"webm": "libvpx-vp9", "avi": "mpeg4"}.get(name[5:], "libx264")
     container = FASTSTART if name == "clip.mp4" else {}
     path = make_clip(tmp_path / name, codec, count=180, size=(160, 120), paint=speckle, **container)
@@ -197,7 +197,7 @@ def test_a_file_that_breaks_off_ends_early(tmp_path: Path) -> None:
     assert [c.start for c in chunks] == list(range(len(chunks)))
 
 
-def test_joined_recordings_go_on(tmp_path: Path) -> None:
+def test_joined_recordings_continue(tmp_path: Path) -> None:
     part = make_clip(tmp_path / "part.ts", count=60).read_bytes()
     path = tmp_path / "joined.ts"
     path.write_bytes(part * 2)

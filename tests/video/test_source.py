@@ -1,4 +1,4 @@
-"""Going to a second gives the chunk that playing up to it gives; what is closed is free."""
+"""Seeking gives the chunks that playing gives; closing releases all files and threads."""
 
 import gc
 import itertools
@@ -57,7 +57,7 @@ def same(a: Chunk, b: Chunk) -> bool:
 
 @settings(max_examples=12, deadline=None)
 @given(first=st.integers(0, 29), seconds=st.integers(0, 6))
-def test_a_sought_second_is_the_one_that_playing_reaches(clip: Path, first: int, seconds: int) -> None:
+def test_seeking_to_a_second_gives_the_chunk_that_playing_reaches(clip: Path, first: int, seconds: int) -> None:
     with open_video(clip) as source:
         played = next(itertools.islice(source.chunks(first / 30), seconds, None))
     with open_video(clip) as source:
@@ -80,7 +80,7 @@ def test_seeking_does_not_read_the_clip_from_its_beginning(
         assert next(source.chunks(5.3)).start == 5.3
 
 
-def test_the_next_chunk_of_an_iteration_starts_where_it_was_sought(path: Path) -> None:
+def test_the_next_chunk_of_an_iteration_starts_at_the_seek_target(path: Path) -> None:
     with open_video(path) as source:
         chunks = source.chunks()
         assert next(chunks).start == 0
@@ -92,7 +92,7 @@ def test_the_next_chunk_of_an_iteration_starts_where_it_was_sought(path: Path) -
     assert [number_of(c.frames[0]) for c in (later, earlier)] == [180 % 40, 60 % 40]
 
 
-def test_a_new_iteration_goes_on_where_the_source_stands_and_ends_the_old_one(path: Path) -> None:
+def test_a_new_iteration_continues_at_the_current_position_and_ends_the_old_one(path: Path) -> None:
     with open_video(path) as source:
         old = source.chunks(duration=3.0)
         assert next(old).start == 0
@@ -115,7 +115,7 @@ def test_an_iteration_of_a_closed_source_ends(path: Path) -> None:
     assert list(source.chunks(0.0)) == []
 
 
-def test_closing_waits_for_the_chunk_in_hand(path: Path) -> None:
+def test_closing_waits_for_the_current_chunk(path: Path) -> None:
     for _ in range(10):
         source = open_video(path)
         chunks = source.chunks()
@@ -135,7 +135,7 @@ def held() -> tuple[int, int]:
     not Path("/proc/self/task").is_dir(), reason="counts threads and files through /proc, which Linux has"
 )
 @pytest.mark.parametrize("leave", ["closed", "abandoned", "failed", "probed", "raw"])
-def test_nothing_is_left_behind(tmp_path: Path, path: Path, leave: str) -> None:
+def test_all_files_and_threads_are_released(tmp_path: Path, path: Path, leave: str) -> None:
     broken = tmp_path / "broken.mp4"
     broken.write_bytes(path.read_bytes().replace(b"mdat", b"mdxt"))
     raw = make_clip(tmp_path / "raw.h264", count=60)

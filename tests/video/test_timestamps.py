@@ -32,7 +32,7 @@ def test_each_moment_takes_the_first_frame_at_or_after_it(stamps: list[int], mom
 
 
 @given(stamps, moments, st.integers(1, 10_000))
-def test_what_lies_behind_the_limit_does_not_count(stamps: list[int], moments: list[int], limit: int) -> None:
+def test_pictures_after_the_limit_are_ignored(stamps: list[int], moments: list[int], limit: int) -> None:
     bounded = FrameCursor(iter(run(stamps)), limit / 1000)
     cut = FrameCursor(iter(run([ms for ms in stamps if ms < limit])))
     for moment in moments:
@@ -89,7 +89,7 @@ def test_a_frame_thrown_far_ahead_is_dropped() -> None:
     assert [clock.seconds(pts) for pts in (0, 10_041, 40, 9_000)] == [0.0, None, 0.04, 9.0]
 
 
-def test_a_clock_that_begins_anew_goes_on() -> None:
+def test_time_continues_after_a_clock_restarts() -> None:
     clock = reader(rate=25.0)
     before = [clock.seconds(ms) for ms in range(0, 2000, 40)]
     after = [time for ms in range(0, 2000, 40) if (time := clock.seconds(ms)) is not None]

@@ -1,4 +1,4 @@
-"""Playing on: which frames a second takes, upright and in order, from whatever container."""
+"""Which frames a chunk takes, in every container."""
 
 import json
 import subprocess
@@ -104,7 +104,7 @@ def test_a_variable_rate(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["clip.ts", "clip.mkv", "clip.mp4", "clip.flv"])
-def test_a_clip_that_starts_late_starts_at_nought(tmp_path: Path, name: str) -> None:
+def test_a_clip_that_starts_late_starts_at_zero(tmp_path: Path, name: str) -> None:
     path = make_clip(tmp_path / name, ticks=[1400 + 40 * n for n in range(50)], tick=MILLISECOND)
     chunks = read(path)
     assert times(chunks) == pytest.approx([0, 0.52, 1, 1.52], abs=0.002)
@@ -128,7 +128,7 @@ def test_the_last_second(tmp_path: Path, count: int, ends: list[float]) -> None:
     assert all(len(c.frames) == 2 for c in chunks)
 
 
-def test_a_range_takes_nothing_from_behind_it(tmp_path: Path) -> None:
+def test_a_range_takes_nothing_after_its_end(tmp_path: Path) -> None:
     path = make_clip(tmp_path / "clip.mp4", rate=10, count=38)
     chunks = read(path, start=1.2, duration=1.5)
     assert [(c.start, c.end) for c in chunks] == [(1.2, 2.2), (2.2, pytest.approx(2.7))]
@@ -179,7 +179,7 @@ def test_a_second_takes_whole_frames(tmp_path: Path, fps: float) -> None:
         open_video(make_clip(tmp_path / "clip.mp4"), fps)
 
 
-def test_the_door_to_sources_costs_no_decoder() -> None:
+def test_importing_the_source_module_does_not_import_pyav() -> None:
     line = "import sys, streaming_vlm_mlx.video.source; sys.exit('av' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", line], check=False).returncode == 0
 
