@@ -238,7 +238,7 @@ def test_the_doctor_says_no(folder: Path, capsys: pytest.CaptureFixture[str], mo
     )
     assert cli.main(["doctor", "--ckpt", str(folder)]) == 1
     out = capsys.readouterr().out
-    assert "fits: no: 0.0 GiB for it" in out
+    assert "fits: no: the limit here is 0.0 GiB" in out
     assert "with: window 1 and text_round 1: " in out
 
 

@@ -1,4 +1,4 @@
-"""What the doctor looks at, as plain facts."""
+"""``svm-tui doctor``: shows what this machine computes on, what a checkpoint needs, and what to change."""
 
 import argparse
 import dataclasses
@@ -25,12 +25,12 @@ class Compute:
     """What MLX computes on.
 
     Attributes:
-        kind: Metal, CUDA or CPU; None when MLX cannot be loaded.
-        dtype: what weights and activations are computed in.
-        blas: the library that does matrix products on a CPU, when it is not MLX's own choice.
+        kind: Metal, CUDA or CPU; None where MLX cannot be loaded.
+        dtype: of weights and activations.
+        blas: the library of matrix products on a CPU; None for MLX's own.
         blas_path: its file.
         gflops: measured speed of a matrix product, 1e9 operations a second.
-        advice: what would make it faster, or run at all.
+        advice: how to make MLX faster, or how to make it load.
     """
 
     kind: str | None = None
@@ -43,7 +43,7 @@ class Compute:
 
 @dataclass(frozen=True)
 class Machine:
-    """The machine; memory in bytes, `available` is None where the system does not say."""
+    """The machine. Memory is in bytes; `available` is None where the system does not report it."""
 
     system: str
     cores: int
@@ -54,7 +54,7 @@ class Machine:
 
 @dataclass(frozen=True)
 class Terminal:
-    """The terminal on stdout: size in cells, colours it can show (0 for none, or no terminal)."""
+    """The terminal on stdout: its size in cells, and its number of colours (0 for none, or for no terminal)."""
 
     columns: int
     lines: int
@@ -64,18 +64,18 @@ class Terminal:
 
 @dataclass(frozen=True)
 class Model:
-    """What a checkpoint takes in memory, in bytes.
+    """What a checkpoint needs in memory, in bytes.
 
     Attributes:
-        folder: the checkpoint's.
-        dtype: what it is computed in.
-        parts: weights, cache at full windows, and what vision tower and decoder hold while they work.
-        peak: at the fullest moment.
-        limit: what it may take here.
-        tokens: that the cache holds then.
+        folder: the checkpoint's folder.
+        dtype: of weights and activations.
+        parts: weights, cache at full windows, and activations of the vision tower and of the decoder.
+        peak: the most that is in use at once.
+        limit: the most that it may use on this machine.
+        tokens: tokens in the cache at the peak.
         rounds: seconds that the windows span.
-        bounded: whether the settings bound what is kept.
-        changes: what would make it smaller, and the peak that this leaves.
+        bounded: whether the settings bound the cache.
+        changes: settings that need less, and the peak with each.
     """
 
     folder: str
@@ -90,13 +90,13 @@ class Model:
 
     @property
     def fits(self) -> bool:
-        """Whether it fits."""
+        """Whether the checkpoint fits in the memory of this machine."""
         return self.peak <= self.limit
 
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """All that the doctor found; versions are None for what is not installed."""
+    """All findings; the version of a package that is not installed is None."""
 
     compute: Compute
     machine: Machine
@@ -109,19 +109,19 @@ class Diagnosis:
 
     @property
     def advice(self) -> list[str]:
-        """What to do, one line each; empty when all is well."""
+        """What to change, one line each; empty where nothing needs to change."""
         found = [self.compute.advice] if self.compute.advice else []
         if self.machine.nvidia and self.compute.kind == "CPU":
-            found.append("An NVIDIA GPU is here and MLX does not use it; pip install 'svm-tui[cuda]' in a new venv.")
+            found.append("MLX does not use this machine's NVIDIA GPU; pip install 'svm-tui[cuda]' in a new venv.")
         if self.terminal.interactive and self.terminal.colors < 256 and "NO_COLOR" not in self.variables:
-            found.append("This terminal shows few colours and pictures need many; set TERM=xterm-256color if it can.")
+            found.append("This terminal has too few colours for the picture; set TERM=xterm-256color if it can.")
         if self.terminal.interactive and (self.terminal.columns < 80 or self.terminal.lines < 24):
-            found.append("This terminal is small; the player wants 80 columns and 24 lines.")
+            found.append("This terminal is small; the player needs 80 columns and 24 lines.")
         return found
 
 
 def diagnose(environ: Mapping[str, str], clock: Callable[[], float]) -> Diagnosis:
-    """Look at this machine; `clock` returns seconds and times the matrix product."""
+    """Return what this machine has; `clock` returns seconds and times the matrix product."""
     return Diagnosis(
         compute=_compute(clock),
         machine=_machine(),
@@ -134,12 +134,12 @@ def diagnose(environ: Mapping[str, str], clock: Callable[[], float]) -> Diagnosi
 
 
 def estimate_memory(name: str, settings: Path | None, limit: int | None = None) -> Model:
-    """Add up what checkpoint `name` takes under its own stream settings, those in the file `settings` laid over them.
+    """Return the memory that checkpoint `name` needs under its own stream settings and those in the file `settings`.
 
     Args:
-        name: a folder, a name below checkpoints/, or a hub id.
-        settings: YAML, or None.
-        limit: bytes that it may take; None for what this machine has for it.
+        name: a folder, a name in checkpoints/, or a hub id.
+        settings: YAML of settings that replace the checkpoint's own, or None.
+        limit: bytes that it may use; None for this machine's limit.
 
     Raises:
         SvmError: the checkpoint or the settings cannot be used.
@@ -178,7 +178,7 @@ def _compute(clock: Callable[[], float]) -> Compute:
         found = backend.prepare()
     except SvmError as error:
         return Compute(advice=str(error))
-    # A GPU is only busy with a large product, a reference BLAS only soon done with a small one.
+    # Only a large product uses a whole GPU; with the reference BLAS only a small one is done soon.
     size = 512 if found.device == "cpu" else 4096
     return Compute(
         kind=found.kind,
@@ -212,27 +212,25 @@ def _terminal() -> Terminal:
 
 
 HELP = (
-    "Say what this machine computes with and how fast, what is installed, and what would make it faster. "
-    "With --ckpt, add up what that model takes in memory, and what to change where it does not fit. "
-    "Exit status 1 when no model could run here at all, or that one does not fit."
+    "Show what MLX computes on here and how fast, what is installed, and what would make it faster. With --ckpt, show "
+    "the memory that the model needs, and what to change if it does not fit. The exit status is 1 if MLX cannot be "
+    "loaded, or if the model does not fit."
 )
 
 GIB = 1 << 30
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options of ``doctor``."""
-    parser.add_argument("--ckpt", metavar="C", help="a folder, a name below checkpoints/, or a hub id")
-    parser.add_argument(
-        "--config", type=Path, metavar="S", help="YAML of stream settings, laid over the checkpoint's own"
-    )
+    """Add the command's arguments."""
+    parser.add_argument("--ckpt", metavar="C", help="checkpoint: a folder, a name in checkpoints/, or a hub id")
+    parser.add_argument("--config", type=Path, metavar="S", help="YAML of stream settings that replace --ckpt's own")
     parser.add_argument("--json", action="store_true", help="print one JSON object, sizes in bytes")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the diagnosis; return 1 when MLX cannot be loaded, or the model that was named does not fit."""
+    """Print the diagnosis; return 1 if MLX cannot be loaded, or if the model in --ckpt does not fit."""
     if args.config and not args.ckpt:
-        raise SvmError("--config is of a stream; name the checkpoint with --ckpt.")
+        raise SvmError("--config replaces settings of a checkpoint; name the checkpoint with --ckpt.")
     found = diagnose(os.environ, time.perf_counter)
     if args.ckpt and found.compute.kind:
         found = dataclasses.replace(found, model=estimate_memory(args.ckpt, args.config))
@@ -247,7 +245,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def rows(found: Diagnosis) -> list[tuple[str, str]]:
-    """Return the diagnosis as lines of a table: what, and how it stands."""
+    """Return the diagnosis as rows of a table: name and value."""
     compute, machine, terminal = found.compute, found.machine, found.terminal
     available = f", {machine.available / GIB:.1f} GiB available" if machine.available is not None else ""
     colors = f"{terminal.colors} colours" if terminal.colors else "no colours"
@@ -268,14 +266,14 @@ def rows(found: Diagnosis) -> list[tuple[str, str]]:
 
 
 def _model_rows(model: Model) -> list[tuple[str, str]]:
-    """Return the lines on a model's memory."""
+    """Return the rows on a model's memory."""
     parts = (f"{name} {size / GIB:.2f}" for name, size in model.parts.items())
-    span = f"{model.rounds} s, {model.tokens} tokens" + ("" if model.bounded else "; these settings bound nothing")
+    span = f"{model.rounds} s, {model.tokens} tokens" + ("" if model.bounded else "; not bounded by these settings")
     return [
         ("model", f"{model.folder}, computed in {model.dtype}"),
         ("windows", span),
         ("needs", f"{model.peak / GIB:.2f} GiB: {', '.join(parts)}"),
-        ("fits", f"{'yes' if model.fits else 'no'}: {model.limit / GIB:.1f} GiB for it"),
+        ("fits", f"{'yes' if model.fits else 'no'}: the limit here is {model.limit / GIB:.1f} GiB"),
         *(("with", f"{change}: {peak / GIB:.2f} GiB") for change, peak in model.changes.items()),
     ]
 
