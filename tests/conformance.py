@@ -163,7 +163,7 @@ def compare(tally: Tally, chunk: dict[str, Any], forced: Forced, session: Sessio
     tally.chunks += 1
     tally.ids += not np.array_equal(forced.ids, chunk["ids"])
     tally.positions += not np.array_equal(forced.positions[:, -recorded.shape[1] :], recorded)
-    tally.cache += forced.cached != chunk["cached"] or session.cached != chunk["cache_after"]
+    tally.cache += forced.cached != chunk["cached"] or session.cache_length != chunk["cache_after"]
     tally.tokens += len(chunk["out"])
     tally.agreed += sum(a == b for a, b in zip(forced.own, chunk["out"], strict=True))
     tally.choices += chunk["min_margin"] > CLEAR_MARGIN and forced.own != chunk["out"]

@@ -1,4 +1,4 @@
-"""Which token comes next; in NumPy, so that a seed means the same on every device."""
+"""Choice of the next token, in NumPy, so that a seed gives the same text on every device."""
 
 from typing import Protocol
 
@@ -15,21 +15,27 @@ class Sampler(Protocol):
     """Chooses the next token of a second."""
 
     def sample(self, logits: Scores, seen: Rows, step: int) -> int:
-        """Return the row of `logits` [vocab] to speak next, after the rows `seen`, as token `step` of the second."""
+        """Return the next token's row.
+
+        Args:
+            logits: of all rows, [vocab].
+            seen: rows of the tokens so far, for the repetition penalty.
+            step: the token's number within its second.
+        """
         ...
 
 
 class TokenSampler:
-    """Greedy or random choice under Hugging Face's processors, in its order: penalty, silence, temperature, top-p."""
+    """Samples greedily or at random, after Hugging Face's processors: penalty, silence, temperature, top-p."""
 
     def __init__(self, config: SamplingConfig, silence_row: int) -> None:
-        """Start the draws at `config.seed`; `silence_row` is the row of the `` ...`` token."""
+        """Seed the random draws with `config.seed`; `silence_row` is the row of the `` ...`` token."""
         self.config = config
         self._silence_row = silence_row
         self._random = np.random.default_rng(config.seed)
 
     def sample(self, logits: Scores, seen: Rows, step: int) -> int:
-        """Return the row of `logits` [vocab] to speak next, after the rows `seen`, as token `step` of the second."""
+        """Return the next token's row; see `Sampler.sample`."""
         scores = penalise(logits, seen, self.config.repetition_penalty)
         if self.config.silence_threshold is not None:
             threshold = self.config.silence_threshold + self.config.silence_step * step
@@ -51,7 +57,7 @@ def penalise(scores: Scores, seen: Rows, penalty: float) -> Scores:
 
 
 def hold_silence(scores: Scores, row: int, threshold: float) -> Scores:
-    """Take `row` out unless its probability passes `threshold` (LiveCC's rule for its `` ...`` token)."""
+    """Rule out `row` unless its probability exceeds `threshold` (LiveCC's rule for its `` ...`` token)."""
     if _softmax(scores)[row] > threshold:
         return scores
     out = scores.copy()
@@ -60,7 +66,7 @@ def hold_silence(scores: Scores, row: int, threshold: float) -> Scores:
 
 
 def keep_top_p(scores: Scores, top_p: float) -> Scores:
-    """Take out all but the smallest set of rows whose probability reaches `top_p`; the best one always stays."""
+    """Rule out all but the smallest set of rows whose probability reaches `top_p`; the best row always stays."""
     if top_p >= 1.0:
         return scores
     order = np.argsort(scores, kind="stable")

@@ -1,4 +1,4 @@
-"""One stream: a second goes in, pieces of text come out; the only holder of a stream's state."""
+"""One stream: a second of video goes in, pieces of text come out. A `Session` holds all of a stream's state."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -22,14 +22,14 @@ from streaming_vlm_mlx.video.image_processor import Patches
 
 @dataclass(frozen=True)
 class SecondRequest:
-    """What a session is given of one second of video.
+    """One second of video, as a session takes it.
 
     Attributes:
-        index: the second's number, handed on to its events.
+        index: the second's number, which its events carry.
         start: seconds from the clip's beginning.
         end: seconds from the clip's beginning.
         patches: its pixels, or None for a stream of text alone.
-        question: what the viewer asks in this second, else empty.
+        question: the viewer's question in this second, else empty.
     """
 
     index: int
@@ -40,7 +40,7 @@ class SecondRequest:
 
 
 class Session:
-    """The state of one stream: its spans, its cache, and where the sampler's draws stand."""
+    """The state of one stream: its spans, its cache and its sampler."""
 
     def __init__(self, bundle: ModelBundle, config: StreamConfig) -> None:
         """Begin a stream with `config.previous` as its previous text; nothing is computed yet."""
@@ -54,48 +54,48 @@ class Session:
 
     @property
     def ids(self) -> sp.Ids:
-        """The kept sequence, outside ids."""
+        """The tokens of the kept sequence, as the tokenizer's ids."""
         return sp.join_ids(self._spans)
 
     @property
     def positions(self) -> npt.NDArray[np.int64]:
-        """M-RoPE positions [3, n] of the tokens that the cache holds, or held when a second was cut short."""
+        """M-RoPE positions [3, n] of the cached tokens, or of those cached before a second was cut short."""
         return self._runner.positions if self._runner else np.zeros((3, 0), np.int64)
 
     @property
-    def cached(self) -> int:
-        """How many leading tokens of the kept sequence the cache holds."""
+    def cache_length(self) -> int:
+        """The number of cached tokens, which lead the kept sequence."""
         return self._runner.cache.length if self._runner else 0
-
-    @property
-    def prefilled_from(self) -> int:
-        """How many leading tokens were in the cache when this second was prefilled."""
-        return self._prefilled_from
 
     @property
     def cache_bytes(self) -> int:
         """Bytes of the cache's blocks."""
         return self._runner.cache.nbytes if self._runner else 0
 
+    @property
+    def prefilled_from(self) -> int:
+        """The number of tokens that were cached when the last second was prefilled."""
+        return self._prefilled_from
+
     def close(self) -> None:
-        """Let the other machines that hold a part of the model end.
+        """Release the other machines that hold a part of the model.
 
         Raises:
-            SvmError: one was lost.
+            SvmError: the connection to one of them was lost.
         """
         release(self._bundle.ranks)
 
     def configure(self, config: StreamConfig) -> None:
-        """Change query, sampling and windows from the next second on; what is kept stays, new sampling draws anew.
+        """Change query, sampling and windows from the next second on; new sampling settings restart its random draws.
 
-        A changed `mode`, `pos_mode`, `kv_bits` or `previous` wants a `reset` behind it.
+        After a change of `mode`, `pos_mode`, `kv_bits` or `previous`, call `reset`.
         """
         if config.sampling != self._config.sampling:
             self._sampler = self._make_sampler(config)
         self._config = config
 
     def reset(self) -> None:
-        """Forget everything but the settings; the draws start anew."""
+        """Forget everything but the settings."""
         template = self._bundle.template
         head = (
             sp.new_span("head", -1, template.head_open),
@@ -105,88 +105,86 @@ class Session:
         self._spans = sp.number_slots(head)
         self._round, self._query, self._prefilled_from = 0, "", 0
         self._features: dict[int, mx.array] = {}
-        self._ahead: tuple[Patches, mx.array, float] | None = None
+        self._ahead: _Encoded | None = None
         self._sampler = self._make_sampler(self._config)
         self._runner: Runner | None = None
 
     def reanchor(self) -> None:
-        """Start the windows anew after a seek: what was said joins the previous text, every turn goes."""
+        """Empty the windows after a seek: the commentary joins the previous text, and all turns are dropped."""
         if self._runner and not self._runner.can_move:
             self._runner.keep(np.zeros(0, np.int32))
-        self._follow(*sp.reanchor(self._spans, self._config))
+        self._keep(*sp.reanchor(self._spans, self._config))
         self._round, self._query = 0, ""
 
     def generate(
         self, second: SecondRequest, sampler: Sampler | None = None, stopped: Callable[[], bool] = lambda: False
     ) -> Iterator[SpanMap | TextPiece | GenerationResult]:
-        """Take in one second; yield what the model remembers, its words as they come, and the sum at the end.
+        """Comment on one second: yield the span map, pieces of text as they come, and the second's record.
 
         Args:
             second: pixels and times.
-            sampler: chooses in the sampler's place, so that recorded tokens can be forced.
-            stopped: asked before each token; once true, the second ends as if its limit of tokens had been reached.
-                Closing the iterator does the same.
+            sampler: used instead of the session's own, for example to force recorded tokens.
+            stopped: called before each token; once it returns True, the second ends as at its token limit. Closing the
+                iterator has the same effect.
         """
-        begun = self._bundle.clock()
-        features, ahead = self._take(second)
-        seen = self._bundle.clock()
+        clock, sampler = self._bundle.clock, sampler or self._sampler
+        begun = clock()
+        encoded = self._take_encoded(second)
+        seen = clock()
         dropped = self._prune()
-        self._extend(second, features)
-        logits = self._prefill()
-        prefilled = self._bundle.clock()
-        first, said, decoder = 0.0, list[int](), _Pieces(self._bundle.tokenizer)
-        scratch = Scratchpad(self._bundle.tokenizer) if self._thinks(second) else None
+        self._append_turn(second, encoded.features)
+        logits: Logits | None = self._prefill()
+        prefilled = clock()
+        first_text = 0.0
+        reply = _Reply(self._bundle.tokenizer, with_notes=bool(self._config.scratchpad) and not second.question)
         try:
             yield SpanMap(second.index, sp.merge_views(self._spans), dropped)
-            for token in self._decode(logits, sampler or self._sampler, stopped, scratch):
-                said.append(token)
-                if piece := decoder.push(token):
-                    first = first or self._bundle.clock()
+            if reply.scratch is not None:
+                logits = self._write_notes(logits, sampler, stopped, reply.scratch)
+            for token in () if logits is None else self._decode(logits, sampler, stopped):
+                if piece := reply.push(token):
+                    first_text = first_text or clock()
                     yield TextPiece(second.index, piece)
         finally:
-            self._close(said, scratch)
-        if piece := decoder.flush():
+            self._close_turn(reply)
+        if piece := reply.flush():
             yield TextPiece(second.index, piece)
-        done = self._bundle.clock()
+        done = clock()
         yield GenerationResult(
             second.index,
             second.start,
             second.end,
-            decoder.text,
-            tokens=len(said) + (len(scratch.ids) if scratch else 0),
-            video_tokens=0 if features is None else features.shape[0],
-            cache_tokens=self.cached,
+            reply.text,
+            tokens=reply.token_count,
+            video_tokens=0 if encoded.features is None else encoded.features.shape[0],
+            cache_tokens=self.cache_length,
             cache_bytes=self.cache_bytes,
             query=second.question,
             timings=Timings(
-                vision_ms=1e3 * (seen - begun + ahead),
+                vision_ms=1e3 * (seen - begun + encoded.seconds),
                 prefill_ms=1e3 * (prefilled - seen),
                 decode_ms=1e3 * (done - prefilled),
-                first_text_ms=1e3 * ((first or done) - begun),
-                total_ms=1e3 * (done - begun + ahead),
+                first_text_ms=1e3 * ((first_text or done) - begun),
+                total_ms=1e3 * (done - begun + encoded.seconds),
             ),
-            notes=scratch.text.strip() if scratch else "",
+            notes=reply.notes,
         )
 
     def encode_ahead(self, second: SecondRequest) -> None:
-        """Run the vision tower over `second` now, so that `generate` has its features ready when its turn comes."""
+        """Run the vision tower over `second` now, so that `generate` finds its features ready."""
         begun = self._bundle.clock()
-        features = self._see(second)
-        if second.patches is not None and features is not None:
-            self._ahead = second.patches, features, self._bundle.clock() - begun
+        features = self._encode_video(second)
+        if features is not None:
+            self._ahead = _Encoded(second.patches, features, self._bundle.clock() - begun)
 
-    def _thinks(self, second: SecondRequest) -> bool:
-        """Whether the model answers to itself before it speaks about `second`."""
-        return bool(self._config.scratchpad) and not second.question
-
-    def _take(self, second: SecondRequest) -> tuple[mx.array | None, float]:
-        """Return the second's features, and the seconds of work that were done on them ahead."""
+    def _take_encoded(self, second: SecondRequest) -> "_Encoded":
+        """Return the second's features: those encoded ahead, or new ones."""
         ahead, self._ahead = self._ahead, None
-        if ahead and ahead[0] is second.patches:
-            return ahead[1:]
-        return self._see(second), 0.0
+        if ahead and ahead.patches is second.patches:
+            return ahead
+        return _Encoded(second.patches, self._encode_video(second))
 
-    def _see(self, second: SecondRequest) -> mx.array | None:
+    def _encode_video(self, second: SecondRequest) -> mx.array | None:
         if second.patches is None or self._bundle.model.config.vision_config is None:
             return None
         features = self._bundle.model.visual(mx.array(second.patches.pixel_values), second.patches.grid_thw)
@@ -194,15 +192,15 @@ class Session:
         return features
 
     def _prune(self) -> tuple[SpanView, ...]:
-        """Drop what this second no longer keeps, and follow with the cache."""
+        """Drop the spans that this second no longer keeps, from the sequence and the cache; return their views."""
         spans, dropped = sp.prune(self._spans, self._round, self._config)
-        self._follow(spans, dropped)
+        self._keep(spans, dropped)
         if self._config.mode == "window" and dropped:
             self._query = ""
         return sp.merge_views(dropped)
 
-    def _follow(self, spans: sp.Spans, dropped: sp.Spans) -> None:
-        """Make `spans` the sequence: one gather of the cache, and the features of dropped video forgotten."""
+    def _keep(self, spans: sp.Spans, dropped: sp.Spans) -> None:
+        """Make `spans` the sequence: gather the cache once, and forget the features of dropped video."""
         for span in dropped:
             if span.part == "video":
                 self._features.pop(span.round, None)
@@ -211,7 +209,7 @@ class Session:
             self._runner.keep(slots[slots < self._runner.cache.length])
         self._spans = sp.number_slots(spans)
 
-    def _extend(self, second: SecondRequest, features: mx.array | None) -> None:
+    def _append_turn(self, second: SecondRequest, features: mx.array | None) -> None:
         """Append the second's user turn and the opening of its assistant turn."""
         template, number = self._bundle.template, self._round
         question = second.question or self._config.scratchpad
@@ -234,11 +232,11 @@ class Session:
         self._spans = sp.number_slots((*self._spans, *turn))
 
     def _prefill(self) -> Logits:
-        """Run the model over what the cache does not hold; return the last token's logits [vocab]."""
+        """Run the model over the tokens that are not cached; return the last token's logits [vocab]."""
         runner = self._runner = self._runner or self._make_runner()
         if self._config.mode == "recompute":
             runner.keep(np.zeros(0, np.int32))
-        cached, ids = self.cached, self.ids
+        cached, ids = self.cache_length, self.ids
         self._prefilled_from = cached
         is_video = sp.join_video(self._spans, self._bundle.model.config.video_token_id)[cached:]
         new = [s.round for s in self._spans if s.part == "video" and s.slots[0] >= cached]
@@ -258,7 +256,7 @@ class Session:
         return token_visibility(self._spans) if self._config.scratchpad else None
 
     def _count_positions(self, cached: int) -> npt.NDArray[np.int64]:
-        """Return positions [3, n] of the whole sequence: counted anew, or going on behind what is cached."""
+        """Return positions [3, n] of the whole sequence: counted from 0, or on from the last of the cached tokens."""
         vision, pixels = self._bundle.model.config.vision_config, self._config.pixels
         steps = vision.time_step(pixels.temporal_patch_size / self._config.fps) if vision else 0.0
         if self._config.pos_mode == "shrink" or not cached:
@@ -269,86 +267,126 @@ class Session:
         new = sp.positions((s for s in fresh if len(s.ids)), int(old.max()) + 1, self._config, steps)
         return np.concatenate([old, new], axis=1)
 
-    def _decode(
-        self, logits: Logits, sampler: Sampler, stopped: Callable[[], bool], scratch: Scratchpad | None
-    ) -> Iterator[int]:
-        """Yield tokens of this second, a stop token included, until one comes or the limit is reached.
-
-        What goes onto `scratch` comes before them and is not yielded.
-        """
-        assert self._runner is not None
-        seen, visibility = self._seen_rows, self._visibility()
-        while scratch is not None and not scratch.is_full:
-            row = sampler.sample(logits, seen, 0)
+    def _write_notes(
+        self, logits: Logits | None, sampler: Sampler, stopped: Callable[[], bool], scratch: Scratchpad
+    ) -> Logits | None:
+        """Generate the line of the scratchpad; return the logits after it, None when the second ends within it."""
+        visibility = self._visibility()
+        while logits is not None and not scratch.is_full:
+            row = sampler.sample(logits, self._seen_rows, 0)
             token = self._bundle.vocabulary.to_id(row)
             if token in self._bundle.template.stop_ids or stopped():
-                return
+                return None
             scratch.push(token)
-            seen = np.append(seen, np.int32(row))
-            logits = self._runner.step(row, None if scratch.is_full or visibility is None else self._padded(visibility))
+            logits = self._step(row, None if scratch.is_full or visibility is None else self._padded(visibility))
+        return logits
+
+    def _decode(self, logits: Logits, sampler: Sampler, stopped: Callable[[], bool]) -> Iterator[int]:
+        """Yield the tokens of the commentary, up to and including a stop token, or up to the limit."""
         limit = self._config.sampling.max_new_tokens
         for step in range(limit):
-            row = sampler.sample(logits, seen, step)
+            row = sampler.sample(logits, self._seen_rows, step)
             token = self._bundle.vocabulary.to_id(row)
             yield token
             if token in self._bundle.template.stop_ids or step + 1 == limit or stopped():
                 return
-            seen = np.append(seen, np.int32(row))
-            logits = self._runner.step(row)
+            logits = self._step(row)
+
+    def _step(self, row: int, visibility: Visibility | None = None) -> Logits:
+        """Append one generated token to the cache; return its logits [vocab]."""
+        assert self._runner is not None
+        self._seen_rows = np.append(self._seen_rows, np.int32(row))
+        return self._runner.step(row, visibility)
 
     def _padded(self, visibility: Visibility) -> Visibility:
         """Return `visibility` extended to all cached tokens: the scratchpad line so far is `OPEN` to itself."""
-        return np.pad(visibility, (0, self.cached - len(visibility)), constant_values=OPEN)
+        return np.pad(visibility, (0, self.cache_length - len(visibility)), constant_values=OPEN)
 
-    def _close(self, said: list[int], scratch: Scratchpad | None) -> None:
-        """Enter what was said and its end mark into the sequence; the mark is prefilled with the next second."""
-        text = said[:-1] if said and said[-1] in self._bundle.template.stop_ids else said
-        number = self._round
+    def _close_turn(self, reply: "_Reply") -> None:
+        """Append the reply and the turn's end mark, which is prefilled with the next second."""
+        template, number = self._bundle.template, self._round
+        ended = bool(reply.tokens) and reply.tokens[-1] in template.stop_ids
         turn = (
-            sp.new_span("scratch", number, scratch.ids if scratch else ()),
-            sp.new_span("text", number, text),
-            sp.new_span("end", number, self._bundle.template.turn_close),
+            sp.new_span("scratch", number, reply.scratch.ids if reply.scratch else ()),
+            sp.new_span("text", number, reply.tokens[:-1] if ended else reply.tokens),
+            sp.new_span("end", number, template.turn_close),
         )
         self._spans = sp.number_slots((*self._spans, *turn))
         self._round += 1
 
     def _encode(self, text: str) -> list[int]:
-        """Return the ids of `text` that the model's vocabulary holds."""
+        """Return the ids of `text` that the model's vocabulary has."""
         vocabulary = self._bundle.vocabulary
         return [int(i) for i in vocabulary.to_ids(vocabulary.to_rows(self._bundle.tokenizer.encode(text)))]
 
     def _rows(self, ids: sp.Ids) -> npt.NDArray[np.int32]:
+        """Return the embedding rows of `ids`."""
         return self._bundle.vocabulary.to_rows(ids)
 
     def _make_sampler(self, config: StreamConfig) -> TokenSampler:
         return TokenSampler(config.sampling, int(self._rows(np.array([self._bundle.template.silence_id], np.int32))[0]))
 
     def _make_runner(self) -> Runner:
-        """Reserve a cache that the windows cannot outgrow, as far as their settings bound it."""
+        """Allocate a cache that the windows cannot outgrow, as far as the settings bound them."""
         c, turn = self._config, self.ids.size - sum(len(s.ids) for s in self._spans if s.round < 0)
         rounds = 1 if c.mode == "full" else max(c.window, c.text_round)
         previous = 0 if c.sink is None or c.slide is None else c.sink + c.slide
-        result = (
-            c.sampling.max_new_tokens + len(self._bundle.template.turn_close) + (SCRATCH_TOKENS if c.scratchpad else 0)
-        )
+        reply = c.sampling.max_new_tokens + len(self._bundle.template.turn_close)
+        reply += SCRATCH_TOKENS if c.scratchpad else 0
+        # The first turn's time has fewer tokens than a later one may have.
         longest_time = 16
-        capacity = self.ids.size + previous + rounds * (turn + result + longest_time)
+        capacity = self.ids.size + previous + rounds * (turn + reply + longest_time)
         moves = c.mode == "streaming" and c.pos_mode == "shrink"
         return make_runner(self._bundle.model, self._bundle.ranks, capacity, moves, c.kv_bits)
 
 
-class _Pieces:
-    """Cuts a second's tokens into pieces to show: whole characters, no markup, no closing `` ...``."""
+@dataclass(frozen=True)
+class _Encoded:
+    """A second's vision features.
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
-        self._decoder, self._cleaner, self.text = StreamDecoder(tokenizer), CommentaryCleaner(), ""
+    Attributes:
+        patches: the pixels that they come from.
+        features: [video tokens, hidden size]; None without video or vision tower.
+        seconds: of work that was done ahead of the second's turn.
+    """
+
+    patches: Patches | None
+    features: mx.array | None
+    seconds: float = 0.0
+
+
+class _Reply:
+    """The reply of the model to one second, without its markup and closing `` ...``.
+
+    Attributes:
+        tokens: those of the commentary, a stop token included.
+        text: the commentary so far.
+        scratch: the line of notes before it, or None.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, with_notes: bool) -> None:
+        self.tokens: list[int] = []
+        self.text = ""
+        self.scratch = Scratchpad(tokenizer) if with_notes else None
+        self._decoder, self._cleaner = StreamDecoder(tokenizer), CommentaryCleaner()
+
+    @property
+    def notes(self) -> str:
+        """The text of the scratchpad."""
+        return self.scratch.text.strip() if self.scratch else ""
+
+    @property
+    def token_count(self) -> int:
+        """The number of generated tokens, notes included."""
+        return len(self.tokens) + (len(self.scratch.ids) if self.scratch else 0)
 
     def push(self, token: int) -> str:
-        """Add `token` and return what can be shown now."""
+        """Add a token; return the text that can be shown now."""
+        self.tokens.append(token)
         return self._show(self._cleaner.push(self._decoder.push(token)))
 
     def flush(self) -> str:
-        """Return what was held back."""
+        """Return the text that was held back."""
         return self._show(self._cleaner.push(self._decoder.flush()) + self._cleaner.flush())
 
     def _show(self, piece: str) -> str:

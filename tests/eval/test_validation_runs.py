@@ -117,7 +117,7 @@ def test_every_second_is_heard_and_every_run_starts_afresh(clip: Path, engine: E
     assert first.measured == again.measured
     # A stream that went on would hold more than three seconds.
     assert engine._session is not None
-    assert engine._session.cached <= done[-1].cache_tokens
+    assert engine._session.cache_length <= done[-1].cache_tokens
     assert (first.measured.words, first.measured.seconds, first.measured.silent) == (9, 3, 0)
 
 

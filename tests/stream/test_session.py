@@ -94,9 +94,9 @@ def test_a_seed_is_a_text_and_another_seed_another(bundle: ModelBundle) -> None:
 def test_reset_is_a_new_stream(bundle: ModelBundle) -> None:
     session = Session(bundle, WARM)
     first = texts(session, range(3))
-    assert session.cached > 0
+    assert session.cache_length > 0
     session.reset()
-    assert (session.cached, session.cache_bytes) == (0, 0)
+    assert (session.cache_length, session.cache_bytes) == (0, 0)
     assert texts(session, range(3)) == first
 
 
@@ -146,7 +146,7 @@ def test_a_stop_token_ends_the_second_and_is_not_text(bundle: ModelBundle, stop_
     said = generate(session, make_second(0), Forced(bundle.vocabulary, [ONE, stop_id, TWO]))
     assert said.sum.tokens == 2
     assert session.ids[-3:].tolist() == [ONE, IM_END, 198]
-    assert session.cached == len(session.ids) - 2
+    assert session.cache_length == len(session.ids) - 2
 
 
 def test_at_its_limit_a_second_is_closed_for_the_model(bundle: ModelBundle) -> None:
@@ -154,7 +154,7 @@ def test_at_its_limit_a_second_is_closed_for_the_model(bundle: ModelBundle) -> N
     said = generate(session, make_second(0), Forced(bundle.vocabulary, [ONE] * 9))
     assert said.sum.tokens == GREEDY.max_new_tokens
     assert session.ids[-7:].tolist() == [*[ONE] * 5, IM_END, 198]
-    assert session.cached == len(session.ids) - 3
+    assert session.cache_length == len(session.ids) - 3
 
 
 def test_seen_tokens_are_the_kept_sequence_and_what_was_said(bundle: ModelBundle) -> None:
@@ -216,11 +216,11 @@ def test_reanchor_empties_the_video_and_keeps_the_words(bundle: ModelBundle, mod
         force(session, bundle, make_second(index), [word, SILENCE, IM_END])
     session.reanchor()
     assert written(session, bundle).endswith("<|im_start|>previous text\n one two<|im_end|>\n")
-    assert session.cached <= len(session.ids)
+    assert session.cache_length <= len(session.ids)
     said = generate(session, make_second(2))
     assert [(s.kind, s.round) for s in said.spans.spans if s.kind == "video"] == [("video", 0)]
     assert "Commentate on this match" in written(session, bundle)
-    assert session.positions.shape[1] == session.cached
+    assert session.positions.shape[1] == session.cache_length
 
 
 def test_reanchor_before_the_first_second_does_nothing(bundle: ModelBundle) -> None:
@@ -301,7 +301,7 @@ def test_the_cache_does_not_grow_once_it_is_made(bundle: ModelBundle) -> None:
     for index in range(18):
         force(session, bundle, make_second(index, grid=(1, 24, 24)), [ONE] * (60 - index % 2))
         sizes.add(session.cache_bytes)
-        tokens.append(session.cached)
+        tokens.append(session.cache_length)
     assert len(sizes) == 1
     assert tokens[-1] > tokens[0] + 4 * 144 + 600
     assert tokens[-1] == tokens[-3]
