@@ -162,16 +162,17 @@ class ClipCache:
             raise BadSampleError("empty video", f"{video} has 0 bytes")
         key = str(video.absolute()), state.st_size, state.st_mtime_ns
         try:
-            row = self._database.execute(_SELECT, key).fetchone()
-            if row is not None:
-                return ClipMetadata.from_row(row)
+            with contextlib.suppress(sqlite3.OperationalError):  # locked by another process for too long
+                row = self._database.execute(_SELECT, key).fetchone()
+                if row is not None:
+                    return ClipMetadata.from_row(row)
         except (sqlite3.Error, zlib.error, ValueError) as error:
             raise SvmError(f"{self._path} is damaged ({error}); remove it and run again.") from error
         try:
             metadata = probe_clip(video)
         except SvmError as error:
             raise BadSampleError("unreadable video", str(error)) from error
-        # Not stored if the disk is full or another process holds the database for too long.
+        # Not stored if the disk is full or the database is locked for too long.
         with contextlib.suppress(sqlite3.OperationalError):
             self._database.execute(_INSERT, (*key, *metadata.to_row()))
         return metadata

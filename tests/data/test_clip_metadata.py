@@ -90,7 +90,7 @@ def test_several_processes_share_a_database(database: Path, tmp_path: Path) -> N
 
 def test_a_database_that_stays_locked_costs_only_time(database: Path, clips: Path) -> None:
     with ClipCache(database, timeout=0) as cache, closing(sqlite3.connect(database, isolation_level=None)) as other:
-        other.execute("BEGIN IMMEDIATE")
+        other.execute("BEGIN EXCLUSIVE")
         assert len(cache.get(clips / "short.mp4").times) == 80
         other.execute("ROLLBACK")
         assert other.execute("SELECT count(*) FROM clips").fetchone() == (0,)
