@@ -277,7 +277,7 @@ class FrameReader:
         self.info = _clip_info(self._decoder.opened, self._converter.size, self._clock, self._duration())
         self._longest_step = LONGEST_STEP + (self.info.duration or 0.0)
         self._timestamps = self._new_timestamps()
-        self._opening: Iterator[TimedFrame] | None = self._timed(chain([first], frames))
+        self._first_frames: Iterator[TimedFrame] | None = self._timed(chain([first], frames))
 
     @property
     def skipped(self) -> int:
@@ -292,10 +292,10 @@ class FrameReader:
         Raises:
             SvmError: the file no longer exists, or a feed was interrupted.
         """
-        opening, self._opening = self._opening, None
+        first_frames, self._first_frames = self._first_frames, None
         live = self.info.duration is None
-        if opening is not None and (live or time <= 0):
-            return opening
+        if first_frames is not None and (live or time <= 0):
+            return first_frames
         if live:
             return self._timed(self._decoder.frames())
         return self._sought(time) or self._rewound()
@@ -306,7 +306,7 @@ class FrameReader:
 
     def close(self) -> None:
         """Close the file and stop the decoder threads; call it from the thread that reads."""
-        self._opening = None
+        self._first_frames = None
         self._decoder.close()
 
     def _duration(self) -> float | None:

@@ -10,8 +10,8 @@ from streaming_vlm_mlx.config import ModelConfig
 from streaming_vlm_mlx.errors import SvmError
 from tests.video.clips import make_clip
 from tui import cli
+from tui.commands.options import fill_in
 from tui.commands.play import VIEW, add_arguments, add_options
-from tui.commands.player_settings import fill_in
 
 
 def settled(settings: Path, *words: str) -> argparse.Namespace:

@@ -9,8 +9,15 @@ from typing import TYPE_CHECKING, NoReturn
 
 from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.shipped import SAMPLE, notice
-from tui.commands.options import add_model_arguments, is_follower, make_engine, resolve_settings, run_as_follower
-from tui.commands.player_settings import FILE, fill_in
+from tui.commands.options import (
+    PLAYER_SETTINGS,
+    add_model_arguments,
+    fill_in,
+    is_follower,
+    make_engine,
+    resolve_settings,
+    run_as_follower,
+)
 from tui.player import gc_tuning as gc_tuning
 from tui.player.pace import PACES
 from tui.session_paths import base_paths, new_record, state_folder
@@ -71,7 +78,7 @@ def add_view_options(parser: argparse.ArgumentParser) -> None:
 
 def settings_file() -> Path:
     """Return the path of the player's settings file, which may not exist."""
-    return state_folder(os.environ, Path.home()) / FILE
+    return state_folder(os.environ, Path.home()) / PLAYER_SETTINGS
 
 
 def run(args: argparse.Namespace) -> int:

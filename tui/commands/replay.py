@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from streaming_vlm_mlx.errors import SvmError
+from tui.commands.options import fill_in
 from tui.commands.play import (
     VIEW,
     add_options,
@@ -19,7 +20,6 @@ from tui.commands.play import (
     settings_file,
     watch,
 )
-from tui.commands.player_settings import fill_in
 from tui.player import gc_tuning as gc_tuning
 
 if TYPE_CHECKING:
