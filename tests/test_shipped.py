@@ -6,7 +6,7 @@ import pytest
 import webvtt
 
 from streaming_vlm_mlx.matches.truth import TEST_SEEDS, read_truth
-from streaming_vlm_mlx.shipped import CHECKPOINT, SAMPLE, notice
+from streaming_vlm_mlx.shipped import CHECKPOINT, SAMPLE, notice, recommendation
 from streaming_vlm_mlx.video.source import open_video
 from tui import cli
 
@@ -40,7 +40,18 @@ def test_infer_alone_speaks_about_the_sample(tmp_path: Path, capsys: pytest.Capt
 
 
 def test_other_clips_and_only_they_get_a_word_about_the_checkpoint(tmp_path: Path) -> None:
-    assert notice(CHECKPOINT, str(SAMPLE)) == ""
-    assert notice(tmp_path, "game.mp4") == ""
+    assert notice(CHECKPOINT, str(SAMPLE), 16 << 30) == ""
+    assert notice(tmp_path, "game.mp4", 16 << 30) == ""
     for clip in ("game.mp4", "https://example.com/live", "/dev/video0", "lavfi:testsrc"):
-        assert "--ckpt" in notice(CHECKPOINT, clip)
+        assert "--ckpt" in notice(CHECKPOINT, clip, 16 << 30)
+
+
+def test_the_hint_names_a_checkpoint_that_fits_the_machine() -> None:
+    hints = {memory: recommendation(memory << 30) for memory in (8, 16, 32, 64)}
+    for memory, hint in hints.items():
+        needs = float(hint.partition("needs ")[2].partition(" GiB")[0])
+        assert needs <= memory * 2 / 3, hint
+    assert "3B-Instruct small --bits 4" in hints[8]
+    assert "StreamingVLM small --bits 4" in hints[16]
+    assert "StreamingVLM small --bits 8" in hints[32]
+    assert "--bits" not in hints[64]

@@ -4,15 +4,31 @@ from pathlib import Path
 
 CHECKPOINT = Path(__file__).parent / "matches"
 SAMPLE = Path(__file__).parent / "sample" / "match.mp4"
-_NOTICE = (
-    "this checkpoint knows simulated matches only, and says of other clips what it would say of those; "
-    "for real sport name a real one, such as --ckpt mit-han-lab/StreamingVLM."
+# Gibibytes of a machine below which a choice is made, and the choice: a checkpoint, its bits, what it needs.
+# Metal lends a process about two thirds of the memory; docs/models.md has the sizes.
+_CHOICES = (
+    (12, "Qwen/Qwen2.5-VL-3B-Instruct", 4, "2.9 GiB"),
+    (24, "mit-han-lab/StreamingVLM", 4, "5.7 GiB"),
+    (48, "mit-han-lab/StreamingVLM", 8, "11.0 GiB"),
 )
+_LARGEST = ("mit-han-lab/StreamingVLM", "16.6 GiB")
 
 
-def notice(folder: Path, clip: str) -> str:
-    """Return what a viewer of `clip` had better know of the checkpoint in `folder`; nothing of another checkpoint.
+def notice(folder: Path, clip: str, memory: int) -> str:
+    """Return a hint for a viewer of `clip` if `folder` is the shipped checkpoint; empty for any other checkpoint.
 
-    Nor of a simulated match, which has its truth beside it.
+    The hint names a checkpoint that fits a machine of `memory` bytes. It is empty for a simulated match too, which has
+    its truth beside it.
     """
-    return "" if folder != CHECKPOINT or Path(clip).with_suffix(".truth.json").is_file() else _NOTICE
+    if folder != CHECKPOINT or Path(clip).with_suffix(".truth.json").is_file():
+        return ""
+    return f"this checkpoint knows simulated matches only; for real sport, {recommendation(memory)}."
+
+
+def recommendation(memory: int) -> str:
+    """Return how to get a checkpoint for real sport that fits a machine of `memory` bytes."""
+    for below, name, bits, needs in _CHOICES:
+        if memory < below << 30:
+            return f"run 'svm-tui convert-ckpt {name} small --bits {bits}' once, then add --ckpt small (needs {needs})"
+    name, needs = _LARGEST
+    return f"add --ckpt {name} (needs {needs})"

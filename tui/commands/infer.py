@@ -48,6 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Comment on the clip; the seconds so far are kept however the run ends."""
+    from streaming_vlm_mlx.memory import machine_memory
     from streaming_vlm_mlx.sessions.subtitles import check_replaceable, find_format
     from streaming_vlm_mlx.video.source import open_video
 
@@ -61,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
     if run_as_follower(folder, config):
         return 0
     with closing(open_video(args.clip, config.fps)) as source:
-        if advice := notice(folder, args.clip):
+        if advice := notice(folder, args.clip, machine_memory()):
             _note(advice)
         engine, name = make_engine(folder, config, _note, args.adapter)
         try:

@@ -134,6 +134,7 @@ def check_terminal(there: bool, term: str, instead: str) -> None:
 
 
 def _spec(args: argparse.Namespace, config: "StreamConfig", folder: Path) -> "PlayerSpec":
+    from streaming_vlm_mlx.memory import machine_memory
     from streaming_vlm_mlx.sessions.session_log import ENDINGS
     from streaming_vlm_mlx.video.source import open_video
     from tui.player.clip import ClipSeconds, FrameGrabber
@@ -149,7 +150,7 @@ def _spec(args: argparse.Namespace, config: "StreamConfig", folder: Path) -> "Pl
         size=source.size,
         seconds=ClipSeconds(source),
         open_grabber=None if source.duration is None else partial(FrameGrabber, args.clip),
-        make=partial(_make, folder, config, args.adapter, notice(folder, args.clip)),
+        make=partial(_make, folder, config, args.adapter, notice(folder, args.clip, machine_memory())),
         config=config,
         read_truth=partial(read_clip_truth, args.truth, args.clip, source.duration),
         record=record,
