@@ -1,1 +1,1 @@
-"""What a session leaves on disk: its record, the journal while it runs, subtitles, an MP4."""
+"""A session on disk: its record, the journal while it runs, subtitles, an MP4."""

@@ -1,4 +1,4 @@
-"""A clip with a session's commentary as its subtitle track; picture and sound are copied as they are."""
+"""A clip with a session's commentary as its subtitle track; picture and sound are copied unchanged."""
 
 import io
 from collections.abc import Iterable, Iterator
@@ -18,10 +18,10 @@ from streaming_vlm_mlx.video.container import open_video_stream
 
 
 def write_mp4(path: Path, clip: str, seconds: Iterable[GenerationResult]) -> None:
-    """Replace `path` with `clip` and a track of subtitles, atomically; players show it when they are asked to.
+    """Write `clip` with a subtitle track to `path`, atomically; players show the track when the viewer selects it.
 
     Raises:
-        SvmError: `clip` cannot be read, holds picture or sound that MP4 does not take, or `path` cannot be written.
+        SvmError: `clip` cannot be read, has a codec that MP4 does not support, or `path` cannot be written.
     """
     source = open_video_stream(clip).container
     try:
@@ -51,21 +51,21 @@ def _copy(source: InputContainer, target: OutputContainer, subtitles: str) -> No
         target.mux(cue)
     packet: Packet[Any]
     for packet in source.demux(chosen):
-        # The empty packet at the end, and what came without a time.
+        # Skip the empty packet at the end, and packets without a time.
         if packet.dts is not None:
             packet.stream = copies[packet.stream.index]
             target.mux(packet)
 
 
 def _cues(subtitles: str, target: OutputContainer) -> "Iterator[Packet[Any]]":
-    """Yield a packet a cue, FFmpeg's MP4 text out of FFmpeg's reading of SubRip."""
-    # The stubs do not tell that this codec makes a subtitle stream.
+    """Yield a packet for each cue: FFmpeg reads the SubRip text and encodes it as MP4 text."""
+    # The stubs do not know that this codec has a subtitle stream.
     stream: Any = target.add_stream("mov_text")
     with av.open(io.BytesIO(subtitles.encode("utf-8")), format="srt") as source:
         decoder = source.streams.subtitles[0].codec_context
         for packet in source.demux():
             for shown in packet.decode() if packet.size else ():
-                # There once the decoder has begun.
+                # The decoder has its header only after the first packet.
                 stream.codec_context.subtitle_header = decoder.subtitle_header
                 stream.codec_context.time_base = packet.time_base
                 cue = stream.codec_context.encode_subtitle(

@@ -1,4 +1,4 @@
-"""What a session leaves behind: every second that was spoken, and what it ran on."""
+"""The record of a session: the result of every second, the model and the settings."""
 
 import bisect
 import json
@@ -24,11 +24,11 @@ class SessionRecord(FromDict):
         clip: path or address of the video.
         model: name of the checkpoint.
         settings: the stream's settings, as `StreamConfig.to_dict` gives them.
-        versions: of this program and of what it runs on.
-        seconds: the last take of every second that was spoken, in the clip's order.
-        skipped: seconds that were passed over, in the clip's order.
-        takes: earlier takes of seconds that were played again, oldest first.
-        failure: the message that the session ended with; empty for a good end.
+        versions: of this program and its main dependencies.
+        seconds: the last result of every second that has one, in the clip's order.
+        skipped: the seconds that were skipped, in the clip's order.
+        takes: earlier results of seconds that were played again, oldest first.
+        failure: the message of the last failure, empty where there was none.
     """
 
     version: int = VERSION
@@ -66,23 +66,23 @@ class SessionRecord(FromDict):
         """
         found = values.get("version")
         if not isinstance(found, int):
-            raise SvmError("it holds no session: its 'version' is missing; choose a file that svm-tui exported.")
+            raise SvmError("it is not a session, since it has no 'version'; choose a file that svm-tui exported.")
         if found > VERSION:
             raise SvmError(f"its session format {found} is newer than this program's ({VERSION}); update svm-tui.")
         return super().from_dict(values)
 
     def to_json(self) -> str:
-        """Return the record as JSON, one line end at its end."""
+        """Return the record as JSON, ending with a line feed."""
         text = json.dumps(self.to_dict(), ensure_ascii=False, indent=1)
         # A path or a query may hold broken bytes as lone surrogates; JSON has its own escape for them.
         return text.encode("utf-8", "backslashreplace").decode("utf-8") + "\n"
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """Read what `to_json` wrote.
+        """Read a file that `to_json` wrote.
 
         Raises:
-            SvmError: the file cannot be read, is no session, or is of a newer format.
+            SvmError: the file cannot be read, is not a session, or has a newer format.
         """
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
@@ -97,5 +97,5 @@ class SessionRecord(FromDict):
 
 
 def _start(second: GenerationResult | Skipped) -> float:
-    """Return where `second` starts, to the millisecond: two takes of one second start there."""
+    """Return the start of `second` to the millisecond, which identifies it: its takes share it."""
     return round(second.start, 3)

@@ -1,7 +1,7 @@
-"""Commentary as subtitles: one cue for each second in which something was said.
+"""Commentary as subtitles: one cue for each second with commentary.
 
-A question shows as a NOTE in WebVTT and in brackets in plain text; SRT knows no comments and leaves it out. So a
-player never draws a question over the picture, and a program that scores the cues never takes it for commentary.
+A question is a NOTE in WebVTT and stands in brackets in plain text; SRT has no comments and leaves it out. So players
+never draw a question over the picture, and programs that score the cues never take it for commentary.
 """
 
 import json
@@ -18,13 +18,13 @@ from streaming_vlm_mlx.sessions.record import SessionRecord
 from streaming_vlm_mlx.stream.events import GenerationResult
 
 _VTT_ESCAPES = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;"})
-# SRT has no escapes, and players read HTML tags and ASS overrides ("{\\an8}") in it: look-alikes stand in.
+# SRT has no escapes, and players read HTML tags and ASS overrides ("{\\an8}") in it: similar characters replace them.
 _SRT_ESCAPES = str.maketrans({"<": "‹", ">": "›", "{": "(", "}": ")"})
 
 
 @dataclass(frozen=True, slots=True)
 class Cue:
-    """What is shown from `start` to `end`, in milliseconds; `question` is what the viewer had asked."""
+    """The text to show from `start` to `end`, in milliseconds, and the viewer's `question`."""
 
     start: int
     end: int
@@ -33,7 +33,7 @@ class Cue:
 
 
 def cues(seconds: Iterable[GenerationResult]) -> Iterator[Cue]:
-    """Yield a cue for each of `seconds` that has words or a question, its text safe to stand in lines."""
+    """Yield a cue for each of `seconds` that has text or a question, without empty lines or control characters."""
     for second in seconds:
         text, question = tidy(second.text), " ".join(tidy(second.query).split())
         if text or question:
@@ -78,7 +78,7 @@ def transcript(seconds: Iterable[GenerationResult], mark: str = "") -> str:
 
 
 def clock(milliseconds: int, point: str = ".") -> str:
-    """Return a time as HH:MM:SS.mmm, more digits for the hours where they are needed."""
+    """Return a time as HH:MM:SS.mmm, with more digits for the hours where needed."""
     seconds, rest = divmod(milliseconds, 1000)
     return f"{seconds // 3600:02d}:{seconds // 60 % 60:02d}:{seconds % 60:02d}{point}{rest:03d}"
 
@@ -178,21 +178,21 @@ FORMATS: dict[str, Render] = {
 
 
 def find_format(path: Path) -> Render:
-    """Return what renders the format that the name of `path` ends with; ask before a long run, not after it.
+    """Return the renderer of the format that the ending of `path` names; call it before a long run, not after.
 
     Raises:
-        SvmError: the ending is none of the formats'.
+        SvmError: no format has that ending.
     """
     found = FORMATS.get(path.suffix.lower())
     if found is None:
-        raise SvmError(f"{path} has no known format; let its name end with one of {', '.join(FORMATS)}.")
+        raise SvmError(f"{path} has no known format; end its name with one of {', '.join(FORMATS)}.")
     return found
 
 
 def write(path: Path, record: SessionRecord) -> None:
-    """Replace `path` with `record`, atomically; whatever fails, the old file stays.
+    """Write `record` to `path`, in the format of its ending; after an error the old file is intact.
 
     Raises:
-        SvmError: the ending of `path` is unknown, or it cannot be written.
+        SvmError: the ending of `path` is unknown, or the file cannot be written.
     """
     write_text(path, find_format(path)(record))

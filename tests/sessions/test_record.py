@@ -107,8 +107,8 @@ def test_the_first_line_answers_a_question(text, query, answer, commentary):
     ("change", "message"),
     [
         ({"version": 3}, r"session format 3 is newer than this program's \(2\); update svm-tui"),
-        ({"version": None}, "'version' is missing"),
-        ({"version": "1"}, "'version' is missing"),
+        ({"version": None}, "it has no 'version'"),
+        ({"version": "1"}, "it has no 'version'"),
         ({"seconds": [{"index": 0, "start": 0, "end": 1}]}, "a second lacks its text"),
         ({"seconds": [{"index": 0, "start": "0", "end": 1, "text": ""}]}, "GenerationResult.start is '0'"),
         ({"seconds": [3]}, "SessionRecord.seconds is 3"),
@@ -139,7 +139,7 @@ def test_a_file_that_is_no_json_is_named(tmp_path, content):
 @pytest.mark.parametrize("content", ["[]", "null", "3", "{}"])
 def test_json_that_is_no_session_is_named(tmp_path, content):
     (tmp_path / "session.json").write_text(content)
-    with pytest.raises(SvmError, match=r"session\.json: it holds no session"):
+    with pytest.raises(SvmError, match=r"session\.json: it is not a session"):
         SessionRecord.load(tmp_path / "session.json")
 
 

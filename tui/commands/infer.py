@@ -42,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, metavar="F", help="file to write: .vtt, .srt, .json or .txt")
     parser.add_argument("--force", action="store_true", help="let --out replace any file, not only an earlier export")
     parser.add_argument("--json", action="store_true", help="print a JSON object a second instead of lines of text")
-    parser.add_argument("--start", type=float, metavar="S", help="second to begin at (default: 0, or the record's)")
+    parser.add_argument("--start", type=float, metavar="S", help="second to start at (default: 0, or the record's)")
     parser.add_argument("--duration", type=float, metavar="S", help="seconds to watch (default: to the end)")
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
+from streaming_vlm_mlx.background import BackgroundThread
 from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.sessions.session_log import SessionLog
 from streaming_vlm_mlx.stream.events import Event, Failed, GenerationResult, Ready, Skipped
@@ -15,7 +16,6 @@ from tui.player.clip import Seconds
 from tui.player.pace import Delay, Pace, Pacer
 from tui.player.playhead import Playhead
 from tui.player.states import State, Trigger, next_state
-from tui.player.threads import BackgroundThread
 
 if TYPE_CHECKING:
     from streaming_vlm_mlx.config import StreamConfig

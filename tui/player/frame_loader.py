@@ -5,9 +5,9 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 
+from streaming_vlm_mlx.background import BackgroundThread
 from streaming_vlm_mlx.errors import SvmError
 from tui.player.clip import Frame, FrameGrabber
-from tui.player.threads import BackgroundThread
 
 # Pictures a second at most: usually, while the model computes, and while its delay is long.
 RATE, RATE_BUSY, RATE_DELAYED = 8.0, 5.0, 2.0

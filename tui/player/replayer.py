@@ -1,4 +1,4 @@
-"""A session played again, without a model: a commentator that says what was said."""
+"""Replay of a session without a model."""
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 
 class Replayer:
-    """Says each second's last take again, its words as far apart as they were; what is asked of it is not heard."""
+    """A commentator that repeats the last result of each second, at the pace of the session; it ignores questions."""
 
     def __init__(self, record: SessionRecord, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:
-        """Take the session; `sleep` waits for some seconds."""
+        """Replay `record`; `sleep` waits for a number of seconds."""
         self._record, self._sleep = record, sleep
         self._seconds = {round(second.start): second for second in record.seconds}
         self._skipped = {round(second.start): second for second in record.skipped}
@@ -33,7 +33,7 @@ class Replayer:
     async def play(
         self, chunks: "AsyncIterable[Chunk]", due: Callable[[float, float], Awaitable[bool]]
     ) -> AsyncGenerator[Event]:
-        """Say what was said in `chunks`, each when `due` lets it; tell what was passed over."""
+        """Yield the recorded events of `chunks`, each at its turn by `due`, and the seconds that were skipped."""
         self._cancelled = False
         if not self._ready:
             self._ready = True
@@ -52,10 +52,10 @@ class Replayer:
                 yield replace(second, index=chunk.index)
 
     def ask(self, question: str) -> None:
-        """Nobody is there to answer."""
+        """Do nothing: there is no model to answer."""
 
     def configure(self, config: StreamConfig) -> None:
-        """What was said stays."""
+        """Do nothing: the commentary is recorded."""
 
     def cancel(self) -> None:
         """End the play under way at its next word."""
@@ -65,8 +65,8 @@ class Replayer:
         """End the play under way."""
         self.cancel()
 
-    def close(self, timeout: float) -> None:  # noqa: ARG002 - an engine's name for it
-        """There is nothing to wait for."""
+    def close(self, timeout: float) -> None:  # noqa: ARG002 - the name is the engine's
+        """End the play under way; there is no thread to wait for."""
         self.cancel()
 
     async def _words(self, index: int, second: GenerationResult) -> AsyncGenerator[Event]:
@@ -80,5 +80,5 @@ class Replayer:
 
 
 def recorded_name(record: SessionRecord) -> str:
-    """Return what the commentator of `record` is called when it is played again."""
+    """Return the name of the commentator in a replay of `record`."""
     return f"{Path(record.model).name}, recorded"

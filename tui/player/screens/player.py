@@ -14,6 +14,7 @@ from textual.screen import Screen
 from textual.validation import Integer, Number
 from textual.widgets import Static
 
+from streaming_vlm_mlx.background import BackgroundThread
 from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.sessions.session_log import SessionLog
 from streaming_vlm_mlx.stream.events import GenerationResult, SecondStarted
@@ -26,7 +27,6 @@ from tui.player.playhead import Playhead
 from tui.player.presenter import Presenter
 from tui.player.screens.help import HelpScreen
 from tui.player.spec import PlayerSpec, uses_query
-from tui.player.threads import BackgroundThread
 from tui.player.widgets.cache_strip import CacheStrip
 from tui.player.widgets.gauges import Gauges
 from tui.player.widgets.key_bar import KeyBar, KeyHint

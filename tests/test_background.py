@@ -1,0 +1,65 @@
+"""Work on a daemon thread: its order, its errors, and callers that give up."""
+
+import asyncio
+import threading
+
+import pytest
+
+from streaming_vlm_mlx.background import BackgroundThread
+
+
+async def test_work_runs_in_order_on_one_thread_that_ends() -> None:
+    worker, done = BackgroundThread("svm-test"), list[int]()
+
+    def work(number: int) -> threading.Thread:
+        done.append(number)
+        return threading.current_thread()
+
+    threads = await asyncio.gather(*(worker.run(lambda n=n: work(n)) for n in range(5)))
+    assert done == [0, 1, 2, 3, 4]
+    (thread,) = set(threads)
+    assert thread.daemon
+    assert thread.name == "svm-test"
+    ended = threading.Event()
+    worker.close(ended.set)
+    await asyncio.to_thread(thread.join, 5)
+    assert ended.is_set()
+    assert not thread.is_alive()
+
+
+async def test_an_error_is_raised_where_the_caller_waits() -> None:
+    worker = BackgroundThread("svm-test")
+    with pytest.raises(ZeroDivisionError):
+        await worker.run(lambda: 1 // 0)
+    assert await worker.run(lambda: "still there") == "still there"
+    worker.close()
+
+
+async def test_a_cancelled_caller_leaves_work_under_way_to_end() -> None:
+    worker, begun, go, ended = BackgroundThread("svm-test"), *(threading.Event() for _ in range(3))
+
+    def work() -> None:
+        begun.set()
+        assert go.wait(30)
+        ended.set()
+
+    waiting = asyncio.create_task(worker.run(work))
+    assert await asyncio.to_thread(begun.wait, 30)
+    waiting.cancel()
+    await asyncio.gather(waiting, return_exceptions=True)
+    go.set()
+    assert await worker.run(ended.is_set)
+    worker.close()
+
+
+async def test_work_whose_caller_is_cancelled_before_it_begins_is_skipped() -> None:
+    worker, go, done = BackgroundThread("svm-test"), threading.Event(), list[str]()
+    first = asyncio.create_task(worker.run(lambda: go.wait(30)))
+    second = asyncio.create_task(worker.run(lambda: done.append("second")))
+    await asyncio.sleep(0)
+    second.cancel()
+    await asyncio.gather(second, return_exceptions=True)
+    go.set()
+    assert await first
+    assert await worker.run(lambda: list(done)) == []
+    worker.close()
