@@ -4,11 +4,16 @@ The lens projects the world once, onto the *base* picture; a pan or zoom is a sh
 larger picture is cropped. So what stands still can be painted once and what moves still fits it exactly.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from math import atan, cos, sin, tan
+from pathlib import Path
 
+import av
 import numpy as np
 import numpy.typing as npt
+
+from streaming_vlm_mlx.atomic import replacing
 
 Floats = npt.NDArray[np.float64]
 
@@ -85,3 +90,105 @@ def followed(wanted: Floats, fps: int, seconds: float) -> Floats:
         for i in range(1, len(out)):
             out[i] = out[i - 1] + share * (out[i] - out[i - 1])
     return out
+
+
+Pixels = npt.NDArray[np.uint8]
+
+GRAINS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Grade:
+    """Light and colour of a match.
+
+    Attributes:
+        gain: one factor a channel, for brightness and warmth.
+        gamma: below 1 lifts the shadows.
+        contrast: 1 leaves it.
+        grain: standard deviation of the noise, in 8-bit steps.
+        vignette: how much darker the corners are, 0 to 1.
+        crf: H.264's constant rate factor, higher is coarser.
+    """
+
+    gain: tuple[float, float, float]
+    gamma: float
+    contrast: float
+    grain: float
+    vignette: float
+    crf: int
+
+    def table(self) -> list[int]:
+        """Return what becomes of the 256 values of red, green and blue, one after the other."""
+        ramp = np.arange(256) / 255
+        curve = (ramp**self.gamma - 0.5) * self.contrast + 0.5
+        values = np.concatenate([np.clip(curve * g, 0, 1) for g in self.gain])
+        return [int(v) for v in np.rint(values * 255)]
+
+
+def random_grade(rng: np.random.Generator) -> Grade:
+    """Draw a grade, from a grey afternoon to floodlight."""
+    light, warmth = rng.uniform(0.84, 1.1), rng.uniform(-0.06, 0.06)
+    return Grade(
+        gain=(light * (1 + warmth), light, light * (1 - warmth)),
+        gamma=rng.uniform(0.86, 1.14),
+        contrast=rng.uniform(0.93, 1.12),
+        grain=rng.uniform(0.5, 3.2),
+        vignette=rng.uniform(0.0, 0.22),
+        crf=int(rng.integers(23, 31)),
+    )
+
+
+class Grain:
+    """Noise over frames of one size: a few sheets, shifted anew for every frame."""
+
+    def __init__(self, rng: np.random.Generator, grade: Grade, size: tuple[int, int], frames: int) -> None:
+        width, height = size
+        self._margin = 32
+        shape = (height + self._margin, width + self._margin)
+        self._sheets = rng.normal(0, grade.grain, (GRAINS, *shape)).round().astype(np.int16)
+        self._which = rng.integers(0, GRAINS, frames)
+        self._shift = rng.integers(0, self._margin, (frames, 2))
+
+    def over(self, pixels: Pixels, frame: int) -> Pixels:
+        """Return `pixels` [height, width, 3] with the noise of `frame`."""
+        height, width, _ = pixels.shape
+        dy, dx = self._shift[frame]
+        sheet = self._sheets[self._which[frame], dy : dy + height, dx : dx + width, None]
+        noisy: Pixels = np.clip(pixels + sheet, 0, 255).astype(np.uint8)
+        return noisy
+
+
+def vignetted(pixels: Pixels, amount: float) -> Pixels:
+    """Return `pixels` [height, width, 3] with corners darkened by `amount`."""
+    height, width, _ = pixels.shape
+    y, x = np.ogrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j]
+    shade = 1 - amount * np.clip((x * x + y * y) / 2, 0, 1)
+    darker: Pixels = (pixels * shade[..., None]).astype(np.uint8)
+    return darker
+
+
+SECONDS_A_KEYFRAME = 2
+
+
+def write_clip(path: Path, frames: Iterable[Pixels], size: tuple[int, int], fps: int, crf: int) -> None:
+    """Replace `path` with an mp4 of `frames`; one thread encodes, so that the same frames give the same bytes.
+
+    Args:
+        path: the clip.
+        frames: uint8 [height, width, 3] each, RGB.
+        size: width and height, both even.
+        fps: frames a second.
+        crf: constant rate factor, higher is coarser.
+
+    Raises:
+        SvmError: the folder cannot be written, or the disk is full.
+    """
+    with replacing(path) as part, av.open(str(part), "w", format="mp4") as container:
+        stream = container.add_stream("libx264", rate=fps)
+        stream.width, stream.height = size
+        stream.pix_fmt = "yuv420p"
+        stream.thread_count = 1
+        stream.options = {"crf": str(crf), "preset": "veryfast", "g": str(fps * SECONDS_A_KEYFRAME)}
+        for pixels in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        container.mux(stream.encode(None))

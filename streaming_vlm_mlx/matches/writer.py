@@ -19,7 +19,7 @@ import numpy.typing as npt
 from streaming_vlm_mlx.atomic import replacing, write_text
 from streaming_vlm_mlx.config import StreamConfig
 from streaming_vlm_mlx.errors import SvmError
-from streaming_vlm_mlx.matches.film import Pixels, write_clip
+from streaming_vlm_mlx.matches.camera import Pixels, write_clip
 from streaming_vlm_mlx.matches.truth import TEST_SEEDS, Question, Truth, Word, write_truth
 
 

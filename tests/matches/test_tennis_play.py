@@ -16,10 +16,9 @@ from streaming_vlm_mlx.matches.tennis.court import (
     in_service_box,
     net_height,
 )
-from streaming_vlm_mlx.matches.tennis.director import Director
 from streaming_vlm_mlx.matches.tennis.match import TennisMatch
 from streaming_vlm_mlx.matches.tennis.rules import Opening, Score, after_point, late_score, point_texts, random_score
-from streaming_vlm_mlx.matches.tennis.script import PointScore, Script, events
+from streaming_vlm_mlx.matches.tennis.script import Director, PointScore, Script, events
 from streaming_vlm_mlx.matches.truth import stream
 
 SEEDS = range(40)

@@ -8,6 +8,7 @@ import pytest
 
 from streaming_vlm_mlx.matches.tennis.description import CALLED, ENDED, FRESH, PLAIN, description, play
 from streaming_vlm_mlx.matches.tennis.match import Tennis, TennisMatch
+from streaming_vlm_mlx.matches.tennis.questions import CALLED, ENDED, FRESH, PLAIN, description, play
 from streaming_vlm_mlx.matches.truth import Event
 
 STROKES = {"serve", "forehand", "backhand", "volley", "smash", "lob"}

@@ -7,19 +7,16 @@ import numpy as np
 from PIL import Image
 
 from streaming_vlm_mlx.errors import SvmError
-from streaming_vlm_mlx.matches.camera import HEIGHT, WIDTH
-from streaming_vlm_mlx.matches.film import Grade, Grain, Pixels, random_grade, vignetted
+from streaming_vlm_mlx.matches.camera import HEIGHT, WIDTH, Grade, Grain, Pixels, random_grade, vignetted
 from streaming_vlm_mlx.matches.tennis.arena import paint_plates
 from streaming_vlm_mlx.matches.tennis.commentary import commentary
 from streaming_vlm_mlx.matches.tennis.court import SURFACES
-from streaming_vlm_mlx.matches.tennis.director import Director
-from streaming_vlm_mlx.matches.tennis.painter import Extras, Painter, grained
+from streaming_vlm_mlx.matches.tennis.painter import Extras, Painter, Staging, grained, random_camera, staged
 from streaming_vlm_mlx.matches.tennis.players import random_cast
 from streaming_vlm_mlx.matches.tennis.questions import descriptions, questions
 from streaming_vlm_mlx.matches.tennis.rules import Opening, random_score
 from streaming_vlm_mlx.matches.tennis.scoreboard import Bug, board_state, random_bug
-from streaming_vlm_mlx.matches.tennis.script import Script, events
-from streaming_vlm_mlx.matches.tennis.staging import Staging, random_camera, staged
+from streaming_vlm_mlx.matches.tennis.script import Director, Script, events
 from streaming_vlm_mlx.matches.tennis.vision_targets import Values, vision_targets
 from streaming_vlm_mlx.matches.truth import BoardState, Question, Truth, Word, stream
 

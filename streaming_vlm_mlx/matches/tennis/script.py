@@ -1,14 +1,17 @@
 """A stretch of a match as it will be filmed: every way walked, every ball, every score, with times."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from math import hypot
 
-from streaming_vlm_mlx.matches.flight import Arc, Place, Track
-from streaming_vlm_mlx.matches.tennis.court import end_name
+import numpy as np
+
+from streaming_vlm_mlx.matches.flight import Arc, Place, Track, cut, position
+from streaming_vlm_mlx.matches.tennis.court import HALF_LENGTH, end_name
 from streaming_vlm_mlx.matches.tennis.players import Cast
-from streaming_vlm_mlx.matches.tennis.point import Point, Shot
-from streaming_vlm_mlx.matches.tennis.rules import Score, call_after, point_texts
-from streaming_vlm_mlx.matches.tennis.scoreboard import Reading
+from streaming_vlm_mlx.matches.tennis.point import PREPARE, Point, PointPlay, Shot
+from streaming_vlm_mlx.matches.tennis.rules import Score, after_point, call_after, ends_change, point_texts
+from streaming_vlm_mlx.matches.tennis.scoreboard import Reading, readings
 from streaming_vlm_mlx.matches.truth import Event
 from streaming_vlm_mlx.matches.truth import Score as Shown
 
@@ -164,3 +167,166 @@ def _ending(script: Script, played: PointScore) -> Iterator[Event]:
             call=call,
             score=score,
         )
+
+
+WALK, JOG, SPRINT = 2.6, 4.2, 5.5
+# Change of ends leads around the net's posts, one player on each side.
+PASSAGE_X, PASSAGE_Y = 6.9, 1.6
+
+
+@dataclass
+class Director:
+    """Fills a clip with points; `run` does it once.
+
+    Attributes:
+        rng: draws all that chance decides.
+        cast: who plays.
+        score: where the match stands.
+        ends: the sign of y where each player stands.
+        seconds: how long the clip is.
+    """
+
+    rng: np.random.Generator
+    cast: Cast
+    score: Score
+    ends: tuple[int, int]
+    seconds: float
+    points: list[PointScore] = field(default_factory=list)
+    ball: list[Arc] = field(default_factory=list)
+    changes: list[float] = field(default_factory=list)
+    signals: list[Span] = field(default_factory=list)
+    cheers: list[Span] = field(default_factory=list)
+    dismays: list[Span] = field(default_factory=list)
+    applause: list[Span] = field(default_factory=list)
+
+    def run(self) -> Script:
+        """Return the script of a clip that begins shortly before a serve."""
+        opening = self.score
+        stances = self._stances()
+        self.tracks = (Track(stances[0]), Track(stances[1]))
+        self.kids = tuple(Track(home) for home in KIDS)
+        time = self.rng.uniform(1.4, 3.4)
+        while time < self.seconds + 2 and self.score.winner is None:
+            time = self._play_point(time)
+        return Script(
+            seconds=self.seconds,
+            cast=self.cast,
+            opening=opening,
+            points=tuple(self.points),
+            changes=tuple(self.changes),
+            players=self.tracks,
+            kids=self.kids,
+            ball=tuple(self.ball),
+            signals=tuple(self.signals),
+            cheers=tuple(self.cheers),
+            dismays=tuple(self.dismays),
+            applause=tuple(self.applause),
+            clock=readings(p.point for p in self.points),
+        )
+
+    def _play_point(self, time: float) -> float:
+        """Play the point that is served at `time`; return when the next one is."""
+        score = self.score
+        play = PointPlay(self.rng, self.cast.skills, self.ends, self.tracks, score.server, score.deuce_court)
+        point = play.play(time)
+        self.ball = [*cut(self.ball, point.ball[0].start), *point.ball]
+        self.score = after_point(score, point.winner)
+        shown = point.time + self.rng.uniform(1.2, 1.7)
+        self.points.append(PointScore(point, self.ends, score, self.score, shown))
+        self._react(point)
+        following = self._walk_on(score, point)
+        self._fetch_balls(point, following)
+        return following
+
+    def _react(self, point: Point) -> None:
+        """Officials show what was out, who hit the net spreads the arms, who won with a stroke raises a fist."""
+        rng = self.rng
+        for shot in point.shots:
+            if shot.miss in ("long", "wide"):
+                x, y, _ = shot.landing
+                judge = min(range(len(JUDGES)), key=lambda j: hypot(JUDGES[j][0] - x, 3 * (JUDGES[j][1] - y)))
+                self.signals.append(Span(shot.land_time + 0.25, shot.land_time + rng.uniform(2.0, 2.3), judge))
+            elif shot.miss:
+                self.dismays.append(Span(shot.land_time + 0.3, shot.land_time + rng.uniform(2.0, 2.3), shot.player))
+        brilliant = point.outcome in ("ace", "winner")
+        if brilliant:
+            self.cheers.append(Span(point.time + 0.3, point.time + rng.uniform(2.0, 2.4), point.winner))
+        if brilliant or len(point.shots) > 6:
+            self.applause.append(Span(point.time + 0.2, point.time + rng.uniform(2.6, 3.6), 0))
+
+    def _walk_on(self, before: Score, point: Point) -> float:
+        """Send both players to their places for the next point; return when it is served."""
+        rest = point.time + self.rng.uniform(1.5, 1.8)
+        if self.score.winner is not None:
+            for player in (0, 1):
+                self.tracks[player].run(rest, rest + 20, (0.7 * (2 * player - 1), 1.2 * self.ends[player]), WALK)
+            return rest
+        if ends_change(before, self.score):
+            return self._change_ends(rest)
+        stances = self._stances()
+        ways = [_distance(self.tracks[p].at(rest), stances[p]) for p in (0, 1)]
+        needed = max(ways) / JOG + PREPARE + 0.2
+        serve = max(point.time + self.rng.uniform(4.4, 6.0), rest + needed)
+        for player in (0, 1):
+            self.tracks[player].run(
+                rest, serve - PREPARE, stances[player], max(WALK, ways[player] / (needed - PREPARE))
+            )
+        return serve
+
+    def _change_ends(self, time: float) -> float:
+        self.changes.append(time)
+        self.ends = (-self.ends[0], -self.ends[1])
+        stances = self._stances()
+        arrivals = []
+        for player, side in ((0, -1), (1, 1)):
+            track, end, now = self.tracks[player], self.ends[player], time
+            for goal in ((side * PASSAGE_X, -end * PASSAGE_Y), (side * PASSAGE_X, end * PASSAGE_Y), stances[player]):
+                arrival = now + _distance(track.at(now), goal) / JOG
+                track.go(now, arrival, goal)
+                now = arrival
+            arrivals.append(now)
+        return max(arrivals) + PREPARE + self.rng.uniform(0.2, 0.8)
+
+    def _stances(self) -> tuple[Place, Place]:
+        """Return where server and receiver stand for the next point."""
+        rng, server = self.rng, self.score.server
+        end = self.ends[server]
+        side = end if self.score.deuce_court else -end
+        serving = (-side * rng.uniform(0.6, 1.3), end * (HALF_LENGTH + 0.25))
+        receiving = (side * rng.uniform(3.1, 3.8), -end * (HALF_LENGTH + rng.uniform(0.4, 1.5)))
+        return (serving, receiving) if server == 0 else (receiving, serving)
+
+    def _fetch_balls(self, point: Point, following: float) -> None:
+        """Have the balls that were missed picked up, if a child reaches them well before the next serve."""
+        serves = [s.time for s in point.shots if s.stroke == "serve"]
+        dead = [(s.land_time, serves[1]) for s in point.shots if s.detail == "first" and s.miss]
+        for time, serve in [*dead, (point.time, following)]:
+            self._fetch(time + 1.5, serve)
+
+    def _fetch(self, earliest: float, serve: float) -> None:
+        starts = [a.start for a in self.ball]
+        for time in np.arange(earliest + 0.4, serve - PREPARE, 0.2):
+            place = position(self.ball, starts, float(time))
+            if place is None:
+                return
+            near = min(range(len(KIDS)), key=lambda k: _distance(KIDS[k], (place[0], place[1])))
+            way = _distance(KIDS[near], (place[0], place[1]))
+            if way > SPRINT * (time - earliest):
+                continue
+            if time + way / SPRINT < serve + 0.2:
+                self._pick_up(near, (earliest, float(time), serve - PREPARE), (place[0], place[1]))
+            return
+
+    def _pick_up(self, kid: int, times: tuple[float, float, float], place: Place) -> None:
+        """Send a child off at the first of `times` to have the ball at the second; no ball until the third."""
+        leave, reach, ready = times
+        track = self.kids[kid]
+        if track.legs and track.legs[-1].end > leave:
+            return
+        track.go(leave, reach, place)
+        track.go(reach, reach + _distance(place, KIDS[kid]) / SPRINT, KIDS[kid])
+        self.ball = [*cut(self.ball, reach), *(a for a in self.ball if a.start >= ready)]
+
+
+def _distance(a: Place, b: Place) -> float:
+    return hypot(a[0] - b[0], a[1] - b[1])
