@@ -1,204 +1,214 @@
-"""What a model is validated on, one stretch of video at a time: simulated matches, or the records of any file."""
+"""Run a model on validation cases, one stretch of video at a time, and count what it gets right."""
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import numpy as np
 
 from streaming_vlm_mlx.config import StreamConfig
 from streaming_vlm_mlx.data.records import RecordFile, StreamingRecord
 from streaming_vlm_mlx.errors import SvmError
-from streaming_vlm_mlx.eval.measures import Measured, measure
-from streaming_vlm_mlx.eval.reference import Reference, said_words
-from streaming_vlm_mlx.matches.tennis.judge import judge_answers, judge_notes
-from streaming_vlm_mlx.matches.tennis.questions import questions
-from streaming_vlm_mlx.matches.truth import TEST_SEEDS, Question, read_truth, stream
+from streaming_vlm_mlx.eval.text_metrics import TextCounts, Word, count_text, spread
 from streaming_vlm_mlx.stream.events import Event, Failed, GenerationResult
 from streaming_vlm_mlx.video.chunk import Chunk
 from streaming_vlm_mlx.video.source import open_video
 
-SIDECAR = ".truth.json"
+GREY = 128
+
+OnEvent = Callable[[Event], None]
 
 
 @dataclass(frozen=True)
-class Case:
-    """A stretch of a clip with its truth.
+class FigureTable:
+    """A table of figures: a title, the names of the columns, and rows whose first value names the row."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str | int | float | None, ...], ...]
+
+
+class JudgeCounts(Protocol):
+    """What a judge counted in one stretch of video. Counts of several stretches add up."""
+
+    def __add__(self, other: Self, /) -> Self:
+        """Return the counts of both stretches together."""
+
+    def figures(self) -> dict[str, Any]:
+        """Return the figures by name, ready for JSON; numbers and None are rows of the table of figures."""
+
+    def tables(self, grey: Self, /) -> list[FigureTable]:
+        """Return the figures that need a table of their own, beside those of the run on `grey` pictures."""
+
+
+class Judge(Protocol):
+    """Measures more than words in one stretch of video. A plug-in for clips whose truth is known."""
+
+    @property
+    def words(self) -> tuple[Word, ...]:
+        """The reference commentary."""
+
+    @property
+    def questions(self) -> Mapping[int, str]:
+        """The viewer's questions, by whole second of the clip."""
+
+    def judge(self, seconds: Sequence[GenerationResult]) -> JudgeCounts:
+        """Count what is right in the model's `seconds`."""
+
+
+@dataclass(frozen=True)
+class ValidationCase:
+    """A stretch of a clip with its reference.
 
     Attributes:
         clip: path of the video.
-        reference: the truth, and from when to when it goes.
-        number: its match's seed or its record's number, from which random draws begin.
-        settings: of the stream, where they are the record's own; laid over those of the checkpoint.
-        questions: what a viewer asks meanwhile.
+        start: seconds from the clip's beginning.
+        end: seconds from the clip's beginning.
+        words: the reference commentary.
+        number: the seed of the match, or the number of the record.
+        settings: the record's own stream settings; they override those of the checkpoint.
+        judge: measures more than words; None where only the words are known.
     """
 
     clip: str
-    reference: Reference
+    start: float
+    end: float
+    words: tuple[Word, ...]
     number: int
     settings: dict[str, Any] = field(default_factory=dict)
-    questions: tuple[Question, ...] = ()
+    judge: Judge | None = None
 
 
 @dataclass(frozen=True)
-class Entry:
-    """A case by name; `read` opens its files.
-
-    `read` raises SvmError where they are absent or broken.
-    """
+class PendingCase:
+    """A case by name. `load` opens its files, and raises SvmError if they are missing or broken."""
 
     name: str
-    read: Callable[[], Case]
+    load: Callable[[], ValidationCase]
 
 
-def check_seeds(seeds: Sequence[int]) -> None:
-    """Refuse matches that a model may have been trained on.
-
-    Raises:
-        SvmError: names the first seed that may be used.
-    """
-    if min(seeds, default=TEST_SEEDS) < TEST_SEEDS:
-        raise SvmError(
-            f"--seed is {min(seeds)}; matches below {TEST_SEEDS} are trained on. Validate on matches from there on, "
-            "or name others with --records."
-        )
+# Returns the judge of a record by the record's number, None for a clip without a truth.
+FindJudge = Callable[[StreamingRecord, int], Judge | None]
 
 
-def match_entry(clip: Path, every: float | None = None) -> Entry:
-    """Return the entry of the match whose clip and sidecar are there, with a question in `every` seconds, if given."""
-
-    def read() -> Case:
-        truth = read_truth(clip.with_suffix(SIDECAR))
-        asked = () if every is None else questions(truth, every)
-        return Case(str(clip), Reference.of_truth(truth, 0.0, truth.seconds), truth.seed, questions=asked)
-
-    return Entry(clip.stem, read)
-
-
-def record_entries(files: Sequence[RecordFile]) -> Iterator[Entry]:
-    """Yield an entry for each record, named by its file and its number, from 0 up."""
+def record_cases(files: Sequence[RecordFile], find_judge: FindJudge = lambda *_: None) -> Iterator[PendingCase]:
+    """Yield a case for each record, named after its file and its number, from 0 up."""
     for file in files:
         for number in range(len(file)):
-            yield _record_entry(file, number)
+            yield _record_case(file, number, find_judge)
 
 
-def _record_entry(file: RecordFile, number: int) -> Entry:
-    def read() -> Case:
+def _record_case(file: RecordFile, number: int, find_judge: FindJudge) -> PendingCase:
+    def load() -> ValidationCase:
         record = file[number]
+        judge = find_judge(record, number)
         settings: dict[str, Any] = {"fps": record.fps, "previous": record.previous}
         if record.query:
             settings["query"] = record.query
-        return Case(record.video, _reference(record), number, settings)
+        words = judge.words if judge else record_words(record)
+        return ValidationCase(record.video, record.video_start, record.video_end, words, number, settings, judge)
 
-    return Entry(f"{file.path}:{number}", read)
-
-
-def _reference(record: StreamingRecord) -> Reference:
-    """Return what the sidecar beside the record's clip says, if there is one, else the record's own words."""
-    sidecar = Path(record.video).with_suffix(SIDECAR)
-    if not sidecar.is_file():
-        return Reference.of_record(record)
-    return Reference.of_truth(read_truth(sidecar), record.video_start, record.video_end)
+    return PendingCase(f"{file.path}:{number}", load)
 
 
-GREY = 128
+def record_words(record: StreamingRecord) -> tuple[Word, ...]:
+    """Return the commentary of a record; each turn's words are spread evenly over the turn."""
+    return tuple(word for turn in record.turns for word in spread(turn.commentary, turn.start, turn.end))
 
-Show = Callable[[Event], None]
+
+def said_words(seconds: Iterable[GenerationResult]) -> tuple[Word, ...]:
+    """Return the model's commentary; each second's words are spread evenly over the second."""
+    return tuple(word for second in seconds for word in spread(second.commentary, second.start, second.end))
 
 
 class Speaker(Protocol):
-    """What is needed of `stream.engine.Engine`."""
+    """The part of `stream.engine.Engine` that a validation uses."""
 
     def play(self, chunks: Iterable[Chunk], due: Callable[[float, float], Awaitable[bool]]) -> AsyncGenerator[Event]:
-        """Speak about `chunks`, each when `due` lets it, and yield what happens."""
+        """Generate commentary on `chunks`, each when `due` allows it, and yield what happens."""
 
     def ask(self, question: str) -> None:
         """Put `question` into the next second."""
 
     def configure(self, config: StreamConfig) -> None:
-        """Change settings from the next second on."""
+        """Change the settings from the next second on."""
 
     async def reset(self) -> None:
-        """Forget all that was seen and said."""
+        """Forget everything that was seen and said."""
 
 
 @dataclass(frozen=True)
-class Run:
-    """What came of a case.
+class CaseRun:
+    """One run of the model on a case.
 
     Attributes:
-        seconds: what was said.
-        measured: how good it was.
+        seconds: the record of each second.
+        text: counts of words.
+        judged: counts of the case's judge; None for a case without one.
     """
 
     seconds: tuple[GenerationResult, ...]
-    measured: Measured
+    text: TextCounts
+    judged: JudgeCounts | None = None
 
 
-def load(speaker: Speaker, show: Show) -> None:
-    """Let the model load, so that a checkpoint which cannot be read shows before any match is filmed.
+def load_model(speaker: Speaker, on_event: OnEvent) -> None:
+    """Load the model, so that an unreadable checkpoint is reported before any match is filmed.
 
     Raises:
-        SvmError: it cannot be read.
+        SvmError: the checkpoint cannot be read.
     """
-    asyncio.run(_listen(speaker, (), (), show))
+    asyncio.run(_collect(speaker, (), {}, on_event))
 
 
-def run_case(speaker: Speaker, config: StreamConfig, case: Case, show: Show, blank: bool = False) -> Run:
-    """Let the model speak about a case from a fresh start, and measure what it says.
+def run_case(
+    speaker: Speaker, config: StreamConfig, case: ValidationCase, on_event: OnEvent, grey: bool = False
+) -> CaseRun:
+    """Run the model on a case from an empty session, and measure its commentary.
 
     Args:
-        speaker: has the model.
-        config: the stream's settings; the case's own are laid over them.
-        case: what to speak about.
-        show: is told of every event.
-        blank: put a grey picture in the place of every frame.
+        speaker: runs the model.
+        config: the stream's settings; those of the case override them.
+        case: the stretch of video.
+        on_event: called with every event.
+        grey: replace every frame by a uniform grey one.
 
     Raises:
-        SvmError: the clip cannot be read, or the model cannot speak about it.
+        SvmError: the clip cannot be read, or the model fails.
     """
     config = config.merged(case.settings)
     speaker.configure(config)
-    start, duration = case.reference.start, case.reference.end - case.reference.start
+    questions = case.judge.questions if case.judge else {}
     with open_video(case.clip, config.fps) as source:
-        chunks = source.chunks(start, duration)
-        seconds = asyncio.run(_listen(speaker, blanked(chunks) if blank else chunks, case.questions, show))
+        chunks = source.chunks(case.start, case.end - case.start)
+        seconds = asyncio.run(_collect(speaker, grey_chunks(chunks) if grey else chunks, questions, on_event))
     if not seconds:
-        raise SvmError(f"{case.clip}: the model came to no second of it.")
-    measured = measure_seconds(case.reference, seconds, case.number)
-    return Run(seconds, replace(measured, answers=judge_answers(case.questions, seconds)))
+        raise SvmError(f"{case.clip}: the model finished no second of it.")
+    text = count_text(case.words, said_words(seconds), case.start, case.end)
+    return CaseRun(seconds, text, case.judge.judge(seconds) if case.judge else None)
 
 
-def measure_seconds(reference: Reference, seconds: Iterable[GenerationResult], number: int) -> Measured:
-    """Measure what was said; random draws begin from `number`."""
-    said = tuple(seconds)
-    measured = measure(reference, said_words(said), stream(number, "shuffled"))
-    return replace(measured, notes=judge_notes(reference, said))
-
-
-def blanked(chunks: Iterable[Chunk]) -> Iterator[Chunk]:
-    """Yield `chunks` with uniform grey pictures of the same size, times and number."""
+def grey_chunks(chunks: Iterable[Chunk]) -> Iterator[Chunk]:
+    """Yield `chunks` with uniform grey frames; sizes, times and number of frames stay."""
     return (replace(chunk, frames=np.full_like(chunk.frames, GREY)) for chunk in chunks)
 
 
-async def _listen(
-    speaker: Speaker, chunks: Iterable[Chunk], questions: Iterable[Question], show: Show
+async def _collect(
+    speaker: Speaker, chunks: Iterable[Chunk], questions: Mapping[int, str], on_event: OnEvent
 ) -> tuple[GenerationResult, ...]:
     await speaker.reset()
-    asked = {int(start): wording for start, _, wording, _ in questions}
 
     async def due(start: float, _: float) -> bool:
-        if question := asked.get(round(start)):
+        if question := questions.get(round(start)):
             speaker.ask(question)
         return True
 
     seconds: list[GenerationResult] = []
     async with contextlib.aclosing(speaker.play(chunks, due)) as events:
         async for event in events:
-            show(event)
+            on_event(event)
             if isinstance(event, Failed):
                 raise SvmError(event.message)
             if isinstance(event, GenerationResult):

@@ -1,13 +1,14 @@
-"""Commentary against the truth: word error rate, ROUGE-L, delay.
+"""Compare commentary with reference words: word error rate, ROUGE-L, delay, speed and silence.
 
 Words are compared without case and punctuation. The word error rate is the Levenshtein distance over words, divided by
-the number of words in the truth; ROUGE-L is the F1 of the longest common subsequence (Lin 2004, sentence level).
+the number of reference words. ROUGE-L is the F1 of the longest common subsequence (Lin 2004, sentence level).
 """
 
+import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -15,10 +16,27 @@ import numpy.typing as npt
 _WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
 
 Table = npt.NDArray[np.int32]
+Costs = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """One spoken word with its start and end in seconds."""
+
+    start: float
+    end: float
+    text: str
+
+
+def spread(text: str, start: float, end: float) -> Iterator[Word]:
+    """Yield the words of `text`, spread evenly from `start` to `end`."""
+    words = text.split()
+    step = (end - start) / max(len(words), 1)
+    return (Word(start + i * step, start + (i + 1) * step, word) for i, word in enumerate(words))
 
 
 class Pair(NamedTuple):
-    """One step of an alignment: places of a word in the truth and in what was said, None where one lacks it."""
+    """One step of an alignment: indices into the reference and into the commentary, None where one has no word."""
 
     truth: int | None
     said: int | None
@@ -26,7 +44,7 @@ class Pair(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Errors:
-    """How what was said differs from the truth, counted in words."""
+    """Word errors of a commentary; `words` counts the reference."""
 
     words: int
     substituted: int
@@ -35,18 +53,82 @@ class Errors:
 
     @property
     def rate(self) -> float:
-        """The word error rate; with no truth, 0 for silence and 1 for speech."""
+        """The word error rate; without reference words, 0 for silence and 1 for speech."""
         wrong = self.substituted + self.missed + self.added
         return wrong / self.words if self.words else float(wrong > 0)
 
+    def __add__(self, other: Self) -> Self:
+        return type(self)(
+            self.words + other.words,
+            self.substituted + other.substituted,
+            self.missed + other.missed,
+            self.added + other.added,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class TextCounts:
+    """Counts that hold for any commentary. Counts of several stretches add up.
+
+    Attributes:
+        errors: word errors against the reference.
+        common: length of the longest common subsequence, in words.
+        words: words that the model said.
+        seconds: whole seconds of video.
+        silent: seconds in which no word starts.
+    """
+
+    errors: Errors
+    common: int
+    words: int
+    seconds: int
+    silent: int
+
+    def __add__(self, other: Self) -> Self:
+        return type(self)(
+            self.errors + other.errors,
+            self.common + other.common,
+            self.words + other.words,
+            self.seconds + other.seconds,
+            self.silent + other.silent,
+        )
+
+    def figures(self) -> dict[str, float | None]:
+        """Return ``wer``, ``rouge_l``, ``words_per_second`` and ``silence``, None where there is nothing to measure."""
+        words = self.errors.words + self.words
+        return {
+            "wer": self.errors.rate if self.seconds else None,
+            "rouge_l": 2 * self.common / words if words else None,
+            "words_per_second": self.words / self.seconds if self.seconds else None,
+            "silence": self.silent / self.seconds if self.seconds else None,
+        }
+
+
+NO_TEXT = TextCounts(Errors(0, 0, 0, 0), 0, 0, 0, 0)
+
+
+def count_text(reference: Sequence[Word], said: Sequence[Word], start: float, end: float) -> TextCounts:
+    """Compare the words `said` from `start` to `end` seconds with the words of the `reference`."""
+    truth, heard = ([part for w in words for part in plain_words(w.text)] for words in (reference, said))
+    seconds = max(math.ceil(end - start - 1e-6), 1)
+    # Rounding may put a second's first word slightly before the second.
+    spoken = {math.floor(w.start - start + 1e-6) for w in said if plain_words(w.text)}
+    return TextCounts(
+        errors=count_errors(truth, heard, align(truth, heard)),
+        common=common_length(truth, heard) if truth and heard else 0,
+        words=len(heard),
+        seconds=seconds,
+        silent=seconds - len(spoken & set(range(seconds))),
+    )
+
 
 def plain_words(text: str) -> list[str]:
-    """Return the words of `text` as they are compared: lower case, no punctuation, ``it's`` one word."""
+    """Return the words of `text` in lower case and without punctuation; ``it's`` is one word."""
     return [word.replace("’", "'") for word in _WORD.findall(text.casefold())]
 
 
 def align(truth: Sequence[str], said: Sequence[str]) -> list[Pair]:
-    """Return an alignment with the fewest edits, in order; every word is in one pair."""
+    """Return the alignment with the fewest edits, in order; every word is in exactly one pair."""
     table = _distances(truth, said)
     pairs: list[Pair] = []
     i, j = len(truth), len(said)
@@ -64,7 +146,7 @@ def align(truth: Sequence[str], said: Sequence[str]) -> list[Pair]:
 
 
 def count_errors(truth: Sequence[str], said: Sequence[str], pairs: Sequence[Pair]) -> Errors:
-    """Count what the alignment `pairs` of `truth` and `said` comes to."""
+    """Count the errors in the alignment `pairs` of `truth` and `said`."""
     return Errors(
         words=len(truth),
         substituted=sum(t is not None and s is not None and truth[t] != said[s] for t, s in pairs),
@@ -74,7 +156,7 @@ def count_errors(truth: Sequence[str], said: Sequence[str], pairs: Sequence[Pair
 
 
 def word_error_rate(truth: Sequence[str], said: Sequence[str]) -> float:
-    """Return the word error rate of `said`; above 1 when more is wrong than there is truth."""
+    """Return the word error rate of `said`; above 1 when there are more errors than reference words."""
     return count_errors(truth, said, align(truth, said)).rate
 
 
@@ -98,20 +180,20 @@ def common_length(truth: Sequence[str], said: Sequence[str]) -> int:
 def mean_delay(
     truth: Sequence[str], said: Sequence[str], times: tuple[Sequence[float], Sequence[float]], pairs: Sequence[Pair]
 ) -> float | None:
-    """Return how much later matching words are said than in the truth, in seconds; None when none matches.
+    """Return the mean delay of matching words against the reference, in seconds; None without a match.
 
     Args:
-        truth: the true words.
-        said: the words that were said.
-        times: when each of `truth` and each of `said` is heard or shown, in seconds.
-        pairs: their alignment.
+        truth: the reference words.
+        said: the words of the commentary.
+        times: the times of the words of `truth` and of `said`, in seconds.
+        pairs: the alignment of both.
     """
     late = [times[1][s] - times[0][t] for t, s in pairs if t is not None and s is not None and truth[t] == said[s]]
     return sum(late) / len(late) if late else None
 
 
 def _distances(truth: Sequence[str], said: Sequence[str]) -> Table:
-    """Return the Levenshtein distances of all beginnings, int32 [truth + 1, said + 1]."""
+    """Return the Levenshtein distances of all prefixes, int32 [truth + 1, said + 1]."""
     first, second = _numbered(truth, said)
     columns = np.arange(len(second) + 1, dtype=np.int32)
     table = np.empty((len(first) + 1, len(second) + 1), np.int32)
@@ -120,7 +202,7 @@ def _distances(truth: Sequence[str], said: Sequence[str]) -> Table:
         above = table[i - 1]
         best = np.minimum(above + 1, i + columns)
         best[1:] = np.minimum(best[1:], above[:-1] + (second != word))
-        # Added words run along the row: each costs one more than the word before it.
+        # Each added word costs one more than the word before it in the row.
         table[i] = np.minimum.accumulate(best - columns) + columns
     return table
 
@@ -128,3 +210,57 @@ def _distances(truth: Sequence[str], said: Sequence[str]) -> Table:
 def _numbered(truth: Sequence[str], said: Sequence[str]) -> tuple[list[int], Table]:
     numbers = {word: number for number, word in enumerate(dict.fromkeys((*truth, *said)))}
     return [numbers[word] for word in truth], np.array([numbers[word] for word in said], np.int32)
+
+
+class TimePair(NamedTuple):
+    """Indices of two moments that belong together: one of the truth, and one of the commentary."""
+
+    expected: int
+    said: int
+
+
+def align_times(expected: Sequence[float], said: Sequence[float], window: float) -> list[TimePair]:
+    """Pair moments that are at most `window` seconds apart; each moment is in one pair at most, and no pairs cross.
+
+    The pairing has the least cost: the seconds between the two moments of each pair, and `window` for each moment
+    without a partner. So partners are close together, and a surplus moment does not displace the pairs around it.
+    The algorithm is the dynamic programme of edit distances (Wagner and Fischer 1974), in whole milliseconds.
+
+    Args:
+        expected: seconds, ascending.
+        said: seconds, ascending.
+        window: seconds.
+    """
+    first, second, alone = _milliseconds(expected), _milliseconds(said), round(1000 * window)
+    table = _time_costs(first, second, alone)
+    pairs: list[TimePair] = []
+    i, j = len(first), len(second)
+    while i and j:
+        apart = abs(int(first[i - 1]) - int(second[j - 1]))
+        if apart <= alone and table[i, j] == table[i - 1, j - 1] + apart:
+            i, j = i - 1, j - 1
+            pairs.append(TimePair(i, j))
+        elif table[i, j] == table[i - 1, j] + alone:
+            i -= 1
+        else:
+            j -= 1
+    return pairs[::-1]
+
+
+def _milliseconds(times: Sequence[float]) -> Costs:
+    return np.round(1000 * np.asarray(times, np.float64)).astype(np.int64)
+
+
+def _time_costs(first: Costs, second: Costs, alone: int) -> Costs:
+    """Return the least cost of all prefixes, int64 [expected + 1, said + 1]."""
+    columns = alone * np.arange(len(second) + 1, dtype=np.int64)
+    table = np.empty((len(first) + 1, len(second) + 1), np.int64)
+    table[0] = columns
+    for i, time in enumerate(first, 1):
+        best = table[i - 1] + alone
+        apart = np.abs(second - time)
+        paired = np.where(apart <= alone, table[i - 1, :-1] + apart, best[1:])
+        best[1:] = np.minimum(best[1:], paired)
+        # Unpaired moments of the second list add up along the row.
+        table[i] = np.minimum.accumulate(best - columns) + columns
+    return table

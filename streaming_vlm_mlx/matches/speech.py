@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from streaming_vlm_mlx.matches.truth import Word
+from streaming_vlm_mlx.eval.text_metrics import Word
 
 BREATH = 0.2
 LEAST_LAG, MOST_LAG, LAG_VARIES = 0.5, 1.5, 0.3

@@ -12,6 +12,7 @@ import numpy as np
 
 from streaming_vlm_mlx.atomic import write_text
 from streaming_vlm_mlx.errors import SvmError
+from streaming_vlm_mlx.eval.text_metrics import Word
 
 # Matches from this seed on are for testing alone: nothing is ever trained on them.
 TEST_SEEDS = 900_000
@@ -28,15 +29,6 @@ Box = tuple[int, int, int, int]
 Score = Mapping[str, tuple[str, str]]
 # Start and end in seconds, what a viewer asks, and the answer.
 Question = tuple[float, float, str, str]
-
-
-@dataclass(frozen=True, slots=True)
-class Word:
-    """One spoken word and its seconds."""
-
-    start: float
-    end: float
-    text: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,8 +19,9 @@ import numpy.typing as npt
 from streaming_vlm_mlx.atomic import replacing, write_text
 from streaming_vlm_mlx.config import StreamConfig
 from streaming_vlm_mlx.errors import SvmError
+from streaming_vlm_mlx.eval.text_metrics import Word
 from streaming_vlm_mlx.matches.camera import Pixels, write_clip
-from streaming_vlm_mlx.matches.truth import TEST_SEEDS, Question, Truth, Word, write_truth
+from streaming_vlm_mlx.matches.truth import TEST_SEEDS, Question, Truth, write_truth
 
 
 class Match(Protocol):
@@ -118,6 +119,19 @@ def check(seeds: Sequence[int], seconds: float, workers: int, every: float = EVE
         raise SvmError(
             f"seeds {min(seeds)} to {max(seeds)} mix training with testing, which begins at {TEST_SEEDS}: "
             "make them in two folders."
+        )
+
+
+def check_test_seeds(seeds: Sequence[int]) -> None:
+    """Refuse seeds of matches that a model may have been trained on.
+
+    Raises:
+        SvmError: names the first seed that may be used.
+    """
+    if min(seeds, default=TEST_SEEDS) < TEST_SEEDS:
+        raise SvmError(
+            f"--seed is {min(seeds)}; matches below {TEST_SEEDS} are for training. Validate on matches from "
+            f"{TEST_SEEDS} on, or name others with --records."
         )
 
 

@@ -7,7 +7,7 @@ from streaming_vlm_mlx.data.annotations import Annotation
 from streaming_vlm_mlx.data.record_builder import make_turns
 from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.matches.tennis.match import Tennis, TennisMatch
-from streaming_vlm_mlx.matches.tennis.questions import ASKED, questions
+from streaming_vlm_mlx.matches.tennis.questions import QUESTIONS, questions
 from streaming_vlm_mlx.matches.truth import Truth
 from streaming_vlm_mlx.matches.writer import check, make_matches
 
@@ -19,7 +19,7 @@ def truths() -> list[Truth]:
 
 def answers(truth: Truth, kind: str) -> list[tuple[float, str]]:
     """Return every answer to questions of `kind`, with the moment that it is about."""
-    wordings = ASKED[kind][0]
+    wordings = QUESTIONS[kind][0]
     return [(start + 0.4, answer) for start, _, asked, answer in questions(truth, 1) if asked in wordings]
 
 

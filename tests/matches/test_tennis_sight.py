@@ -6,7 +6,6 @@ from collections import Counter
 
 import pytest
 
-from streaming_vlm_mlx.matches.tennis.description import CALLED, ENDED, FRESH, PLAIN, description, play
 from streaming_vlm_mlx.matches.tennis.match import Tennis, TennisMatch
 from streaming_vlm_mlx.matches.tennis.questions import CALLED, ENDED, FRESH, PLAIN, description, play
 from streaming_vlm_mlx.matches.truth import Event

@@ -11,13 +11,13 @@ from math import inf
 
 import numpy as np
 
+from streaming_vlm_mlx.eval.text_metrics import Word
 from streaming_vlm_mlx.matches.speech import BREATH, LEAST_LAG, MOST_LAG, Utterance, Voice, sentence
 from streaming_vlm_mlx.matches.tennis.court import end_name
 from streaming_vlm_mlx.matches.tennis.lexicon import mentions
 from streaming_vlm_mlx.matches.tennis.point import PREPARE, Point, Shot
 from streaming_vlm_mlx.matches.tennis.rules import COUNT_WORDS, Score, call_points, ends_change
 from streaming_vlm_mlx.matches.tennis.script import PointScore, Script
-from streaming_vlm_mlx.matches.truth import Word
 
 PHRASES: dict[str, tuple[str, ...]] = {
     "ready": (

@@ -7,9 +7,9 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from streaming_vlm_mlx.eval.text_metrics import Word
 from streaming_vlm_mlx.matches.figures import KITS
 from streaming_vlm_mlx.matches.tennis.rules import COUNT_WORDS, POINT_WORDS
-from streaming_vlm_mlx.matches.truth import Word
 
 _NAME = "|".join(k.name for k in KITS)
 _POINT = "|".join(POINT_WORDS)

@@ -162,8 +162,8 @@ def _asked(truth: Truth, every: float, rng: np.random.Generator) -> Iterator[Que
     start = 0.0
     while start + every <= truth.seconds:
         second = int(rng.integers(ceil(start), max(floor(start + every), ceil(start) + 1)))
-        kinds = list(ASKED)
-        wordings, answer = ASKED[kinds[rng.integers(len(kinds))]]
+        kinds = list(QUESTIONS)
+        wordings, answer = QUESTIONS[kinds[rng.integers(len(kinds))]]
         said = answer(truth, second + MOMENT)
         wording = wordings[rng.integers(len(wordings))]
         if said and second + 1 <= truth.seconds:
@@ -219,7 +219,7 @@ def _stroke(truth: Truth, time: float) -> str:
     return f"a {last.stroke}" if last else "none"
 
 
-ASKED: dict[str, tuple[tuple[str, ...], Answer]] = {
+QUESTIONS: dict[str, tuple[tuple[str, ...], Answer]] = {
     "score": (("What is the score?", "What's the score?", "How do they stand?"), _score),
     "games": (("What about the games?", "Who leads in games?"), _games),
     "sets": (("What about the sets?", "How many sets have they won?"), _sets),

@@ -5,12 +5,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streaming_vlm_mlx.eval.text_metrics import (
+    NO_TEXT,
+    Word,
     align,
     common_length,
     count_errors,
+    count_text,
     mean_delay,
     plain_words,
     rouge_l,
+    spread,
     word_error_rate,
 )
 
@@ -84,3 +88,36 @@ def test_delay_counts_matching_words_alone() -> None:
     pairs = align(truth, said)
     assert mean_delay(truth, said, ([1.0, 2.0, 3.0], [1.5, 9.0, 4.5]), pairs) == pytest.approx(1.0)
     assert mean_delay(["a"], ["b"], ([0.0], [5.0]), align(["a"], ["b"])) is None
+
+
+def test_text_is_counted_against_the_reference() -> None:
+    reference, said = tuple(spread("he cuts inside", 3.0, 4.0)), tuple(spread("He cuts, outside!", 4.0, 5.0))
+    assert count_text(reference, said, 3.0, 6.0).figures() == {
+        "wer": pytest.approx(1 / 3),
+        "rouge_l": pytest.approx(2 / 3),
+        "words_per_second": 1.0,
+        "silence": pytest.approx(2 / 3),
+    }
+    assert count_text(reference, reference, 3.0, 6.0).figures()["wer"] == 0.0
+
+
+def test_silence_is_all_errors_and_nothing_has_no_figures() -> None:
+    reference = (Word(0.0, 0.5, "Red."),)
+    assert list(count_text(reference, (), 0.0, 4.0).figures().values()) == [1.0, 0.0, 0.0, 1.0]
+    assert list(count_text((), (), 0.0, 4.0).figures().values()) == [0.0, None, 0.0, 1.0]
+    assert list(NO_TEXT.figures().values()) == [None] * 4
+
+
+def test_counts_are_pooled_not_shares() -> None:
+    long = count_text(tuple(spread("a b c", 0.0, 1.0)), tuple(spread("a b c", 0.0, 1.0)), 0.0, 9.0)
+    short = count_text(tuple(spread("a", 0.0, 1.0)), (), 0.0, 1.0)
+    found = (long + short).figures()
+    assert found["wer"] == 0.25
+    assert found["silence"] == 0.9
+
+
+@given(st.text(max_size=40), st.floats(0, 1e5), st.floats(0.01, 10))
+def test_words_fill_their_second_in_order(text: str, start: float, length: float) -> None:
+    words = list(spread(text, start, start + length))
+    assert [w.text for w in words] == text.split()
+    assert all(start <= w.start <= w.end <= start + length + 1e-6 for w in words)
