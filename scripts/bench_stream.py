@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""What a second of the stream costs; the same as ``svm-tui bench``."""
+"""Measures what a second of the stream costs; the same as ``svm-tui bench``."""
 
 import sys
 

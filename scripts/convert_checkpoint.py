@@ -1,4 +1,5 @@
-"""Make a checkpoint smaller, or lay it out as Hugging Face does: ``svm-tui convert-ckpt`` under its own name."""
+#!/usr/bin/env python
+"""Quantizes a checkpoint, or writes it in Hugging Face's layout; the same as ``svm-tui convert-ckpt``."""
 
 import sys
 

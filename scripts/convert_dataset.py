@@ -1,4 +1,5 @@
-"""Make records of annotation files, or of clips with a transcript: ``svm-tui convert`` under its own name."""
+#!/usr/bin/env python
+"""Makes training records from datasets, or from clips with transcripts; the same as ``svm-tui convert``."""
 
 import sys
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Commentary on a clip without a screen; the same as ``svm-tui infer``."""
+"""Writes a model's commentary on a clip; the same as ``svm-tui infer``."""
 
 import sys
 

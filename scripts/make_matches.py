@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Simulated tennis matches with commentary and truth; the same as ``svm-tui matches``."""
+"""Renders simulated tennis matches with commentary; the same as ``svm-tui matches``."""
 
 import sys
 

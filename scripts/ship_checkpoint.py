@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Put a trained checkpoint into the package, in float16 and without the tokenizer that the package has anyway."""
+"""Copies a trained checkpoint into the package, in float16 and without the tokenizer, which the package has already."""
 
 import argparse
 import json
@@ -17,9 +17,9 @@ COPIED = ("stream.yaml", "vocabulary.json", "loss.png")
 
 
 def main() -> None:
-    """Replace the shipped checkpoint by the one of the run that is named."""
+    """Replace the shipped checkpoint with that of a training run."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("run", type=Path, help="folder that svm-tui train wrote")
+    parser.add_argument("run", type=Path, help="a folder that svm-tui train wrote")
     run = parser.parse_args().run
     readme = (CHECKPOINT / "README.md").read_text(encoding="utf-8")
     model = load_checkpoint(run, mx.float32).model

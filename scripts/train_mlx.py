@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Train a model on records; the same as ``svm-tui train``."""
+"""Trains a model on records; the same as ``svm-tui train``."""
 
 import sys
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""How good a model's commentary is; the same as ``svm-tui validate``."""
+"""Measures the quality of a model's commentary; the same as ``svm-tui validate``."""
 
 import sys
 
