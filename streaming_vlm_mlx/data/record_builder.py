@@ -9,7 +9,7 @@ import importlib.metadata
 import math
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,17 +23,8 @@ from streaming_vlm_mlx.data.frame_workers import count_seconds
 from streaming_vlm_mlx.data.jsonl import BadSampleError
 from streaming_vlm_mlx.data.records import StreamingRecord, Turn
 from streaming_vlm_mlx.errors import SvmError
+from streaming_vlm_mlx.text.chat_template import assistant_text, user_text
 from streaming_vlm_mlx.video.image_processor import grid_thw, merged_tokens
-
-
-def user_text(start: float, end: float, question: str = "", *, first: bool) -> str:
-    """Return what stands before the video of the second from `start` to `end`."""
-    return f"Time={start:.1f}-{end:.1f}s{'' if first else ' '}{question}"
-
-
-def assistant_text(words: Iterable[str], answer: str = "") -> str:
-    """Return an answer and the commentary made of `words`; none are a silent second."""
-    return answer + "\n" + " ".join(("", *words, "..."))
 
 
 def make_turns(annotation: Annotation, count: int) -> tuple[Turn, ...]:

@@ -1,4 +1,4 @@
-"""The decoder of Qwen2.5-VL: grouped queries, M-RoPE, gated feed-forward; at any size, the laptop's preset too."""
+"""The language model of Qwen2.5-VL: a decoder with grouped-query attention, M-RoPE and a gated feed-forward part."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,12 +15,12 @@ from streaming_vlm_mlx.models.rope import MRope, rotate
 
 @dataclass(frozen=True)
 class LogitsToKeep:
-    """The places whose hidden states are wanted, k a row; of all others the last layer makes keys and values only.
+    """The k places a row that need logits; at all others the last layer computes keys and values only.
 
     Attributes:
-        places: int [batch, k], each counted through all rows, row × n + place.
+        places: int [batch, k], indices into the flattened batch, row × n + place.
         angles: cosines and sines of their positions, [batch, 1, k, head_dim // 2].
-        mask: added to their scores, [batch, 1, k, n].
+        mask: additive attention mask of these places, [batch, 1, k, n].
     """
 
     places: mx.array
@@ -28,7 +28,7 @@ class LogitsToKeep:
     mask: mx.array
 
     def of(self, x: mx.array) -> mx.array:
-        """Return [batch, k, width], those places of `x` [batch, n, width]."""
+        """Return `x` [batch, n, width] at these places, [batch, k, width]."""
         return x.reshape(-1, x.shape[-1])[self.places]
 
 
@@ -56,7 +56,7 @@ def round_up_capacity(tokens: int) -> int:
 
 
 class Attention(nn.Module):
-    """Causal attention with grouped queries over the cache and the new tokens."""
+    """Grouped-query attention over the cached and the new tokens."""
 
     def __init__(self, config: TextConfig) -> None:
         super().__init__()
@@ -75,7 +75,10 @@ class Attention(nn.Module):
         mask: Mask | None,
         logits_to_keep: LogitsToKeep | None = None,
     ) -> mx.array:
-        """Map [batch, n, hidden_size] to itself, or to `logits_to_keep`'s places; `angles` are the new tokens'."""
+        """Map [batch, n, hidden_size] to the same shape, or to the places of `logits_to_keep`.
+
+        `angles` are the cosines and sines of the new tokens' positions.
+        """
         batch, n, _ = x.shape
         q = self.q_proj(logits_to_keep.of(x) if logits_to_keep else x)
         q = q.reshape(batch, -1, self.num_heads, self.head_dim).transpose(0, 2, 1, 3)
@@ -91,7 +94,7 @@ class Attention(nn.Module):
 
 
 class MLP(nn.Module):
-    """The gated feed-forward part of a layer."""
+    """The gated feed-forward part of a decoder layer."""
 
     def __init__(self, config: TextConfig) -> None:
         super().__init__()
@@ -100,12 +103,12 @@ class MLP(nn.Module):
         self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
 
     def __call__(self, x: mx.array) -> mx.array:
-        """Map [..., hidden_size] to itself."""
+        """Map [..., hidden_size] to the same shape."""
         return self.down_proj(silu(self.gate_proj(x)) * self.up_proj(x))
 
 
 class DecoderLayer(nn.Module):
-    """Attention and feed-forward, each behind a norm and beside a residual."""
+    """Attention and feed-forward, each with a norm before it and a residual connection."""
 
     def __init__(self, config: TextConfig) -> None:
         super().__init__()
@@ -122,14 +125,14 @@ class DecoderLayer(nn.Module):
         mask: Mask | None,
         logits_to_keep: LogitsToKeep | None = None,
     ) -> mx.array:
-        """Map [batch, n, hidden_size] to itself, or to `logits_to_keep`'s places."""
+        """Map [batch, n, hidden_size] to the same shape, or to the places of `logits_to_keep`."""
         attended = self.self_attn(self.input_layernorm(x), angles, cache, mask, logits_to_keep)
         x = (logits_to_keep.of(x) if logits_to_keep else x) + attended
         return x + self.mlp(self.post_attention_layernorm(x))
 
 
 class StreamingDecoder(nn.Module):
-    """Token embedding, layers and the last norm; holds weights only, a stream's state is handed in."""
+    """Token embedding, decoder layers and final norm; holds weights only, the caches are arguments."""
 
     def __init__(self, config: TextConfig) -> None:
         super().__init__()
@@ -140,7 +143,7 @@ class StreamingDecoder(nn.Module):
 
     @property
     def rope(self) -> MRope:
-        """Angles of positions, for the new tokens and for the keys that a cache holds."""
+        """Turns positions into rotation angles, for new tokens and for cached keys."""
         return self._rope
 
     def __call__(
@@ -152,15 +155,15 @@ class StreamingDecoder(nn.Module):
         logits_to_keep: LogitsToKeep | None = None,
         wrap: Wrap = identity,
     ) -> mx.array:
-        """Return the normed hidden states [batch, n, hidden_size] of `embeddings`, or of the kept places.
+        """Return the hidden states after the final norm, [batch, n, hidden_size], or of the kept places.
 
         Args:
-            embeddings: the new tokens, video features in their places.
+            embeddings: embeddings of the new tokens, with vision features at the video places.
             angles: cosines and sines of the new tokens' positions, [n, head_dim // 2] or [batch, 1, n, head_dim // 2].
-            caches: one a layer, or None to attend among the new tokens alone.
-            mask: as in `functions.attention`; "causal" lines the new tokens up with the cache's end.
-            logits_to_keep: the places that are wanted; None for all.
-            wrap: is given each layer, and returns what is called in its place.
+            caches: one for each layer, or None to attend to the new tokens only.
+            mask: see `attention.attention`; with "causal" the last new token sees the whole cache.
+            logits_to_keep: the places to return; None for all.
+            wrap: called with each layer; returns what is called in its place.
         """
         x, last = embeddings, len(self.layers) - 1
         for number, layer in enumerate(self.layers):

@@ -1,4 +1,4 @@
-"""Which layers get an adapter, of what kind and size."""
+"""LoRA (arXiv 2106.09685) and DoRA (arXiv 2402.09353) adapters for linear layers."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,14 +17,13 @@ Kind = Literal["lora", "dora"]
 
 @dataclass(frozen=True)
 class LoraConfig(FromDict):
-    """Adapters of a model's linear layers.
+    """Which linear layers get an adapter, and of what kind and size.
 
     Attributes:
-        kind: ``lora`` adds a product of two thin matrices to a weight; ``dora`` learns the length of each of its rows
-            as well.
-        rank: how thin the matrices are.
-        scale: what their product is multiplied by.
-        targets: patterns of the layers' names; by default every linear layer of the decoder.
+        kind: ``lora`` adds a product of two low-rank matrices to a weight; ``dora`` also learns the length of each row.
+        rank: rank of the matrices.
+        scale: factor of their product.
+        targets: patterns of layer names; by default every linear layer of the decoder.
     """
 
     kind: Kind = "lora"
@@ -33,17 +32,17 @@ class LoraConfig(FromDict):
     targets: tuple[str, ...] = ("model.layers.*_proj",)
 
     def check(self) -> None:
-        """Refuse what adapts nothing.
+        """Check the settings.
 
         Raises:
-            SvmError: names the setting.
+            SvmError: names the setting that cannot be used.
         """
         if self.rank < 1:
             raise SvmError(f"lora.rank is {self.rank}; it must be 1 or more.")
         if self.scale <= 0:
             raise SvmError(f"lora.scale is {self.scale}; it must be above 0.")
         if not self.targets:
-            raise SvmError("lora.targets is empty; name layers, as 'model.layers.*_proj'.")
+            raise SvmError("lora.targets is empty; name layers, such as 'model.layers.*_proj'.")
 
 
 Linear = nn.Linear | nn.QuantizedLinear
@@ -53,7 +52,7 @@ class LoRALinear(nn.Module):
     """A linear layer that computes x·Wᵀ + b + scale · (x·A)·B."""
 
     def __init__(self, linear: Linear, rank: int, scale: float, key: mx.array) -> None:
-        """Begin beside `linear` with a random A, drawn from `key`, and B = 0, so that nothing changes at first."""
+        """Wrap `linear`. A is random, drawn from `key`, and B is 0, so the output does not change at first."""
         super().__init__()
         outputs, inputs = shape_of(linear)
         self._scale = scale
@@ -67,20 +66,20 @@ class LoRALinear(nn.Module):
         return y + (self._scale * ((x @ self.lora_a) @ self.lora_b)).astype(y.dtype)
 
     def fused(self) -> Linear:
-        """Return one layer that computes the same; a quantised one is rounded anew."""
+        """Return one layer with the adapter fused in; a quantized layer is quantized again."""
         return like(self.linear, plain_weight(self.linear) + self.delta())
 
     def delta(self) -> mx.array:
-        """Return what the adapter adds to the weight, float32 [outputs, inputs]."""
+        """Return the update that the adapter adds to the weight, float32 [outputs, inputs]."""
         product: mx.array = (self.lora_a.astype(mx.float32) @ self.lora_b.astype(mx.float32)).T
         return self._scale * product
 
 
 class DoRALinear(LoRALinear):
-    """A linear layer whose rows W + ΔW are brought to learnt lengths m."""
+    """A linear layer whose rows of W + ΔW are scaled to learned lengths m."""
 
     def __init__(self, linear: Linear, rank: int, scale: float, key: mx.array) -> None:
-        """As `LoRALinear`; the lengths are at first what they are."""
+        """Wrap `linear` like `LoRALinear`; m starts as the lengths of its rows."""
         super().__init__(linear, rank, scale, key)
         self.m = mx.linalg.norm(plain_weight(linear), axis=1)
 
@@ -93,23 +92,23 @@ class DoRALinear(LoRALinear):
         return (y - self.linear.bias) * lengths + self.linear.bias
 
     def fused(self) -> Linear:
-        """Return one layer that computes the same; a quantised one is rounded anew."""
+        """Return one layer with the adapter fused in; a quantized layer is quantized again."""
         weight = plain_weight(self.linear) + self.delta()
         return like(self.linear, weight * (self.m / self._lengths())[:, None])
 
     def _lengths(self) -> mx.array:
-        """Return the rows' lengths, [outputs]; as the paper has it, no gradient goes through them."""
+        """Return the lengths of the rows, [outputs]; as in the paper, no gradient flows through them."""
         return mx.stop_gradient(mx.linalg.norm(plain_weight(self.linear) + self.delta(), axis=1))
 
 
 def shape_of(linear: Linear) -> tuple[int, int]:
-    """Return a layer's outputs and inputs."""
+    """Return the numbers of outputs and inputs of a layer, quantized or not."""
     outputs, inputs = linear.weight.shape
     return outputs, inputs * 32 // linear.bits if isinstance(linear, nn.QuantizedLinear) else inputs
 
 
 def plain_weight(linear: Linear) -> mx.array:
-    """Return the weight, float32 [outputs, inputs]."""
+    """Return the weight of a layer, dequantized, float32 [outputs, inputs]."""
     if isinstance(linear, nn.QuantizedLinear):
         whole = mx.dequantize(linear.weight, linear.scales, linear.biases, linear.group_size, linear.bits)
         return whole.astype(mx.float32)
@@ -117,7 +116,7 @@ def plain_weight(linear: Linear) -> mx.array:
 
 
 def like(linear: Linear, weight: mx.array) -> Linear:
-    """Return a layer with `weight`, float32 [outputs, inputs], and all else as `linear` has it."""
+    """Return a copy of `linear` with another `weight`, float32 [outputs, inputs]."""
     made = nn.Linear(weight.shape[1], weight.shape[0], bias="bias" in linear)
     quantized = isinstance(linear, nn.QuantizedLinear)
     made.weight = weight.astype((linear.scales if quantized else linear.weight).dtype)
@@ -127,15 +126,15 @@ def like(linear: Linear, weight: mx.array) -> Linear:
 
 
 def attach(model: nn.Module, config: LoraConfig, seed: int = 0) -> int:
-    """Put adapters beside the layers of `model` that `config` names; only they can move from then on.
+    """Attach adapters to the layers of `model` that `config` names, and freeze all other parameters.
 
     Args:
-        model: is changed in place.
+        model: changed in place.
         config: which layers, and how.
-        seed: of the first values.
+        seed: seed of the initial values.
 
     Returns:
-        how many numbers can move.
+        how many parameters are trainable.
 
     Raises:
         SvmError: a pattern matches no linear layer.
@@ -158,7 +157,7 @@ def attach(model: nn.Module, config: LoraConfig, seed: int = 0) -> int:
 
 
 def _freeze(model: nn.Module) -> None:
-    """Let no parameter of `model` move; `nn.Module.freeze` overlooks arrays that lie in dictionaries."""
+    """Freeze all parameters of `model`; `nn.Module.freeze` misses arrays in dictionaries."""
     for module in model.modules():
         children = module.children()
         own = [key for key in module.parameters() if not _holds_modules(children.get(key, {}))]
@@ -170,19 +169,19 @@ def _holds_modules(tree: object) -> bool:
 
 
 def adapted_layers(model: nn.Module) -> Iterator[tuple[str, LoRALinear]]:
-    """Yield the layers of `model` that have an adapter, and their names."""
+    """Yield the name and the layer of each adapter in `model`."""
     for name, module in model.named_modules():
         if isinstance(module, LoRALinear):
             yield name, module
 
 
 def adapter_arrays(layer: LoRALinear) -> dict[str, mx.array]:
-    """Return what an adapter holds, by its names in the layer."""
+    """Return the arrays of an adapter by their names in the layer."""
     return {name: layer[name] for name in ("lora_a", "lora_b", "m") if name in layer}
 
 
 def fuse(model: nn.Module) -> None:
-    """Put one plain (or quantised) layer in the place of each that has an adapter, one at a time."""
+    """Replace each layer that has an adapter by one with the adapter fused in, one at a time."""
     for name, layer in list(adapted_layers(model)):
         fused = layer.fused()
         mx.eval(fused.parameters())

@@ -1,4 +1,4 @@
-"""The small preset: the sizes of a model that trains on a laptop."""
+"""The tiny preset: the sizes of a model that trains on a laptop, and random initialization."""
 
 from dataclasses import replace
 from typing import cast
@@ -32,7 +32,7 @@ TINY_TEXT = TextConfig(
 
 
 def tiny_config(vocab_size: int, vision: bool = True) -> ModelConfig:
-    """Return the preset's sizes for a vocabulary of `vocab_size` rows."""
+    """Return the tiny preset for a vocabulary of `vocab_size` rows; without `vision` the model reads text only."""
     return ModelConfig(
         text_config=replace(TINY_TEXT, vocab_size=vocab_size),
         vision_config=TINY_VISION if vision else None,
@@ -41,15 +41,15 @@ def tiny_config(vocab_size: int, vision: bool = True) -> ModelConfig:
 
 
 class TinyStreamingDecoder(VisionLanguageModel):
-    """A `VisionLanguageModel` at the preset's sizes, with a compact vocabulary of `vocab_size` rows."""
+    """A `VisionLanguageModel` of the tiny preset, for a compact vocabulary of `vocab_size` rows."""
 
     def __init__(self, vocab_size: int, vision: bool = True) -> None:
-        """Make random weights; without `vision` the model reads text alone."""
+        """Create random weights; without `vision` the model reads text only."""
         super().__init__(tiny_config(vocab_size, vision))
 
 
 def seed_weights(model: nn.Module, seed: int) -> None:
-    """Fill `model` with normal weights of deviation 1/√fan-in, drawn from `seed` alone; norms are 1 and biases 0."""
+    """Fill `model` with normal weights of standard deviation 1/√fan-in, drawn from `seed`; norms are 1, biases 0."""
     key = mx.random.key(seed)
     filled = []
     for name, array in cast(list[tuple[str, mx.array]], tree_flatten(model.parameters())):

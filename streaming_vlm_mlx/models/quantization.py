@@ -1,4 +1,4 @@
-"""Layers that hold their weights in few bits, packed; `mlx.nn` computes with them as they are."""
+"""Quantized layers: which ones, and packing with a smaller error than `mx.quantize`."""
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -13,17 +13,17 @@ from streaming_vlm_mlx.models.weights import sanitize_name
 
 
 def quantizable(model: nn.Module) -> Iterator[tuple[str, nn.Linear | nn.Embedding]]:
-    """Yield every layer of `model` that can be quantised, and its name."""
+    """Yield the name and the layer of each layer of `model` that can be quantized."""
     for name, module in model.named_modules():
         if isinstance(module, nn.Linear | nn.Embedding):
             yield name, module
 
 
 def quantize_layers(model: nn.Module, config: QuantizationConfig) -> None:
-    """Put quantised layers in the places that `config` says; nothing is computed yet.
+    """Replace the layers that `config` names by quantized ones; nothing is computed yet.
 
     Raises:
-        SvmError: a layer's inputs do not divide into groups.
+        SvmError: the inputs of a layer do not divide into groups.
     """
     for name, layer in quantizable(model):
         chosen = config.of(name)
@@ -42,12 +42,12 @@ def quantize_layers(model: nn.Module, config: QuantizationConfig) -> None:
 
 
 def resolve_quantization(config: QuantizationConfig, plain: nn.Module, stored: Collection[str]) -> QuantizationConfig:
-    """Return `config` with every layer named that is plain, for blocks that leave that to be seen from the tensors.
+    """Return `config` with all plain layers listed; some folders show them only by the tensors that they lack.
 
     Args:
-        config: as a folder's ``config.json`` has it; its layers may have any hub's names.
-        plain: the model without quantised layers.
-        stored: names of the tensors that the folder holds.
+        config: the quantization block of a ``config.json``; its layers may have the names of any program.
+        plain: the model without quantized layers.
+        stored: names of the tensors in the folder.
     """
     layers = {sanitize_name(name): part for name, part in config.layers.items() if isinstance(part, Mapping)}
     absent = {name: False for name, _ in quantizable(plain) if f"{name}.scales" not in stored}
@@ -73,10 +73,10 @@ def kv_group_size(config: TextConfig, bits: int) -> int:
     )
 
 
-# Weights that are looked at together, so that what is computed on the way takes few megabytes.
+# Weights that are packed at a time, so that intermediate results take few megabytes.
 _STRIPE = 1 << 17
 _WIDTHS, _SHIFTS = 8, 4
-# How many steps the narrowest grid is short of its group's span, and the widest beyond.
+# Steps by which the narrowest grid is shorter than the range of its group, and the widest is longer.
 _SHORT, _BEYOND = 1, 7
 _FITS = 2
 
@@ -84,13 +84,13 @@ Packed = tuple[mx.array, mx.array, mx.array]
 
 
 def pack(weight: mx.array, bits: int, group_size: int) -> Packed:
-    """Return `weight` [rows, width] as `mx.dequantize` reads it: words, and scales and biases in its dtype.
+    """Return `weight` [rows, width] packed for `mx.dequantize`: words, and scales and biases in its dtype.
 
-    No group is farther from its weights than where `mx.quantize` packs it.
+    For each group, the squared error is at most that of `mx.quantize`.
 
     Args:
-        weight: of a linear layer or an embedding; its width divides into groups.
-        bits: of a weight, 4 or 8.
+        weight: weight of a linear layer or an embedding; its width divides into groups.
+        bits: bits a weight, 4 or 8.
         group_size: weights that share a scale and a bias.
     """
     rows = max(1, _STRIPE // weight.shape[1])
@@ -102,14 +102,14 @@ def pack(weight: mx.array, bits: int, group_size: int) -> Packed:
 
 @dataclass(frozen=True)
 class _Grids:
-    """A grid for each group, in float32 [rows, groups, 1]; `error` is the sum of its squared distances."""
+    """A grid for each group, float32 [rows, groups, 1]; `error` is the sum of squared errors."""
 
     scale: mx.array
     bias: mx.array
     error: mx.array
 
     def or_better(self, other: "_Grids") -> "_Grids":
-        """Return the nearer of both for each group."""
+        """Return the grid with the smaller error for each group."""
         better = other.error < self.error
         pairs = ((other.scale, self.scale), (other.bias, self.bias), (other.error, self.error))
         chosen = [mx.where(better, *pair) for pair in pairs]
@@ -119,25 +119,25 @@ class _Grids:
 
 @dataclass(frozen=True)
 class _Groups:
-    """The weights of a stripe in float32 [rows, groups, group_size], and what their codes and grids can hold."""
+    """The weights of a stripe, float32 [rows, groups, group_size], the largest code and the dtype of the grids."""
 
     x: mx.array
     top: int
     dtype: mx.Dtype
 
     def grids(self, scale: mx.array, bias: mx.array) -> _Grids:
-        """Return the grids of `scale` and `bias`, rounded as they will be stored."""
+        """Return the grids of `scale` and `bias`, rounded to the dtype that they are stored in."""
         scale, bias = (part.astype(self.dtype).astype(mx.float32) for part in (scale, bias))
         places = (self.x - bias) / scale
         off = scale * (mx.clip(mx.round(places), 0, self.top) - places)
         return _Grids(scale, bias, mx.square(off).sum(axis=-1, keepdims=True))
 
     def codes(self, grids: _Grids) -> mx.array:
-        """Return the step that each weight is nearest to."""
+        """Return the nearest step of the grid for each weight."""
         return mx.clip(mx.round((self.x - grids.bias) / grids.scale), 0, self.top)
 
     def tried(self) -> Iterator[_Grids]:
-        """Yield grids of several widths, each shifted by parts of a step."""
+        """Yield candidate grids of several widths, each shifted by fractions of a step."""
         low, high = self.x.min(axis=-1, keepdims=True), self.x.max(axis=-1, keepdims=True)
         middle, span = (low + high) / 2, high - low
         for width in range(_WIDTHS):
@@ -147,7 +147,7 @@ class _Groups:
                 yield self.grids(scale, middle + scale * ((shift + 0.5) / _SHIFTS - 0.5 - self.top / 2))
 
     def fitted(self, grids: _Grids) -> _Grids:
-        """Return the line through the weights over their codes, by least squares."""
+        """Return the least-squares fit of the weights over their codes."""
         codes = self.codes(grids)
         center, mean = codes.mean(axis=-1, keepdims=True), self.x.mean(axis=-1, keepdims=True)
         along = ((codes - center) * (self.x - mean)).sum(axis=-1, keepdims=True)
@@ -171,6 +171,6 @@ def _pack_rows(weight: mx.array, bits: int, group_size: int) -> Packed:
 
 
 def _words(codes: mx.array, bits: int) -> mx.array:
-    """Return `codes` [rows, width] side by side in words, the first in the lowest bits."""
+    """Return `codes` [rows, width] packed into words, the first code in the lowest bits."""
     each = codes.astype(mx.uint32).reshape(codes.shape[0], -1, 32 // bits)
     return mx.left_shift(each, mx.arange(32 // bits, dtype=mx.uint32) * bits).sum(axis=-1)

@@ -1,7 +1,7 @@
-"""A decoder that is split over machines: each holds some of the heads, and some of the feed-forward's width.
+"""Tensor parallelism for the decoder: each machine holds some of the heads and some of the feed-forward's width.
 
-Tensor parallelism as in Megatron-LM (arXiv 1909.08053): what leads into heads and width is cut by its outputs, what
-leads out of them by its inputs, and the products of the latter are added up over the machines, twice a layer. Vision
+As in Megatron-LM (arXiv 1909.08053), the layers before the heads and the width are split by their outputs, the layers
+after them by their inputs, and the results of the latter are summed over the machines, twice a decoder layer. Vision
 tower, embedding, norms and head are whole on every machine.
 """
 
@@ -21,15 +21,15 @@ _SPLIT = re.compile(r"model\.layers\.\d+\.(?:self_attn|mlp)\.(\w+_proj)\.(\w+)")
 
 
 def check_splits(config: ModelConfig, size: int) -> None:
-    """Refuse a number of machines that the model does not divide into.
+    """Check that the model can be split over `size` machines.
 
     Raises:
-        SvmError: names what does not divide.
+        SvmError: names the size that does not divide.
     """
     text = config.text_config
     for name in ("num_attention_heads", "num_key_value_heads", "intermediate_size"):
         if getattr(text, name) % size:
-            raise SvmError(f"{size} machines cannot share {name}, which is {getattr(text, name)}; take fewer.")
+            raise SvmError(f"{size} machines cannot share {name}, which is {getattr(text, name)}; use fewer.")
     if config.quantization is None:
         return
     inputs = {"o_proj": text.num_attention_heads * text.head_dim, "down_proj": text.intermediate_size}
@@ -38,13 +38,13 @@ def check_splits(config: ModelConfig, size: int) -> None:
             packed = config.quantization.of(f"model.layers.{number}.{part}.{name}")
             if packed and inputs[name] // size % packed[1]:
                 raise SvmError(
-                    f"{size} machines cannot share the {inputs[name]} inputs of {name} in groups of {packed[1]}; take "
+                    f"{size} machines cannot share the {inputs[name]} inputs of {name} in groups of {packed[1]}; use "
                     "fewer, or a checkpoint with smaller groups."
                 )
 
 
 def split_layers(model: VisionLanguageModel, ranks: Ranks) -> None:
-    """Put this machine's part in the place of each layer that is split; nothing is computed yet."""
+    """Replace each layer that is split by this machine's part of it; nothing is computed yet."""
     for layer in model.model.layers:
         for owner in (layer.self_attn, layer.mlp):
             for name in (*INTO, *OUT_OF):
@@ -55,7 +55,7 @@ def split_layers(model: VisionLanguageModel, ranks: Ranks) -> None:
 
 
 def split_array(name: str, array: mx.array, ranks: Ranks) -> mx.array:
-    """Return this machine's part of parameter `name`, as `split_layers` has a place for it."""
+    """Return this machine's part of parameter `name`, which fits the layers of `split_layers`."""
     axis = split_axis(name)
     if axis is None or ranks.size == 1:
         return array
@@ -63,7 +63,7 @@ def split_array(name: str, array: mx.array, ranks: Ranks) -> mx.array:
 
 
 def split_axis(name: str) -> int | None:
-    """Return the axis along which machines share parameter `name`; None for what is whole on each."""
+    """Return the axis along which parameter `name` is split; None if it is whole on every machine."""
     found = _SPLIT.fullmatch(name)
     if found is None:
         return None

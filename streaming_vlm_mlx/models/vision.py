@@ -1,7 +1,7 @@
 """The vision towers of Qwen2.5-VL (arXiv 2502.13923) and Qwen2-VL (arXiv 2409.12191).
 
-Patches in, one vector a merged patch out. The older tower has LayerNorm for RMSNorm, a plain feed-forward part for the
-gated one, and no windows; all else is the same.
+They map patches to one vector a merged patch. Compared with Qwen2.5-VL's, Qwen2-VL's tower has LayerNorm instead of
+RMSNorm, a plain feed-forward part instead of a gated one, and no windows.
 """
 
 from dataclasses import dataclass
@@ -22,13 +22,13 @@ NORM_EPS = 1e-6
 
 @dataclass(frozen=True)
 class WindowPlan:
-    """How the patches of one temporal step are laid out, so that window attention needs no mask and no gather.
+    """The order of the patches of one temporal step in which window attention needs neither a mask nor a gather.
 
     Attributes:
-        order: merged patches in window order, windows of one size side by side, int [units].
-        runs: (windows, patches a window) of each run of equal windows; their products add up to the patches.
-        rows: each patch's row, in window order, int [patches].
-        columns: each patch's column, likewise.
+        order: merged patches in window order, windows of one size next to each other, int [units].
+        runs: (windows, patches a window) of each run of equal windows; the products add up to the number of patches.
+        rows: row of each patch in window order, int [patches].
+        columns: column of each patch in window order, int [patches].
     """
 
     order: npt.NDArray[np.int64]
@@ -38,13 +38,13 @@ class WindowPlan:
 
 
 def plan_windows(height: int, width: int, merge: int, window: int) -> WindowPlan:
-    """Lay out a grid of `height` × `width` patches.
+    """Plan the windows of a grid of `height` × `width` patches.
 
     Args:
         height: patches, a multiple of `merge`.
         width: patches, a multiple of `merge`.
-        merge: patches that are merged along each axis.
-        window: merged patches along a window's side.
+        merge: patches merged along each axis.
+        window: merged patches along the side of a window.
     """
     rows, columns = np.divmod(np.arange(height // merge * (width // merge)), width // merge)
     corner = rows // window * (width // merge) + columns // window
@@ -62,7 +62,7 @@ def plan_windows(height: int, width: int, merge: int, window: int) -> WindowPlan
 
 
 class PatchEmbed(nn.Module):
-    """The strided convolution over patches, which is a product with each flattened patch."""
+    """The strided convolution over patches, computed as a product with each flattened patch."""
 
     def __init__(self, config: VisionConfig) -> None:
         super().__init__()
@@ -76,7 +76,7 @@ class PatchEmbed(nn.Module):
 
 
 class VisionAttention(nn.Module):
-    """Attention among the patches of a window, or of a whole temporal step."""
+    """Attention within windows, or within a whole temporal step."""
 
     def __init__(self, config: VisionConfig) -> None:
         super().__init__()
@@ -85,7 +85,7 @@ class VisionAttention(nn.Module):
         self.proj = nn.Linear(config.hidden_size, config.hidden_size)
 
     def __call__(self, x: mx.array, angles: tuple[mx.array, mx.array], runs: tuple[tuple[int, int], ...]) -> mx.array:
-        """Attend within each run's windows; `x` is [steps, patches, hidden_size]."""
+        """Attend within the windows of each run; `x` is [steps, patches, hidden_size]."""
         steps, patches, width = x.shape
         qkv = self.qkv(x).reshape(steps, patches, 3, self.num_heads, -1).transpose(2, 0, 3, 1, 4)
         q, k, v = rotate(qkv[0], *angles), rotate(qkv[1], *angles), qkv[2]
@@ -99,7 +99,7 @@ class VisionAttention(nn.Module):
 
 
 def _attention(q: mx.array, k: mx.array, v: mx.array, windows: int) -> mx.array:
-    """Attend among each of `windows` equal stretches of [steps, heads, patches, head_dim]."""
+    """Attend within each of `windows` equal parts of [steps, heads, patches, head_dim]."""
     shape = q.shape
     split = (shape[0], shape[1] * windows, shape[2] // windows, shape[3])
     q, k, v = (a.reshape(split) for a in (q, k, v))
@@ -107,7 +107,7 @@ def _attention(q: mx.array, k: mx.array, v: mx.array, windows: int) -> mx.array:
 
 
 class VisionMLP(nn.Module):
-    """The gated feed-forward part of a block."""
+    """The gated feed-forward part of a Qwen2.5-VL block."""
 
     def __init__(self, config: VisionConfig) -> None:
         super().__init__()
@@ -116,12 +116,12 @@ class VisionMLP(nn.Module):
         self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size)
 
     def __call__(self, x: mx.array) -> mx.array:
-        """Map [..., hidden_size] to itself."""
+        """Map [..., hidden_size] to the same shape."""
         return self.down_proj(silu(self.gate_proj(x)) * self.up_proj(x))
 
 
 class PlainVisionMLP(nn.Module):
-    """The feed-forward part of a block of Qwen2-VL's tower."""
+    """The feed-forward part of a Qwen2-VL block."""
 
     def __init__(self, config: VisionConfig) -> None:
         super().__init__()
@@ -129,18 +129,18 @@ class PlainVisionMLP(nn.Module):
         self.fc2 = nn.Linear(config.intermediate_size, config.hidden_size)
 
     def __call__(self, x: mx.array) -> mx.array:
-        """Map [..., hidden_size] to itself."""
+        """Map [..., hidden_size] to the same shape."""
         return self.fc2(quick_gelu(self.fc1(x)))
 
 
 def make_norm(config: VisionConfig) -> nn.Module:
-    """Return the tower's norm over `hidden_size`."""
+    """Return a norm over `hidden_size` of the kind that the tower uses."""
     kind = nn.LayerNorm if config.architecture == "qwen2_vl" else nn.RMSNorm
     return kind(config.hidden_size, eps=NORM_EPS)
 
 
 class VisionBlock(nn.Module):
-    """Attention and feed-forward, each behind a norm and beside a residual."""
+    """Attention and feed-forward, each with a norm before it and a residual connection."""
 
     def __init__(self, config: VisionConfig) -> None:
         super().__init__()
@@ -149,13 +149,13 @@ class VisionBlock(nn.Module):
         self.mlp = PlainVisionMLP(config) if config.architecture == "qwen2_vl" else VisionMLP(config)
 
     def __call__(self, x: mx.array, angles: tuple[mx.array, mx.array], runs: tuple[tuple[int, int], ...]) -> mx.array:
-        """Map [steps, patches, hidden_size] to itself."""
+        """Map [steps, patches, hidden_size] to the same shape."""
         x = x + self.attn(self.norm1(x), angles, runs)
         return x + self.mlp(self.norm2(x))
 
 
 class PatchMerger(nn.Module):
-    """Joins each square of patches into one vector of the decoder's width."""
+    """Merges each square of patches into one vector of the decoder's width."""
 
     def __init__(self, config: VisionConfig) -> None:
         super().__init__()
@@ -188,18 +188,18 @@ class VisionTower(nn.Module):
 
         Args:
             pixel_values: [t × h × w, channels × frames × patch × patch], in the processor's order.
-            grid_thw: temporal steps, rows and columns, in patches; steps do not see one another, so videos of one size
-                can go in as one.
-            wrap: is given each block, and returns what is called in its place.
+            grid_thw: temporal steps, rows and columns, in patches. Steps do not attend to each other, so videos of one
+                size can be passed as one.
+            wrap: called with each block; returns what is called in its place.
         """
-        x, _ = self.hidden(pixel_values, grid_thw, wrap)
+        x, _ = self.hidden_states(pixel_values, grid_thw, wrap)
         plan, _ = self._plan(*grid_thw[1:])
         return self.merger(x)[:, mx.array(np.argsort(plan.order))].reshape(-1, self.config.out_hidden_size)
 
-    def hidden(
+    def hidden_states(
         self, pixel_values: mx.array, grid_thw: tuple[int, int, int], wrap: Wrap = identity
     ) -> tuple[mx.array, WindowPlan]:
-        """Return the last block's output [t, h × w, hidden_size], in window order, and that order."""
+        """Return the output of the last block, [t, h × w, hidden_size], in window order, and the plan of that order."""
         steps, height, width = grid_thw
         plan, angles = self._plan(height, width)
         unit = self.config.spatial_merge_size**2
@@ -211,7 +211,7 @@ class VisionTower(nn.Module):
         return x, plan
 
     def _sees_all(self, number: int) -> bool:
-        """Return whether block `number` attends over the whole picture."""
+        """Return whether block `number` attends to the whole frame."""
         return self.config.architecture == "qwen2_vl" or number in self.config.fullatt_block_indexes
 
     def _make_plan(self, height: int, width: int) -> tuple[WindowPlan, tuple[mx.array, mx.array]]:

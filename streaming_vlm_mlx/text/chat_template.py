@@ -1,9 +1,10 @@
-"""How seconds are written: Qwen's chat markup, one user and one assistant turn a second.
+"""The chat template: Qwen's markup, one user turn and one assistant turn a second.
 
-The order of things is that of StreamingVLM (arXiv 2510.09608), whose inference and training programs differ in details
-that a model may have learned; `ChatTemplate.style` chooses.
+It follows StreamingVLM (arXiv 2510.09608), whose inference program and training data differ in details that a model may
+have learned; `ChatTemplate.style` chooses between them.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Self
 
@@ -13,17 +14,40 @@ from streaming_vlm_mlx.text.tokenizer import SpecialIds, Tokenizer
 SYSTEM = "You are a helpful assistant."
 
 
+def user_text(start: float, end: float, question: str = "", *, first: bool) -> str:
+    """Return the text before a second's video in training data, such as ``Time=3.0-4.0s Who has the ball?``.
+
+    Checkpoints rely on an odd detail of the published data: every second but the first has a space after its times, and
+    there is none between the first second's times and a question.
+
+    Args:
+        start: start of the second, written with one decimal.
+        end: end of the second.
+        question: the viewer's question in this second, or empty.
+        first: whether this is the first second of the conversation.
+    """
+    return f"Time={start:.1f}-{end:.1f}s{'' if first else ' '}{question}"
+
+
+def assistant_text(words: Iterable[str], answer: str = "") -> str:
+    """Return an assistant turn of training data: the answer to a question, a line feed and the commentary.
+
+    The commentary is `words`, each with a space before it, and a closing `` ...``; without words the second is silent.
+    """
+    return answer + "\n" + " ".join(("", *words, "..."))
+
+
 @dataclass(frozen=True)
 class ChatTemplate:
-    """The fixed ids of a sequence, and what is written between them.
+    """The fixed ids of a sequence, and the text between them.
 
-    Text between the pieces is encoded by itself; no merge reaches across their borders.
+    Each text between the fixed ids is encoded by itself; no merge crosses a border.
 
     Attributes:
         system: ids of the system turn's text.
-        style: ``inference`` as the published inference program writes: the viewer's query behind the first second's
-            video, one line break to open a commentary. ``training`` as its training data: no query, a space behind
-            the time of every second but the first, two line breaks to open a commentary unless a question is answered.
+        style: ``inference`` writes like the published inference program: the viewer's query after the first second's
+            video, one line feed to open a commentary. ``training`` writes like its training data: no query, a space
+            after the times of every second but the first, two line feeds to open a commentary, one before an answer.
         special: ids of markup, roles and fixed words.
     """
 
@@ -33,19 +57,19 @@ class ChatTemplate:
 
     @classmethod
     def of(cls, tokenizer: Tokenizer, style: Style = "inference", system: str = SYSTEM) -> Self:
-        """Return the layout in the ids of `tokenizer`."""
+        """Return the template in the ids of `tokenizer`."""
         return cls(tuple(tokenizer.encode(system)), style, tokenizer.special)
 
     @property
     def head_open(self) -> tuple[int, ...]:
-        """The system turn, and the opening of the role ``previous text``."""
+        """The system turn and the opening of the turn of role ``previous text``."""
         s = self.special
         system = (s.im_start, s.system, s.newline, *self.system, s.im_end, s.newline)
         return (*system, s.im_start, *s.previous, s.newline)
 
     @property
     def head_close(self) -> tuple[int, ...]:
-        """The closing of the previous text."""
+        """The closing of the previous text's turn."""
         return self.turn_close
 
     @property
@@ -70,44 +94,31 @@ class ChatTemplate:
 
     @property
     def has_query(self) -> bool:
-        """Whether the viewer's query stands behind the first second's video."""
+        """Whether the viewer's query is written after the first second's video."""
         return self.style == "inference"
 
     def assistant_open(self, answers: bool = False) -> tuple[int, ...]:
-        """Return the opening of a second's assistant turn; `answers` when it begins with an answer to a question."""
+        """Return the opening of a second's assistant turn; with `answers`, of one that begins with an answer."""
         s = self.special
         spaced = self.style == "training" and not answers
         return (s.im_start, s.assistant, s.newlines if spaced else s.newline)
 
     def time(self, start: float, end: float, question: str = "", first: bool = False) -> str:
-        """Return the text before a second's video, such as ``Time=3.0-4.0s`` or ``Time=3.0-4.0s Who has the ball?``.
+        """Return the text before a second's video; the arguments are those of `user_text`.
 
-        Args:
-            start: seconds, written with one decimal.
-            end: seconds.
-            question: what the viewer asks in this second, if anything.
-            first: whether this is the stream's first second, in which training put no space before a question.
+        Without a question, the inference style has no space after the times.
         """
-        time, question = f"Time={start:.1f}-{end:.1f}s", question.strip()
-        gap = "" if first else " "
-        return time + gap + question if question or self.style == "training" else time
+        text = user_text(start, end, question.strip(), first=first)
+        return text if self.style == "training" or question.strip() else text.rstrip()
 
     def video(self, tokens: int) -> tuple[int, ...]:
         """Return a video span of `tokens` merged patches."""
         s = self.special
         return (s.vision_start, *[s.video_pad] * tokens, s.vision_end)
 
-    def commentary(self, words: str, answer: str = "") -> str:
-        """Return what stands behind `assistant_open` in training data: `words` of the second, empty for silence.
-
-        An `answer` to the second's question comes first.
-        """
-        spoken = f" {words.strip()} ..." if words.strip() else " ..."
-        return f"{answer}\n{spoken}" if answer else spoken
-
 
 def template_ids(tokenizer: Tokenizer) -> list[int]:
-    """Return every id that the layout itself can write, ascending: without a row for them no model can run."""
+    """Return every id that the template can write, ascending; a model needs an embedding row for each."""
     template = ChatTemplate.of(tokenizer)
     written = [
         *template.special.all(),

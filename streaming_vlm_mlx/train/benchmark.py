@@ -8,8 +8,8 @@ import numpy as np
 from streaming_vlm_mlx.config import PixelConfig
 from streaming_vlm_mlx.data.collator import Batch, BatchConfig, Position, collate
 from streaming_vlm_mlx.data.dataset import SampleBuilder
-from streaming_vlm_mlx.data.record_builder import assistant_text, user_text
 from streaming_vlm_mlx.data.records import StreamingRecord, Turn
+from streaming_vlm_mlx.text.chat_template import assistant_text, user_text
 from streaming_vlm_mlx.train.config import DataConfig, StartConfig, TrainConfig
 from streaming_vlm_mlx.train.gradients import WorkerSpec, make_train_model
 from streaming_vlm_mlx.train.loss import LossWeights

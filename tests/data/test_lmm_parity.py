@@ -73,6 +73,6 @@ def test_the_layout_of_turns_writes_the_same_ids(games: RecordFile, expected: An
             ids += template.user_open
             ids += tokenizer.encode(template.time(turn.start, turn.end, turn.question, first=not number))
             ids += [*template.video(299), *template.turn_close, *template.assistant_open(bool(turn.answer))]
-            ids += tokenizer.encode(template.commentary(turn.commentary, turn.answer))
+            ids += tokenizer.encode(turn.assistant_text.removeprefix("\n"))
             ids += template.turn_close
         assert ids == want["input_ids"]

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from streaming_vlm_mlx.text.chat_template import ChatTemplate, template_ids
+from streaming_vlm_mlx.text.chat_template import ChatTemplate, assistant_text, template_ids, user_text
 from streaming_vlm_mlx.text.detokenizer import CommentaryCleaner, clean_commentary
 
 CASES = ["append", "balanced", "full_attention", "recompute", "text_longer", "vision_longer"]
@@ -42,7 +42,8 @@ def _written(template, tokenizer, conversation, patches):
         ids += template.user_open
         ids += tokenizer.encode(template.time(float(start), float(end), question, first=number == 0))
         ids += [*template.video(patches), *template.turn_close, *template.assistant_open(bool(answer))]
-        ids += [*tokenizer.encode(template.commentary(words.removesuffix(" ..."), answer)), *template.turn_close]
+        said = words.strip().removesuffix("...").split()
+        ids += [*tokenizer.encode(assistant_text(said, answer).removeprefix("\n")), *template.turn_close]
     return ids
 
 
@@ -71,6 +72,20 @@ def test_time_and_question(tokenizer, style, question, first, text):
     assert ChatTemplate.of(tokenizer, style).time(0.5, 1.5, question, first) == text
 
 
+@pytest.mark.parametrize(("question", "first"), [("", True), ("", False), ("Who?", True), ("Who?", False)])
+def test_a_stream_in_the_training_style_says_what_records_say(tokenizer, question, first):
+    template = ChatTemplate.of(tokenizer, "training")
+    assert template.time(7.0, 8.0, question, first) == user_text(7.0, 8.0, question, first=first)
+
+
+@pytest.mark.parametrize(
+    ("words", "answer", "text"),
+    [((), "", "\n ..."), (["a", " b"], "", "\n a  b ..."), (["goal!"], "Seven. ", "Seven. \n goal! ...")],
+)
+def test_an_assistant_turn_of_training_data(words, answer, text):
+    assert assistant_text(words, answer) == text
+
+
 def test_a_stream_may_be_long(tokenizer):
     assert ChatTemplate.of(tokenizer).time(35999.0, 36000.0) == "Time=35999.0-36000.0s"
 
@@ -83,12 +98,12 @@ def test_only_inference_has_a_query(tokenizer):
 def test_a_commentary_stops_at_the_end_of_turn(tokenizer):
     template = ChatTemplate.of(tokenizer)
     assert template.stop_ids == (151645, 151643)
-    assert tokenizer.encode(template.commentary("")) == [template.silence_id]
+    assert tokenizer.encode(assistant_text(()).removeprefix("\n")) == [template.silence_id]
 
 
 @given(words=st.text(st.sampled_from("a é.!\n")).map(str.strip), answer=st.sampled_from(["", "The seventh."]))
 def test_what_training_writes_a_viewer_reads(words, answer):
-    read = clean_commentary("\n" + ChatTemplate(()).commentary(words, answer))
+    read = clean_commentary(assistant_text([words] if words else [], answer))
     assert read == clean_commentary(f"{answer}\n{words}")
 
 
