@@ -113,12 +113,12 @@ class BatchConfig(FromDict):
     Attributes:
         batch_size: rows of a batch.
         max_packed_tokens: null pads each sample to its batch's longest; a number packs as many into a row as fit in it.
-        pad_to_multiple_of: pads rows to a multiple of so many tokens, to keep the number of different shapes small.
-        pool: samples that are tokenised at a time, to be sorted by length among themselves.
-        shuffle: whether the order changes from epoch to epoch; false keeps that of the file, but for the sorting.
-        workers: processes that decode; 0 decodes in a thread.
-        cache_mb: megabytes of decoded frames that are kept.
-        prefetch: batches that are made ready while one is computed.
+        pad_to_multiple_of: pads rows to a multiple of so many tokens, which keeps the number of different shapes small.
+        pool: samples that are tokenized at a time and sorted by length.
+        shuffle: whether the order changes from epoch to epoch; false keeps the file's order, apart from the sorting.
+        workers: processes that decode video; 0 decodes in a thread.
+        cache_mb: megabytes of decoded frames to keep.
+        prefetch: batches that are prepared while one is computed.
     """
 
     batch_size: int = 1
@@ -136,10 +136,10 @@ class BatchConfig(FromDict):
         return {"multiple": "pad_to_multiple_of", "row_tokens": "max_packed_tokens"}
 
     def check(self) -> None:
-        """Refuse sizes below the smallest that make sense.
+        """Check the sizes.
 
         Raises:
-            SvmError: names the first.
+            SvmError: names the first that is too small.
         """
         least = {"batch_size": 1, "pad_to_multiple_of": 1, "pool": 1, "workers": 0, "cache_mb": 0, "prefetch": 0}
         for name, value in least.items():
@@ -151,7 +151,7 @@ class BatchConfig(FromDict):
 
 @dataclass(frozen=True)
 class Position(FromDict):
-    """A place between two batches: `batch` batches of this rank into pool `pool` of epoch `epoch`."""
+    """A place in the dataset: before batch `batch` of this rank, in pool `pool` of epoch `epoch`."""
 
     epoch: int = 0
     pool: int = 0
@@ -160,15 +160,15 @@ class Position(FromDict):
 
 @dataclass(frozen=True)
 class Batch:
-    """What one step of training takes.
+    """The input of one training step.
 
     Attributes:
-        tokens: the rows, see `collate.Tokens`.
+        tokens: the rows of tokens.
         pixel_values: float32 [patches, 1176], in the order of ``tokens.video_grid_thw``.
-        numbers: the windows in it, by number.
-        seconds: of video in it.
-        epoch: the epoch that it belongs to.
-        following: where to go on behind it.
+        numbers: numbers of the windows in it.
+        seconds: seconds of video in it.
+        epoch: its epoch.
+        following: the position after it.
     """
 
     tokens: Tokens
@@ -181,7 +181,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class _Item:
-    """A window of number `number`, and its tokens."""
+    """Window `number` and its tokens."""
 
     number: int
     record: StreamingRecord
@@ -196,7 +196,7 @@ _Rows = list[list[_Item]]
 
 
 class Batches:
-    """The batches of a dataset, for one of `ranks` trainers that go in step.
+    """The batches of a dataset, for one of `ranks` trainers that work in lockstep.
 
     Attributes:
         skipped: numbers of the windows that could not be used so far.
@@ -215,17 +215,17 @@ class Batches:
         """Prepare; nothing is read yet.
 
         Args:
-            windows: what to learn from.
-            builder: tokenises it.
+            windows: the dataset.
+            builder: tokenizes the windows.
             config: sizes.
-            seed: of the order; the same one gives the same batches.
-            rank: which of the trainers this is. All have as many batches, of similar lengths in the same step; where
-                they do not come out even, the first of a pool are seen twice.
-            ranks: how many there are.
-            report: is told ``file:line: skipped: reason`` of each window that cannot be used.
+            seed: seed of the order; the same seed gives the same batches.
+            rank: number of this trainer. All trainers get the same number of batches, of similar lengths in each step;
+                if the batches of a pool do not divide evenly, its first ones are used twice.
+            ranks: number of trainers.
+            report: called with ``file:line: skipped: reason`` of each window that cannot be used.
 
         Raises:
-            SvmError: a size makes no sense.
+            SvmError: a size is too small.
         """
         config.check()
         self._windows, self._builder, self._config = windows, builder, config
@@ -234,13 +234,13 @@ class Batches:
         self.skipped = set[int]()
 
     def read(self, frames: FramePool, start: Position | None = None, epochs: int | None = None) -> Iterator[Batch]:
-        """Yield batches from `start` on (the beginning, if None), until `epochs` epochs are through, or without end.
+        """Yield batches from `start` (None for the beginning) until `epochs` epochs are done (None for no end).
 
-        A window whose tokens cannot be made is left out; one whose frames cannot be decoded keeps its place, black
-        and with nothing to learn, so that ranks stay in step.
+        A window that cannot be tokenized is skipped. One whose frames cannot be decoded stays in its batch, black and
+        without labels, so that the ranks stay in lockstep.
 
         Raises:
-            SvmError: no window at all can be used.
+            SvmError: no window can be used.
         """
         ahead: deque[tuple[_Rows, list[Future[PixelValues]], Position, int]] = deque()
         for rows, following, epoch in self._planned(start or Position(), epochs):
@@ -252,7 +252,7 @@ class Batches:
             yield self._made(*ahead.popleft())
 
     def _planned(self, start: Position, epochs: int | None) -> Iterator[tuple[_Rows, Position, int]]:
-        """Yield the rows of each batch, the position behind it and its epoch."""
+        """Yield the rows of each batch, the position after it and its epoch."""
         pools = math.ceil(len(self._windows) / self._config.pool)
         for epoch in itertools.count(start.epoch) if epochs is None else range(start.epoch, epochs):
             order = self._order(epoch)
@@ -302,7 +302,7 @@ class Batches:
         self._report(f"{record.source}: skipped: {problem}" if record else problem)
 
     def _made(self, rows: _Rows, loading: list[Future[PixelValues]], following: Position, epoch: int) -> Batch:
-        """Wait for the frames of `rows` and lay everything out."""
+        """Wait for the frames of `rows` and return the batch."""
         futures = iter(loading)
         loaded = [[self._loaded(item, next(futures)) for item in row] for row in rows]
         items = [item for row in rows for item in row]
@@ -318,7 +318,7 @@ class Batches:
         )
 
     def _loaded(self, item: _Item, future: Future[PixelValues]) -> tuple[Sample, PixelValues]:
-        """Return the sample with its pixels; without a label and black where they cannot be had."""
+        """Return the sample with its pixels; without labels and black if they cannot be decoded."""
         shape = self._builder.pixels_shape(item.sample)
         try:
             values = future.result()

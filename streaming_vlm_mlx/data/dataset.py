@@ -225,7 +225,7 @@ class Windows:
         """Read window `number`, a record in itself.
 
         Raises:
-            SvmError: its file changed under our hands.
+            SvmError: its file has changed since it was opened.
         """
         number = self._numbers[number]
         place = int(np.searchsorted(self._ends, number, side="right"))
@@ -237,12 +237,12 @@ class Windows:
         return replace(record, previous="") if drops_context else record
 
 
-def cut(record: StreamingRecord, first: int, behind: int) -> StreamingRecord:
-    """Return the seconds from `first` to before `behind` as a record; what was said before is its previous text.
+def cut(record: StreamingRecord, first: int, end: int) -> StreamingRecord:
+    """Return the seconds from `first` up to `end`, exclusive, as a record; earlier commentary is its previous text.
 
-    It reads as a stream does that has let go of the seconds before: each commentary that moved has a space in front.
+    The previous text reads as in a stream that has pruned these seconds: each commentary in it begins with a space.
     """
-    turns = record.turns[first:behind]
+    turns = record.turns[first:end]
     if not first:
         return record if len(turns) == len(record.turns) else replace(record, turns=turns, video_end=turns[-1].end)
     said = (turn.commentary for turn in record.turns[:first])

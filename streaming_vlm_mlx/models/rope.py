@@ -16,7 +16,7 @@ class MRope:
     """Turns positions on three axes into the cosines and sines that rotate a head."""
 
     def __init__(self, head_dim: int, theta: float, mrope_section: Sequence[int]) -> None:
-        """Give each channel pair an axis: the first `mrope_section[0]` pairs take time, then come rows, then columns."""
+        """Give each channel pair an axis: `mrope_section` pairs for time, for rows and for columns."""
         self._inv_freq = inverse_frequencies(head_dim, theta)
         self._axis = np.repeat(np.arange(3), mrope_section)
 

@@ -1,1 +1,1 @@
-"""Words: the tokenizer, the compact vocabulary and the turn layout."""
+"""Text: the tokenizer, the detokenizer, the chat template and compact vocabularies."""

@@ -1,18 +1,14 @@
-"""What a model answers to itself in a second, before it speaks: up to the first line feed."""
+"""Turns generated ids into text piece by piece: streaming decoding, the scratchpad line, the cleaned commentary."""
 
 import re
-from typing import TYPE_CHECKING
 
 from streaming_vlm_mlx.text.tokenizer import Tokenizer
 
-if TYPE_CHECKING:
-    pass
-
 
 class StreamDecoder:
-    """Text from ids as they come, held back while a character's bytes are not all there.
+    """Decodes ids one by one; text is held back until all bytes of a character are there.
 
-    The joined pieces equal what `Tokenizer.decode` makes of all ids at once.
+    The joined pieces equal `Tokenizer.decode` of all ids at once.
     """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
@@ -27,30 +23,30 @@ class StreamDecoder:
         self._shown = 0
 
     def push(self, token: int) -> str:
-        """Take the next id; return the text that is now complete, often empty."""
+        """Add the next id and return the text that is now complete, often empty."""
         self._ids.append(token)
         piece = self._stream.step(self._tokenizer.backend, token) or ""
         self._shown += len(piece)
         return piece
 
     def flush(self) -> str:
-        """Return what was held back, broken characters as U+FFFD, and start anew."""
+        """Return the text held back, with broken characters as U+FFFD, and reset."""
         rest = self._tokenizer.decode(self._ids)[self._shown :]
         self._restart()
         return rest
 
 
-# A line that is longer is cut.
+# The most tokens of a scratchpad line; a longer line is cut.
 SCRATCH_TOKENS = 48
 
 
 class Scratchpad:
-    """Takes tokens until they make up a line.
+    """The line that the model writes to itself before its commentary, up to the first line feed.
 
     Attributes:
-        ids: the tokens so far, that of the line feed included.
-        text: what they spell.
-        is_full: the line is whole, or as long as it may be.
+        ids: the tokens so far, the line feed's included.
+        text: their text.
+        is_full: whether the line is complete or has its largest length.
     """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
@@ -60,7 +56,7 @@ class Scratchpad:
         self._decoder = StreamDecoder(tokenizer)
 
     def push(self, token: int) -> None:
-        """Take the next token."""
+        """Add the next token."""
         self.ids.append(token)
         piece = self._decoder.push(token)
         self.text += piece
@@ -68,7 +64,7 @@ class Scratchpad:
 
 
 _MARKUP = re.compile(r"<\|[a-z_]+\|>")
-# What a text may end on and still turn out to be markup, or the closing ellipsis.
+# An end of the text that can still become markup, or the closing ellipsis.
 _MARKUP_BEGUN = re.compile(r"<(?:\|[a-z_]*\|?)?\Z")
 _UNDECIDED = re.compile(r"(?:\s+\.\.\.)*(?:\s+\.{0,3})?$")
 _CLOSING = re.compile(r"(?:\s+\.\.\.)*\s*$")
@@ -76,28 +72,28 @@ _LINE_BREAK = re.compile(r"[^\S\n]*\n\s*")
 
 
 class CommentaryCleaner:
-    """Turns generated text into what a viewer reads, piece by piece.
+    """Cleans generated text for the viewer, piece by piece.
 
-    Markup goes, and so do white space at both ends and the closing `` ...``; a line break inside swallows the spaces
-    around it. What may still turn out to be one of these is held back.
+    It removes markup, white space at both ends, the closing `` ...`` and the spaces around a line break. Text that can
+    still become one of these is held back.
     """
 
     def __init__(self) -> None:
         self._restart()
 
     def _restart(self) -> None:
-        # The space lets a "..." at the very beginning count as closing; it never shows.
+        # With the space, a "..." at the very beginning counts as closing; the space itself is never returned.
         self._markup, self._held, self._begun = "", " ", False
 
     def push(self, piece: str) -> str:
-        """Take the next piece of text; return what can be shown now, often empty."""
+        """Add the next piece of text and return the text that can be shown now, often empty."""
         text = self._markup + piece
         end = _tail_start(_MARKUP_BEGUN, text)
         self._held, self._markup = self._held + _MARKUP.sub("", text[:end]), text[end:]
         return self._show(_tail_start(_UNDECIDED, self._held))
 
     def flush(self) -> str:
-        """Return what was held back and belongs to the text, and start anew."""
+        """Return the held-back text that belongs to the commentary, and reset."""
         self._held += self._markup
         shown = self._show(_tail_start(_CLOSING, self._held))
         self._restart()
@@ -117,6 +113,6 @@ def _tail_start(tail: re.Pattern[str], text: str) -> int:
 
 
 def clean_commentary(text: str) -> str:
-    """Return what a viewer reads of a second's generated `text`; empty when the model kept silent."""
+    """Return the commentary in the generated `text` of a second; empty if the model was silent."""
     cleaner = CommentaryCleaner()
     return cleaner.push(text) + cleaner.flush()

@@ -1,4 +1,4 @@
-"""The ids that the stream's markup stands on."""
+"""The Qwen2.5-VL tokenizer, and the ids of the markup that a stream needs."""
 
 import json
 import re
@@ -6,12 +6,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 from streaming_vlm_mlx.errors import SvmError
-
-if TYPE_CHECKING:
-    import mlx.core as mx
 
 _SPELLING = {
     "endoftext": "<|endoftext|>",
@@ -35,7 +32,7 @@ _SPELLING = {
 
 @dataclass(frozen=True, slots=True)
 class SpecialIds:
-    """Qwen2.5-VL's ids of the markup, the roles and the few words that the stream looks for.
+    """Qwen2.5-VL's ids of the markup, the roles and the few words that a stream uses.
 
     Attributes:
         endoftext: padding.
@@ -79,10 +76,10 @@ class SpecialIds:
         return tuple(i for value in values for i in (value if isinstance(value, tuple) else (value,)))
 
     def check(self, encode_markup: Callable[[str], list[int]], name: str) -> None:
-        """Refuse a tokenizer that gives other ids; `name` is what the message calls it.
+        """Check that a tokenizer has these ids; `name` names it in the message.
 
         Raises:
-            SvmError: names the first id that is off.
+            SvmError: names the first id that differs.
         """
         for field, text in _SPELLING.items():
             expected = getattr(self, field)
@@ -108,9 +105,9 @@ class Tokenizer:
     """Text to ids and back.
 
     Attributes:
-        name: where the tokenizer was read from.
-        backend: the library's tokenizer, which knows markup.
-        special: ids of markup, roles and the stream's fixed words, checked against the file.
+        name: the file that the tokenizer was read from.
+        backend: the `tokenizers.Tokenizer`, which also encodes markup.
+        special: ids of markup, roles and fixed words, checked against the file.
     """
 
     def __init__(self, backend: Any, name: str) -> None:
@@ -123,7 +120,7 @@ class Tokenizer:
 
         self.name = name
         self.backend = backend
-        # The same ranks without the added tokens: no text, whatever it spells, turns into markup.
+        # The same merges without the added tokens, so that no text becomes markup.
         self._plain = tokenizers.Tokenizer(backend.model)
         self._plain.normalizer = backend.normalizer
         self._plain.pre_tokenizer = backend.pre_tokenizer
@@ -135,8 +132,8 @@ class Tokenizer:
         """Read the tokenizer of `source`.
 
         Args:
-            source: a checkpoint's folder, whose ``tokenizer.json`` is taken, or Qwen's own where it has none; an id
-                on the Hugging Face hub; or None for Qwen's own, which is shipped with this package.
+            source: a checkpoint's folder with a ``tokenizer.json``, an id on the Hugging Face hub, or None. None, and a
+                folder without the file, give the Qwen2.5-VL tokenizer that comes with this package.
 
         Raises:
             SvmError: there is no such folder or hub id, or its file is not Qwen2.5-VL's tokenizer.
@@ -147,27 +144,22 @@ class Tokenizer:
         return cls(tokenizers.Tokenizer.from_str(_checked_json(path)), str(path))
 
     def __len__(self) -> int:
-        """Return how many ids there are, added tokens counted."""
+        """Return the number of ids, added tokens included."""
         return int(self.backend.get_vocab_size(with_added_tokens=True))
 
     def encode(self, text: str) -> list[int]:
-        """Return the ids of `text` after Unicode's NFC; markup spelled in it stays plain text."""
+        """Return the ids of `text` after Unicode NFC normalization; markup in it is encoded as plain text."""
         return list(self._plain.encode(_without_surrogates(text), add_special_tokens=False).ids)
 
     def encode_markup(self, text: str) -> list[int]:
-        """Return the ids of `text`; ``<|im_start|>`` and its like become their own ids."""
+        """Return the ids of `text`, with markup such as ``<|im_start|>`` encoded as its own ids."""
         return list(self.backend.encode(_without_surrogates(text), add_special_tokens=False).ids)
-
-    def encode_mx(self, text: str) -> "mx.array":
-        """Return the ids of `text`, as `encode` gives them, as an int32 array [tokens]."""
-        import mlx.core as mx
-
-        return mx.array(self.encode(text), dtype=mx.int32)
 
     def decode(self, ids: Iterable[int], *, markup: bool = False) -> str:
         """Return the text of `ids`.
 
-        Bytes that are no UTF-8 become U+FFFD, ids beyond the vocabulary nothing, and markup only shows on request.
+        Bytes that are not UTF-8 become U+FFFD, and ids outside the vocabulary are skipped. Markup is skipped unless
+        `markup` is true.
         """
         return str(self.backend.decode([int(i) for i in ids], skip_special_tokens=not markup))
 
@@ -178,12 +170,12 @@ class Tokenizer:
         return sorted(self.backend.token_to_id(char) for char in ByteLevel.alphabet())
 
     def split(self, token: int) -> list[int]:
-        """Return the ids that were merged to make `token`; itself for a byte, its spelling's ids for markup.
+        """Return the ids that were merged into `token`: itself for a byte, the ids of its text for markup.
 
-        The lower of two neighbours' ranks merges first, as in Sennrich et al., arXiv 1508.07909; ranks are ids here.
+        The pair with the lowest rank merges first (BPE, Sennrich et al., arXiv 1508.07909); ranks are ids here.
 
         Raises:
-            ValueError: there is no such id.
+            ValueError: the id is unknown.
         """
         spelling = self.backend.id_to_token(token)
         if spelling is None:
@@ -200,13 +192,13 @@ class Tokenizer:
         return [i for part in parts if (i := self._plain.token_to_id(part)) is not None]
 
     def _rank(self, spelling: str, limit: int) -> int:
-        """Return the rank of `spelling`; `limit` when it has none below that."""
+        """Return the rank of `spelling`, or `limit` if it has no lower rank."""
         rank = self._plain.token_to_id(spelling)
         return limit if rank is None else min(int(rank), limit)
 
 
 def tokenizer_file(source: str | Path | None) -> Path:
-    """Return the path of the ``tokenizer.json`` that `Tokenizer.load` takes for `source`.
+    """Return the path of the ``tokenizer.json`` that `Tokenizer.load` reads for `source`.
 
     Raises:
         SvmError: there is no such folder or hub id.
@@ -218,7 +210,7 @@ def tokenizer_file(source: str | Path | None) -> Path:
         return own if own.is_file() else SHIPPED / TOKENIZER
     if isinstance(source, str) and _HUB_ID.fullmatch(source):
         return _from_hub(source)
-    raise SvmError(f"{source} is no folder; name a checkpoint's folder or an id on the Hugging Face hub.")
+    raise SvmError(f"{source} is not a folder; name a checkpoint's folder or an id on the Hugging Face hub.")
 
 
 def _from_hub(repo_id: str) -> Path:
@@ -229,13 +221,13 @@ def _from_hub(repo_id: str) -> Path:
         return Path(hf_hub_download(repo_id, TOKENIZER))
     except (OSError, EntryNotFoundError, HFValidationError) as error:
         raise SvmError(
-            f"{repo_id} is no folder here, and the Hugging Face hub did not give its {TOKENIZER} "
+            f"{repo_id} is not a folder, and the Hugging Face hub did not return its {TOKENIZER} "
             f"({type(error).__name__}); check the name, the login and the connection."
         ) from error
 
 
 def _checked_json(path: Path) -> str:
-    """Return the text of `path`; the library's own complaint would be a bare Exception."""
+    """Return the text of `path` after a check; the library would raise a bare Exception."""
     try:
         text = path.read_text(encoding="utf-8")
         content = json.loads(text)
@@ -245,10 +237,10 @@ def _checked_json(path: Path) -> str:
         raise SvmError(f"{path} is not JSON ({error}); copy the file again from its checkpoint.") from error
     model = content.get("model") if isinstance(content, dict) else None
     if not isinstance(model, dict) or model.get("type") != "BPE":
-        raise SvmError(f"{path} is no byte-level BPE; use the tokenizer.json of a Qwen2.5-VL checkpoint.")
+        raise SvmError(f"{path} is not a byte-level BPE; use the tokenizer.json of a Qwen2.5-VL checkpoint.")
     return text
 
 
 def _without_surrogates(text: str) -> str:
-    """Return `text` with lone surrogates, which a terminal makes of broken bytes, as U+FFFD."""
+    """Return `text` with lone surrogates, which broken bytes from a terminal become, as U+FFFD."""
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")

@@ -1,7 +1,7 @@
-"""Between the tokenizer's ids and the rows of a model's embedding and head.
+"""Maps the tokenizer's ids to the rows of a model's embedding and head.
 
-The engine works with the tokenizer's ids throughout; rows exist where a weight is indexed. A small model that knows
-one sport needs thousands of rows, not Qwen's 151,936.
+The engine works with the tokenizer's ids; rows are used only to index weights. A small model for one sport needs a few
+thousand rows instead of Qwen's 151,936.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ _VERSION = 1
 
 
 class Vocabulary(Protocol):
-    """Which ids a model has rows for."""
+    """The mapping between ids and rows."""
 
     def __len__(self) -> int:
         """Return the number of rows."""
@@ -45,7 +45,7 @@ class Vocabulary(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class FullVocabulary:
-    """Every id is its own row.
+    """A vocabulary in which every id is its own row.
 
     Attributes:
         size: rows of the embedding.
@@ -76,10 +76,10 @@ class FullVocabulary:
 
 
 class CompactVocabulary:
-    """Rows for some of the tokenizer's ids.
+    """A vocabulary with rows for some of the tokenizer's ids.
 
-    An id without a row is split into the two tokens that were merged to make it, and those again, down to single
-    bytes if need be. All 256 bytes have rows, so any text can be said; the tokens between need none.
+    An id without a row is split into the two tokens that were merged into it, and these again, down to single bytes if
+    necessary. All 256 bytes have rows, so any text can be written.
 
     Attributes:
         ids: the tokenizer's id of each row, int32 [rows].
@@ -89,7 +89,7 @@ class CompactVocabulary:
         """Give `ids` the rows 0, 1, 2, ...
 
         Raises:
-            SvmError: an id comes twice or is unknown to the tokenizer, or a single byte has no row.
+            SvmError: an id occurs twice or is unknown to the tokenizer, or a single byte has no row.
         """
         self.ids: Ids = np.array(ids, np.int32)
         self.ids.setflags(write=False)
@@ -152,7 +152,7 @@ class CompactVocabulary:
         """Read what `save` wrote.
 
         Raises:
-            SvmError: the file cannot be read, is no vocabulary or damaged, or does not fit `tokenizer`.
+            SvmError: the file cannot be read, is not a vocabulary, is damaged, or does not fit `tokenizer`.
         """
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
@@ -197,12 +197,12 @@ def _read_ids(content: Any, path: Path) -> Ids:
     """Return the ids in `content`, the JSON of `path`."""
     ids = content.get("ids") if isinstance(content, dict) else None
     if not isinstance(ids, list) or not all(type(i) is int and 0 <= i < 2**31 for i in ids):
-        raise SvmError(f"{path} is no vocabulary: it lacks a list 'ids' of whole numbers; copy it from its checkpoint.")
+        raise SvmError(f"{path} is not a vocabulary: it lacks a list 'ids' of integers; copy it from its checkpoint.")
     if content.get("version") != _VERSION:
         raise SvmError(f"{path} has version {content.get('version')!r}, this program reads {_VERSION}; update svm-tui.")
     array = np.array(ids, np.int32)
     if content.get("sha256") != _digest(array):
-        raise SvmError(f"{path} is damaged: its ids are not those it was saved with; copy it from its checkpoint.")
+        raise SvmError(f"{path} is damaged: its checksum does not match its ids; copy it from its checkpoint.")
     return array
 
 
@@ -218,18 +218,18 @@ def count_ids(tokenizer: Tokenizer, texts: Iterable[str]) -> Counts:
 
 
 def build(tokenizer: Tokenizer, counts: Counts, size: int, extra: Sequence[int] = ()) -> CompactVocabulary:
-    """Return a vocabulary of `size` rows: what every one must hold, `extra`, then the most counted ids.
+    """Return a vocabulary of `size` rows: the required ids, `extra`, then the most frequent ids.
 
-    Ids that were counted equally often, never among them, come in the order of their rank. Rows ascend by id.
+    Ids of equal count are taken in the order of their rank. Rows ascend by id.
 
     Args:
-        tokenizer: the tokenizer that the ids are of.
+        tokenizer: the tokenizer of the ids.
         counts: how often each id occurs, int64 [ids of the tokenizer].
         size: rows of the embedding.
         extra: further ids that must have a row.
 
     Raises:
-        SvmError: `size` has no room for what must have a row, or is beyond the tokenizer's ids.
+        SvmError: `size` is smaller than the number of required ids, or larger than the number of all ids.
     """
     required = np.unique([*tokenizer.byte_ids(), *template_ids(tokenizer), *extra])
     if not len(required) <= size <= len(tokenizer):

@@ -1,4 +1,4 @@
-"""A batch as the model takes it, cut into as many parts as there are cores to work on them; NumPy alone."""
+"""Microbatches: a batch in the form that the model takes, split over the workers. NumPy only."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,21 +21,21 @@ Targets = npt.NDArray[np.int32]
 
 @dataclass(frozen=True)
 class Microbatch:
-    """Some rows of a batch, n tokens each; at k places of each the model is asked for what comes next.
+    """Some rows of a batch, n tokens each; at k places of each row the model predicts the next token.
 
     Attributes:
-        rows: int32 [batch, n], rows of the embedding.
-        is_video: bool [batch, n], where video features take the embedding's place.
+        rows: int32 [batch, n], embedding rows of the tokens.
+        is_video: bool [batch, n], where vision features replace the embedding.
         position_ids: int32 [3, batch, n].
-        mask: additive attention mask [batch, 1, n, n], which separates packed samples and carries out the scratchpad's
-            visibility; None where plain causal attention is enough.
-        pixel_values: float32 [patches, 1176]; or what a tower that stands still made of them, [units, hidden_size].
-        grids: patches in time, down and across of runs of videos of one size.
-        places: int64 [batch, k], the places before the labels, filled up with 0.
+        mask: additive attention mask [batch, 1, n, n], which separates packed samples and applies the visibility of
+            scratchpads; None where plain causal attention is enough.
+        pixel_values: float32 [patches, 1176]; or the features of a frozen vision tower, [merged patches, hidden_size].
+        grids: patches in time, down and across, of runs of videos of one size.
+        places: int64 [batch, k], the places before the labels, padded with 0.
         logits_mask: additive attention mask of these places, [batch, 1, k, n].
-        is_target: bool [batch, k], which of the places are no fillers.
-        targets: int32 [labels], the row of the embedding to be said at each of these.
-        known: int32 [targets] for each vision head, what it should say, video after video; -1 where nobody knows.
+        is_target: bool [batch, k], which of the places are not padding.
+        targets: int32 [labels], the embedding row to predict at each of these.
+        known: int32 [targets] for each vision head, its targets, video by video; -1 where the target is unknown.
     """
 
     rows: Targets
@@ -54,19 +54,19 @@ class Microbatch:
 def make_microbatches(
     batch: Batch, known: Mapping[str, Sequence[Targets]], vocabulary: Vocabulary, video_token_id: int, parts: int
 ) -> Iterator[Microbatch]:
-    """Yield at most `parts` shards of `batch`, with as even a number of rows as can be.
+    """Yield at most `parts` microbatches of `batch`, with numbers of rows that differ by one at most.
 
     Args:
-        batch: ids are the tokenizer's; each must have one row of the embedding.
-        known: for each vision head its targets, an array a video of the batch.
-        vocabulary: gives the rows.
-        video_token_id: stands where video features go.
-        parts: how many shards there should be.
+        batch: a batch; each of its ids must have an embedding row of its own.
+        known: the targets of each vision head, one array for each video of the batch.
+        vocabulary: maps ids to embedding rows.
+        video_token_id: the id that vision features replace.
+        parts: number of microbatches.
     """
     tokens = batch.tokens
     owner = _rows_of_videos(tokens, video_token_id)
     sizes = tokens.video_grid_thw.astype(np.int64).prod(axis=1)
-    # Several patches are one row where features stand for them.
+    # With precomputed features, one row stands for several patches.
     patches_a_row = sizes.sum() // max(len(batch.pixel_values), 1)
     patch_owner = np.repeat(owner, sizes // max(patches_a_row, 1))
     for rows in np.array_split(np.arange(len(tokens.input_ids)), min(parts, len(tokens.input_ids))):
@@ -77,7 +77,7 @@ def make_microbatches(
 
 
 def _rows_of_videos(tokens: Tokens, video_token_id: int) -> Numbers:
-    """Return the row that each video stands in, int64 [videos]: videos follow their placeholders' order."""
+    """Return the row of each video, int64 [videos]; videos come in the order of their placeholders."""
     pads = np.count_nonzero(tokens.input_ids == video_token_id, axis=1)
     sizes = tokens.video_grid_thw.astype(np.int64).prod(axis=1)
     if not len(sizes):
@@ -128,11 +128,11 @@ def _microbatch(
 
 
 def find_logits_to_keep(labels: Targets) -> tuple[Numbers, Bools]:
-    """Return the places before labels [batch, k], and which of them are no fillers [batch, k].
+    """Return the places before labels [batch, k], and which of them are not padding [batch, k].
 
     Args:
         labels: int32 [batch, n], the id to learn at its own place, -100 elsewhere; the first place of a row is never
-            learnt, since nothing comes before it.
+            learned, since nothing comes before it.
     """
     before = labels[:, 1:] != IGNORED
     counts = before.sum(axis=1)
