@@ -23,6 +23,7 @@ from streaming_vlm_mlx.models.quantization import resolve_quantization
 from streaming_vlm_mlx.models.tensor_parallel import check_splits, split_array, split_layers
 from streaming_vlm_mlx.models.vlm import VisionLanguageModel
 from streaming_vlm_mlx.models.weights import WEIGHTS, Stored, list_tensors, read_json
+from streaming_vlm_mlx.shipped import CHECKPOINT
 from streaming_vlm_mlx.text.chat_template import ChatTemplate
 from streaming_vlm_mlx.text.tokenizer import TOKENIZER, Tokenizer
 from streaming_vlm_mlx.text.vocabulary import CompactVocabulary, FullVocabulary, Ids, Vocabulary
@@ -94,7 +95,8 @@ def read_model_config(folder: Path) -> ModelConfig:
 
 def checkpoint_notes(folder: Path) -> list[str]:
     """Return sentences that the user of the checkpoint in `folder` should read."""
-    if not (folder / CONFIG).is_file() or (folder / TOKENIZER).is_file():
+    # The shipped checkpoint lies beside that tokenizer, and was trained with it.
+    if not (folder / CONFIG).is_file() or (folder / TOKENIZER).is_file() or folder.samefile(CHECKPOINT):
         return []
     return [f"{folder} has no {TOKENIZER}; the Qwen2.5-VL tokenizer that comes with svm-tui is used."]
 

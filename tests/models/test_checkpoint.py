@@ -16,6 +16,7 @@ import pytest
 from streaming_vlm_mlx.config import SamplingConfig, StreamConfig
 from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.models.loading import Checkpoint, checkpoint_notes, load_checkpoint, save_checkpoint
+from streaming_vlm_mlx.shipped import CHECKPOINT
 from streaming_vlm_mlx.text.tokenizer import Tokenizer
 from streaming_vlm_mlx.text.vocabulary import CompactVocabulary, FullVocabulary
 from tests.small import small_config, small_model, small_vocabulary
@@ -320,6 +321,7 @@ def test_a_folder_without_a_tokenizer_is_noted(saved: tuple[Path, Checkpoint], t
     folder, _ = saved
     assert checkpoint_notes(folder) == []
     assert checkpoint_notes(tmp_path / "no folder") == []
+    assert checkpoint_notes(CHECKPOINT) == []
     (folder / "tokenizer.json").unlink()
     (note,) = checkpoint_notes(folder)
     assert note.startswith(f"{folder} has no tokenizer.json; ")
