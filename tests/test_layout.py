@@ -1,4 +1,4 @@
-"""The size of modules and functions, and names that are not used any more."""
+"""The number and size of modules, the size of functions, and names that are not used any more."""
 
 import ast
 import re
@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 MODULES = [path for package in ("streaming_vlm_mlx", "tui") for path in sorted((ROOT / package).rglob("*.py"))]
-MOST_LINES, MOST_LINES_OF_FUNCTION = 420, 60
+MOST_MODULES, MOST_LINES, MOST_LINES_OF_FUNCTION = 149, 420, 60
 
 # Words that another word has replaced, and the packages in which they would be that word again.
 FORMER_NAMES = {
@@ -53,6 +53,10 @@ def names_in(path: Path) -> set[str]:
             case ast.keyword(arg=str(name)):
                 found.add(name)
     return found
+
+
+def test_there_are_few_modules() -> None:
+    assert len([path for path in MODULES if path.name != "__init__.py"]) <= MOST_MODULES
 
 
 @pytest.mark.parametrize("path", MODULES, ids=relative)
