@@ -1,11 +1,13 @@
 """Places for the files of a session."""
 
+import inspect
 from pathlib import Path
 
 import pytest
 
+from streaming_vlm_mlx.hub import resolve_checkpoint
 from streaming_vlm_mlx.shipped import SAMPLE
-from tui.session_paths import base_paths
+from tui.session_paths import CHECKPOINTS, base_paths, cache_folder, state_folder
 
 
 def test_a_session_lies_at_out_or_beside_its_clip_and_else_in_the_state_folder(
@@ -24,3 +26,26 @@ def test_a_session_lies_at_out_or_beside_its_clip_and_else_in_the_state_folder(
         assert base_paths(None, str(sample), created) == (sessions / "match.20260102-030405",)
     assert base_paths(None, "rtsp://camera/1", created) == (sessions / "1.20260102-030405",)
     assert base_paths(None, "lavfi:testsrc=rate=30", created) == (sessions / "lavfi-testsrc-rate-30.20260102-030405",)
+
+
+@pytest.mark.parametrize(
+    ("environ", "state", "cache"),
+    [
+        ({}, "/home/x/.local/state/svm-tui", "/home/x/.cache/svm-tui"),
+        ({"XDG_STATE_HOME": "/state"}, "/state/svm-tui", "/home/x/.cache/svm-tui"),
+        ({"XDG_CACHE_HOME": "/cache"}, "/home/x/.local/state/svm-tui", "/cache/svm-tui"),
+        (
+            {"XDG_STATE_HOME": "relative/is/ignored", "XDG_CACHE_HOME": "here"},
+            "/home/x/.local/state/svm-tui",
+            "/home/x/.cache/svm-tui",
+        ),
+        ({"XDG_STATE_HOME": "", "XDG_CACHE_HOME": ""}, "/home/x/.local/state/svm-tui", "/home/x/.cache/svm-tui"),
+    ],
+)
+def test_state_and_cache_lie_where_xdg_says(environ: dict[str, str], state: str, cache: str) -> None:
+    assert state_folder(environ, Path("/home/x")) == Path(state)
+    assert cache_folder(environ, Path("/home/x")) == Path(cache)
+
+
+def test_checkpoints_are_where_the_engine_looks() -> None:
+    assert inspect.signature(resolve_checkpoint).parameters["root"].default == CHECKPOINTS

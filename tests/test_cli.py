@@ -15,7 +15,7 @@ import pytest
 from streaming_vlm_mlx.errors import SvmError
 from tui import cli, commands
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture
