@@ -6,6 +6,7 @@ changed settings, or a failure.
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
@@ -72,7 +73,9 @@ class Journal:
 
     def close(self) -> None:
         """Close the file and leave it."""
-        self._file.close()
+        # On a full disk the rest of a line is still buffered, and cannot be written now either.
+        with suppress(OSError):
+            self._file.close()
 
     def discard(self) -> None:
         """Close the file and remove it."""

@@ -122,12 +122,12 @@ class Engine:
     async def reanchor(self) -> None:
         """End the play under way; empty the windows and keep the previous text, for a seek."""
         self.cancel()
-        await asyncio.wrap_future(self._submit(self._change(Session.reanchor)))
+        await asyncio.wrap_future(self.submit(self._change(Session.reanchor)))
 
     async def reset(self) -> None:
         """End the play under way and forget everything: video, commentary and waiting questions."""
         self.cancel()
-        await asyncio.wrap_future(self._submit(self._change(Session.reset)))
+        await asyncio.wrap_future(self.submit(self._change(Session.reset)))
         self._questions.clear()
 
     def close(self, timeout: float = 5.0) -> None:
@@ -139,7 +139,12 @@ class Engine:
             self._inbox.put(None)
         self._thread.join(timeout)
 
-    def _submit(self, work: Callable[[], None]) -> Future[None]:
+    def submit(self, work: Callable[[], None]) -> Future[None]:
+        """Run `work` on the model's thread, after the work that it has.
+
+        Raises:
+            RuntimeError: the engine is closed.
+        """
         if self._closed:
             raise RuntimeError("the engine is closed")
         done: Future[None] = Future()
@@ -167,7 +172,7 @@ class Engine:
 
     async def _follow(self, work: Callable[[], None], outbox: "_Outbox") -> AsyncIterator[Event]:
         """Run `work` on the thread and yield what it emits; raise what it raises."""
-        done = self._submit(work)
+        done = self.submit(work)
         done.add_done_callback(lambda _: outbox.put(None))
         while (event := await outbox.get()) is not None:
             yield event
@@ -190,7 +195,7 @@ class Engine:
             # `due` may return at once. Only where it waits is there time to encode ahead.
             await asyncio.sleep(0)
             if not turn.done():
-                self._submit(self._change(partial(Session.encode_ahead, second=second)))
+                self.submit(self._change(partial(Session.encode_ahead, second=second)))
             return await turn
         finally:
             turn.cancel()

@@ -12,6 +12,7 @@ from streaming_vlm_mlx.memory import Memory
 from streaming_vlm_mlx.sessions.journal import Journal, load_session
 from streaming_vlm_mlx.sessions.record import SessionRecord
 from streaming_vlm_mlx.stream.events import GenerationResult, Skipped, Timings
+from tests.sessions.disks import full_disk
 
 BEGUN = SessionRecord(created="2026-01-02T03:04:05+00:00", clip="a.mp4", model="m", settings={"window": 4})
 
@@ -100,10 +101,9 @@ def test_a_session_is_told_from_a_journal_by_its_name(tmp_path: Path) -> None:
         load_session(tmp_path / "absent.jsonl")
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="/dev/full is Linux's")
-def test_a_full_disk_is_told(tmp_path: Path) -> None:
+def test_a_full_disk_is_named(tmp_path: Path) -> None:
     path = tmp_path / "game.jsonl"
-    journal = Journal(path, BEGUN)
-    journal._file = Path("/dev/full").open("w")  # noqa: SIM115 - stands in for a file on a full disk
-    with pytest.raises(SvmError, match="No space left"):
+    with Journal(path, BEGUN) as journal:
         journal.append_second(second(0))
+        with full_disk(path), pytest.raises(SvmError, match=r"game\.jsonl cannot be written: File too large"):
+            journal.append_second(second(1))

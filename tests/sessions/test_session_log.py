@@ -11,6 +11,7 @@ from streaming_vlm_mlx.sessions.journal import load_session
 from streaming_vlm_mlx.sessions.session_log import SessionLog, free_names
 from streaming_vlm_mlx.stream.events import Skipped
 from tests.player.fakes import RECORD, second_done
+from tests.sessions.disks import full_disk
 
 
 def log(*places: Path, warned: list[str] | None = None, endings: tuple[str, ...] = (".vtt", ".json")) -> SessionLog:
@@ -105,6 +106,18 @@ def test_with_no_place_at_all_the_session_stays_in_memory_with_one_warning(tmp_p
     with pytest.raises(SvmError, match="cannot be written"):
         session.save()
     assert len(session.record.seconds) == 2
+
+
+def test_a_disk_that_fills_up_ends_the_journal_with_one_warning(tmp_path: Path) -> None:
+    warned: list[str] = []
+    session = log(tmp_path / "game", warned=warned)
+    session.add(second_done(0))
+    with full_disk(tmp_path / "game.jsonl"):
+        session.add(second_done(1))
+        session.add(second_done(2))
+    assert len(warned) == 1
+    assert "game.jsonl cannot be written: File too large" in warned[0]
+    assert len(session.record.seconds) == 3
 
 
 def test_a_journal_stays_when_the_session_could_not_be_saved(tmp_path: Path) -> None:

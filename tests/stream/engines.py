@@ -131,7 +131,7 @@ async def gather_rest(events: AsyncIterator[Event]) -> list[Event]:
 
 async def finish_submitted(engine: Engine) -> None:
     """Return when the thread has done all that was submitted."""
-    await asyncio.wrap_future(engine._submit(lambda: None))
+    await asyncio.wrap_future(engine.submit(lambda: None))
 
 
 def done_texts(events: Iterable[Event]) -> list[str]:

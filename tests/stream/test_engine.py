@@ -112,7 +112,7 @@ async def test_a_second_cancelled_before_the_thread_is_free_is_not_begun(engine:
 
     events = engine.play(make_chunks(1), due)
     await next_of(events, Ready)
-    engine._submit(lambda: None if free.wait(PATIENCE) else pytest.fail("nobody set it free"))
+    engine.submit(lambda: None if free.wait(PATIENCE) else pytest.fail("nobody set it free"))
     rest = asyncio.ensure_future(gather_rest(events))
     await asked.wait()
     engine.cancel()
@@ -310,7 +310,7 @@ async def test_a_cancel_before_its_second_runs_keeps_a_question(engine: Engine) 
     events = engine.play(make_chunks(1), due)
     await next_of(events, Ready)
     engine.ask("Who has the ball?")
-    engine._submit(lambda: None if free.wait(PATIENCE) else pytest.fail("nobody set it free"))
+    engine.submit(lambda: None if free.wait(PATIENCE) else pytest.fail("nobody set it free"))
     rest = asyncio.ensure_future(gather_rest(events))
     await asked.wait()
     # The second is handed to the thread within a few turns of the loop.
