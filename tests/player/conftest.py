@@ -1,4 +1,4 @@
-"""The player on a scripted commentator and a clock that the test moves, with its screen and without."""
+"""The player on fakes and a clock that the test moves, with its screen and without."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -23,9 +23,11 @@ def start_player(tmp_path: Path) -> StartPlayer:
         engine: Scripted | None = None, size: tuple[int, int] = (120, 40), **changes: object
     ) -> AsyncIterator[Player]:
         engine, clock = engine or Scripted(), Clock()
-        app = PlayerApp(spec(lambda note: engine, tmp_path, **changes), clock=clock)  # type: ignore[arg-type]
+        app = PlayerApp(spec(lambda note: engine, tmp_path, **changes), clock=clock, auto_tick=False)  # type: ignore[arg-type]
         async with app.run_test(size=size) as pilot:
-            yield Player(app, pilot, clock, engine)
+            player = Player(app, pilot, clock, engine)
+            player.screen.presenter.tick()
+            yield player
 
     return begin
 

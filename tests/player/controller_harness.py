@@ -1,4 +1,4 @@
-"""A session under test without a screen: the conductor, on a clock that the test moves."""
+"""A session without a screen: the controller, on a clock that the test moves."""
 
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 class ControllerHarness:
-    """A session under test: the conductor, what it told, and the hands on clock and engine."""
+    """The controller under test, its clock, its log, and the events that it told."""
 
     def __init__(self, controller: Controller, clock: Clock, told: list[PlayerEvent], log: SessionLog) -> None:
         self.controller, self.clock, self.told, self.log = controller, clock, told, log
@@ -40,5 +40,5 @@ class ControllerHarness:
         return [event.index for event in self.told if isinstance(event, Skipped)]
 
 
-# Begins a session; the keywords change it.
+# Starts a session; the keywords change it.
 StartController = Callable[..., AbstractAsyncContextManager[ControllerHarness]]

@@ -1,4 +1,4 @@
-"""What the player needs, without a model, a video or a clock of its own; and the player on it, with hands."""
+"""Fakes for the player: a clock, a clip, a feed and a commentator; and a harness that drives the player on them."""
 
 import asyncio
 import queue
@@ -40,10 +40,10 @@ from tui.player.widgets.transcript_view import TranscriptView
 RECORD = SessionRecord(created="2026-01-02T03:04:05+00:00", clip="match.mp4", model="run1", settings={})
 TRUTH: tuple[Timed, ...] = ((0.2, 0.5, "second"), (0.6, 0.9, "nil"), (1.2, 1.5, "second"), (1.6, 1.9, "1"))
 MB = 1_000_000
-# Seconds after which what a test waits for will not come.
-PATIENCE = 60.0
-# Hands that a message goes through at most: from the app down to a widget, up again, and on to what it led to.
-HANDS = 10
+# A safety limit in seconds; what a test waits for comes much sooner.
+TIMEOUT = 60.0
+# Widgets that a message passes at most: from the app down to a widget, up again, and on to what it leads to.
+MAX_HOPS = 10
 # What keys write, where that is not their name.
 CHARACTERS = {"space": " ", "question_mark": "?"}
 
@@ -59,7 +59,7 @@ class Clock:
 
 
 class Blank:
-    """Seconds of a clip without pictures; `vanishes` is the second from which it cannot be read any more."""
+    """Seconds of a clip without pictures, which cannot be read from second `vanishes` on."""
 
     def __init__(self, duration: float | None = 60.0, vanishes: float = float("inf")) -> None:
         self.duration, self.vanishes = duration, vanishes
@@ -94,13 +94,13 @@ class Feed(Blank):
 
 
 class Scripted:
-    """A commentator that says what is written for each second, a word a piece, and can be held up.
+    """A commentator that says the given line in each second, word by word, and can be paused.
 
     Attributes:
-        free: while it is not set, a second that has begun does not go on.
+        free: while it is not set, a second that has started does not go on.
         fails: when set, the message that the second under way fails with, once.
-        questions: what was asked, each with the second that it went into.
-        anchors: how often it was re-anchored.
+        questions: the questions, each with the second that it went into.
+        anchors: how often it was reanchored.
     """
 
     def __init__(self, lines: Mapping[int, str] | None = None, failure: str = "", loading: int = 0) -> None:
@@ -172,15 +172,15 @@ class Scripted:
         self._news.clear()
 
     async def until_begun(self, number: int, times: int = 1) -> None:
-        """Wait until second `number` was begun."""
+        """Wait until second `number` has started."""
         await self._until(lambda: self.begun.count(number) >= times)
 
     async def until_spoken(self, number: int, times: int = 1) -> None:
-        """Wait until second `number` was spoken, and its end taken note of."""
+        """Wait until second `number` is done and handled."""
         await self._until(lambda: self.spoken.count(number) >= times)
 
     async def _until(self, condition: Callable[[], bool]) -> None:
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(TIMEOUT):
             while not condition():
                 await self._news.wait()
 
@@ -203,23 +203,23 @@ class Scripted:
 
 
 async def wait(pilot: Pilot[None]) -> None:
-    """Wait until every message that was posted, and what it led to, is handled and drawn.
+    """Wait until every message that was posted, and every message that those led to, is handled and drawn.
 
-    Pilot's own way is to wait until the process does little, which a busy machine can make it seem to do.
+    `Pilot.pause` without a delay waits until the process is idle, which depends on how busy the machine is.
     """
-    for _ in range(HANDS):
+    for _ in range(MAX_HOPS):
         await pilot.pause(0)
 
 
 async def until(condition: Callable[[], object]) -> None:
-    """Wait for what another thread or task will do."""
-    async with asyncio.timeout(PATIENCE):
+    """Wait until `condition` holds, which another thread or task brings about."""
+    async with asyncio.timeout(TIMEOUT):
         while not condition():
             await asyncio.sleep(0)
 
 
 async def press(pilot: Pilot[None], *keys: str) -> None:
-    """Press `keys`, each when the one before has had its effect."""
+    """Press `keys`, each after the effect of the one before."""
     for key in keys:
         name = "space" if key == " " else key
         pilot.app.post_message(events.Key(name, CHARACTERS.get(name, name if len(name) == 1 else None)))
@@ -257,7 +257,7 @@ def span_map(number: int) -> SpanMap:
 def spec(
     engine: Callable[[Note], Commentator], folder: Path, seconds: Blank | None = None, **changes: object
 ) -> PlayerSpec:
-    """Return a program without a picture on `engine`, its sessions kept in `folder`."""
+    """Return the spec of a session on `engine` without a picture, which is saved in `folder`."""
     made = PlayerSpec(
         clip="match.mp4",
         model="run1",
@@ -279,7 +279,7 @@ def truth(note: Note) -> tuple[Timed, ...]:
 
 
 class Player:
-    """The player under test, with hands on its clock and commentator."""
+    """The player under test, with its clock and its commentator."""
 
     def __init__(self, app: PlayerApp, pilot: Pilot[None], clock: Clock, engine: Scripted) -> None:
         self.app, self.pilot, self.clock, self.engine = app, pilot, clock, engine
@@ -296,7 +296,7 @@ class Player:
 
     @property
     def rows(self) -> list[TranscriptRow]:
-        """The rows as they are drawn next."""
+        """The rows as they would be drawn next."""
         self.screen.presenter.flush()
         return list(self.screen.query_one(TranscriptView).rows)
 
@@ -332,5 +332,5 @@ class Player:
         await wait(self.pilot)
 
 
-# Begins a player; the keywords change its program.
+# Starts a player; the keywords change its spec.
 StartPlayer = Callable[..., AbstractAsyncContextManager[Player]]

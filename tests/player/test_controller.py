@@ -1,4 +1,4 @@
-"""Clip, model and playhead together: whose turn it is at each pace; no screen, and a clock that the test moves."""
+"""The controller: which second is generated when, at each pace; no screen, and a clock that the test moves."""
 
 import asyncio
 import threading

@@ -56,7 +56,7 @@ async def test_a_remark_is_shown_for_a_while(tmp_path: Path) -> None:
         note("nobody trained \x1b[31mthis one.")
         return engine
 
-    app = PlayerApp(spec(make, tmp_path), clock=clock)
+    app = PlayerApp(spec(make, tmp_path), clock=clock, auto_tick=False)
     async with app.run_test() as pilot:
         p = Player(app, pilot, clock, engine)
         await engine.until_spoken(0)

@@ -1,7 +1,7 @@
 """The true transcript beside the commentary."""
 
 from streaming_vlm_mlx.errors import SvmError
-from tests.player.fakes import Scripted, StartPlayer, truth, until
+from tests.player.fakes import Scripted, StartPlayer, truth, until, wait
 from tui.player.spec import Note
 from tui.player.transcript import Timed
 from tui.player.widgets.transcript_view import Heading, TranscriptView
@@ -47,7 +47,9 @@ async def test_without_truth_the_commentary_has_the_whole_width(start_player: St
         def longest() -> int:
             return max(len(strip.text.rstrip()) for strip in view.render_lines(view.size.region))
 
-        await until(lambda: longest() > view.size.width // 2 + 10)
+        p.screen.presenter.flush()
+        await wait(p.pilot)
+        assert longest() > view.size.width // 2 + 10
         assert p.screen.presenter.mode == "off"
 
 

@@ -92,7 +92,7 @@ LOOKS += [("ask", ["slash", *"who leads"], SIZES[0])]
 async def test_screens_look_as_they_did(name: str, keys: list[str], size: tuple[int, int], tmp_path: Path) -> None:
     engine, clock = Scripted(SAID), Clock()
     shown = spec(lambda note: engine, tmp_path, Blank(40.0), read_truth=lambda note: TRUTH)
-    app = PlayerApp(shown, clock=clock)
+    app = PlayerApp(shown, clock=clock, auto_tick=False)
     async with app.run_test(size=size) as pilot:
         await watch(pilot, engine, clock)
         await press(pilot, *keys)
@@ -105,7 +105,7 @@ async def test_screens_look_as_they_did(name: str, keys: list[str], size: tuple[
 
 async def test_a_failure_looks_as_it_did(tmp_path: Path) -> None:
     engine, clock = Scripted(failure="checkpoints/run1/model.safetensors is cut short; copy it again."), Clock()
-    app = PlayerApp(spec(lambda note: engine, tmp_path, Blank(40.0)), clock=clock)
+    app = PlayerApp(spec(lambda note: engine, tmp_path, Blank(40.0)), clock=clock, auto_tick=False)
     async with app.run_test(size=(80, 24)) as pilot:
         assert isinstance(app.screen, PlayerScreen)
         notice = app.screen.query_one("#notice")
@@ -118,7 +118,7 @@ async def test_a_failure_looks_as_it_did(tmp_path: Path) -> None:
 async def test_daylight_looks_as_it_did(tmp_path: Path) -> None:
     engine, clock = Scripted(SAID), Clock()
     shown = spec(lambda note: engine, tmp_path, Blank(40.0), read_truth=lambda note: TRUTH)
-    app = PlayerApp(shown, theme="daylight", clock=clock)
+    app = PlayerApp(shown, theme="daylight", clock=clock, auto_tick=False)
     async with app.run_test(size=(120, 40)) as pilot:
         await watch(pilot, engine, clock)
         check("daylight-120x40", app.export_screenshot(), tmp_path)

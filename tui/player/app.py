@@ -71,11 +71,15 @@ class PlayerApp(App[None]):
     CSS_PATH = "screens/player.tcss"
 
     def __init__(
-        self, spec: PlayerSpec, theme: str = NIGHT.name, clock: Callable[[], float] = time.perf_counter
+        self,
+        spec: PlayerSpec,
+        theme: str = NIGHT.name,
+        clock: Callable[[], float] = time.perf_counter,
+        auto_tick: bool = True,
     ) -> None:
-        """Prepare to show `spec`; `clock` returns seconds."""
+        """Prepare to show `spec` in `theme`; `clock` and `auto_tick` are those of `PlayerScreen`."""
         super().__init__()
-        self._spec, self._clock = spec, clock
+        self._spec, self._clock, self._auto_tick = spec, clock, auto_tick
         self.session = SessionLog(spec.record, spec.base_paths, self._note, spec.endings)
         for own in (NIGHT, DAY):
             self.register_theme(own)
@@ -91,7 +95,7 @@ class PlayerApp(App[None]):
 
     def get_default_screen(self) -> Screen[None]:
         """Return the player's screen."""
-        return PlayerScreen(self._spec, self.session, self._clock)
+        return PlayerScreen(self._spec, self.session, self._clock, self._auto_tick)
 
     def get_theme_variable_defaults(self) -> dict[str, str]:
         """Return the colours that Textual's own themes do not define."""

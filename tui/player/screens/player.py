@@ -107,9 +107,23 @@ class PlayerScreen(Screen[None]):
 
         text: str
 
-    def __init__(self, spec: PlayerSpec, session: SessionLog, clock: Callable[[], float] = time.perf_counter) -> None:
-        """Prepare to show `spec`; `session` gets every second, `clock` returns seconds."""
+    def __init__(
+        self,
+        spec: PlayerSpec,
+        session: SessionLog,
+        clock: Callable[[], float] = time.perf_counter,
+        auto_tick: bool = True,
+    ) -> None:
+        """Prepare to show `spec`.
+
+        Args:
+            spec: the session.
+            session: gets every second.
+            clock: returns seconds.
+            auto_tick: call `tick` regularly; without it the owner of the clock does.
+        """
         super().__init__()
+        self._auto_tick = auto_tick
         self.spec, self._session, self._clock = spec, session, clock
         self._config = spec.config
         self._picture = Picture(id="picture")
@@ -159,7 +173,8 @@ class PlayerScreen(Screen[None]):
         """Start what the first draw does not wait for."""
         self.run_worker(self._run(), name="controller")
         self.run_worker(self._read_truth(), name="truth")
-        self.set_interval(1 / TICK_RATE, self.tick)
+        if self._auto_tick:
+            self.set_interval(1 / TICK_RATE, self.tick)
 
     async def _run(self) -> None:
         """Run the controller once there is a picture, since loading the model's libraries takes time."""
