@@ -101,7 +101,7 @@ def test_going_on_from_any_place_gives_the_same_batches(
 
 @fixtures
 @given(config=configs, ranks=st.integers(2, 4))
-def test_ranks_go_in_step_and_see_all_together(
+def test_ranks_work_in_lockstep_and_share_the_dataset(
     windows: Windows, builder: SampleBuilder, config: BatchConfig, ranks: int
 ) -> None:
     seen = [list(read(Batches(windows, builder, config, 0, rank, ranks))) for rank in range(ranks)]
@@ -121,7 +121,7 @@ def test_the_order_changes_with_epoch_and_seed_only(windows: Windows, builder: S
     assert lengths[:COUNT] != lengths[COUNT:]
 
 
-def test_pools_are_drawn_anew_each_epoch(windows: Windows, builder: SampleBuilder) -> None:
+def test_pools_are_drawn_again_each_epoch(windows: Windows, builder: SampleBuilder) -> None:
     seen = numbers(read(Batches(windows, builder, BatchConfig(pool=4), 0), epochs=2))
     assert set(seen[:4]) != set(seen[COUNT : COUNT + 4])
 
@@ -138,7 +138,7 @@ def test_a_batch_holds_windows_of_similar_length(windows: Windows, builder: Samp
         assert np.count_nonzero(batch.tokens.segments < 0) <= batch.tokens.segments.shape[1]
 
 
-def test_what_a_batch_says_of_itself(windows: Windows, builder: SampleBuilder) -> None:
+def test_the_fields_of_a_batch(windows: Windows, builder: SampleBuilder) -> None:
     config = BatchConfig(batch_size=COUNT, shuffle=False)
     (batch,) = read(Batches(windows, builder, config, 0))
     assert batch.seconds == sum(n % 4 + 1 for n in range(COUNT))
@@ -150,7 +150,7 @@ def test_what_a_batch_says_of_itself(windows: Windows, builder: SampleBuilder) -
     assert pads == batch.tokens.video_grid_thw.prod(axis=1).sum() // 4
 
 
-def test_no_more_is_decoded_ahead_than_was_asked_for(windows: Windows, builder: SampleBuilder) -> None:
+def test_prefetch_is_bounded(windows: Windows, builder: SampleBuilder) -> None:
     frames: Any = NoFrames()
     stream = Batches(windows, builder, BatchConfig(prefetch=2), 0).read(frames)
     for taken in range(1, 6):
@@ -159,7 +159,7 @@ def test_no_more_is_decoded_ahead_than_was_asked_for(windows: Windows, builder: 
 
 
 class TestBadWindows:
-    def test_frames_that_cannot_be_decoded_teach_nothing(self, windows: Windows, builder: SampleBuilder) -> None:
+    def test_frames_that_cannot_be_decoded_have_no_labels(self, windows: Windows, builder: SampleBuilder) -> None:
         reported: list[str] = []
         config = BatchConfig(batch_size=COUNT, shuffle=False)
         batches = Batches(windows, builder, config, 0, report=reported.append)
@@ -220,7 +220,9 @@ class TestBadWindows:
         (BatchConfig(pool=0), "pool is 0"),
     ],
 )
-def test_sizes_without_sense(windows: Windows, builder: SampleBuilder, config: BatchConfig, problem: str) -> None:
+def test_impossible_sizes_are_refused(
+    windows: Windows, builder: SampleBuilder, config: BatchConfig, problem: str
+) -> None:
     with pytest.raises(SvmError, match=problem):
         Batches(windows, builder, config, 0)
 

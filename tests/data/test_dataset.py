@@ -1,4 +1,4 @@
-"""What `test_lmm_parity` does not say of samples."""
+"""Tests samples beyond what `test_lmm_parity` compares."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -25,7 +25,7 @@ def record(said: str = " word", previous: str = "", **changes: Any) -> Streaming
 
 
 @given(st.text(st.characters(codec="utf-8"), max_size=30), st.text(st.characters(codec="utf-8"), max_size=30))
-def test_only_commentary_is_learnt_whatever_is_written(tokenizer: Tokenizer, said: str, previous: str) -> None:
+def test_only_commentary_is_learned_whatever_is_written(tokenizer: Tokenizer, said: str, previous: str) -> None:
     sample = SampleBuilder(tokenizer, SampleConfig(pixels=PIXELS)).build(record(said, previous))
     special = tokenizer.special
     assert np.count_nonzero(sample.input_ids == special.im_start) == 4

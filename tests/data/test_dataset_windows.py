@@ -77,13 +77,13 @@ def test_a_record_that_fits_stays_as_it_is() -> None:
 
 
 @pytest.mark.parametrize(("seconds", "stride"), [(4, 0), (4, 5), (0, 0)])
-def test_windows_that_make_no_sense(tmp_path: Path, seconds: int, stride: int) -> None:
+def test_impossible_windows_are_refused(tmp_path: Path, seconds: int, stride: int) -> None:
     with pytest.raises(SvmError, match="the stride must be from 1 to the window's length"):
         Windows(open_files(tmp_path, [3]), seconds, stride)
 
 
 @pytest.mark.parametrize(("share", "drop_context_prob"), [(0.0, 0), (0.25, 5), (0.5, 10), (1.0, 20)])
-def test_a_share_of_the_windows_begins_anew(share: float, drop_context_prob: int, tmp_path: Path) -> None:
+def test_a_fraction_of_the_windows_has_no_previous_text(share: float, drop_context_prob: int, tmp_path: Path) -> None:
     files = open_files(tmp_path, [40, 40])
     windows, whole = Windows(files, 4, 4, share), Windows(files, 4, 4)
     fresh = [number for number in range(20) if not windows[number].previous]

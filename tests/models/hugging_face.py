@@ -1,4 +1,4 @@
-"""Hugging Face's own Qwen2.5-VL and Qwen2-VL in PyTorch, small and seeded, as folders that this program reads."""
+"""Small seeded Qwen2.5-VL and Qwen2-VL models of transformers, saved as checkpoint folders."""
 
 import json
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""The recorded cases once more, on weights that went to Hugging Face's layout and back, and on packed ones."""
+"""Runs the recorded cases on weights converted to Hugging Face's layout and back, and on quantized weights."""
 
 from collections.abc import Iterator
 from functools import cache

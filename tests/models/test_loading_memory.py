@@ -1,4 +1,4 @@
-"""How much memory loading takes, in a process of its own: at most 1.15 times what the weights do."""
+"""Measures in a process of its own that loading takes at most 1.15 times the memory of the weights."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""The model against Hugging Face's, on weights that Hugging Face's saved."""
+"""Compares the model with transformers, on weights that transformers saved."""
 
 from collections.abc import Iterator
 from pathlib import Path

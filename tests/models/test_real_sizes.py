@@ -1,4 +1,4 @@
-"""Folders of published sizes: names and shapes are what Hugging Face's program tells, weights are holes in files."""
+"""Opens folders of published sizes: names and shapes are those of transformers, the weights are sparse files."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""What rotary positions promise, whatever the weights."""
+"""Tests the properties of rotary embeddings."""
 
 import mlx.core as mx
 import numpy as np
@@ -21,7 +21,7 @@ def scores(positions: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
 
 
 @given(places, st.integers(0, 500))
-def test_scores_know_distances_only(rows: list[tuple[int, int, int]], shift: int) -> None:
+def test_scores_depend_on_distances_only(rows: list[tuple[int, int, int]], shift: int) -> None:
     positions = np.array(rows, np.int64).T
     assert np.allclose(scores(positions), scores(positions + shift), atol=1e-3)
 
@@ -32,7 +32,7 @@ def test_lengths_stay(rows: list[tuple[int, int, int]]) -> None:
     assert np.allclose(np.linalg.norm(turned, axis=-1), np.linalg.norm(KEYS, axis=-1), rtol=1e-5)
 
 
-def test_position_0_turns_nothing() -> None:
+def test_position_0_does_not_rotate() -> None:
     assert mx.array_equal(rotate(mx.array(KEYS), *ROPE(np.zeros((3, 6), np.int64))), mx.array(KEYS))
 
 

@@ -1,4 +1,4 @@
-"""How patches are laid out for window attention."""
+"""Tests the order of patches for window attention."""
 
 from itertools import pairwise
 

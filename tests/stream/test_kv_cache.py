@@ -1,4 +1,4 @@
-"""The cache against plain NumPy: the same tokens, appended, gathered and turned."""
+"""Compares the KV cache with NumPy: the same tokens, appended, gathered and rotated."""
 
 import mlx.core as mx
 import numpy as np
@@ -71,7 +71,7 @@ def test_tokens_are_kept_in_the_order_asked_for() -> None:
     assert np.array_equal(np.array(cache.layers[0].values)[:, :, :3], new[2][:, :, [0, 2, 4]])
 
 
-def test_keys_are_turned_anew_from_the_unturned() -> None:
+def test_keys_are_rotated_again_from_the_unrotated_ones() -> None:
     cache = KVCache(CONFIG, mx.float32)
     new = tokens(7, 0)
     append(cache, new)
@@ -103,7 +103,7 @@ def test_it_grows_by_steps_and_keeps_what_it_holds() -> None:
     assert np.array_equal(np.array(cache.layers[1].values)[:, :, :STEP], new[2] + 1)
 
 
-def test_pruning_gives_no_block_back() -> None:
+def test_pruning_frees_no_memory() -> None:
     cache = KVCache(CONFIG, mx.float32)
     append(cache, tokens(9, 0))
     before = cache.nbytes

@@ -1,4 +1,4 @@
-"""Where an engine's model comes from."""
+"""Tests loading the model of an engine."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -68,7 +68,7 @@ def test_a_loaded_model_is_saved_as_it_was_read(folder: Path, tmp_path: Path) ->
         assert mx.array_equal(array, two[name]), name
 
 
-async def test_a_folder_that_is_none_is_told(tmp_path: Path) -> None:
+async def test_a_missing_folder_is_reported(tmp_path: Path) -> None:
     engine = Engine(bundle_loader(tmp_path / "gone", mx.float32, CONFIG), CONFIG)
     try:
         (failed,) = await gather(engine, make_chunks(1))
@@ -95,7 +95,7 @@ def test_how_weights_lie_in_memory_changes_no_value() -> None:
         np.testing.assert_array_equal(np.array(array), before[name], err_msg=name)
 
 
-def test_bits_that_the_keys_do_not_divide_into_are_told_before_a_weight_is_read(folder: Path) -> None:
+def test_unusable_kv_bits_are_refused_before_a_weight_is_read(folder: Path) -> None:
     (folder / "model.safetensors").unlink()
     with pytest.raises(SvmError, match=r"kv_bits is 8, .*16 numbers a token"):
         bundle_loader(folder, mx.float32, replace(CONFIG, kv_bits=8))(lambda _: None)

@@ -1,4 +1,4 @@
-"""The cache in few bits against the one at full width: what it holds, what it weighs, what a model says over it."""
+"""Compares the quantized KV cache with the plain one: contents, size and logits."""
 
 import itertools
 from dataclasses import replace
@@ -72,7 +72,7 @@ def test_it_holds_what_the_full_cache_does_but_for_rounding(bits: int, steps: li
         assert (cache.length, cache.capacity) == (full.length, full.capacity)
 
 
-def test_what_stays_is_not_rounded_again() -> None:
+def test_kept_tokens_are_not_rounded_again() -> None:
     cache = KVCache(CONFIG, mx.float32, bits=4)
     _, values = append(cache, tokens(12, 0))[1]
     for slots in ([0, 2, 3, 7, 9, 11], [0, 1, 5, 4]):
@@ -81,7 +81,7 @@ def test_what_stays_is_not_rounded_again() -> None:
     assert np.array_equal(after[:, :, :4], values[:, :, [0, 2, 11, 9]])
 
 
-def test_keys_are_turned_from_the_unrotated_ones_each_time() -> None:
+def test_keys_are_rotated_from_the_unrotated_ones_each_time() -> None:
     cache = KVCache(CONFIG, mx.float32, bits=8)
     new = tokens(6, 0)
     append(cache, new)
@@ -143,7 +143,7 @@ def play(tokenizer: Tokenizer, vocabulary: CompactVocabulary, config: StreamConf
 
 @pytest.mark.parametrize("pos_mode", ["shrink", "append"])
 @pytest.mark.parametrize("seed", [0, 1])
-def test_a_model_says_nearly_the_same_over_it(
+def test_logits_over_it_are_close(
     tokenizer: Tokenizer, vocabulary: CompactVocabulary, pos_mode: Positions, seed: int
 ) -> None:
     config = StreamConfig(window=3, text_round=4, sink=4, slide=5, pos_mode=pos_mode, sampling=GREEDY)

@@ -1,4 +1,4 @@
-"""What a model answers to itself: in its sequence for as long as its turn is, never shown, never remembered."""
+"""Tests the scratchpad: it is in the sequence for its rounds, is never shown, and never enters the previous text."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -72,7 +72,7 @@ def test_commentary_alone_is_remembered(training: ModelBundle) -> None:
     assert "assistant\n one\n two ...<|im_end|>" in turns[1]
 
 
-def test_what_was_noted_stays_for_so_many_seconds(training: ModelBundle) -> None:
+def test_a_line_stays_for_its_rounds(training: ModelBundle) -> None:
     session = Session(training, replace(THINKS, scratch_round=2, window=4, text_round=4))
     for index in range(4):
         generate(session, make_second(index), Told(training.vocabulary, [ONE, LINE, TWO, SILENCE, IM_END]))
@@ -82,7 +82,7 @@ def test_what_was_noted_stays_for_so_many_seconds(training: ModelBundle) -> None
     assert " one" not in written(session, training)
 
 
-def test_what_was_noted_changes_what_is_said_and_nothing_that_is_seen(training: ModelBundle) -> None:
+def test_a_line_changes_the_commentary_and_no_later_line(training: ModelBundle) -> None:
     heard: list[list[npt.NDArray[np.float32]]] = []
     for noted in ([ONE, TWO], [THREE, THREE]):
         session = Session(training, replace(THINKS, scratch_round=2, window=4, text_round=4))
@@ -110,7 +110,7 @@ def test_recomputing_sees_what_streaming_saw(training: ModelBundle) -> None:
     np.testing.assert_allclose(*heard, atol=1e-4)
 
 
-def test_who_is_asked_answers_aloud(training: ModelBundle) -> None:
+def test_a_question_is_answered_aloud(training: ModelBundle) -> None:
     session = Session(training, replace(THINKS, sampling=replace(GREEDY, max_new_tokens=9)))
     said = generate(session, make_second(0, question="Who?"), Told(training.vocabulary, [ONE, LINE, TWO, IM_END]))
     assert said.text == "one\ntwo"
@@ -122,7 +122,7 @@ def test_a_line_that_does_not_end_is_cut(training: ModelBundle) -> None:
     assert generate(session, make_second(0), told).text == "two"
 
 
-def test_who_ends_the_turn_before_the_line_says_nothing(training: ModelBundle) -> None:
+def test_ending_the_turn_within_the_line_is_silence(training: ModelBundle) -> None:
     session = Session(training, THINKS)
     assert generate(session, make_second(0), Told(training.vocabulary, [ONE, IM_END])).text == ""
     assert generate(session, make_second(1), Told(training.vocabulary, [ONE, LINE, TWO, IM_END])).text == "two"
@@ -139,7 +139,7 @@ def test_the_cache_has_room_for_it(training: ModelBundle) -> None:
 
 
 @pytest.mark.parametrize("previous", ["", " The reds lead"])
-def test_what_was_said_changes_nothing_that_is_seen(previous: str, training: ModelBundle) -> None:
+def test_earlier_commentary_changes_no_line(previous: str, training: ModelBundle) -> None:
     heard: list[list[npt.NDArray[np.float32]]] = []
     for words in ([TWO, TWO, TWO], [THREE, ONE, SILENCE]):
         session = Session(training, replace(THINKS, previous=previous, window=4, text_round=2))

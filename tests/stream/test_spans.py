@@ -1,4 +1,4 @@
-"""What is kept and what goes, against rules written down a second time and against bookkeeping."""
+"""Compares pruning with a second implementation of the rules and with bookkeeping."""
 
 from dataclasses import dataclass
 
@@ -131,7 +131,7 @@ def test_the_long_memory_keeps_its_head_and_its_tail(story: Story) -> None:
 
 
 @given(stories)
-def test_after_a_seek_only_words_are_left(story: Story) -> None:
+def test_after_a_seek_only_commentary_is_left(story: Story) -> None:
     config = StreamConfig(**{**vars(story.config), "sink": None, "mode": "full"})
     spans = play(Story(config, story.previous, story.seconds))
     kept, dropped = sp.reanchor(spans, config)

@@ -99,7 +99,7 @@ def test_half_a_character_never_shows(tokenizer, text):
     assert decoder.flush() == ""
 
 
-def test_a_flushed_decoder_starts_anew(tokenizer):
+def test_a_flushed_decoder_is_reset(tokenizer):
     decoder = StreamDecoder(tokenizer)
     first, *_ = tokenizer.encode(" 🏀")
     assert decoder.push(first) == ""

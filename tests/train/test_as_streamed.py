@@ -1,4 +1,4 @@
-"""What a model learns is what it meets when it streams: tokens, positions, pixels, and so what it would say."""
+"""Tests that training and streaming see the same tokens, positions, pixels and losses."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -104,13 +104,13 @@ def test_a_window_is_what_the_stream_holds(stream: Any, second: int) -> None:
     assert np.array_equal(shown[second - start], met[second][1])
 
 
-def test_the_loss_is_that_of_what_was_said(stream: Any) -> None:
+def test_the_loss_equals_that_of_the_stream(stream: Any) -> None:
     """While nothing was let go of, the stream's own losses are those of the first window."""
     checkpoint, windows, met = stream
     check_losses(checkpoint, windows, met, CONFIG)
 
 
-def test_the_loss_is_that_of_what_was_noted_and_said(tmp_path: Path) -> None:
+def test_the_loss_with_a_scratchpad_equals_that_of_the_stream(tmp_path: Path) -> None:
     """So it is with a scratchpad, whose lines are there for what is said and not for what is noted later."""
     config = CONFIG.merged({"stream": {"scratchpad": ASKED, "scratch_round": WINDOW}})
     path = write_records(tmp_path, clips=1, seconds=WINDOW)

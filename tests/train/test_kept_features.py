@@ -1,4 +1,4 @@
-"""A vision tower that stands still looks at each window once; nothing is learnt otherwise for it."""
+"""Tests that a frozen vision tower encodes each window once, without changing the losses."""
 
 from pathlib import Path
 
@@ -46,6 +46,6 @@ def test_each_window_is_decoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyP
         },
     ],
 )
-def test_a_tower_that_moves_keeps_nothing(settings: dict, tmp_path: Path) -> None:
+def test_a_trained_tower_keeps_no_features(settings: dict, tmp_path: Path) -> None:
     with pytest.raises(SvmError, match="keep_features"):
         run(write_records(tmp_path), tmp_path / "a", **settings)

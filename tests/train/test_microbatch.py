@@ -13,7 +13,7 @@ rows = st.lists(st.lists(samples, min_size=1, max_size=2), min_size=1, max_size=
 
 
 @given(labels)
-def test_the_places_before_labels_are_asked(train_set: list[list[bool]]) -> None:
+def test_logits_are_kept_at_the_places_before_labels(train_set: list[list[bool]]) -> None:
     found = np.where(train_set, 5, -100).astype(np.int32)
     places, is_target = find_logits_to_keep(found)
     logits_to_keep = {
@@ -32,7 +32,7 @@ def test_neighbours_of_one_size_are_one_video() -> None:
 
 
 @given(rows, st.integers(1, 5))
-def test_shards_are_the_batch(made: list[list[object]], parts: int) -> None:
+def test_microbatches_make_up_the_batch(made: list[list[object]], parts: int) -> None:
     batch = make_batch(made)  # type: ignore[arg-type]
     known = {"ball": [np.array([number], np.int32) for number in range(len(batch.tokens.video_grid_thw))]}
     microbatches = list(make_microbatches(batch, known, FullVocabulary(ROWS), VIDEO, parts))
@@ -48,7 +48,7 @@ def test_shards_are_the_batch(made: list[list[object]], parts: int) -> None:
 
 
 @given(rows)
-def test_nobody_looks_ahead_or_at_another_sample(made: list[list[object]]) -> None:
+def test_no_token_sees_ahead_or_another_sample(made: list[list[object]]) -> None:
     batch = make_batch(made)  # type: ignore[arg-type]
     (microbatch,) = make_microbatches(batch, {}, FullVocabulary(ROWS), VIDEO, 1)
     segments, n = batch.tokens.segments, batch.tokens.segments.shape[1]

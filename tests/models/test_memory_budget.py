@@ -1,4 +1,4 @@
-"""Memory told before it is spent: held to what MLX says that a stream took."""
+"""Compares the memory budget with the memory that MLX reports for a stream."""
 
 import json
 from dataclasses import replace
@@ -81,7 +81,7 @@ def bundle() -> ModelBundle:
 
 
 @pytest.mark.parametrize("stream", STREAMS.values(), ids=STREAMS.keys())
-def test_a_stream_takes_what_was_told(bundle: ModelBundle, stream: StreamConfig) -> None:
+def test_a_stream_uses_the_estimated_memory(bundle: ModelBundle, stream: StreamConfig) -> None:
     session = Session(bundle, stream)
     side = int(stream.pixels.max_pixels**0.5) // 28 * 28
     frames = np.random.default_rng(0).integers(0, 255, (2, side, side, 3), dtype=np.uint8)
@@ -100,7 +100,7 @@ def test_a_stream_takes_what_was_told(bundle: ModelBundle, stream: StreamConfig)
     assert 0.95 * taken <= told.peak <= 1.5 * taken
 
 
-def test_the_7b_in_the_figures_of_its_folder() -> None:
+def test_the_7b_has_the_published_sizes() -> None:
     """8.29 billion parameters, as the hub says; 57,344 bytes a token of keys and values at two each, 1.5 with both."""
     told = estimate_of(SEVEN, StreamConfig(), mx.bfloat16, gpu=True)
     assert told.weights == 2 * 8_292_166_656
@@ -109,7 +109,7 @@ def test_the_7b_in_the_figures_of_its_folder() -> None:
     assert told.bounded
 
 
-def test_two_machines_share_the_layers_and_nothing_else() -> None:
+def test_two_machines_share_the_layers_only() -> None:
     """A layer's matrices, and the biases of queries, keys and values; 3,584 wide, 512 of keys and 18,944 within."""
     whole, shared = (estimate_of(SEVEN, StreamConfig(), mx.bfloat16, gpu=True, machines=n) for n in (1, 2))
     layer = 2 * 3584 * 3584 + 2 * 3584 * 512 + 3 * 3584 * 18944 + 3584 + 2 * 512
@@ -123,13 +123,13 @@ def test_two_machines_share_the_layers_and_nothing_else() -> None:
     check_fits(seven, Path("big"), StreamConfig(), mx.bfloat16, gpu=True, limit=11 * GIB, machines=2)
 
 
-def test_what_nothing_bounds_is_said() -> None:
+def test_unbounded_windows_are_reported() -> None:
     full = estimate_of(SEVEN, StreamConfig(mode="full"), mx.bfloat16, gpu=True)
     assert (full.bounded, full.rounds) == (False, 600)
     assert not estimate_of(SEVEN, StreamConfig(sink=None), mx.bfloat16, gpu=True).bounded
 
 
-def test_each_way_out_leaves_what_it_says() -> None:
+def test_each_change_leaves_the_stated_peak() -> None:
     stream = StreamConfig()
     now = estimate_of(SEVEN, stream, mx.bfloat16, gpu=True).peak
     found = {change.what: change.peak for change in ways_out(SEVEN, stream, mx.bfloat16, gpu=True)}
@@ -153,7 +153,7 @@ def uneven() -> dict[str, Any]:
     return {f"visual.blocks.{number}.mlp.down_proj": False for number in range(32)}
 
 
-def test_what_does_not_fit_is_refused_with_the_ways_out() -> None:
+def test_a_model_that_does_not_fit_is_refused_with_changes_that_help() -> None:
     seven = VisionLanguageModel(SEVEN)
     with pytest.raises(SvmError) as caught:
         check_fits(seven, Path("big"), StreamConfig(), mx.bfloat16, gpu=True, limit=8 * GIB)
@@ -165,7 +165,7 @@ def test_what_does_not_fit_is_refused_with_the_ways_out() -> None:
     check_fits(seven, Path("big"), StreamConfig(), mx.bfloat16, gpu=True, limit=24 * GIB)
 
 
-def test_a_sum_is_of_what_stands_beside_one_another() -> None:
+def test_the_peak_counts_vision_or_decoder() -> None:
     assert Budget(1, 2, 40, 8, tokens=0, rounds=0, bounded=True).peak == 43
 
 
@@ -182,7 +182,7 @@ def test_this_machine_has_a_limit() -> None:
     ],
     ids=["Metal", "CUDA", "CUDA without free memory"],
 )
-def test_a_gpu_has_the_limit_that_it_tells(device: dict[str, str | int], limit: int) -> None:
+def test_the_limit_is_the_gpus(device: dict[str, str | int], limit: int) -> None:
     assert memory_limit(device) == limit
 
 
@@ -216,7 +216,7 @@ def test_loading_stops_before_a_weight_is_read(folder: Path, monkeypatch: pytest
     assert name == "run1"
 
 
-def test_the_doctor_weighs_a_model(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_doctor_reports_the_budget(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["doctor", "--ckpt", str(folder), "--json"]) == 0
     model = json.loads(capsys.readouterr().out)["model"]
     assert model["folder"] == str(folder)
@@ -231,7 +231,9 @@ def test_the_doctor_weighs_a_model(folder: Path, capsys: pytest.CaptureFixture[s
     assert lines["needs"].count(",") == 3
 
 
-def test_the_doctor_says_no(folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_doctor_reports_a_model_that_does_not_fit(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     estimate = diagnosis.estimate_memory
     monkeypatch.setattr(
         "tui.commands.doctor.estimate_memory", lambda name, settings: estimate(name, settings, limit=1 << 20)

@@ -1,4 +1,4 @@
-"""Packed weights, read back by MLX itself and held to what MLX's own packing is off by."""
+"""Compares the error of packed weights, dequantized by MLX, with that of MLX's own quantization."""
 
 import mlx.core as mx
 import numpy as np

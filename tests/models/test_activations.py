@@ -1,4 +1,4 @@
-"""The quick formulas against NumPy's in double precision and MLX's own."""
+"""Compares the fast exponential, activations and attention with NumPy in double precision and with MLX."""
 
 from collections.abc import Callable
 
@@ -22,7 +22,7 @@ def test_exp_over_its_range() -> None:
     assert np.all(np.abs(np.array(exp(mx.array(x))) - exact) <= (3e-7 + 1e-7 * np.abs(x)) * exact)
 
 
-def test_exp_holds_what_float32_can_not() -> None:
+def test_exp_is_clipped_outside_float32() -> None:
     ends = np.array(exp(mx.array([-1e9, -200.0, 200.0], mx.float32)))
     assert np.all(np.isfinite(ends))
     assert np.all(ends[:2] < 1e-36)
@@ -37,7 +37,7 @@ def test_exp_is_its_own_gradient() -> None:
 
 @pytest.mark.parametrize("dtype", [mx.float32, mx.bfloat16, mx.float16], ids=str)
 @pytest.mark.parametrize(("function", "slope"), [(silu, 1.0), (quick_gelu, 1.702)], ids=["silu", "quick_gelu"])
-def test_what_a_sigmoid_gates(function: Callable[[mx.array], mx.array], slope: float, dtype: mx.Dtype) -> None:
+def test_sigmoid_activations(function: Callable[[mx.array], mx.array], slope: float, dtype: mx.Dtype) -> None:
     x = mx.concatenate([mx.linspace(-30, 30, 601), mx.array([-1e4, 1e4])]).astype(dtype)
     y = function(x)
     exact = np.array(x.astype(mx.float32), np.float64)

@@ -1,4 +1,4 @@
-"""Checkpoints converted: what comes out opens here and in Hugging Face's program, and says the same."""
+"""Tests that converted checkpoints load here and in transformers, and give the same logits."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -106,7 +106,7 @@ def test_a_model_trained_here_opens_in_transformers(
     assert found.spread > 0.1
 
 
-def test_what_transformers_saves_again_is_the_same(save: Save, tmp_path: Path) -> None:
+def test_transformers_saves_the_same_weights(save: Save, tmp_path: Path) -> None:
     transformers = pytest.importorskip("transformers")
     torch = pytest.importorskip("torch")
     hub = run(save(), tmp_path / "hub")
@@ -123,7 +123,7 @@ def test_what_transformers_saves_again_is_the_same(save: Save, tmp_path: Path) -
         assert mx.array_equal(array, again[name]), name
 
 
-def test_transformers_says_only_words_that_have_a_row(save: Save, tmp_path: Path) -> None:
+def test_transformers_generates_only_ids_with_a_row(save: Save, tmp_path: Path) -> None:
     transformers = pytest.importorskip("transformers")
     torch = pytest.importorskip("torch")
     hub = run(save(sizes(tied=False)), tmp_path / "hub")
@@ -136,7 +136,7 @@ def test_transformers_says_only_words_that_have_a_row(save: Save, tmp_path: Path
 
 
 @pytest.mark.parametrize("family", ["qwen2_5_vl", "qwen2_vl"])
-def test_there_and_back(save: Save, tmp_path: Path, family: str) -> None:
+def test_round_trip_through_hugging_faces_layout(save: Save, tmp_path: Path, family: str) -> None:
     source = save(sizes(family, tied=False))
     hub = run(source, tmp_path / "hub", shard_bytes=100_000)
     assert read(hub)["lm_head.weight"].shape == (151_680, 64)
@@ -168,7 +168,7 @@ def test_shards_are_no_larger_than_asked_and_named_in_the_index(save: Save, tmp_
 
 
 @pytest.mark.parametrize(("bits", "limit"), [(8, 0.01), (4, 0.2)])
-def test_few_bits(save: Save, tmp_path: Path, bits: int, limit: float, capsys: pytest.CaptureFixture[str]) -> None:
+def test_quantizing(save: Save, tmp_path: Path, bits: int, limit: float, capsys: pytest.CaptureFixture[str]) -> None:
     source, out = save(), tmp_path / "small"
     words = ["convert-ckpt", str(source), str(out), "--bits", str(bits), "--group-size", "32"]
     assert cli.main([*words, "--no-keep-sensitive", "--check"]) == 0
@@ -201,7 +201,7 @@ def test_the_vision_tower_can_stay_plain(save: Save, tmp_path: Path) -> None:
     ("bits", "keep", "plain"), [(8, None, True), (4, None, False), (8, False, False), (4, True, True)]
 )
 @pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
-def test_what_is_sensitive_stays_plain_with_8_bits_or_where_asked(
+def test_sensitive_layers_stay_plain_with_8_bits_or_on_request(
     save: Save, tmp_path: Path, bits: int, keep: bool | None, plain: bool, tied: bool
 ) -> None:
     source = save(sizes(tied=tied))
@@ -289,7 +289,7 @@ def _no_weight_is_read(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("_no_weight_is_read")
-def test_what_can_not_be_done_is_told_at_once(
+def test_impossible_conversions_are_refused_at_once(
     save: Save, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source, out = str(save()), str(tmp_path / "out")
@@ -304,20 +304,22 @@ def test_what_can_not_be_done_is_told_at_once(
 
 
 @pytest.mark.usefixtures("_no_weight_is_read")
-def test_a_model_without_eyes_has_no_place_there(
+def test_a_model_without_a_vision_tower_cannot_go_to_transformers(
     save: Save, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     source = save(sizes(vision=False))
     assert "so transformers cannot open it" in refused([str(source), str(tmp_path / "out")], capsys)
 
 
-def test_bits_are_not_taken_twice(save: Save, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_quantized_model_is_not_quantized_again(
+    save: Save, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     small = run(save(), tmp_path / "small", bits=8, group_size=32)
     words = [str(small), str(tmp_path / "smaller"), "--bits", "4", "--group-size", "32"]
     assert "is quantized already" in refused(words, capsys)
 
 
-def test_what_was_broken_off_leaves_nothing(save: Save, tmp_path: Path) -> None:
+def test_an_interrupted_conversion_leaves_nothing(save: Save, tmp_path: Path) -> None:
     job = Conversion(save(), tmp_path / "out", shard_bytes=10_000)
 
     def stop(done: int, total: int) -> None:
@@ -329,7 +331,7 @@ def test_what_was_broken_off_leaves_nothing(save: Save, tmp_path: Path) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == ["run1"]
 
 
-def test_a_result_that_is_off_is_not_to_be_used(
+def test_a_wrong_result_fails_the_check(
     save: Save, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("torch")
@@ -339,7 +341,7 @@ def test_a_result_that_is_off_is_not_to_be_used(
     assert "logits differ from transformers' by 0.1" in capsys.readouterr().err
 
 
-def test_differences_are_told() -> None:
+def test_differences_are_reported() -> None:
     ours = np.array([[0.0, 1.0, 4.0], [3.0, 1.0, 2.0]], np.float32)
     found = check._compare(ours, ours + np.array([[0, 0, 0.5], [-2.5, 0, 0]], np.float32))
     assert (found.error, found.agreement, found.same) == (2.5, 0.5, False)

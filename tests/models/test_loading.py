@@ -1,4 +1,4 @@
-"""Checkpoint folders: what was saved comes back bit by bit, and what is damaged is named in one line."""
+"""Tests that checkpoints load bit for bit as they were saved, and that damage is reported in one line."""
 
 import json
 import resource
@@ -92,7 +92,7 @@ def refused(folder: Path) -> str:
     return str(caught.value)
 
 
-def test_all_comes_back(saved: tuple[Path, Checkpoint]) -> None:
+def test_a_saved_checkpoint_loads_unchanged(saved: tuple[Path, Checkpoint]) -> None:
     folder, checkpoint = saved
     loaded = load_checkpoint(folder, mx.float32)
     assert_same_weights(loaded, checkpoint)
@@ -126,7 +126,7 @@ def test_without_a_vocabulary_file_every_id_is_a_row(tmp_path: Path, tokenizer: 
     assert not (tmp_path / "run" / "vocabulary.json").exists()
 
 
-def test_shards_are_read_and_told_one_by_one(folder: Path, saved: tuple[Path, Checkpoint]) -> None:
+def test_shards_are_loaded_and_reported_one_by_one(folder: Path, saved: tuple[Path, Checkpoint]) -> None:
     shard(folder)
     told: list[tuple[str, int, int]] = []
     loaded = load_checkpoint(folder, mx.float32, lambda *step: told.append(step))
@@ -134,7 +134,7 @@ def test_shards_are_read_and_told_one_by_one(folder: Path, saved: tuple[Path, Ch
     assert told == [*((f"model-{k}.safetensors", k, 3) for k in range(3)), ("weights", 3, 3)]
 
 
-def test_bfloat16_is_read_as_asked(folder: Path) -> None:
+def test_bfloat16_is_cast_as_requested(folder: Path) -> None:
     edit_weights(folder, lambda w: w.update({n: a.astype(mx.bfloat16) for n, a in w.items()}))
     half, single = (load_checkpoint(folder, dtype) for dtype in (mx.bfloat16, mx.float32))
     for (name, array), (_, other) in zip(half.model.named_arrays(), single.model.named_arrays(), strict=True):
@@ -181,7 +181,7 @@ def test_truncated_weights(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"\x80\x04not a tensor", bytes(64)], ids=["empty", "pickle", "zeros"])
-def test_weights_that_are_no_safetensors(folder: Path, content: bytes) -> None:
+def test_weights_that_are_not_safetensors(folder: Path, content: bytes) -> None:
     (folder / WEIGHTS).write_bytes(content)
     assert "truncated or not a safetensors file" in refused(folder)
 
@@ -213,7 +213,7 @@ def test_an_index_that_names_an_absent_shard(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("content", ["{}", '{"weight_map": []}', "[]", "{"])
-def test_an_index_that_is_none(folder: Path, content: str) -> None:
+def test_an_index_that_is_not_json(folder: Path, content: str) -> None:
     (folder / f"{WEIGHTS}.index.json").write_text(content, encoding="utf-8")
     assert f"{WEIGHTS}.index.json" in refused(folder)
 
@@ -226,7 +226,7 @@ def test_a_model_of_another_family(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "said"), [(b"{", "is not JSON"), (b"\xff", "is not JSON"), (b"[1]", "no settings"), (None, "No such")]
 )
-def test_a_config_that_is_none(folder: Path, content: bytes | None, said: str) -> None:
+def test_a_config_that_is_not_json(folder: Path, content: bytes | None, said: str) -> None:
     (folder / "config.json").unlink()
     if content is not None:
         (folder / "config.json").write_bytes(content)
@@ -301,7 +301,7 @@ def test_weights_that_the_disk_does_not_take(
     assert_same_weights(load_checkpoint(folder, mx.float32), saved[1])
 
 
-def test_a_file_is_in_the_way(tmp_path: Path, saved: tuple[Path, Checkpoint]) -> None:
+def test_a_file_in_place_of_the_folder(tmp_path: Path, saved: tuple[Path, Checkpoint]) -> None:
     (tmp_path / "run").write_text("mine", encoding="utf-8")
     with pytest.raises(SvmError, match="is a file"):
         save_checkpoint(tmp_path / "run", saved[1])

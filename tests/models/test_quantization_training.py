@@ -1,4 +1,4 @@
-"""A quantised checkpoint in training: adapters beside it move, its packed weights neither move nor are cast."""
+"""Trains adapters of a quantized checkpoint: its packed weights neither change nor are cast."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -41,7 +41,7 @@ def make(rows: int, packed: bool = True) -> VisionLanguageModel:
 
 @pytest.mark.parametrize("dtype", [mx.float32, mx.bfloat16], ids=str)
 @pytest.mark.parametrize("kind", ["lora", "dora"])
-def test_what_is_packed_stays_packed(kind: str, dtype: mx.Dtype) -> None:
+def test_packed_weights_stay_packed(kind: str, dtype: mx.Dtype) -> None:
     model = make(ROWS)
     attach(model, LoraConfig(kind=kind))  # type: ignore[arg-type]
     before = {name: mx.array(a) for name, a in model.named_arrays()}

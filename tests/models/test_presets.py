@@ -1,4 +1,4 @@
-"""The laptop's preset and its seeded weights."""
+"""Tests the tiny preset and its seeded weights."""
 
 import mlx.core as mx
 import numpy as np

@@ -1,4 +1,4 @@
-"""Folders as they lie on the hub: names, shards, layouts and few bits; and the ones that are damaged."""
+"""Loads folders as they are on the hub: names, shards, layouts, quantization, and damaged ones."""
 
 import json
 from collections.abc import Callable
@@ -119,14 +119,14 @@ def test_names_and_settings(lay: Callable[..., Path], rename: Callable[[str], st
     assert_same(load_checkpoint(folder, mx.float32).model, model)
 
 
-def test_a_head_in_a_tied_folder_is_left_aside(lay: Callable[..., Path]) -> None:
+def test_a_head_in_a_tied_folder_is_ignored(lay: Callable[..., Path]) -> None:
     model = make(tied=True)
     head = {"lm_head.weight": model.model.embed_tokens.weight}
     loaded = load_checkpoint(lay(dict(model.named_arrays()) | head, hub_values(model.config, "float32")), mx.float32)
     assert_same(loaded.model, model)
 
 
-def test_channels_that_lie_last(lay: Callable[..., Path]) -> None:
+def test_channels_last(lay: Callable[..., Path]) -> None:
     model = make()
     arrays = {mlx_vlms(n): a for n, a in model.named_arrays()}
     patches = "vision_tower.patch_embed.proj.weight"
@@ -143,7 +143,7 @@ def community(model: VisionLanguageModel, block: dict[str, Any]) -> tuple[Arrays
 
 
 @pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
-def test_few_bits_whose_plain_layers_are_told_by_the_tensors(lay: Callable[..., Path], tied: bool) -> None:
+def test_plain_layers_are_found_from_the_tensors(lay: Callable[..., Path], tied: bool) -> None:
     plain = {n: False for n, m in make().named_modules() if n.startswith("visual.") and isinstance(m, nn.Linear)}
     model = make(tied, QuantizationConfig(32, 4, layers=plain))
     folder = lay(*community(model, {"group_size": 32, "bits": 4}))
@@ -183,7 +183,7 @@ def logits(model: VisionLanguageModel) -> mx.array:
 
 
 @pytest.mark.parametrize(("bits", "limit"), [(8, 0.02), (4, 0.3)])
-def test_few_bits_say_nearly_the_same(bits: int, limit: float) -> None:
+def test_quantized_logits_are_close(bits: int, limit: float) -> None:
     exact, near = make(), make(quantization=QuantizationConfig(32, bits, layers=UNEVEN))
     arrange_for_decode(near)
     error = logits(near) - logits(exact)
@@ -191,7 +191,7 @@ def test_few_bits_say_nearly_the_same(bits: int, limit: float) -> None:
     assert mx.abs(logits(exact)).mean() > 0.5
 
 
-def test_a_quantised_model_comes_back_from_its_folder(
+def test_a_quantized_model_loads_as_it_was_saved(
     tmp_path: Path, tokenizer: Tokenizer, vocabulary: CompactVocabulary
 ) -> None:
     model = make(quantization=QuantizationConfig(32, 4, layers=UNEVEN))
@@ -225,7 +225,7 @@ def test_an_index_that_names_what_its_shard_lacks(lay: Callable[..., Path]) -> N
     assert f"{INDEX} names model.layers.9.mlp.up_proj.weight, which model-00001-of-00002" in refused(folder)
 
 
-def test_an_index_that_leads_out_of_the_folder(lay: Callable[..., Path]) -> None:
+def test_an_index_that_names_a_file_outside_the_folder(lay: Callable[..., Path]) -> None:
     folder = lay(dict(make().named_arrays()), hub_values(make().config, "float32"))
     (folder / INDEX).write_text(json.dumps({"weight_map": {"model.norm.weight": "../x.safetensors"}}), encoding="utf-8")
     assert "has no 'weight_map' of files" in refused(folder)

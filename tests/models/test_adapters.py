@@ -1,4 +1,4 @@
-"""Adapters from their training to where they are played, beside a base that never changes."""
+"""Tests adapters from training to playing, with a base checkpoint that never changes."""
 
 import json
 import re
@@ -91,7 +91,7 @@ def best_step(base: Path, adapter: Path | None = None) -> npt.NDArray[np.float32
     return logits(bundle.model)
 
 
-def test_what_is_saved_is_the_adapter_alone(adapted: tuple[Path, Heard]) -> None:
+def test_only_the_adapter_is_saved(adapted: tuple[Path, Heard]) -> None:
     folder, _ = adapted
     saved = mx.load(str(folder / ARRAYS))
     assert isinstance(saved, dict)
@@ -101,7 +101,7 @@ def test_what_is_saved_is_the_adapter_alone(adapted: tuple[Path, Heard]) -> None
 
 @pytest.mark.parametrize("kind", ["lora", "dora"])
 @pytest.mark.parametrize("which", ["base", "packed"])
-def test_no_weight_of_the_base_moves_by_a_bit(
+def test_no_weight_of_the_base_changes(
     request: pytest.FixtureRequest, records: Path, tmp_path: Path, kind: str, which: str
 ) -> None:
     folder: Path = request.getfixturevalue(which)
@@ -114,7 +114,7 @@ def test_no_weight_of_the_base_moves_by_a_bit(
     assert read_adapter(tmp_path / "run1").lora.kind == kind
 
 
-def test_the_shipped_model_learns_a_real_clip_and_none_of_its_weights_moves(
+def test_an_adapter_of_the_shipped_model_learns_a_real_clip(
     shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     subtitles, clip_records = tmp_path / "clip.srt", tmp_path / "clip.jsonl"
@@ -144,7 +144,7 @@ def test_the_shipped_model_learns_a_real_clip_and_none_of_its_weights_moves(
         assert np.array_equal(after[name], array), name
 
 
-def test_what_moves_is_counted_and_told(adapted: tuple[Path, Heard]) -> None:
+def test_trainable_parameters_are_counted_and_reported(adapted: tuple[Path, Heard]) -> None:
     folder, heard = adapted
     layers = 2 * ((32 + 32) + 2 * (32 + 16) + (32 + 32) + 3 * (32 + 48))
     (started,) = heard.of(Started)
@@ -152,7 +152,9 @@ def test_what_moves_is_counted_and_told(adapted: tuple[Path, Heard]) -> None:
     assert read_adapter(folder).trained_parameters == 2 * layers
 
 
-def test_it_goes_on_as_without_a_break(adapted: tuple[Path, Heard], records: Path, base: Path, tmp_path: Path) -> None:
+def test_a_resumed_run_equals_an_uninterrupted_one(
+    adapted: tuple[Path, Heard], records: Path, base: Path, tmp_path: Path
+) -> None:
     adapt(records, base, tmp_path / "run1", stop=3)
     again = adapt(records, base, tmp_path / "run1", resume=True)
     assert [event.step for event in again.of(StepDone)] == [4, 5, 6]
@@ -168,7 +170,7 @@ def test_it_goes_on_as_without_a_break(adapted: tuple[Path, Heard], records: Pat
         ({"lora": {"scale": 1.0}}, "continue with the same settings"),
     ],
 )
-def test_it_goes_on_with_the_same_adapters_only(
+def test_other_adapters_cannot_be_resumed(
     adapted: tuple[Path, Heard], records: Path, base: Path, tmp_path: Path, changed: dict[str, Any], told: str
 ) -> None:
     shutil.copytree(adapted[0], tmp_path / "run1")
@@ -176,7 +178,7 @@ def test_it_goes_on_with_the_same_adapters_only(
         adapt(records, base, tmp_path / "run1", resume=True, **changed)
 
 
-def test_played_beside_the_base_it_speaks_otherwise_and_fused_the_same(
+def test_an_adapter_changes_the_commentary_and_fusing_does_not(
     adapted: tuple[Path, Heard], base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with_adapter = best_step(base, adapted[0])
@@ -200,7 +202,7 @@ def test_an_adapter_of_another_base_is_refused_before_a_weight_is_read(
         best_step(packed, adapted[0])
 
 
-def test_a_fingerprint_is_of_the_weights_alone(base: Path, tmp_path: Path) -> None:
+def test_a_fingerprint_depends_on_the_weights_only(base: Path, tmp_path: Path) -> None:
     shutil.copytree(base, tmp_path / "copy")
     (tmp_path / "copy" / "stream.yaml").write_text("window: 3\n")
     assert fingerprint(tmp_path / "copy") == fingerprint(base)
@@ -220,7 +222,7 @@ def test_a_fingerprint_is_of_the_weights_alone(base: Path, tmp_path: Path) -> No
         (ARRAYS, None, "cannot be read"),
     ],
 )
-def test_damage_is_told_in_one_line(
+def test_damage_is_reported_in_one_line(
     adapted: tuple[Path, Heard], base: Path, tmp_path: Path, file: str, content: bytes | None, told: str
 ) -> None:
     shutil.copytree(adapted[0], tmp_path / "run1")
@@ -232,7 +234,7 @@ def test_damage_is_told_in_one_line(
     assert "\n" not in str(refused.value)
 
 
-def test_a_run_from_nothing_has_nothing_to_adapt(records: Path, tmp_path: Path) -> None:
+def test_lora_without_a_checkpoint_is_refused(records: Path, tmp_path: Path) -> None:
     with pytest.raises(SvmError, match=r"no checkpoint to adapt; .* --ckpt"):
         run(records, tmp_path / "run1", lora={"rank": LoraConfig().rank})
     assert not (tmp_path / "run1").exists()

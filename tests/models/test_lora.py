@@ -1,4 +1,4 @@
-"""Adapted layers against their papers' formulas in NumPy, on plain and on packed weights."""
+"""Compares adapted layers with the formulas of the papers in NumPy, on plain and quantized weights."""
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -117,7 +117,7 @@ def model() -> VisionLanguageModel:
     return small_model(small_config(40))
 
 
-def test_only_adapters_of_the_named_layers_move(model: VisionLanguageModel) -> None:
+def test_only_adapters_of_the_named_layers_are_trainable(model: VisionLanguageModel) -> None:
     count = attach(model, LoraConfig(rank=2, targets=("model.layers.1.*.q_proj", "visual.blocks.*.attn.qkv")))
     assert {name for name, _ in adapted_layers(model)} == {
         *(f"visual.blocks.{number}.attn.qkv" for number in range(2)),
@@ -134,7 +134,7 @@ def test_by_default_every_linear_layer_of_the_decoder_is_adapted(model: VisionLa
     assert all(name.startswith("model.layers.") for name in names)
 
 
-def test_seeds_tell_where_it_begins(model: VisionLanguageModel) -> None:
+def test_seeds_choose_the_initial_values(model: VisionLanguageModel) -> None:
     firsts = []
     for seed in (0, 0, 1):
         each = small_model(small_config(40))
@@ -152,7 +152,7 @@ def test_fusing_leaves_no_adapter_and_every_name(model: VisionLanguageModel) -> 
     assert sorted(name for name, _ in model.named_arrays()) == sorted(names)
 
 
-def test_a_pattern_that_matches_nothing_is_told(model: VisionLanguageModel) -> None:
+def test_a_pattern_that_matches_nothing_is_refused(model: VisionLanguageModel) -> None:
     with pytest.raises(SvmError, match=r"lora.targets: 'model.layers.\*.nothing' matches no linear layer"):
         attach(model, LoraConfig(targets=("model.layers.*.nothing",)))
 
