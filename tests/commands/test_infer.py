@@ -1,4 +1,4 @@
-"""The headless way: a clip in, lines and files out, and a sentence for everything that can be wrong."""
+"""The command ``infer``: its lines and files, its errors, and the session that a killed run leaves."""
 
 import contextlib
 import json
@@ -44,7 +44,7 @@ def state(untrained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
 
 
 def refusal(capsys: pytest.CaptureFixture[str], *words: object) -> str:
-    """Run the command, which has to fail with one line, and return that line."""
+    """Run the command, which must fail with one line, and return that line."""
     assert cli.main(["infer", *map(str, words)]) == 2
     said = capsys.readouterr()
     assert said.out == ""
@@ -52,7 +52,7 @@ def refusal(capsys: pytest.CaptureFixture[str], *words: object) -> str:
     return said.err.rstrip()
 
 
-def test_files_and_lines_tell_the_same(clip, tmp_path, capsys):
+def test_files_and_lines_agree(clip, tmp_path, capsys):
     for suffix in ("vtt", "srt", "json"):
         assert cli.main(["infer", str(clip), "--out", str(tmp_path / f"game.{suffix}"), "--seed", "3"]) == 0
     lines = capsys.readouterr().out.splitlines()

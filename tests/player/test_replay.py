@@ -1,4 +1,4 @@
-"""Sessions played again, and written elsewhere."""
+"""Replays and exports of sessions."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -42,7 +42,7 @@ def session(record: SessionRecord, tmp_path: Path) -> Path:
     return path
 
 
-async def test_a_session_is_said_again_word_by_word(record: SessionRecord, tmp_path: Path) -> None:
+async def test_a_session_is_replayed_word_by_word(record: SessionRecord, tmp_path: Path) -> None:
     slept: list[float] = []
 
     async def sleep(seconds: float) -> None:
@@ -129,7 +129,7 @@ def test_a_journal_is_a_session(record: SessionRecord, tmp_path: Path) -> None:
     assert [cue.content for cue in srt.parse((tmp_path / "out.srt").read_text())] == list(SAID.values())
 
 
-def test_the_clip_is_looked_for_where_it_was_and_beside_the_session(
+def test_the_clip_is_found_at_its_path_or_beside_the_session(
     record: SessionRecord, session: Path, tmp_path: Path
 ) -> None:
     assert find_clip(record, session, None) is None
@@ -159,7 +159,7 @@ def test_without_a_terminal_the_way_out_is_named(
 
 
 @pytest.mark.parametrize("term", ["dumb", "", "unknown"])
-def test_a_terminal_that_can_not_be_drawn_on_is_refused(term: str) -> None:
+def test_a_terminal_without_cursor_control_is_refused(term: str) -> None:
     with pytest.raises(SvmError, match="run 'svm-tui infer x'"):
         check_terminal(True, term, "svm-tui infer x")
     check_terminal(True, "xterm-256color", "svm-tui infer x")

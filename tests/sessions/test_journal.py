@@ -1,4 +1,4 @@
-"""A journal gives back the session that it is of, up to the line that was being written."""
+"""A journal reads back as its session, up to the line under way."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +23,7 @@ def second(index: int, text: str = "he scores") -> GenerationResult:
 
 
 def written(path: Path) -> SessionRecord:
-    """Write a journal with a take of second 1 that is replaced, and return the session it is of."""
+    """Write a journal in which second 1 has two takes, and return its session."""
     record = BEGUN
     with Journal(path, record) as journal:
         for spoken in (second(0), second(1, "first"), second(1, "last")):
@@ -35,7 +35,7 @@ def written(path: Path) -> SessionRecord:
     return replace(record, settings={"window": 8})
 
 
-def test_a_journal_is_the_session(tmp_path: Path) -> None:
+def test_a_journal_reads_back_as_its_session(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "game.jsonl"
     record = written(path)
     assert load_session(path) == record
@@ -86,14 +86,14 @@ def test_a_journal_can_be_discarded(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "content", ["", "no json\n", "[]\n", '{"version": 99}\n', '{"version": 1}\n{"spoken": {"index": 1}}\n']
 )
-def test_what_is_no_journal_is_refused_in_a_line(tmp_path: Path, content: str) -> None:
+def test_a_file_that_is_not_a_journal_is_refused_in_a_line(tmp_path: Path, content: str) -> None:
     path = tmp_path / "game.jsonl"
     path.write_text(content)
     with pytest.raises(SvmError, match=r"game\.jsonl: .*choose the journal"):
         load_session(path)
 
 
-def test_a_session_is_told_from_a_journal_by_its_name(tmp_path: Path) -> None:
+def test_the_ending_tells_a_journal_from_a_session(tmp_path: Path) -> None:
     path = tmp_path / "game.json"
     path.write_text(BEGUN.add(second(0)).to_json())
     assert load_session(path).seconds == (second(0),)

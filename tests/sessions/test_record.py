@@ -41,7 +41,7 @@ def test_a_record_survives_its_json(seconds, clip):
 
 
 @given(seconds=RECORDS)
-def test_seconds_stand_in_order_and_none_is_lost(seconds):
+def test_seconds_are_in_order_and_none_is_lost(seconds):
     record = SessionRecord()
     for second in seconds:
         record = record.add(second)
@@ -57,7 +57,7 @@ def test_a_second_played_again_keeps_its_older_take():
     assert [s.text for s in record.takes] == ["once"]
 
 
-def test_a_skipped_second_that_is_played_later_is_skipped_no_more():
+def test_a_result_replaces_the_skip_of_its_second():
     record = SessionRecord().skip(Skipped(5, 5.0, 6.0)).skip(Skipped(4, 4.0, 5.0))
     assert record.skipped == (Skipped(4, 4.0, 5.0), Skipped(5, 5.0, 6.0))
     assert record.add(done(5.0)).skipped == (Skipped(4, 4.0, 5.0),)
@@ -71,7 +71,7 @@ def test_the_json_is_plain_to_read():
     assert "日本" in SessionRecord().add(done(0.0, "日本")).to_json()
 
 
-def test_unknown_keys_are_passed_over():
+def test_unknown_keys_are_ignored():
     values = {
         "version": 1,
         "colour": "green",
@@ -120,7 +120,7 @@ def test_the_first_line_answers_a_question(text, query, answer, commentary):
         ),
     ],
 )
-def test_what_is_wrong_is_named(tmp_path, change, message):
+def test_an_error_names_its_cause(tmp_path, change, message):
     path = tmp_path / "session.json"
     path.write_text(json.dumps({"version": 1, **change}))
     with pytest.raises(SvmError, match=message) as caught:
@@ -130,14 +130,14 @@ def test_what_is_wrong_is_named(tmp_path, change, message):
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"WEBVTT"])
-def test_a_file_that_is_no_json_is_named(tmp_path, content):
+def test_a_file_that_is_not_json_is_named(tmp_path, content):
     (tmp_path / "session.json").write_bytes(content)
     with pytest.raises(SvmError, match=r"session\.json is not JSON"):
         SessionRecord.load(tmp_path / "session.json")
 
 
 @pytest.mark.parametrize("content", ["[]", "null", "3", "{}"])
-def test_json_that_is_no_session_is_named(tmp_path, content):
+def test_json_that_is_not_a_session_is_named(tmp_path, content):
     (tmp_path / "session.json").write_text(content)
     with pytest.raises(SvmError, match=r"session\.json: it is not a session"):
         SessionRecord.load(tmp_path / "session.json")

@@ -1,4 +1,4 @@
-"""Engines whose words are scripted and whose thread can be held at any of them."""
+"""Engines with scripted tokens, whose thread can be held before any of them."""
 
 import asyncio
 import dataclasses
@@ -31,10 +31,10 @@ CONFIG = StreamConfig(
 
 
 class Script:
-    """A vocabulary that says the next word of `words` whatever row was chosen, and waits where it is told to.
+    """A vocabulary that returns the next token of `words` for any row, and waits where the test holds it.
 
     Attributes:
-        said: how many words were said.
+        said: how many tokens were returned.
     """
 
     def __init__(self, inner: CompactVocabulary, words: Sequence[int] = SCRIPT) -> None:
@@ -48,19 +48,19 @@ class Script:
 
     @property
     def digest(self) -> str:
-        """As the vocabulary within."""
+        """See the inner vocabulary."""
         return self._inner.digest
 
     def to_rows(self, ids: Sequence[int] | Ids) -> Ids:
-        """As the vocabulary within."""
+        """See the inner vocabulary."""
         return self._inner.to_rows(ids)
 
     def to_ids(self, rows: Sequence[int] | Ids) -> Ids:
-        """As the vocabulary within."""
+        """See the inner vocabulary."""
         return self._inner.to_ids(rows)
 
     def to_id(self, row: int) -> int:
-        """Return the script's next word."""
+        """Return the script's next token."""
         if self.said == self._hold_at:
             self._held.set()
             assert self._go.wait(PATIENCE)
@@ -68,7 +68,7 @@ class Script:
         return next(self._words)
 
     def hold_at(self, word: int) -> None:
-        """Let the engine's thread wait before it says the word of that number, counted from 0."""
+        """Hold the engine's thread before the token of that number, counted from 0."""
         self._hold_at = word
         self._held.clear()
         self._go.clear()
@@ -78,13 +78,13 @@ class Script:
         assert await asyncio.to_thread(self._held.wait, PATIENCE)
 
     def go(self) -> None:
-        """Let the thread go on."""
+        """Release the thread."""
         self._hold_at = None
         self._go.set()
 
 
 def make_loader(tokenizer: Tokenizer, script: Script) -> Loader:
-    """Return a loader of a small model that speaks `script`."""
+    """Return a loader of a small model that generates `script`."""
 
     def load(report: Callable[[Loading], None]) -> tuple[str, ModelBundle]:
         report(Loading("weights", 0, 1))
@@ -130,28 +130,28 @@ async def gather_rest(events: AsyncIterator[Event]) -> list[Event]:
 
 
 async def finish_submitted(engine: Engine) -> None:
-    """Return when the thread has done all that was submitted."""
+    """Return when the thread has finished all submitted work."""
     await asyncio.wrap_future(engine.submit(lambda: None))
 
 
 def done_texts(events: Iterable[Event]) -> list[str]:
-    """Return the commentary of every second that was spoken."""
+    """Return the text of every result."""
     return [event.text for event in events if isinstance(event, GenerationResult)]
 
 
 def views(event: Event) -> tuple[SpanView, ...]:
-    """Return what a span map shows."""
+    """Return the spans of a span map."""
     assert isinstance(event, SpanMap)
     return event.spans
 
 
 def rounds(event: Event, kind: str) -> list[int]:
-    """Return the rounds of its stretches of that kind."""
+    """Return the rounds of the spans of that kind."""
     return [view.round for view in views(event) if view.kind == kind]
 
 
 def plain(value: object) -> bool:
-    """Return whether `value` is made of plain Python alone."""
+    """Return whether `value` holds plain Python values only."""
     if dataclasses.is_dataclass(value):
         return all(plain(getattr(value, f.name)) for f in dataclasses.fields(value))
     if type(value) is tuple:

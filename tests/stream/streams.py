@@ -1,4 +1,4 @@
-"""Streams over a small model: seconds to feed them, words to put into their mouth."""
+"""Streams over a small model: requests for them, and samplers that force tokens."""
 
 import itertools
 from collections.abc import Sequence
@@ -30,7 +30,7 @@ def make_bundle(
     style: Style = "inference",
     seed: int = 0,
 ) -> ModelBundle:
-    """Return a small model's parts; their clock counts its readings, one a second."""
+    """Return a small model's bundle; its clock advances by a second at each reading."""
     model = small_model(small_config(len(vocabulary), layers, vision), seed)
     clock = map(float, itertools.count()).__next__
     return ModelBundle(model, tokenizer, vocabulary, ChatTemplate.of(tokenizer, style), clock)
@@ -44,7 +44,7 @@ def make_second(index: int, grid: Grid = (1, 2, 4), question: str = "") -> Secon
 
 @dataclass
 class Forced:
-    """Says what it is told, in the tokenizer's ids, and keeps what it was shown."""
+    """A sampler that forces the ids `told`, and keeps the logits and rows that it gets."""
 
     vocabulary: Vocabulary
     told: Sequence[int]
@@ -60,7 +60,7 @@ class Forced:
 
 @dataclass(frozen=True)
 class Said:
-    """What came out of one second."""
+    """The output of one second."""
 
     spans: SpanMap
     pieces: tuple[str, ...]
@@ -73,7 +73,7 @@ class Said:
 
 
 def generate(session: Session, second: SecondRequest, sampler: Forced | None = None) -> Said:
-    """Play one second to its end."""
+    """Generate one second to its end."""
     first, *pieces, last = session.generate(second, sampler)
     assert isinstance(first, SpanMap)
     assert isinstance(last, GenerationResult)
@@ -81,7 +81,7 @@ def generate(session: Session, second: SecondRequest, sampler: Forced | None = N
 
 
 def force(session: Session, bundle: ModelBundle, second: SecondRequest, told: Sequence[int]) -> Forced:
-    """Play one second in which the tokens `told` are said, and return what the chooser was shown."""
+    """Generate one second with the tokens `told`, and return the sampler with its logits."""
     limit = replace(session.config.sampling, max_new_tokens=len(told))
     session.configure(replace(session.config, sampling=limit))
     sampler = Forced(bundle.vocabulary, told)

@@ -1,4 +1,4 @@
-"""The engine from its outside: events in order, a pace that is kept, control between words."""
+"""The engine's public interface: the order of events, pace, questions and control between tokens."""
 
 import asyncio
 import threading
@@ -56,7 +56,7 @@ async def test_events_come_in_order_and_are_plain(engine: Engine) -> None:
         assert started < first_piece < events.index(done)
 
 
-async def test_ready_tells_name_and_size(engine: Engine, tokenizer: Tokenizer, script: Script) -> None:
+async def test_ready_has_name_and_size(engine: Engine, tokenizer: Tokenizer, script: Script) -> None:
     (ready,) = (e for e in await gather(engine, []) if isinstance(e, Ready))
     _, bundle = make_loader(tokenizer, script)(lambda _: None)
     assert ready == Ready("small", bundle.model.parameter_count())
@@ -72,7 +72,7 @@ async def test_words_come_before_their_second_is_done(engine: Engine, script: Sc
     assert isinstance(await next_of(events, GenerationResult), GenerationResult)
 
 
-async def test_the_next_second_is_read_while_one_is_spoken(engine: Engine, script: Script) -> None:
+async def test_the_next_second_is_read_during_generation(engine: Engine, script: Script) -> None:
     read = threading.Event()
 
     def chunks() -> Iterator[Chunk]:
@@ -103,7 +103,7 @@ async def test_cancel_ends_the_second_at_its_next_word(engine: Engine, script: S
     assert not [e for e in rest if isinstance(e, SecondStarted)]
 
 
-async def test_a_second_cancelled_before_the_thread_is_free_is_not_begun(engine: Engine) -> None:
+async def test_a_second_cancelled_before_the_thread_is_free_does_not_start(engine: Engine) -> None:
     asked, free = asyncio.Event(), threading.Event()
 
     async def due(start: float, end: float) -> bool:
@@ -112,7 +112,7 @@ async def test_a_second_cancelled_before_the_thread_is_free_is_not_begun(engine:
 
     events = engine.play(make_chunks(1), due)
     await next_of(events, Ready)
-    engine.submit(lambda: None if free.wait(PATIENCE) else pytest.fail("nobody set it free"))
+    engine.submit(lambda: None if free.wait(PATIENCE) else pytest.fail("the thread was not released"))
     rest = asyncio.ensure_future(gather_rest(events))
     await asked.wait()
     engine.cancel()
@@ -205,7 +205,7 @@ async def test_reset_forgets_and_takes_new_settings(engine: Engine) -> None:
     assert (rounds(spans, "text"), previous_tokens(spans)) == ([0], 2)
 
 
-async def test_changes_before_loading_are_no_matter(engine: Engine) -> None:
+async def test_changes_before_loading_have_no_effect(engine: Engine) -> None:
     await engine.reanchor()
     await engine.reset()
     assert done_texts(await gather(engine, make_chunks(1))) == [TEXT]
@@ -234,7 +234,7 @@ async def test_settings_change_between_seconds(engine: Engine) -> None:
     assert engine.config.sampling.max_new_tokens == 2
 
 
-async def test_one_play_goes_on_where_another_ended(engine: Engine) -> None:
+async def test_a_play_continues_where_the_last_one_ended(engine: Engine) -> None:
     first, second = [await gather(engine, make_chunks(2, start)) for start in (0, 2)]
     assert [type(e) for e in first[:2]] == [Loading, Ready]
     assert not [e for e in second if isinstance(e, Loading | Ready)]
@@ -242,7 +242,7 @@ async def test_one_play_goes_on_where_another_ended(engine: Engine) -> None:
     assert done_texts(first + second) == [TEXT] * 4
 
 
-async def test_a_pace_is_asked_for_every_second_and_may_pass_it_over(engine: Engine) -> None:
+async def test_due_is_awaited_for_every_second_and_may_skip_it(engine: Engine) -> None:
     asked: list[tuple[float, float]] = []
 
     async def due(start: float, end: float) -> bool:
@@ -255,7 +255,7 @@ async def test_a_pace_is_asked_for_every_second_and_may_pass_it_over(engine: Eng
     assert done_texts(events) == [TEXT] * 3
 
 
-async def test_a_question_waits_for_a_second_that_is_spoken(engine: Engine) -> None:
+async def test_a_question_waits_for_a_second_that_is_not_skipped(engine: Engine) -> None:
     async def due(start: float, end: float) -> bool:
         return start > 0
 
@@ -265,7 +265,7 @@ async def test_a_question_waits_for_a_second_that_is_spoken(engine: Engine) -> N
 
 
 async def test_the_vision_tower_runs_while_a_second_waits_for_its_turn(engine: Engine) -> None:
-    """The parts' clock moves on by a second at each reading; a look ahead reads it twice."""
+    """The bundle's clock advances by a second at each reading, and encoding ahead reads it twice."""
     asked, turn = asyncio.Event(), asyncio.Event()
 
     async def due(start: float, end: float) -> bool:
@@ -310,7 +310,7 @@ async def test_a_cancel_before_its_second_runs_keeps_a_question(engine: Engine) 
     events = engine.play(make_chunks(1), due)
     await next_of(events, Ready)
     engine.ask("Who has the ball?")
-    engine.submit(lambda: None if free.wait(PATIENCE) else pytest.fail("nobody set it free"))
+    engine.submit(lambda: None if free.wait(PATIENCE) else pytest.fail("the thread was not released"))
     rest = asyncio.ensure_future(gather_rest(events))
     await asked.wait()
     # The second is handed to the thread within a few turns of the loop.

@@ -1,4 +1,4 @@
-"""How plays of the engine end: left early, broken off, failed, closed; and that the next one goes on."""
+"""The end of a play: left early, cancelled, failed or closed, with a blocked source, and the play after it."""
 
 import asyncio
 import logging
@@ -40,7 +40,7 @@ async def test_leaving_ends_the_wait_for_a_turn(engine: Engine) -> None:
             await asyncio.Event().wait()
         finally:
             ended.set()
-        raise AssertionError("it never comes")
+        raise AssertionError("unreachable")
 
     play = asyncio.ensure_future(gather_rest(engine.play(make_chunks(1), due)))
     await asked.wait()
@@ -51,7 +51,7 @@ async def test_leaving_ends_the_wait_for_a_turn(engine: Engine) -> None:
     assert done_texts(await gather(engine, make_chunks(1))) == [TEXT]
 
 
-async def test_leaving_early_ends_the_second_and_the_next_play_goes_on(engine: Engine, script: Script) -> None:
+async def test_leaving_early_ends_the_second_and_the_next_play_continues(engine: Engine, script: Script) -> None:
     script.hold_at(2)
     events = engine.play(make_chunks(9))
     await next_of(events, TextPiece)
@@ -64,7 +64,7 @@ async def test_leaving_early_ends_the_second_and_the_next_play_goes_on(engine: E
     assert rounds(next(e for e in again if isinstance(e, SpanMap)), "text") == [0, 1]
 
 
-async def test_a_loader_that_fails_is_told_and_asked_again(tokenizer: Tokenizer, script: Script) -> None:
+async def test_a_loader_that_fails_is_reported_and_called_again(tokenizer: Tokenizer, script: Script) -> None:
     failures = [SvmError("run1 lacks model.safetensors.")]
 
     def load(report: Callable[[Loading], None]) -> tuple[str, ModelBundle]:
@@ -80,7 +80,7 @@ async def test_a_loader_that_fails_is_told_and_asked_again(tokenizer: Tokenizer,
         engine.close()
 
 
-async def test_a_source_that_fails_midway_is_told_behind_what_was_said(engine: Engine) -> None:
+async def test_a_source_that_fails_midway_is_reported_after_the_commentary(engine: Engine) -> None:
     def chunks() -> Iterator[Chunk]:
         yield from make_chunks(2)
         raise SvmError("the feed broke off.")
@@ -90,7 +90,7 @@ async def test_a_source_that_fails_midway_is_told_behind_what_was_said(engine: E
     assert events[-1] == Failed("the feed broke off.")
 
 
-async def test_a_picture_that_can_not_be_read_is_told(engine: Engine) -> None:
+async def test_a_frame_that_cannot_be_processed_is_reported(engine: Engine) -> None:
     events = await gather(engine, [make_chunk(0), make_chunk(1, height=4, width=1000)])
     assert done_texts(events) == [TEXT]
     assert isinstance(events[-1], Failed)
@@ -120,7 +120,7 @@ async def test_a_defect_on_the_thread_reaches_the_caller(
     assert done_texts(await gather(engine, make_chunks(1))) == [TEXT]
 
 
-async def test_a_reanchor_that_nobody_waits_for_leaves_the_thread_alive(engine: Engine, script: Script) -> None:
+async def test_a_cancelled_reanchor_leaves_the_thread_alive(engine: Engine, script: Script) -> None:
     script.hold_at(1)
     events = engine.play(make_chunks(1))
     await next_of(events, SpanMap)

@@ -1,4 +1,4 @@
-"""Choice of a token against Hugging Face's processors, and LiveCC's rule of silence in its own words."""
+"""Sampling, compared with Hugging Face's processors, and LiveCC's rule of silence."""
 
 import numpy as np
 import numpy.typing as npt
@@ -60,7 +60,7 @@ def test_top_p_keeps_the_best_whatever_it_is() -> None:
 def test_draws_come_from_hugging_faces_distribution(
     logits: Scores, seen: npt.NDArray[np.int32], temperature: float, top_p: float
 ) -> None:
-    """Penalty, temperature, top-p, one after the other; what they rule out is never drawn, what they favour is."""
+    """Penalty, temperature and top-p apply in this order."""
     chain = logits
     for name, value in (
         ("RepetitionPenaltyLogitsProcessor", 1.3),
@@ -116,7 +116,7 @@ def test_a_penalty_of_silence_comes_before_its_threshold() -> None:
     assert TokenSampler(config, SILENCE).sample(logits, np.array([SILENCE], np.int32), 0) != SILENCE
 
 
-def test_a_seed_is_a_text() -> None:
+def test_the_seed_decides_the_draws() -> None:
     flat = np.zeros(ROWS, np.float32)
     one, same, other = (draw(SamplingConfig(temperature=1.0, seed=seed), flat, count=50) for seed in (5, 5, 6))
     assert one == same != other

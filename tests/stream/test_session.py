@@ -1,4 +1,4 @@
-"""One stream: what goes in second by second, what comes out, and what is left when it is cut short."""
+"""One stream: its input and output second by second, and its state after a second is cut short."""
 
 import gc
 from collections.abc import Sequence
@@ -32,7 +32,7 @@ def written(session: Session, bundle: ModelBundle) -> str:
 
 
 def held(bundle: ModelBundle, text: str) -> list[int]:
-    """Return the ids of `text` that the model has rows for."""
+    """Return the ids of `text` that are in the model's vocabulary."""
     ids: list[int] = bundle.vocabulary.to_ids(bundle.vocabulary.to_rows(bundle.tokenizer.encode(text))).tolist()
     return ids
 
@@ -85,7 +85,7 @@ def test_greedy_is_the_same_every_time(bundle: ModelBundle) -> None:
     assert any(one)
 
 
-def test_a_seed_is_a_text_and_another_seed_another(bundle: ModelBundle) -> None:
+def test_the_seed_decides_the_text(bundle: ModelBundle) -> None:
     other = replace(WARM, sampling=replace(WARM.sampling, seed=1))
     one, same, different = (texts(Session(bundle, config), range(3)) for config in (WARM, WARM, other))
     assert one == same != different
@@ -100,7 +100,7 @@ def test_reset_is_a_new_stream(bundle: ModelBundle) -> None:
     assert texts(session, range(3)) == first
 
 
-def test_new_sampling_draws_anew_and_other_settings_do_not(bundle: ModelBundle) -> None:
+def test_only_new_sampling_settings_restart_the_draws(bundle: ModelBundle) -> None:
     whole, wider, reseeded, cooled = (Session(bundle, WARM) for _ in range(4))
     for session in (whole, wider, reseeded, cooled):
         texts(session, [0])
@@ -157,7 +157,7 @@ def test_at_its_limit_a_second_is_closed_for_the_model(bundle: ModelBundle) -> N
     assert session.cache_length == len(session.ids) - 3
 
 
-def test_seen_tokens_are_the_kept_sequence_and_what_was_said(bundle: ModelBundle) -> None:
+def test_seen_tokens_are_the_kept_sequence_and_the_new_tokens(bundle: ModelBundle) -> None:
     session = Session(bundle, SMALL)
     force(session, bundle, make_second(0), [ONE, IM_END])
     sampler = Forced(bundle.vocabulary, [TWO, THREE, IM_END])
@@ -171,8 +171,8 @@ def test_seen_tokens_are_the_kept_sequence_and_what_was_said(bundle: ModelBundle
 def test_a_second_cut_short_equals_one_with_that_limit(bundle: ModelBundle, way: str) -> None:
     told, cut = [ONE, TWO, THREE, SILENCE, IM_END], 3
     free = replace(SMALL, sampling=SamplingConfig(max_new_tokens=9))
-    cut_session, log_limit = Session(bundle, free), Session(bundle, free)
-    force(log_limit, bundle, make_second(0), told[:cut])
+    cut_session, limited = Session(bundle, free), Session(bundle, free)
+    force(limited, bundle, make_second(0), told[:cut])
     sampler = Forced(bundle.vocabulary, told)
     if way == "stopped":
         *_, last = cut_session.generate(make_second(0), sampler, stopped=lambda: len(sampler.logits) >= cut)
@@ -183,11 +183,11 @@ def test_a_second_cut_short_equals_one_with_that_limit(bundle: ModelBundle, way:
         while len(sampler.logits) < cut:
             next(events)
         events.close()  # type: ignore[attr-defined]
-    assert cut_session.ids.tolist() == log_limit.ids.tolist()
+    assert cut_session.ids.tolist() == limited.ids.tolist()
     for index in (1, 2, 3, 4):
-        ours, theirs = (force(s, bundle, make_second(index), [TWO, ONE, IM_END]) for s in (cut_session, log_limit))
+        ours, theirs = (force(s, bundle, make_second(index), [TWO, ONE, IM_END]) for s in (cut_session, limited))
         assert np.array_equal(ours.logits, theirs.logits)
-        assert cut_session.positions.tolist() == log_limit.positions.tolist()
+        assert cut_session.positions.tolist() == limited.positions.tolist()
 
 
 def test_closed_before_its_first_word_a_second_is_silent(bundle: ModelBundle) -> None:
@@ -231,7 +231,7 @@ def test_reanchor_before_the_first_second_does_nothing(bundle: ModelBundle) -> N
     assert texts(session, [0]) == texts(Session(bundle, SMALL), [0])
 
 
-def test_a_model_without_a_vision_tower_reads_times_alone(tokenizer: Tokenizer, vocabulary: CompactVocabulary) -> None:
+def test_a_model_without_a_vision_tower_gets_times_only(tokenizer: Tokenizer, vocabulary: CompactVocabulary) -> None:
     bundle = make_bundle(tokenizer, vocabulary, vision=False)
     session = Session(bundle, SMALL)
     for index in range(5):
@@ -242,7 +242,7 @@ def test_a_model_without_a_vision_tower_reads_times_alone(tokenizer: Tokenizer, 
     assert "Time=4.0-5.0s<|im_end|>" in written(session, bundle)
 
 
-def test_a_second_without_pictures_has_no_video_span(bundle: ModelBundle) -> None:
+def test_a_second_without_frames_has_no_video_span(bundle: ModelBundle) -> None:
     session = Session(bundle, SMALL)
     said = generate(session, replace(make_second(0), patches=None))
     assert said.sum.video_tokens == 0
@@ -258,7 +258,7 @@ def test_time_steps_of_a_second_are_as_far_apart_as_its_frames(bundle: ModelBund
     assert (video - video[0]).tolist() == [0, 0, step, step, 2 * step, 2 * step]
 
 
-def test_the_span_map_is_the_sequence_and_what_just_went(bundle: ModelBundle) -> None:
+def test_the_span_map_shows_the_sequence_and_the_dropped_spans(bundle: ModelBundle) -> None:
     session = Session(bundle, SMALL)
     for index in range(6):
         before = len(session.ids)
@@ -277,7 +277,7 @@ def test_the_span_map_is_the_sequence_and_what_just_went(bundle: ModelBundle) ->
         assert sum(1 for _ in events) > 0
 
 
-def test_a_window_without_overlap_begins_anew_with_its_query(bundle: ModelBundle) -> None:
+def test_a_window_without_overlap_starts_with_the_query(bundle: ModelBundle) -> None:
     session = Session(bundle, replace(SMALL, mode="window", window=2))
     counts = []
     for index in range(4):
@@ -294,8 +294,8 @@ def test_full_attention_drops_nothing(bundle: ModelBundle) -> None:
     assert written(session, bundle).count("<|vision_start|>") == 4
 
 
-def test_the_cache_does_not_grow_once_it_is_made(bundle: ModelBundle) -> None:
-    """Windows and long memory are each longer than what the blocks are rounded up by."""
+def test_the_cache_does_not_grow_after_its_allocation(bundle: ModelBundle) -> None:
+    """Windows and long memory are each longer than the rounding of the blocks."""
     session = Session(bundle, replace(SMALL, window=5, text_round=2, sink=200, slide=500))
     sizes, tokens = set(), []
     for index in range(18):
@@ -307,7 +307,7 @@ def test_the_cache_does_not_grow_once_it_is_made(bundle: ModelBundle) -> None:
     assert tokens[-1] == tokens[-3]
 
 
-def test_recomputing_holds_no_picture_that_was_dropped(bundle: ModelBundle) -> None:
+def test_recomputing_keeps_no_features_of_dropped_video(bundle: ModelBundle) -> None:
     session = Session(bundle, replace(SMALL, mode="recompute"))
     active = []
     for index in range(10, 22):
@@ -319,8 +319,8 @@ def test_recomputing_holds_no_picture_that_was_dropped(bundle: ModelBundle) -> N
     assert active[1] - active[0] < 2 * features
 
 
-def test_milliseconds_are_the_clocks(tokenizer: Tokenizer, vocabulary: CompactVocabulary) -> None:
-    """The clock of the parts moves on by a second at each reading."""
+def test_timings_come_from_the_clock(tokenizer: Tokenizer, vocabulary: CompactVocabulary) -> None:
+    """The bundle's clock advances by a second at each reading."""
     bundle = make_bundle(tokenizer, vocabulary)
     session = Session(bundle, SMALL)
     said = generate(session, make_second(0), Forced(bundle.vocabulary, [ONE, TWO, SILENCE, IM_END])).sum
@@ -329,8 +329,8 @@ def test_milliseconds_are_the_clocks(tokenizer: Tokenizer, vocabulary: CompactVo
     assert silent.timings.first_text_ms == silent.timings.total_ms
 
 
-def test_a_second_that_was_looked_at_ahead_is_the_same(bundle: ModelBundle) -> None:
-    """Whatever else was looked at in between; its vision tower does not run again."""
+def test_encoding_ahead_does_not_change_a_second(bundle: ModelBundle) -> None:
+    """Not even when other seconds are encoded in between."""
     ahead, plain = Session(bundle, SMALL), Session(bundle, SMALL)
     for index in range(3):
         second = make_second(index)
@@ -343,7 +343,7 @@ def test_a_second_that_was_looked_at_ahead_is_the_same(bundle: ModelBundle) -> N
     assert np.array_equal(ours.logits, theirs.logits)
 
 
-def test_looking_ahead_counts_as_work_of_its_second(tokenizer: Tokenizer, vocabulary: CompactVocabulary) -> None:
+def test_encoding_ahead_counts_as_work_of_its_second(tokenizer: Tokenizer, vocabulary: CompactVocabulary) -> None:
     bundle = make_bundle(tokenizer, vocabulary)
     session = Session(bundle, SMALL)
     second = make_second(0)
@@ -352,7 +352,7 @@ def test_looking_ahead_counts_as_work_of_its_second(tokenizer: Tokenizer, vocabu
     assert said.timings == Timings(vision_ms=2e3, prefill_ms=1e3, decode_ms=2e3, first_text_ms=3e3, total_ms=5e3)
 
 
-def test_pieces_come_as_they_are_spoken(bundle: ModelBundle) -> None:
+def test_pieces_come_as_they_are_generated(bundle: ModelBundle) -> None:
     session = Session(bundle, SMALL)
     sampler = Forced(bundle.vocabulary, [ONE, TWO, THREE, SILENCE, IM_END])
     for event in session.generate(make_second(0), sampler):
