@@ -42,15 +42,15 @@ def start_controller(tmp_path: Path) -> StartController:
         start: float = 0.0,
         loop: bool = False,
     ) -> AsyncIterator[ControllerHarness]:
-        clock, told = Clock(), list[PlayerEvent]()
+        clock, events = Clock(), list[PlayerEvent]()
         seconds = seconds or Blank()
         head = Playhead(clock, seconds.duration, start)
         log = SessionLog(RECORD, [tmp_path / "game"], lambda text: None)
         make = engine if callable(engine) else lambda: engine
-        controller = Controller(make, seconds, head, log, told.append, pace, loop)
+        controller = Controller(make, seconds, head, log, events.append, pace, loop)
         task = asyncio.create_task(controller.run())
         try:
-            yield ControllerHarness(controller, clock, told, log)
+            yield ControllerHarness(controller, clock, events, log)
         finally:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)

@@ -13,10 +13,10 @@ T = TypeVar("T")
 
 
 class ControllerHarness:
-    """The controller under test, its clock, its log, and the events that it told."""
+    """The controller under test, its clock, its log, and the events that it reported."""
 
-    def __init__(self, controller: Controller, clock: Clock, told: list[PlayerEvent], log: SessionLog) -> None:
-        self.controller, self.clock, self.told, self.log = controller, clock, told, log
+    def __init__(self, controller: Controller, clock: Clock, events: list[PlayerEvent], log: SessionLog) -> None:
+        self.controller, self.clock, self.events, self.log = controller, clock, events, log
 
     def pass_time(self, seconds: float) -> None:
         """Let `seconds` pass, in ticks of a quarter."""
@@ -25,19 +25,19 @@ class ControllerHarness:
             self.controller.tick()
 
     async def until(self, kind: type[T], count: int = 1) -> T:
-        """Wait until something of `kind` was told `count` times, and return the last."""
+        """Wait until `count` events of `kind` have come, and return the last."""
 
         def found() -> list[T]:
-            return [event for event in self.told if isinstance(event, kind)]
+            return [event for event in self.events if isinstance(event, kind)]
 
         await until(lambda: len(found()) >= count)
         return found()[count - 1]
 
     def done(self) -> list[int]:
-        return [event.index for event in self.told if isinstance(event, GenerationResult)]
+        return [event.index for event in self.events if isinstance(event, GenerationResult)]
 
     def skipped(self) -> list[int]:
-        return [event.index for event in self.told if isinstance(event, Skipped)]
+        return [event.index for event in self.events if isinstance(event, Skipped)]
 
 
 # Starts a session; the keywords change it.

@@ -15,7 +15,7 @@ RATE = 4
 
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Ten seconds, four frames each, every one of which can be told."""
+    """Ten seconds, four frames each, each with a number in it."""
     return make_clip(tmp_path_factory.mktemp("clips") / "clip.mp4", count=10 * RATE, rate=RATE)
 
 

@@ -44,7 +44,7 @@ async def test_the_picture_waits_at_its_beginning_for_the_model(start_controller
         assert w.controller.state is State.GENERATING
 
 
-async def test_who_does_not_want_to_wait_watches_without_the_model(start_controller: StartController) -> None:
+async def test_a_viewer_who_does_not_wait_watches_without_the_model(start_controller: StartController) -> None:
     engine = Scripted()
     engine.loaded.clear()
     async with start_controller(engine) as w:
@@ -175,7 +175,7 @@ async def test_at_every_second_the_picture_waits_for_the_model(start_controller:
         assert w.skipped() == []
 
 
-async def test_the_pace_can_be_changed_while_the_model_is_behind(start_controller: StartController) -> None:
+async def test_the_pace_can_be_changed_while_the_model_is_late(start_controller: StartController) -> None:
     engine = Scripted()
     async with start_controller(engine) as w:
         await engine.until_spoken(0)
@@ -212,7 +212,7 @@ async def test_what_is_asked_before_the_model_is_there_waits_for_it(start_contro
         assert w.log.record.settings["sampling"]["temperature"] == 0.7
 
 
-async def test_a_feed_is_spoken_as_it_comes_and_never_falls_behind(start_controller: StartController) -> None:
+async def test_a_feed_is_spoken_as_it_comes_and_never_gets_late(start_controller: StartController) -> None:
     engine, feed = Scripted(), Feed()
     async with start_controller(engine, feed) as w:
         for number in range(2):

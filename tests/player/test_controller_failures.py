@@ -23,7 +23,7 @@ async def test_without_a_model_the_clip_plays(start_controller: StartController)
         assert w.log.record.failure == "no MLX here; install it."
 
 
-async def test_a_model_that_can_not_be_loaded_leaves_a_player(start_controller: StartController) -> None:
+async def test_a_model_that_cannot_be_loaded_leaves_a_player(start_controller: StartController) -> None:
     async with start_controller(Scripted(failure="model.safetensors is cut short."), pace="every") as w:
         assert (await w.until(Failed)).message == "model.safetensors is cut short."
         w.controller.seek(5)
@@ -120,7 +120,7 @@ async def test_a_failure_of_the_abandoned_second_does_not_end_the_new_one(start_
         w.controller.seek(9)
         engine.free.set()
         await engine.until_spoken(9)
-        assert not [event for event in w.told if isinstance(event, Failed)]
+        assert not [event for event in w.events if isinstance(event, Failed)]
         engine.free.clear()
         w.pass_time(5)
         assert w.controller.playhead.position == 11

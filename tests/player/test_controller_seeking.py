@@ -6,7 +6,7 @@ from tests.player.fakes import Blank, Scripted, until
 from tui.player.controller import Seeked
 
 
-async def test_a_seek_anchors_the_model_anew(start_controller: StartController) -> None:
+async def test_a_seek_reanchors_the_model(start_controller: StartController) -> None:
     engine = Scripted()
     async with start_controller(engine) as w:
         await engine.until_spoken(0)
@@ -18,7 +18,7 @@ async def test_a_seek_anchors_the_model_anew(start_controller: StartController) 
         assert w.done() == [0, 41]
 
 
-async def test_what_is_said_of_a_second_that_was_left_is_nobody_s(start_controller: StartController) -> None:
+async def test_what_is_said_of_a_second_that_was_left_is_dropped(start_controller: StartController) -> None:
     engine = Scripted()
     async with start_controller(engine) as w:
         await engine.until_spoken(0)
@@ -29,7 +29,7 @@ async def test_what_is_said_of_a_second_that_was_left_is_nobody_s(start_controll
         engine.free.set()
         await engine.until_spoken(30)
         assert w.done() == [0, 30]
-        after = w.told[w.told.index(Seeked(30.0)) :]
+        after = w.events[w.events.index(Seeked(30.0)) :]
         assert all(getattr(event, "index", 30) == 30 for event in after)
 
 

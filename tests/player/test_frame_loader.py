@@ -30,7 +30,7 @@ class Slow(FrameGrabber):
         self.freed.set()
 
 
-async def test_wishes_that_come_too_fast_replace_one_another() -> None:
+async def test_requests_that_come_too_fast_replace_one_another() -> None:
     slow, shown, last = Slow(), list[float](), asyncio.Event()
 
     def show(frame: Frame) -> None:
@@ -80,7 +80,7 @@ async def test_a_clip_without_pictures_is_told_and_left_alone() -> None:
     frame_loader.close()
 
 
-async def test_a_clip_that_breaks_while_it_is_shown_is_freed_and_opened_anew() -> None:
+async def test_a_clip_that_breaks_while_it_is_shown_is_closed_and_opened_again() -> None:
     class Breaking(Slow):
         def at(self, time: float, size: tuple[int, int]) -> Frame | None:
             if time == 1.0:
@@ -104,7 +104,7 @@ async def test_a_clip_that_breaks_while_it_is_shown_is_freed_and_opened_anew() -
     frame_loader.close()
 
 
-def test_a_shutter_opens_at_its_rate_and_whatever_the_clock_does() -> None:
+def test_the_limit_holds_whatever_the_clock_does() -> None:
     clock = Clock()
     limiter = RateLimiter(clock)
 

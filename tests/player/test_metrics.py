@@ -1,11 +1,14 @@
 """Gauges, sparklines and bars."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.player.fakes import second_done
-from tui.player.metrics import HISTORY, PlayerMetrics, bar, sparkline
+from tui.player.metrics import HISTORY, PlayerMetrics, bar, compare, sparkline
+from tui.player.transcript import Transcript, by_second
 
 Rgb = tuple[int, int, int]
 
@@ -50,3 +53,11 @@ def test_bars_fit_and_grow(amount: float, width: int) -> None:
     drawn = bar(amount, width)
     assert len(drawn) == width
     assert drawn.count("━") + drawn.count("╸") / 2 == pytest.approx(min(max(amount, 0), 1) * width, abs=0.25 + 1e-9)
+
+
+@pytest.mark.parametrize(("delay", "shown"), [(-0.04, "0.0 s"), (0.04, "0.0 s"), (-0.06, "-0.1 s"), (1.0, "+1.0 s")])
+def test_a_word_delay_of_zero_has_no_sign(delay: float, shown: str) -> None:
+    transcript = Transcript(by_second([(0.2, 0.4, "goal")]))
+    transcript.finish(0, "goal", "")
+    metrics = PlayerMetrics(comparison=replace(compare(transcript), delay=delay))
+    assert {meter.name: meter.value for meter in metrics.meters(0.0)}["word delay"] == shown

@@ -92,7 +92,7 @@ def test_what_is_read_next_is_never_skipped_at_once(position: float, number: int
     assert pacer(head).decide(float(number)) != "skip"
 
 
-def test_lag_counts_from_a_second_s_beginning_to_its_end() -> None:
+def test_delay_counts_from_a_second_s_beginning_to_its_end() -> None:
     delay = Delay()
     assert delay.at(5.0) == 0
     delay.begin(5.0)
@@ -107,7 +107,7 @@ def test_lag_counts_from_a_second_s_beginning_to_its_end() -> None:
 
 
 @given(st.floats(0, 1e6))
-def test_lag_is_never_negative(position: float) -> None:
+def test_delay_is_never_negative(position: float) -> None:
     delay = Delay()
     delay.begin(500.0)
     assert delay.at(position) >= 0

@@ -45,7 +45,7 @@ async def test_question_mark_explains_every_key(start_player: StartPlayer) -> No
         assert p.app.screen is p.screen
 
 
-async def test_it_plays_on_behind_the_help(start_player: StartPlayer) -> None:
+async def test_it_plays_on_during_the_help(start_player: StartPlayer) -> None:
     async with start_player() as p:
         await p.engine.until_spoken(0)
         await p.press("question_mark")
@@ -75,7 +75,7 @@ async def test_the_screen_is_saved_beside_the_session_and_never_over_another(
             assert (tmp_path / name).read_text().startswith("<svg")
 
 
-async def test_a_screen_that_can_not_be_saved_is_told(start_player: StartPlayer, tmp_path: Path) -> None:
+async def test_a_screen_that_cannot_be_saved_is_told(start_player: StartPlayer, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     async with start_player(base_paths=(tmp_path / "file" / "match",)) as p:
         await p.speak(1)

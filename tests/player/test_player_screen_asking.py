@@ -129,7 +129,7 @@ async def test_a_temperature_out_of_range_is_not_taken(start_player: StartPlayer
         assert p.engine.config == before
 
 
-async def test_a_session_that_can_not_be_changed_asks_nothing(start_player: StartPlayer) -> None:
+async def test_a_session_that_cannot_be_changed_asks_nothing(start_player: StartPlayer) -> None:
     async with start_player(config=None) as p:
         await p.engine.until_spoken(0)
         await p.press("slash", "i", "t")

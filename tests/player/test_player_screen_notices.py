@@ -10,7 +10,7 @@ from tui.player.presenter import NOTE_SECONDS
 from tui.player.spec import Note
 
 
-async def test_a_clip_that_can_not_be_shown_is_told_and_opened_again_after_a_seek(start_player: StartPlayer) -> None:
+async def test_a_clip_that_cannot_be_shown_is_told_and_opened_again_after_a_seek(start_player: StartPlayer) -> None:
     opened = []
 
     def open_grabber() -> FrameGrabber:

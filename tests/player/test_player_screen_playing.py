@@ -85,6 +85,11 @@ async def test_the_bar_tells_the_time_under_the_pointer_and_what_is_left(start_p
         assert bar.render_line(0).text.startswith("00:30 ")
         assert bar.render_line(0).text.endswith(" −00:30")
         assert "00:30 / 01:00" in p.title
+        # Nothing is left at the end, and nothing has no sign.
+        await p.press("end", "space")
+        p.screen.controller.change_speed(99)
+        await p.pass_time(3)
+        assert bar.render_line(0).text.endswith("  00:00")
 
 
 async def test_brackets_change_the_speed(start_player: StartPlayer) -> None:
