@@ -95,7 +95,7 @@ def read_model_config(folder: Path) -> ModelConfig:
 
 def checkpoint_notes(folder: Path) -> list[str]:
     """Return sentences that the user of the checkpoint in `folder` should read."""
-    # The shipped checkpoint lies beside that tokenizer, and was trained with it.
+    # The shipped checkpoint was trained with the shipped tokenizer.
     if not (folder / CONFIG).is_file() or (folder / TOKENIZER).is_file() or folder.samefile(CHECKPOINT):
         return []
     return [f"{folder} has no {TOKENIZER}; the Qwen2.5-VL tokenizer that comes with svm-tui is used."]

@@ -1,4 +1,4 @@
-"""Compares the fast exponential, activations and attention with NumPy in double precision and with MLX."""
+"""Compares the fast exponential and the activations with NumPy in double precision and with MLX."""
 
 from collections.abc import Callable
 
@@ -6,13 +6,8 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
-from hypothesis import strategies as st
 
 from streaming_vlm_mlx.models.activations import exp, quick_gelu, silu
-from streaming_vlm_mlx.models.attention import attention
-
-counts = st.integers(1, 5)
 
 
 def test_exp_over_its_range() -> None:
@@ -51,26 +46,3 @@ def test_silu_has_the_gradient_of_mlx() -> None:
     x = mx.linspace(-20, 20, 401)
     ours, theirs = (mx.grad(lambda x, f=f: f(x).sum())(x) for f in (silu, nn.silu))
     assert mx.allclose(ours, theirs, atol=1e-5)
-
-
-@settings(max_examples=40, deadline=None)
-@example(1, 2, 300, 0, "causal", 0)
-@example(2, 1, 257, 40, "causal", 1)
-@example(1, 1, 300, 7, "added", 2)
-@given(counts, counts, counts, st.integers(0, 6), st.sampled_from([None, "causal", "added"]), st.integers(0, 99))
-def test_attention(batch: int, kv_heads: int, n: int, cached: int, mask: str | None, seed: int) -> None:
-    draw = np.random.default_rng(seed)
-    q = mx.array(draw.standard_normal((batch, 2 * kv_heads, n, 8), np.float32))
-    k, v = mx.array(draw.standard_normal((2, batch, kv_heads, n + cached, 8), np.float32))
-    hidden = np.where(draw.random((batch, 1, n, n + cached)) < 0.5, -1e9, 0) * (np.arange(n + cached) > 0)
-    given_mask = mx.array(hidden.astype(np.float32)) if mask == "added" else mask
-    ours = attention(q, k, v, scale=0.3, mask=given_mask)
-    theirs = mx.fast.scaled_dot_product_attention(q, k, v, scale=0.3, mask=given_mask)
-    assert ours.shape == q.shape
-    assert mx.allclose(ours, theirs, atol=1e-5)
-
-
-def test_attention_in_half_precision_is_mlx_own() -> None:
-    q, k, v = (mx.random.normal((1, 2, 4, 8), key=mx.random.key(s)).astype(mx.bfloat16) for s in range(3))
-    theirs = mx.fast.scaled_dot_product_attention(q, k, v, scale=1.0, mask="causal")
-    assert mx.array_equal(attention(q, k, v, scale=1.0, mask="causal"), theirs)

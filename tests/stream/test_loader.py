@@ -7,10 +7,11 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from streaming_vlm_mlx.config import PixelConfig, SamplingConfig, StreamConfig
+from streaming_vlm_mlx.config import ModelConfig, PixelConfig, SamplingConfig, StreamConfig
 from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.models.loading import Checkpoint, ModelBundle, arrange_for_decode, save_checkpoint
 from streaming_vlm_mlx.models.presets import TinyStreamingDecoder
+from streaming_vlm_mlx.models.vlm import VisionLanguageModel
 from streaming_vlm_mlx.stream.engine import Engine
 from streaming_vlm_mlx.stream.events import Failed, Loading, Ready
 from streaming_vlm_mlx.stream.loader import bundle_loader, random_bundle
@@ -99,3 +100,16 @@ def test_unusable_kv_bits_are_refused_before_a_weight_is_read(folder: Path) -> N
     (folder / "model.safetensors").unlink()
     with pytest.raises(SvmError, match=r"kv_bits is 8, .*16 numbers a token"):
         bundle_loader(folder, mx.float32, replace(CONFIG, kv_bits=8))(lambda _: None)
+
+
+def test_a_checkpoint_builds_its_model_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    built: list[VisionLanguageModel] = []
+    build = VisionLanguageModel.__init__
+
+    def count(model: VisionLanguageModel, config: ModelConfig) -> None:
+        built.append(model)
+        build(model, config)
+
+    monkeypatch.setattr(VisionLanguageModel, "__init__", count)
+    _, loaded = bundle_loader(folder, mx.float32, CONFIG)(lambda _: None)
+    assert built == [loaded.model]

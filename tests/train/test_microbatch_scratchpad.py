@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 
-import mlx.core as mx
 import numpy as np
 import pytest
 
@@ -10,7 +9,6 @@ from streaming_vlm_mlx.config import StreamConfig
 from streaming_vlm_mlx.data.collator import Batch, Position, collate
 from streaming_vlm_mlx.data.dataset import Sample, SampleBuilder, SampleConfig
 from streaming_vlm_mlx.data.records import StreamingRecord, Turn
-from streaming_vlm_mlx.models.attention import Causal, attention
 from streaming_vlm_mlx.stream.masks import NEVER, SPOKEN, can_see
 from streaming_vlm_mlx.text.tokenizer import Tokenizer
 from streaming_vlm_mlx.text.vocabulary import FullVocabulary
@@ -109,14 +107,3 @@ def test_masks_of_a_packed_batch(tokenizer: Tokenizer) -> None:
     assert not (microbatch.mask[1, 0, second, : len(other)] == 0).any()
     places = microbatch.places[0][microbatch.is_target[0]]
     assert ((microbatch.logits_mask[0, 0, : len(places), :n] == 0) == expected[places]).all()
-
-
-@pytest.mark.parametrize("n", [40, 300])
-def test_a_causal_mask_with_more_zeros_is_computed_in_blocks(n: int) -> None:
-    rng = np.random.default_rng(n)
-    q, k, v = (mx.array(rng.standard_normal((2, 2, n, 8)).astype(np.float32)) for _ in range(3))
-    seen = np.tril(rng.random((2, 1, n, n)) < 0.7) | np.eye(n, dtype=bool)
-    mask = mx.array(np.where(seen, 0, -1e9).astype(np.float32))
-    ours = attention(q, k, v, 0.3, Causal(mask))
-    theirs = mx.fast.scaled_dot_product_attention(q, k, v, scale=0.3, mask=mask)
-    np.testing.assert_allclose(np.array(ours), np.array(theirs), atol=2e-5)
