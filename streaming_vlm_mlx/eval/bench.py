@@ -1,4 +1,4 @@
-"""What a second costs: a model of given sizes, seeded weights and moving frames, in the paper's four modes."""
+"""Benchmark of the stream: the cost of a second with seeded random weights and moving frames, in four modes."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -21,7 +21,7 @@ from streaming_vlm_mlx.video.image_processor import patchify
 
 @dataclass(frozen=True)
 class BenchConfig(FromDict):
-    """A benchmark: the model's sizes, the stream's windows, the frames' size in pixels and the seed of both."""
+    """A benchmark: sizes of the model, stream settings, frame size in pixels, and the seed of weights and frames."""
 
     model: ModelConfig = field(default_factory=ModelConfig)
     stream: StreamConfig = field(default_factory=StreamConfig)
@@ -34,7 +34,7 @@ def read_bench_config(path: Path) -> BenchConfig:
     """Read a benchmark's YAML.
 
     Raises:
-        SvmError: the file is absent or damaged, or lacks the model's sizes.
+        SvmError: the file is missing or damaged, or has no part ``model``.
     """
     if "model" not in read_yaml(path):
         raise SvmError(f"{path} has no part 'model'; configs/bench holds examples.")
@@ -42,7 +42,7 @@ def read_bench_config(path: Path) -> BenchConfig:
 
 
 def frames_of(config: BenchConfig, index: int) -> npt.NDArray[np.uint8]:
-    """Return second `index`'s frames, uint8 [frames, height, width, 3]: a drifting gradient under seeded noise."""
+    """Return the frames of second `index`, uint8 [frames, height, width, 3]: a moving gradient with seeded noise."""
     count = round(config.stream.fps)
     noise = np.random.default_rng([config.seed, index]).integers(0, 64, (count, config.height, config.width, 3))
     rows, columns = np.mgrid[0 : config.height, 0 : config.width]
@@ -52,7 +52,7 @@ def frames_of(config: BenchConfig, index: int) -> npt.NDArray[np.uint8]:
 
 
 def run_bench(config: BenchConfig, mode: Mode, seconds: int, dtype: mx.Dtype) -> Iterator[GenerationResult]:
-    """Speak `seconds` seconds in `mode` and yield what each cost; pixels are prepared off the clock."""
+    """Generate `seconds` seconds in `mode` and yield the record of each; image processing is not timed."""
     stream = replace(config.stream, mode=mode)
     session = Session(random_bundle(config.model, dtype, stream, config.seed), stream)
     for index in range(seconds):
@@ -63,7 +63,7 @@ def run_bench(config: BenchConfig, mode: Mode, seconds: int, dtype: mx.Dtype) ->
 
 
 def plot_bench(runs: Mapping[str, Sequence[GenerationResult]], path: Path) -> None:
-    """Draw each mode's seconds of work and its cached tokens over the stream's time, as a PNG at `path`.
+    """Plot the seconds of work and the cached tokens of each mode over time, as a PNG at `path`.
 
     Raises:
         SvmError: matplotlib is not installed, or the file cannot be written.

@@ -1,4 +1,4 @@
-"""The one place that knows how a picture is drawn: matplotlib without a screen."""
+"""Plots: matplotlib without a screen."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def drawing(path: Path, width: float, height: float) -> "Iterator[Figure]":
-    """Yield an empty figure of `width` by `height` inches, which is written as a PNG at `path` when the block ends.
+    """Yield an empty figure of `width` by `height` inches; it is written to `path` as a PNG when the block ends.
 
     Raises:
         SvmError: matplotlib is not installed, or the file cannot be written.

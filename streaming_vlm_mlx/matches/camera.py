@@ -1,7 +1,7 @@
-"""A broadcast camera: it stands still behind one end, and its picture pans and zooms a little after play.
+"""A broadcast camera: projection, pans and zooms, colour, grain, and the clip as a file.
 
-The lens projects the world once, onto the *base* picture; a pan or zoom is a shift and a scale of that, as when a
-larger picture is cropped. So what stands still can be painted once and what moves still fits it exactly.
+The camera stands still. It projects the world once, onto the *base* picture; a pan or a zoom shifts and scales that
+picture, like a crop of a larger one. So everything that stands still is painted once.
 """
 
 from collections.abc import Iterable
@@ -22,14 +22,14 @@ WIDTH, HEIGHT = 640, 360
 
 @dataclass(frozen=True, slots=True)
 class Camera:
-    """Where the camera is and what its lens does.
+    """The place and the lens of the camera.
 
     Attributes:
         height: metres above the ground.
-        back: metres behind the world's origin, at y = -back.
+        back: metres behind the origin: the camera is at y = -back.
         tilt: radians below the horizon.
         focal: pixels.
-        centre: pixel of the base picture that the lens points to.
+        centre: pixel of the base picture on the optical axis.
     """
 
     height: float
@@ -54,13 +54,13 @@ class Camera:
 
 
 def framed(height: float, back: float, depths: tuple[float, float], rows: tuple[float, float]) -> Camera:
-    """Return the camera at `height` and `back` that shows the ground at two depths in two rows of the picture.
+    """Return the camera at `height` and `back` that shows two lines of the ground in two given rows.
 
     Args:
         height: metres.
         back: metres behind the origin.
         depths: y of a near and a far line on the ground, metres.
-        rows: where they are to be seen, pixels from the top.
+        rows: their rows in the picture, pixels from the top.
     """
     near, far = (atan(height / (back + y)) for y in depths)
     tilt = (near + far) / 2
@@ -70,20 +70,20 @@ def framed(height: float, back: float, depths: tuple[float, float], rows: tuple[
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """One frame's pan and zoom: base pixel (`x`, `y`) is in the middle, enlarged `zoom` times."""
+    """The pan and zoom of one frame: base pixel (`x`, `y`) is in the centre, magnified `zoom` times."""
 
     x: float
     y: float
     zoom: float
 
     def apply(self, spots: Floats) -> Floats:
-        """Return projected points [..., 3] as this view shows them, their scale with them."""
+        """Return projected points [..., 3] in this view, with their scale."""
         middle = np.array([self.x, self.y, 0.0])
         return np.asarray((spots - middle) * self.zoom + np.array([WIDTH / 2, HEIGHT / 2, 0.0]))
 
 
 def followed(wanted: Floats, fps: int, seconds: float) -> Floats:
-    """Return `wanted` [n, k] smoothed as a cameraman follows: late and softly, two lags of `seconds` in a row."""
+    """Return `wanted` [n, k] as a camera operator follows it: through two low-pass filters of `seconds` each."""
     share = 1 - np.exp(-1 / (fps * seconds))
     out = wanted.copy()
     for _ in range(2):
@@ -99,12 +99,12 @@ GRAINS = 5
 
 @dataclass(frozen=True, slots=True)
 class Grade:
-    """Light and colour of a match.
+    """Light, colour and compression of a match.
 
     Attributes:
-        gain: one factor a channel, for brightness and warmth.
-        gamma: below 1 lifts the shadows.
-        contrast: 1 leaves it.
+        gain: a factor for each channel: brightness and warmth.
+        gamma: exponent; below 1 lifts the shadows.
+        contrast: factor around mid-grey; 1 for none.
         grain: standard deviation of the noise, in 8-bit steps.
         vignette: how much darker the corners are, 0 to 1.
         crf: H.264's constant rate factor, higher is coarser.
@@ -118,7 +118,7 @@ class Grade:
     crf: int
 
     def table(self) -> list[int]:
-        """Return what becomes of the 256 values of red, green and blue, one after the other."""
+        """Return the lookup tables of red, green and blue, 256 values each, one after the other."""
         ramp = np.arange(256) / 255
         curve = (ramp**self.gamma - 0.5) * self.contrast + 0.5
         values = np.concatenate([np.clip(curve * g, 0, 1) for g in self.gain])
@@ -126,7 +126,7 @@ class Grade:
 
 
 def random_grade(rng: np.random.Generator) -> Grade:
-    """Draw a grade, from a grey afternoon to floodlight."""
+    """Draw a grade between a grey afternoon and floodlight."""
     light, warmth = rng.uniform(0.84, 1.1), rng.uniform(-0.06, 0.06)
     return Grade(
         gain=(light * (1 + warmth), light, light * (1 - warmth)),
@@ -139,7 +139,7 @@ def random_grade(rng: np.random.Generator) -> Grade:
 
 
 class Grain:
-    """Noise over frames of one size: a few sheets, shifted anew for every frame."""
+    """Noise for frames of one size: a few sheets, with a new shift for each frame."""
 
     def __init__(self, rng: np.random.Generator, grade: Grade, size: tuple[int, int], frames: int) -> None:
         width, height = size
@@ -150,7 +150,7 @@ class Grain:
         self._shift = rng.integers(0, self._margin, (frames, 2))
 
     def over(self, pixels: Pixels, frame: int) -> Pixels:
-        """Return `pixels` [height, width, 3] with the noise of `frame`."""
+        """Return `pixels` [height, width, 3] plus the noise of `frame`."""
         height, width, _ = pixels.shape
         dy, dx = self._shift[frame]
         sheet = self._sheets[self._which[frame], dy : dy + height, dx : dx + width, None]
@@ -159,7 +159,7 @@ class Grain:
 
 
 def vignetted(pixels: Pixels, amount: float) -> Pixels:
-    """Return `pixels` [height, width, 3] with corners darkened by `amount`."""
+    """Return `pixels` [height, width, 3] with the corners darkened by `amount`, 0 to 1."""
     height, width, _ = pixels.shape
     y, x = np.ogrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j]
     shade = 1 - amount * np.clip((x * x + y * y) / 2, 0, 1)
@@ -171,7 +171,7 @@ SECONDS_A_KEYFRAME = 2
 
 
 def write_clip(path: Path, frames: Iterable[Pixels], size: tuple[int, int], fps: int, crf: int) -> None:
-    """Replace `path` with an mp4 of `frames`; one thread encodes, so that the same frames give the same bytes.
+    """Replace `path` with an mp4 of `frames`. One thread encodes, so the same frames give the same bytes.
 
     Args:
         path: the clip.

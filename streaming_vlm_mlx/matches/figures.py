@@ -1,4 +1,4 @@
-"""Kits: colours that a viewer tells apart at a glance and a commentator calls by one word."""
+"""People: kits with one-word names, and figures drawn in a pose."""
 
 from dataclasses import dataclass
 from functools import cache
@@ -10,14 +10,14 @@ from PIL import Image, ImageDraw
 
 Rgb = tuple[int, int, int]
 
-# CIE76 distances: 55 rules out red against brown or orange, and yellow against orange.
+# CIE76 distances: 55 excludes red with brown or orange, and yellow with orange.
 PLAYERS_APART = 55.0
 GROUND_APART = 42.0
 
 
 @dataclass(frozen=True, slots=True)
 class Kit:
-    """A shirt colour and the word for it."""
+    """A shirt colour and its name."""
 
     name: str
     rgb: Rgb
@@ -58,7 +58,7 @@ def distance(first: Rgb, second: Rgb) -> float:
 
 
 def pairs(grounds: tuple[Rgb, ...]) -> list[tuple[Kit, Kit]]:
-    """Return every ordered pair of kits that stand apart from each other and from the ground they play on."""
+    """Return all ordered pairs of kits that contrast with each other and with the colours of the court."""
     fit = [k for k in KITS if all(distance(k.rgb, g) >= GROUND_APART for g in grounds)]
     return [(a, b) for a, b in permutations(fit, 2) if distance(a.rgb, b.rgb) >= PLAYERS_APART]
 
@@ -77,7 +77,7 @@ SKIN_APART = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """Colours of a person; `cap` None is bare-headed, `long_hair` a pony tail, `sleeves` None leaves the arms bare."""
+    """Colours of a person. `cap` None: no cap; `long_hair`: a pony tail; `sleeves` None: bare arms."""
 
     shirt: Rgb
     shorts: Rgb
@@ -89,13 +89,13 @@ class Look:
 
 
 def shaded(rgb: Rgb, by: float) -> Rgb:
-    """Return `rgb` times `by`, kept within 0 to 255."""
+    """Return `rgb` times `by`, clipped to 0 to 255."""
     r, g, b = (int(min(max(c * by, 0), 255)) for c in rgb)
     return r, g, b
 
 
 def random_look(rng: np.random.Generator, shirt: Rgb, shorts: Rgb) -> Look:
-    """Draw skin, hair and head wear for these clothes, of a skin that they stand out from."""
+    """Draw skin, hair and cap for these clothes; the skin contrasts with the shirt."""
     skins = [s for s in SKINS if distance(s, shirt) > SKIN_APART]
     skin, hair = skins[rng.integers(len(skins))], HAIRS[rng.integers(len(HAIRS))]
     cap = shirt if rng.random() < 0.4 else None
@@ -104,7 +104,7 @@ def random_look(rng: np.random.Generator, shirt: Rgb, shorts: Rgb) -> Look:
 
 Uv = tuple[float, float]
 
-# Figures are larger than life, so that a small picture still shows what they do.
+# Figures are larger than life, so that their movements show in a small picture.
 LIFE = 1.16
 FINE = 3
 TALL = 1.85
@@ -116,18 +116,18 @@ FLAG_SIDE = 0.6
 
 @dataclass(frozen=True, slots=True)
 class Pose:
-    """How a figure stands, in metres of a person of 1.85 m: u to the right, v up from the ground.
+    """The pose of a figure 1.85 m tall, in metres: u to the right, v up from the ground.
 
     Attributes:
-        hand: the racket's, or the signalling, hand.
-        off_hand: the other one.
-        racket: from the hand to the tip of the racket; None without one.
-        side: the shoulder that `hand` belongs to, 1 the right one in the picture, -1 the left.
-        lean: how far the shoulders are moved to the right.
+        hand: the hand that holds the racket or signals.
+        off_hand: the other hand.
+        racket: vector from the hand to the tip of the racket; None without a racket.
+        side: the shoulder of `hand`: 1 for the right one in the picture, -1 for the left.
+        lean: offset of the shoulders to the right.
         crouch: 0 upright, 1 deep.
-        stride: radians of the gait.
+        stride: phase of the gait, radians.
         pace: 0 standing, 1 running.
-        across: share of the stride that goes to the right, -1 to 1.
+        across: share of the stride to the right, -1 to 1.
         back: seen from behind.
         flag: `hand` holds up a flag.
     """
@@ -146,12 +146,12 @@ class Pose:
 
     @property
     def hip(self) -> Uv:
-        """Between the legs, where the trunk begins."""
+        """The lower end of the trunk."""
         return 0.3 * self.lean, 0.95 - 0.2 * self.crouch
 
     @property
     def neck(self) -> Uv:
-        """Where the trunk ends."""
+        """The upper end of the trunk."""
         return self.lean, self.hip[1] + 0.56 - 0.05 * self.crouch
 
 
@@ -179,7 +179,7 @@ class _Brush:
         self.draw.polygon([self.at(s) for s in spots], fill=colour)
 
     def ring(self, middle: Uv, along: Uv, radii: Uv, colour: Rgb) -> None:
-        """Draw a racket's head: an ellipse around `middle` whose first radius lies along the unit vector `along`."""
+        """Draw a racket head: an ellipse around `middle`, its first radius along the unit vector `along`."""
         turns = [2 * pi * i / 14 for i in range(14)]
         spots = [
             (
@@ -194,7 +194,7 @@ class _Brush:
 
 
 def draw_person(picture: Image.Image, foot: Uv, metre: float, look: Look, pose: Pose) -> None:
-    """Draw a person on an RGB `picture`, the feet at pixel `foot`, at `metre` pixels a metre of the world."""
+    """Draw a person on an RGB `picture`: feet at pixel `foot`, `metre` pixels a metre."""
     m = metre * LIFE
     left, right, top = _extent(pose)
     x0, y0 = int(foot[0] + left * m) - 1, int(foot[1] - top * m) - 1

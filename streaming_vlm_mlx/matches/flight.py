@@ -1,6 +1,6 @@
-"""A ball's way through the air and over the ground, as pieces of constant acceleration.
+"""Paths of balls and people. A ball's path is a sequence of arcs of constant acceleration.
 
-Units are metres and seconds, z is up. Spin is folded into the pull downwards: topspin is a stronger one.
+Units are metres and seconds, z is up. Spin is part of the downward acceleration: topspin increases it.
 """
 
 from bisect import bisect_right
@@ -23,7 +23,7 @@ WALL_KEEP = 0.3
 
 @dataclass(frozen=True, slots=True)
 class Arc:
-    """One piece of flight, from `start` to `end`; `pull` is the acceleration."""
+    """One piece of a ball's path from `start` to `end`; `pull` is the acceleration."""
 
     start: float
     end: float
@@ -44,11 +44,11 @@ class Arc:
         return x, y, z
 
     def until(self, time: float) -> "Arc":
-        """Return the same piece, ending at `time`."""
+        """Return the same arc with its end at `time`."""
         return replace(self, end=time)
 
     def when_at_depth(self, y: float) -> float | None:
-        """Return when the ball passes the depth `y`, None where it does not within this piece."""
+        """Return when the ball passes the depth `y`; None if it does not within this arc."""
         if abs(self.velocity[1]) < 1e-9:
             return None
         time = self.start + (y - self.origin[1]) / self.velocity[1]
@@ -64,7 +64,7 @@ class Walls:
 
 
 def throw(origin: Vec, target: Vec, start: float, duration: float, gravity: float = GRAVITY) -> Arc:
-    """Return the flight that leaves `origin` at `start` and is at `target` after `duration`."""
+    """Return the arc that leaves `origin` at `start` and reaches `target` after `duration`."""
     velocity = (
         (target[0] - origin[0]) / duration,
         (target[1] - origin[1]) / duration,
@@ -74,7 +74,7 @@ def throw(origin: Vec, target: Vec, start: float, duration: float, gravity: floa
 
 
 def bounce(arc: Arc, keep: float = FRICTION, rise: float = BOUNCE) -> Arc:
-    """Return the flight from the end of `arc`, on the ground, to the next bounce."""
+    """Return the arc from the end of `arc`, on the ground, to the next bounce."""
     x, y, _ = arc.at(arc.end)
     vx, vy, vz = arc.speed_at(arc.end)
     up = abs(vz) * rise
@@ -82,7 +82,7 @@ def bounce(arc: Arc, keep: float = FRICTION, rise: float = BOUNCE) -> Arc:
 
 
 def tumble(arc: Arc, walls: Walls) -> tuple[Arc, ...]:
-    """Return all that follows `arc`, which ends on the ground: bounces, walls, rolling, rest without end."""
+    """Return the arcs after `arc`, which ends on the ground: bounces, walls, rolling, and rest for ever."""
     arcs: list[Arc] = []
     while True:
         following = _stopped_by(bounce(arc), walls)
@@ -96,17 +96,17 @@ def tumble(arc: Arc, walls: Walls) -> tuple[Arc, ...]:
 
 
 def drop(origin: Vec, velocity: Vec, start: float) -> Arc:
-    """Return the flight of a ball that has `velocity` at `origin`, down to the ground."""
+    """Return the arc of a ball from `origin` with `velocity` down to the ground."""
     down = (velocity[2] + sqrt(velocity[2] ** 2 + 2 * GRAVITY * origin[2])) / GRAVITY
     return Arc(start, start + down, origin, velocity)
 
 
 def position(path: Sequence[Arc], starts: Sequence[float], time: float) -> Vec | None:
-    """Return where a ball is at `time`, None where no piece of `path` holds it.
+    """Return the position of a ball at `time`; None if no arc of `path` covers it.
 
     Args:
-        path: pieces in order of time.
-        starts: the start of each piece.
+        path: arcs in order of time.
+        starts: the start of each arc.
         time: seconds.
     """
     i = bisect_right(starts, time) - 1
@@ -114,7 +114,7 @@ def position(path: Sequence[Arc], starts: Sequence[float], time: float) -> Vec |
 
 
 def cut(path: Sequence[Arc], time: float) -> list[Arc]:
-    """Return `path` as it is before `time`."""
+    """Return the part of `path` before `time`."""
     return [a.until(min(a.end, time)) for a in path if a.start < time]
 
 
@@ -164,7 +164,7 @@ Place = tuple[float, float]
 
 @dataclass(frozen=True, slots=True)
 class Leg:
-    """One way from `origin` to `goal` in metres; a later leg that starts before `end` cuts it short."""
+    """A straight walk from `origin` to `goal`, metres. A later leg may start before `end` and replaces the rest."""
 
     start: float
     end: float
@@ -172,7 +172,7 @@ class Leg:
     goal: Place
 
     def at(self, time: float) -> Place:
-        """Return the place at `time`, with a soft start and stop."""
+        """Return the place at `time`; the walk starts and stops softly."""
         span = self.end - self.start
         u = 1.0 if span <= 0 else min(max((time - self.start) / span, 0.0), 1.0)
         s = 0.5 * (u + u * u * (3 - 2 * u))
@@ -182,7 +182,7 @@ class Leg:
 
 @dataclass
 class Track:
-    """The legs of one person, in order of their starts."""
+    """The walks of one person, in order of their starts."""
 
     home: Place
     legs: list[Leg] = field(default_factory=list)
@@ -193,17 +193,17 @@ class Track:
         return self.legs[i].at(time) if i >= 0 else self.home
 
     def go(self, start: float, end: float, goal: Place) -> None:
-        """Leave at `start`, wherever that is, to be at `goal` at `end`.
+        """Walk from the place at `start` to `goal`, to arrive at `end`.
 
         Raises:
-            ValueError: the leg starts before the last one did.
+            ValueError: the last leg starts later than this one.
         """
         if self.legs and start < self.legs[-1].start:
-            raise ValueError(f"a leg that starts at {start} cannot follow one that starts at {self.legs[-1].start}")
+            raise ValueError(f"a leg that starts at {start} cannot follow a leg that starts at {self.legs[-1].start}")
         self.legs.append(Leg(start, end, self.at(start), goal))
 
     def run(self, start: float, end: float, goal: Place, speed: float) -> None:
-        """Leave at `start` for `goal` with at most `speed` metres a second; stop where `end` comes first."""
+        """Run towards `goal` from `start` on with at most `speed` metres a second, until `end` at the latest."""
         x, y = self.at(start)
         way = hypot(goal[0] - x, goal[1] - y)
         share = min(1.0, speed * max(end - start, 0.0) / way) if way > 0 else 1.0

@@ -1,4 +1,4 @@
-"""A voice: one phrase at a time, at a pace that can be spoken, behind what it speaks of; else silence."""
+"""A voice that speaks one phrase at a time, at a natural pace, shortly after what it describes."""
 
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
@@ -19,15 +19,15 @@ Fits = Callable[[Sequence[Word]], bool]
 
 @dataclass(frozen=True, slots=True)
 class Utterance:
-    """Something worth a phrase.
+    """Something to say, and when.
 
     Attributes:
-        time: when it can be seen, seconds.
-        draw: makes a phrase; each call may make another one.
-        until: the phrase must end by then.
-        lag: the shortest lag that the voice may choose here.
-        latest: the longest lag after which the phrase is still worth saying.
-        fits: what else must hold of the timed words, if anything.
+        time: when it becomes visible, seconds.
+        draw: returns a phrase; each call may return another one.
+        until: the phrase ends by then.
+        lag: the shortest delay in seconds.
+        latest: the longest delay in seconds; after that the phrase is dropped.
+        fits: a further condition on the timed words, if any.
     """
 
     time: float
@@ -40,44 +40,46 @@ class Utterance:
 
 @dataclass
 class Voice:
-    """Places phrases in time; what cannot begin in time is dropped.
+    """Places phrases in time, and drops those that cannot start in time.
 
     Attributes:
-        rng: draws pace and lag.
+        rng: draws pace and delay.
         pace: words a second.
-        phrases: what is said, in order of time.
+        phrases: the spoken phrases, in order of time.
     """
 
     rng: np.random.Generator
     pace: float
     phrases: list[tuple[Word, ...]] = field(default_factory=list)
 
-    def say(self, cue: Utterance) -> bool:
-        """Say a phrase for `cue` if one fits into the silence behind it; return whether. The clip begins at 0."""
-        if cue.time < 0:
+    def say(self, utterance: Utterance) -> bool:
+        """Speak a phrase of `utterance` if one fits into the next silence; return whether. The clip starts at 0."""
+        if utterance.time < 0:
             return False
-        start = self._after(cue.time + self.rng.uniform(cue.lag, min(cue.lag + LAG_VARIES, cue.latest)))
+        start = self._after(
+            utterance.time + self.rng.uniform(utterance.lag, min(utterance.lag + LAG_VARIES, utterance.latest))
+        )
         for _ in range(DRAWS):
-            words = timed(cue.draw(), start, self.pace * self.rng.uniform(0.92, 1.08))
-            if self._fits(cue, words):
+            words = timed(utterance.draw(), start, self.pace * self.rng.uniform(0.92, 1.08))
+            if self._fits(utterance, words):
                 self.phrases.insert(bisect_left(self.phrases, start, key=lambda p: p[0].start), words)
                 return True
         return False
 
     def words(self) -> tuple[Word, ...]:
-        """Return all that is said, in order."""
+        """Return all spoken words, in order."""
         return tuple(w for phrase in self.phrases for w in phrase)
 
     def _after(self, time: float) -> float:
-        """Return the first moment from `time` on when nothing is being said."""
+        """Return the first silent moment from `time` on."""
         for phrase in self.phrases:
             if phrase[0].start - BREATH < time < phrase[-1].end + BREATH:
                 time = phrase[-1].end + BREATH
         return round(time, 2)
 
-    def _fits(self, cue: Utterance, words: Sequence[Word]) -> bool:
-        in_time = words[0].start - cue.time <= cue.latest and words[-1].end <= cue.until
-        return in_time and self._free(words) and (cue.fits is None or cue.fits(words))
+    def _fits(self, utterance: Utterance, words: Sequence[Word]) -> bool:
+        in_time = words[0].start - utterance.time <= utterance.latest and words[-1].end <= utterance.until
+        return in_time and self._free(words) and (utterance.fits is None or utterance.fits(words))
 
     def _free(self, words: Sequence[Word]) -> bool:
         start, end = words[0].start - BREATH, words[-1].end + BREATH
@@ -85,7 +87,7 @@ class Voice:
 
 
 def timed(phrase: str, start: float, pace: float) -> tuple[Word, ...]:
-    """Return `phrase` word by word from `start` on, long words longer, at `pace` words a second on the whole."""
+    """Return the words of `phrase` from `start` on, at `pace` words a second; longer words take longer."""
     texts = phrase.split()
     pace = min(max(pace, SLOWEST), FASTEST)
     weights = np.array([3.0 + len(t) + (2.0 if t[-1] in ".,!?" else 0.0) for t in texts])
@@ -95,6 +97,6 @@ def timed(phrase: str, start: float, pace: float) -> tuple[Word, ...]:
 
 
 def sentence(text: str) -> str:
-    """Return `text` with a capital and a full stop, unless it ends in a mark of its own."""
+    """Return `text` with a capital letter, and with a full stop unless it ends in ``.``, ``!`` or ``?``."""
     text = text[0].upper() + text[1:]
     return text if text[-1] in ".!?" else text + "."

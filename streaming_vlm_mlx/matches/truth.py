@@ -1,4 +1,8 @@
-"""One seed, many independent draws: what is played does not change when what is painted does."""
+"""The truth of a simulated match: its sidecar file, and the random streams of its parts.
+
+Each part of a match draws from a stream of its own, so that a change in the painting does not change the play. Times
+are seconds from the clip's beginning; boxes are left, top, right and bottom in pixels.
+"""
 
 import json
 from bisect import bisect_right
@@ -14,12 +18,12 @@ from streaming_vlm_mlx.atomic import write_text
 from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.eval.text_metrics import Word
 
-# Matches from this seed on are for testing alone: nothing is ever trained on them.
+# Matches from this seed on are for validation only; nothing is trained on them.
 TEST_SEEDS = 900_000
 
 
 def stream(seed: int, part: str) -> np.random.Generator:
-    """Return the generator that draws the `part` of match `seed`."""
+    """Return the random generator of one `part` of match `seed`."""
     return np.random.default_rng((seed, crc32(part.encode())))
 
 
@@ -27,13 +31,13 @@ VERSION = 2
 
 Box = tuple[int, int, int, int]
 Score = Mapping[str, tuple[str, str]]
-# Start and end in seconds, what a viewer asks, and the answer.
+# Start and end in seconds, the viewer's question, and the answer.
 Question = tuple[float, float, str, str]
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Something that happened; see the module for the fields."""
+    """A stroke, the ending of a point, a point, game, set or match won, or a change of ends."""
 
     time: float
     kind: str
@@ -48,7 +52,7 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class BoardState:
-    """What the scoreboard shows from `time` on: each field's two texts, and the kit of the server."""
+    """The scoreboard from `time` on: the kit of the server, and the two texts of each field."""
 
     time: float
     server: str
@@ -57,7 +61,16 @@ class BoardState:
 
 @dataclass(frozen=True, slots=True)
 class Frames:
-    """What is where in each frame, a column each; see the module."""
+    """What each frame shows; each field has one entry a frame, `players` and `ends` one list for each player.
+
+    Attributes:
+        times: seconds.
+        ball: pixel right, pixel down, and 1 if the ball is visible.
+        players: boxes.
+        ends: 1 for the near end.
+        signal: 1 while an official signals a ball out.
+        clock: the serve that the serve clock shows: 1 or 2; 0 for none.
+    """
 
     times: tuple[float, ...]
     ball: tuple[tuple[int, int, int], ...]
@@ -69,7 +82,7 @@ class Frames:
 
 @dataclass(frozen=True, slots=True)
 class Truth:
-    """A sidecar; see the module for the fields."""
+    """The sidecar of a clip: how it was filmed, its commentary, its events, and what each frame shows."""
 
     sport: str
     seed: int
@@ -85,15 +98,15 @@ class Truth:
     frames: Frames
 
     def board_at(self, time: float) -> BoardState:
-        """Return what the scoreboard shows at `time`."""
+        """Return the state of the scoreboard at `time`."""
         return self.states[max(0, bisect_right(self.states, time, key=lambda s: s.time) - 1)]
 
     def frame_at(self, time: float) -> int:
-        """Return the index in `frames` of the frame that is on the screen at `time`."""
+        """Return the index of the frame on the screen at `time`."""
         return max(0, bisect_right(self.frames.times, time + 1e-6) - 1)
 
     def to_json(self) -> str:
-        """Return the sidecar's text, the same for the same truth."""
+        """Return the text of the sidecar file; equal truths have equal texts."""
         values = asdict(self)
         values["words"] = [[w.start, w.end, w.text] for w in self.words]
         values["board"] = {"layout": values.pop("layout"), "states": values.pop("states")}
@@ -101,14 +114,14 @@ class Truth:
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        """Read what `to_json` wrote.
+        """Read the text that `to_json` wrote.
 
         Raises:
-            ValueError: the text is not JSON, of another version, or not a whole sidecar.
+            ValueError: the text is not JSON, has another version, or lacks fields.
         """
         values = json.loads(text)
         if not isinstance(values, dict) or values.get("version") != VERSION:
-            raise ValueError(f"version {VERSION} was expected")
+            raise ValueError(f"expected version {VERSION}")
         try:
             return cls(**_parsed(values))
         except (KeyError, TypeError) as error:
@@ -155,7 +168,7 @@ def read_truth(path: Path) -> Truth:
     """Return the sidecar at `path`.
 
     Raises:
-        SvmError: the file is absent, or is no sidecar that this version reads.
+        SvmError: the file is missing, or is not a sidecar of this version.
     """
     try:
         return Truth.from_json(path.read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""What a sport must give to be filmed."""
+"""Film simulated matches, and write their truth and their annotation files."""
 
 import json
 import os
@@ -25,7 +25,7 @@ from streaming_vlm_mlx.matches.truth import TEST_SEEDS, Question, Truth, write_t
 
 
 class Match(Protocol):
-    """A stretch of one match, all of it decided by its seed."""
+    """A stretch of one match. Its seed determines all of it."""
 
     @property
     def size(self) -> tuple[int, int]:
@@ -37,56 +37,56 @@ class Match(Protocol):
 
     @property
     def crf(self) -> int:
-        """How coarsely the clip is to be compressed: H.264's constant rate factor."""
+        """H.264's constant rate factor of the clip; higher is coarser."""
 
     def truth(self, video: str) -> Truth:
-        """Return commentary, events and what is where in each frame; `video` is the clip's file name."""
+        """Return the truth of the clip whose file name is `video`."""
 
-    def words(self, telling: int) -> Sequence[Word]:
-        """Return commentary; each number `telling` from 0 on tells the same play in other words, 0 as in the truth."""
+    def words(self, paraphrase: int) -> Sequence[Word]:
+        """Return the commentary number `paraphrase`: the same play in other words; 0 is that of the truth."""
 
     def frames(self) -> Iterator[Pixels]:
-        """Yield the pictures in order: uint8 [height, width, 3], RGB."""
+        """Yield the frames in order: uint8 [height, width, 3], RGB."""
 
 
 class Sport(Protocol):
-    """Makes matches."""
+    """Makes the matches of one sport."""
 
     @property
     def name(self) -> str:
-        """One word, as in the sidecar's ``sport`` and the annotation's title."""
+        """One word: the sidecar's ``sport`` and the annotation's title."""
 
     def match(self, seed: int, seconds: float) -> Match:
-        """Return `seconds` of the match that belongs to `seed`; the same arguments give the same match."""
+        """Return `seconds` of match `seed`; the same arguments give the same match."""
 
     def questions(self, truth: Truth, every: float) -> Sequence[Question]:
-        """Return what a viewer asks about a match, once in `every` seconds, with answers that can be seen."""
+        """Return a viewer's questions, one in `every` seconds, with answers that the pictures show."""
 
     def descriptions(self, truth: Truth) -> Sequence[Question]:
-        """Return a question what there is to see for every second, with an answer that names all of it."""
+        """Return for every second the question what it shows, with a complete answer."""
 
     def targets(self, truth: Truth) -> Mapping[str, npt.NDArray[Any]]:
-        """Return what each picture of a match shows: the arrays of its ``.targets.npz``."""
+        """Return the vision targets of each frame: the arrays of ``.targets.npz``."""
 
 
 ANNOTATIONS, INDEX = "matches_with_seeks.jsonl", "matches_seeks.jsonl"
 DESCRIPTIONS, DESCRIPTIONS_INDEX = "descriptions_with_seeks.jsonl", "descriptions_seeks.jsonl"
 SHORTEST, LONGEST = 1.0, 3600.0
-# Seconds from one question of a viewer to the next.
+# Seconds between two questions of a viewer.
 EVERY = 12.0
 
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """A match that is on disk.
+    """A match on disk.
 
     Attributes:
-        clip: its video; the sidecar lies beside it.
-        annotations: its lines for the annotation file, one a telling.
-        descriptions: its lines for the file of sights, likewise.
-        events: how many events it has.
-        words: how many words are said.
-        new: False where it was there before.
+        clip: the video; its sidecar has the same name.
+        annotations: its lines for the annotation file, one a paraphrase.
+        descriptions: its lines for the file of descriptions, one a paraphrase.
+        events: number of events.
+        words: number of words.
+        new: filmed now; False if the clip existed.
     """
 
     clip: Path
@@ -98,10 +98,10 @@ class Made:
 
 
 def check(seeds: Sequence[int], seconds: float, workers: int, every: float = EVERY, paraphrases: int = 1) -> None:
-    """Refuse what cannot be made.
+    """Check the options.
 
     Raises:
-        SvmError: names the option that is off.
+        SvmError: names the option that is out of range.
     """
     if not seeds:
         raise SvmError("--count must be at least 1.")
@@ -117,8 +117,8 @@ def check(seeds: Sequence[int], seconds: float, workers: int, every: float = EVE
         raise SvmError(f"--seed is {min(seeds)}; it must not be negative.")
     if min(seeds) < TEST_SEEDS <= max(seeds):
         raise SvmError(
-            f"seeds {min(seeds)} to {max(seeds)} mix training with testing, which begins at {TEST_SEEDS}: "
-            "make them in two folders."
+            f"seeds {min(seeds)} to {max(seeds)} mix training with testing, which starts at {TEST_SEEDS}: "
+            "make two folders."
         )
 
 
@@ -146,12 +146,12 @@ def make_matches(
 ) -> Iterator[Made]:
     """Yield the matches of `seeds` as they are finished.
 
-    Both annotation files are written at the end, or when the caller stops. A match whose clip is there, beside the
-    sidecar that would be written now, is not filmed again. Lines of other clips that they already have are
-    kept. With several `paraphrases` a match has as many lines there, the same play told in other words.
+    Both annotation files are written at the end, or when the caller stops; they keep the lines of other clips. A clip
+    with an up-to-date sidecar is not filmed again. With several `paraphrases`, each match has that many lines: the
+    same play in other words.
 
     Raises:
-        SvmError: an argument is off (see `check`), the folder cannot be written, or a worker was killed.
+        SvmError: an option is out of range (see `check`), the folder cannot be written, or a worker was killed.
     """
     check(seeds, seconds, workers, every, paraphrases)
     try:
@@ -174,7 +174,7 @@ def make_matches(
 def make_match(
     folder: Path, sport: Sport, seed: int, seconds: float, every: float = EVERY, paraphrases: int = 1
 ) -> Made:
-    """Film one match into `folder` and write its sidecar, unless both are there.
+    """Film one match into `folder` and write its sidecar, unless both exist.
 
     Raises:
         SvmError: the folder cannot be written, or the disk is full.
@@ -185,21 +185,21 @@ def make_match(
     truth = match.truth(clip.name)
     new = not (clip.is_file() and sidecar.is_file() and sidecar.read_text(encoding="utf-8") == truth.to_json() + "\n")
     if new:
-        # The sidecar comes last: where it stands, the clip beside it is whole.
+        # The sidecar is written last: if it exists, its clip is complete.
         sidecar.unlink(missing_ok=True)
         write_clip(clip, match.frames(), match.size, match.fps, match.crf)
     with replacing(clip.with_suffix(".targets.npz")) as part, part.open("wb") as file:
         np.savez_compressed(file, allow_pickle=False, **sport.targets(truth))
     if new:
         write_truth(sidecar, truth)
-    told = [match.words(number) for number in range(paraphrases)]
+    paraphrased = [match.words(number) for number in range(paraphrases)]
     asked = sport.questions(truth, every)
-    # As in a stream, where a viewer's question takes the place of the model's own.
+    # As in a stream, a viewer's question replaces the description of its second.
     seen = tuple({floor(question[0]): question for question in (*sport.descriptions(truth), *asked)}.values())
     return Made(
         clip=clip,
-        annotations=tuple(json.dumps(conversation(truth, words, asked)) for words in told),
-        descriptions=tuple(json.dumps(conversation(truth, words, seen)) for words in told),
+        annotations=tuple(json.dumps(conversation(truth, words, asked)) for words in paraphrased),
+        descriptions=tuple(json.dumps(conversation(truth, words, seen)) for words in paraphrased),
         events=len(truth.events),
         words=len(truth.words),
         new=new,
@@ -207,7 +207,7 @@ def make_match(
 
 
 def conversation(truth: Truth, words: Sequence[Word], questions: Sequence[Question]) -> list[dict[str, Any]]:
-    """Return a match as StreamingVLM's annotation files hold it: one user turn, one stream of words and of answers."""
+    """Return a match as StreamingVLM's annotation files hold it: a user turn, and streams of words and answers."""
     video = {"type": "video", "video": truth.video, "video_start": 0.0, "video_end": truth.seconds}
     query = {"type": "text", "text": StreamConfig().query, "previous": "", "title": truth.sport.capitalize()}
     spoken = [[w.start, w.end, w.text] for w in words]
@@ -216,10 +216,10 @@ def conversation(truth: Truth, words: Sequence[Word], questions: Sequence[Questi
 
 
 def write_annotations(path: Path, index: Path, lines: dict[str, tuple[str, ...]]) -> None:
-    """Replace an annotation file and its index; `lines` by clip name join those of other clips, sorted by name.
+    """Add `lines`, by clip name, to an annotation file and write its index; clips are sorted by name.
 
     Raises:
-        SvmError: the folder cannot be written, or the file that is there is none of ours.
+        SvmError: the folder cannot be written, or the existing file is not an annotation file of matches.
     """
     merged = dict(sorted({**_annotated(path), **lines}.items()))
     offsets, offset = [], 0
@@ -232,7 +232,7 @@ def write_annotations(path: Path, index: Path, lines: dict[str, tuple[str, ...]]
 
 
 def _annotated(path: Path) -> dict[str, tuple[str, ...]]:
-    """Return the lines of an annotation file by their clip's name."""
+    """Return the lines of an annotation file by clip name."""
     found: dict[str, tuple[str, ...]] = {}
     try:
         for line in path.read_text(encoding="utf-8").splitlines():
@@ -242,7 +242,9 @@ def _annotated(path: Path) -> dict[str, tuple[str, ...]]:
     except FileNotFoundError:
         return {}
     except (ValueError, KeyError, IndexError, TypeError) as error:
-        raise SvmError(f"{path} is no annotation file of matches; move it away or choose another folder.") from error
+        raise SvmError(
+            f"{path} is not an annotation file of matches; move it away or choose another folder."
+        ) from error
 
 
 def _each(
@@ -256,14 +258,14 @@ def _each(
         try:
             yield from (job.result() for job in as_completed(jobs))
         except BrokenProcessPool as error:
-            raise SvmError("a worker was killed, perhaps for want of memory: try fewer --workers.") from error
+            raise SvmError("a worker was killed, perhaps because memory ran out: use fewer --workers.") from error
         finally:
             for job in jobs:
                 job.cancel()
 
 
 def _obey() -> None:
-    """Leave Ctrl-C to the parent, which lets films under way end; where it was killed, end with it."""
+    """Leave Ctrl-C to the parent, which waits for films under way; exit if the parent is killed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
@@ -272,5 +274,5 @@ def _end_with_parent() -> None:
     parent = parent_process()
     if parent:
         parent.join()
-        # A pool's worker waits for work and for nothing else: no exception would end it.
+        # A pool's worker only waits for work: an exception in this thread would not end it.
         os._exit(1)

@@ -1,4 +1,4 @@
-"""What comes with the package: a small checkpoint for simulated matches, and a match that it never saw."""
+"""The shipped files: a small checkpoint for simulated matches, and a match that it was not trained on."""
 
 from pathlib import Path
 

@@ -130,8 +130,8 @@ def test_a_viewer_is_answered_and_the_commentary_measured_without_the_answers(kn
     assert status == 0
     asked = [q for n in (SEED, SEED + 1) for q in questions(TennisMatch(n, SECONDS, 4).truth("m.mp4"), 1)]
     assert sum(kind["asked"] for kind in values["answers"].values()) == len(asked) == 20
-    assert values["answers"]["sight"] == {"asked": sum(q[2] == DESCRIPTION for q in asked), "right": 1}
-    assert {kind["right"] for name, kind in values["answers"].items() if name != "sight"} == {0}
+    assert values["answers"]["description"] == {"asked": sum(q[2] == DESCRIPTION for q in asked), "right": 1}
+    assert {kind["right"] for name, kind in values["answers"].items() if name != "description"} == {0}
     assert {kind["right"] for kind in values["grey"]["answers"].values()} == {0}
     assert (values["wer"], values["team_accuracy"]) == (0, 1)
     assert len(values["cases"][0]["answered"]) == 10

@@ -1,4 +1,4 @@
-"""``svm-tui bench``: what a second of the stream costs on this machine."""
+"""``svm-tui bench``: measure the cost of a second of the stream on this machine."""
 
 import argparse
 import json
@@ -20,14 +20,16 @@ MODES = ("full", "window", "recompute", "streaming")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument("--config", type=Path, required=True, metavar="F", help="YAML, as in configs/bench")
-    parser.add_argument("--mode", choices=(*MODES, "all"), default="all", help="how the stream is kept (default: all)")
+    parser.add_argument(
+        "--mode", choices=(*MODES, "all"), default="all", help="how the stream is cached (default: all)"
+    )
     parser.add_argument("--seconds", type=int, default=60, metavar="N", help="seconds of video a mode (default 60)")
     parser.add_argument("--json", type=Path, metavar="F", help="write settings, machine and every second's figures")
     parser.add_argument("--plot", type=Path, metavar="F", help="draw the figures as a PNG")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Measure, print a table, and write what was asked for."""
+    """Measure, print a table, and write the files that were asked for."""
     from streaming_vlm_mlx import backend
 
     machine = backend.prepare()
@@ -64,7 +66,7 @@ def _measure(config: "BenchConfig", mode: Any, seconds: int, machine: "Backend")
 def describe(
     config: "BenchConfig", machine: "Backend", mode: str, seconds: "Sequence[GenerationResult]"
 ) -> dict[str, Any]:
-    """Return one mode's figures with what they were measured on."""
+    """Return the figures of one mode with the settings and the machine."""
     import os
     import platform
 
@@ -108,7 +110,7 @@ def _print_table(runs: "Mapping[str, Sequence[GenerationResult]]") -> None:
             f"{seconds[-1].cache_tokens:,}",
             f"{seconds[-1].cache_bytes / 1e6:.1f}",
         )
-    # A pipe has no width of its own, and eighty columns would cut the figures.
+    # A pipe has no width, and 80 columns would truncate the figures.
     Console(width=None if sys.stdout.isatty() else 120).print(table)
 
 

@@ -1,12 +1,12 @@
-"""``svm-tui matches``: simulated tennis with commentary, to train and to test on."""
+"""``svm-tui matches``: film simulated tennis with commentary, for training and validation."""
 
 import argparse
 import sys
 from pathlib import Path
 
 HELP = (
-    "Film simulated tennis matches, one a seed: clip, commentary and truth. The same seed and choices give the same "
-    "match. Seeds from 900000 on are for testing alone; train on smaller ones."
+    "Film simulated tennis matches, one a seed: clip, commentary and truth. The same seed and options give the same "
+    "match. Seeds from 900000 on are for validation only; train on smaller ones."
 )
 
 
@@ -14,7 +14,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument("out", type=Path, metavar="OUT", help="folder for clips, sidecars and matches_with_seeks.jsonl")
     parser.add_argument("--count", type=int, default=1, metavar="N", help="how many matches (default 1)")
-    parser.add_argument("--seed", type=int, default=0, metavar="S", help="seed of the first; others follow (default 0)")
+    parser.add_argument(
+        "--seed", type=int, default=0, metavar="S", help="seed of the first match; the others count up (default 0)"
+    )
     parser.add_argument("--seconds", type=float, default=60.0, metavar="T", help="length of each (default 60)")
     parser.add_argument(
         "--fps", type=int, default=25, metavar="F", help="frames a second (default 25; 4 are enough to train on)"
@@ -24,21 +26,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=12.0,
         metavar="S",
-        help="seconds from one question of a viewer to the next (default 12)",
+        help="seconds between two questions of a viewer (default 12)",
     )
     parser.add_argument(
         "--paraphrases",
         type=int,
         default=1,
         metavar="N",
-        help="lines of the annotation file for each match, the same play in other words (default 1)",
+        help="annotation lines for each match: the same play in other words (default 1)",
     )
-    parser.add_argument("--late", action="store_true", help="begin each at game point or in a tie-break")
+    parser.add_argument("--late", action="store_true", help="start each match at game point or in a tie-break")
     parser.add_argument("--workers", type=int, default=1, metavar="W", help="processes that film (default 1)")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Film what is not there yet; print each clip's path."""
+    """Film the missing matches, and print the path of each clip."""
     from rich.console import Console
     from rich.progress import track
 

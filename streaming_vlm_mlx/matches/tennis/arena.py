@@ -1,4 +1,4 @@
-"""What stands still around a match, painted once: court, walls, stands and crowd, the umpire's chair."""
+"""Paint everything that stands still: court, walls, stands, crowd and the umpire's chair."""
 
 from dataclasses import dataclass
 from math import hypot
@@ -11,7 +11,7 @@ from streaming_vlm_mlx.matches.camera import HEIGHT, WIDTH, Camera
 from streaming_vlm_mlx.matches.figures import HAIRS, SKINS, Rgb, shaded
 from streaming_vlm_mlx.matches.tennis.court import DOUBLES, HALF_LENGTH, SERVICE, SINGLES, WALL_X, WALL_Y, Surface
 
-# The plate is larger than the picture by a margin for pans, and finer for zooms; it is painted finer still.
+# The plate has a margin for pans and a higher resolution for zooms; it is painted `FINE` times as large.
 MARGIN_X, MARGIN_Y, DENSE, FINE = 56, 22, 1.15, 2
 NEAR_EDGE = -21.0
 WALL_HEIGHT, LINE, BASELINE = 1.25, 0.075, 0.12
@@ -26,7 +26,7 @@ Point = tuple[float, float, float]
 
 
 def on_plate(spots: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Return base-picture points [..., 3] as plate pixels, their scale with them."""
+    """Return points of the base picture [..., 3] in plate pixels, with their scale."""
     return np.asarray((spots + np.array([MARGIN_X, MARGIN_Y, 0.0])) * DENSE)
 
 
@@ -38,11 +38,11 @@ class Easel:
     image: Image.Image
 
     def pen(self) -> ImageDraw.ImageDraw:
-        """Return what draws on the image."""
+        """Return a drawing context of the image."""
         return ImageDraw.Draw(self.image)
 
     def spots(self, points: npt.ArrayLike) -> npt.NDArray[np.float64]:
-        """Return pixels and pixels a metre [n, 3] of world points [n, 3]."""
+        """Return pixel and pixels a metre [n, 3] of world points [n, 3]."""
         return on_plate(self.camera.project(points)) * FINE
 
     def area(self, points: list[Point], colour: Rgb) -> None:
@@ -58,7 +58,7 @@ class Easel:
 
 
 def paint_plates(camera: Camera, surface: Surface, rng: np.random.Generator) -> list[Image.Image]:
-    """Return the arena as RGB plates that differ in how the crowd sits."""
+    """Return the arena as RGB plates; only the crowd differs between them."""
     size = (round((WIDTH + 2 * MARGIN_X) * DENSE) * FINE, round((HEIGHT + 2 * MARGIN_Y) * DENSE) * FINE)
     easel = Easel(camera, Image.new("RGB", size, shaded(surface.seats, 0.55)))
     side = int(rng.choice((-1, 1)))
@@ -97,7 +97,7 @@ def _floor(x: float, y0: float, y1: float) -> list[Point]:
 
 
 def _mottled(easel: Easel, rng: np.random.Generator) -> None:
-    """Lay a soft unevenness over all that is painted so far."""
+    """Add soft mottling to everything painted so far."""
     width, height = easel.image.size
     spots = rng.normal(128, 26, (height // 24, width // 24)).clip(0, 255).astype(np.uint8)
     cloud = Image.fromarray(spots).resize((width, height), Image.Resampling.BICUBIC)
@@ -153,7 +153,7 @@ def _stands(easel: Easel, surface: Surface) -> None:
 
 
 def _seats(rng: np.random.Generator) -> npt.NDArray[np.float64]:
-    """Return the taken seats [n, 3] in metres, the farthest first."""
+    """Return the occupied seats [n, 3] in metres, farthest first."""
     places = []
     for row in range(ROWS):
         back, up = (row + 0.6) * TREAD, WALL_HEIGHT + row * RISE
@@ -166,7 +166,7 @@ def _seats(rng: np.random.Generator) -> npt.NDArray[np.float64]:
             )
     seats = np.concatenate(places)
     seats = seats[rng.random(len(seats)) < rng.uniform(0.7, 0.95)]
-    # A stairway every nine metres.
+    # A stairway every 9 m.
     walk = np.where(seats[:, 1] > WALL_Y, seats[:, 0], seats[:, 1]) % 9.0 > 0.9
     seats = seats[walk]
     return np.asarray(seats[np.argsort(-seats[:, 1] - 0.01 * np.abs(seats[:, 0]))])
@@ -224,7 +224,7 @@ def _benches(easel: Easel, side: int) -> None:
 
 
 def _stadium_shadow(easel: Easel, rng: np.random.Generator) -> None:
-    """Let the stand throw its shadow over a part of the court, on some days."""
+    """Cast the shadow of a stand over a part of the court, in some matches."""
     if rng.random() > 0.3:
         return
     sign, edge, slant = int(rng.choice((-1, 1))), rng.uniform(-3, 4), rng.uniform(-0.15, 0.15)

@@ -1,8 +1,8 @@
-"""Phrases of a tennis commentator.
+"""Commentary on a match: phrases, and when they are said.
 
-In a phrase ``{p}`` is the player, ``{stroke}`` and ``{way}`` what and where. The words that `lexicon` reads as the
-ending of a point or as a score are used for nothing else. A kind names a player in each of its phrases or in none: what
-is said varies, whether a name is due does not, or nobody could be measured by it.
+In a phrase, ``{p}`` is the player, ``{stroke}`` the stroke and ``{way}`` its direction. The words that `lexicon` reads
+as an ending or a score have no other use. Either all phrases of a kind name a player or none does: the wording varies,
+but not whether a name is due, because a model's names are measured by it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -101,12 +101,12 @@ PHRASES: dict[str, tuple[str, ...]] = {
 
 
 def phrase(rng: np.random.Generator, kinds: Sequence[str], slots: Mapping[str, str]) -> str:
-    """Return a sentence of one of `kinds`, its slots filled; phrases whose slots are empty are left out.
+    """Return a sentence of one of `kinds` with its slots filled. Phrases with an empty slot are left out.
 
     Args:
         rng: draws the phrase.
         kinds: keys of `PHRASES`.
-        slots: what is put in; ``p`` is a kit.
+        slots: the values by slot; ``p`` is a kit.
     """
     choices = [t for kind in kinds for t in PHRASES[kind] if all(slots.get(s) for s in _slots(t))]
     text = choices[rng.integers(len(choices))]
@@ -117,15 +117,15 @@ def _slots(template: str) -> list[str]:
     return [part.split("}")[0] for part in template.split("{")[1:]]
 
 
-# An ending is named this long after it at the latest; officials need a moment to show what was out.
+# Seconds after an ending: it is named by the first; officials signal a ball out after the second.
 NAMED_BY, SHOWN_AFTER = 1.9, 0.65
-# The score of a game, with who leads, is said by then: the next point may begin with a fault.
+# Seconds within which a game and its leader are said: the next point may begin with a fault.
 GAME_SAID = 4.6
-# A stroke is old news sooner than this: the other player has struck by then.
+# The longest delay of a stroke: after it, the other player has struck.
 STROKE_LATEST = 1.05
-# Before a serve there is time to wait until the score has been said.
+# The longest delay of an announced serve: the score comes first.
 READY_LATEST = 2.3
-# Strokes that are told with the player's name; plain ones follow each other too fast for that.
+# Strokes with the player's name; plain strokes follow each other too quickly for a name.
 NAMED_STROKES = ("lob", "volley", "smash")
 WAYS = {
     "cross-court": "cross-court",
@@ -139,16 +139,16 @@ MISSES = {"long": "long", "wide": "wide", "net": "into the net"}
 
 
 def commentary(script: Script, rng: np.random.Generator) -> tuple[Word, ...]:
-    """Return the words said over `script`."""
+    """Return the commentary on `script`."""
     voice = Voice(rng, rng.uniform(3.1, 3.7))
     talker = Talker(script, rng)
-    for cue in (*_by_time(talker.due()), *talker.optional()):
-        voice.say(cue)
+    for utterance in (*_by_time(talker.due()), *talker.optional()):
+        voice.say(utterance)
     return voice.words()
 
 
-def _by_time(cues: Sequence[Utterance]) -> list[Utterance]:
-    return sorted(cues, key=lambda c: c.time)
+def _by_time(utterances: Sequence[Utterance]) -> list[Utterance]:
+    return sorted(utterances, key=lambda c: c.time)
 
 
 def _names(kinds: Sequence[str]) -> bool:
@@ -158,26 +158,26 @@ def _names(kinds: Sequence[str]) -> bool:
 
 @dataclass(frozen=True)
 class Talker:
-    """Finds what could be said.
+    """Finds everything worth saying.
 
     Attributes:
-        script: all that happens.
-        rng: draws phrases, and what is passed over.
+        script: everything that happens.
+        rng: draws phrases, and which kinds of strokes are left out.
     """
 
     script: Script
     rng: np.random.Generator
 
     def due(self) -> list[Utterance]:
-        """Return a cue for every fault, every ending and every score."""
-        cues = []
+        """Return an utterance for every fault, every ending and every score."""
+        utterances = []
         for played in self.script.points:
-            cues += [self._fault(s) for s in played.point.shots[:1] if s.miss]
-            cues += [self._ending(played), self._score(played)]
-        return cues
+            utterances += [self._fault(s) for s in played.point.shots[:1] if s.miss]
+            utterances += [self._ending(played), self._score(played)]
+        return utterances
 
     def optional(self) -> list[Utterance]:
-        """Return cues for what is passed over where there is no room for it, those with a name first."""
+        """Return the utterances that may be dropped, those with a name first."""
         named, plain = [], []
         for played in self.script.points:
             named += self._serving(played)
@@ -189,13 +189,13 @@ class Talker:
                     named.append(self._stroke(shot, kinds))
                 elif shot.result == "in":
                     plain.append(self._stroke(shot, kinds))
-        plain += [self._cue(s.start, ("cheer",), {}, s.end + 1.0) for s in self.script.cheers]
+        plain += [self._utterance(s.start, ("cheer",), {}, s.end + 1.0) for s in self.script.cheers]
         for time in self.script.changes:
             named.append(self._moving(time))
-            plain.append(self._cue(time, ("change",), {}, time + 4.0))
+            plain.append(self._utterance(time, ("change",), {}, time + 4.0))
         return [*_by_time(named), *_by_time(plain)]
 
-    def _cue(
+    def _utterance(
         self,
         time: float,
         kinds: Sequence[str],
@@ -204,7 +204,7 @@ class Talker:
         lag: float = LEAST_LAG,
         ending: str = "",
     ) -> Utterance:
-        """Return a cue for a phrase of `kinds`; with `ending`, that must be named in time."""
+        """Return an utterance of `kinds`; with `ending`, the words must name that ending in time."""
         until = min(until, self.script.seconds)
 
         def named(words: Sequence[Word]) -> bool:
@@ -224,25 +224,25 @@ class Talker:
         }
 
     def _fault(self, shot: Shot) -> Utterance:
-        return self._cue(shot.land_time, ("fault",), self._slots(shot), lag=SHOWN_AFTER, ending="fault")
+        return self._utterance(shot.land_time, ("fault",), self._slots(shot), lag=SHOWN_AFTER, ending="fault")
 
     def _ending(self, played: PointScore) -> Utterance:
-        """Return a cue for how the point ended, which leaves room for the score."""
+        """Return the utterance on the ending of a point; it leaves room for the score."""
         point = played.point
         last = point.shots[-1]
         kinds = [point.outcome]
         if point.outcome == "winner" and last.direction in ("cross-court", "down the line"):
             kinds.append("winner way")
         until = played.shown + MOST_LAG - 2 * BREATH
-        return self._cue(point.time, kinds, self._slots(last), until, SHOWN_AFTER, point.outcome)
+        return self._utterance(point.time, kinds, self._slots(last), until, SHOWN_AFTER, point.outcome)
 
     def _score(self, played: PointScore) -> Utterance:
         before, after = played.before, played.after
         name = self._name(played.point.winner)
         if before.games == after.games and before.sets == after.sets:
-            return self._cue(played.shown, ("call",), {"call": call_points(after, self.script.cast.names)})
+            return self._utterance(played.shown, ("call",), {"call": call_points(after, self.script.cast.names)})
         kind = "won" if before.sets == after.sets else "won match" if after.winner is not None else "won set"
-        # Who leads is said when there is time for it: while they change ends.
+        # The leader is named only while the players change ends, when there is time.
         games = self._games(after) if kind == "won" and ends_change(before, after) else ""
 
         def draw() -> str:
@@ -252,7 +252,7 @@ class Talker:
         return Utterance(played.shown, draw, min(played.shown + GAME_SAID, self.script.seconds))
 
     def _games(self, score: Score) -> str:
-        """Return who leads in games, or that they are level."""
+        """Return who leads in games, or that the games are level."""
         a, b = score.games
         if a == b:
             return phrase(self.rng, ("level",), {"games": f"{COUNT_WORDS[a]} {'game' if a == 1 else 'games'}"})
@@ -261,21 +261,21 @@ class Talker:
         return phrase(self.rng, ("leads",), {"p": self._name(0 if a > b else 1), "games": text})
 
     def _serving(self, played: PointScore) -> list[Utterance]:
-        """Return what is said before the first and the second serve."""
-        cues = []
+        """Return the utterances before the first and the second serve."""
+        utterances = []
         for shot in (s for s in played.point.shots if s.stroke == "serve"):
             kind = "second" if shot.detail == "second" else "ready"
             slots = {"p": self._name(shot.player), "end": end_name(played.ends[shot.player])}
-            cue = self._cue(shot.time - PREPARE, (kind,), slots, shot.time + 0.2)
-            cues.append(replace(cue, latest=READY_LATEST))
-        return cues
+            utterance = self._utterance(shot.time - PREPARE, (kind,), slots, shot.time + 0.2)
+            utterances.append(replace(utterance, latest=READY_LATEST))
+        return utterances
 
     def _served(self, shot: Shot) -> Utterance:
-        """Return a cue for a serve that is in, which only its landing shows."""
-        return replace(self._cue(shot.land_time, ("serve",), self._slots(shot)), latest=STROKE_LATEST)
+        """Return the utterance on a good serve, which is only visible when it lands."""
+        return replace(self._utterance(shot.land_time, ("serve",), self._slots(shot)), latest=STROKE_LATEST)
 
     def _stroke(self, shot: Shot, kinds: Sequence[str]) -> Utterance:
-        return replace(self._cue(shot.time, kinds, self._slots(shot), shot.time + 2.6), latest=STROKE_LATEST)
+        return replace(self._utterance(shot.time, kinds, self._slots(shot), shot.time + 2.6), latest=STROKE_LATEST)
 
     def _kinds(self, point: Point, index: int) -> list[str]:
         shot = point.shots[index]
@@ -290,6 +290,6 @@ class Talker:
         return ["shot way", "shot way", "shot"] if shot.direction else ["shot"]
 
     def _moving(self, time: float) -> Utterance:
-        """Return who goes to the far end, said while they walk."""
+        """Return the utterance on who goes to the far end, during the walk."""
         player = next(p for p in (0, 1) if self.script.players[p].at(time)[1] < 0)
-        return self._cue(time + 2.5, ("moving",), {"p": self._name(player), "end": "far"}, time + 7.0)
+        return self._utterance(time + 2.5, ("moving",), {"p": self._name(player), "end": "far"}, time + 7.0)

@@ -42,7 +42,7 @@ def end_name(end: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Surface:
-    """A court's colours; `stripes` is the relative difference of mown bands, 0 for none."""
+    """The colours of a court; `stripes` is the relative contrast of mown bands, 0 for none."""
 
     name: str
     inner: Rgb
@@ -53,7 +53,7 @@ class Surface:
 
     @property
     def grounds(self) -> tuple[Rgb, Rgb, Rgb]:
-        """What players are seen against."""
+        """The colours behind the players."""
         return self.inner, self.outer, self.wall
 
 

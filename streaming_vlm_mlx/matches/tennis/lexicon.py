@@ -1,6 +1,6 @@
-"""Reads commentary back: which player, which ending of a point, which score was said when.
+"""Read commentary: which player, which ending of a point and which score it mentions, and when.
 
-The same reader serves the simulated commentary, which must not say what is not so, and a model's, which is measured.
+The simulated commentary is checked by this reader, and a model's commentary is measured by it.
 """
 
 import re
@@ -15,7 +15,7 @@ _NAME = "|".join(k.name for k in KITS)
 _POINT = "|".join(POINT_WORDS)
 _COUNT = "|".join(COUNT_WORDS)
 
-# In this order: a double fault is not a fault, a fault into the net is not a point lost in the net.
+# The order matters: a double fault is not a fault, and a fault into the net is not a point that ended in the net.
 ENDINGS = {
     "double_fault": re.compile(r"\bdouble faults?\b"),
     "fault": re.compile(r"\bfaults?\b"),
@@ -34,12 +34,12 @@ PLAYER = re.compile(rf"\b(?:{_NAME})\b")
 
 @dataclass(frozen=True, slots=True)
 class Mention:
-    """Something that was said.
+    """A player, a score or an ending that the commentary mentions.
 
     Attributes:
-        time: when its first word begins, seconds.
+        time: start of its first word, seconds.
         kind: ``player``, ``score``, or an ending: ace, winner, net, out, fault, double_fault.
-        value: the kit, or the score as an umpire calls it; an ending's first named player, or nothing.
+        value: the kit, or the score as the umpire calls it; for an ending, the first player in its sentence, or empty.
     """
 
     time: float
@@ -48,7 +48,7 @@ class Mention:
 
 
 def mentions(words: Sequence[Word]) -> list[Mention]:
-    """Return what `words` say, sentence by sentence, in order of time."""
+    """Return what `words` mention, in order of time."""
     found = [m for part in _sentences(words) for m in _read(part)]
     return sorted(found, key=lambda m: m.time)
 
@@ -80,7 +80,7 @@ def _read(words: list[Word]) -> Iterator[Mention]:
 
 
 def _joined(texts: list[str], starts: list[float]) -> tuple[str, dict[int, float]]:
-    """Return the words as one text, and the time of each word by its place in that text."""
+    """Return the words as one text, and the time of each word by its index in that text."""
     out, times = "", {}
     for text, start in zip(texts, starts, strict=True):
         times[len(out)] = start

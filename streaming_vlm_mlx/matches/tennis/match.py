@@ -26,15 +26,15 @@ LEAST_FPS, MOST_FPS = 2, 60
 
 
 class Tennis:
-    """The sport, as `matches.sport.Sport` wants it."""
+    """Tennis as a `matches.writer.Sport`."""
 
     name = "tennis"
 
     def __init__(self, fps: int = FPS, opening: Opening = random_score) -> None:
-        """Film at `fps` frames a second, each match from the score on that `opening` draws.
+        """Film at `fps` frames a second; `opening` draws the score at the start of each clip.
 
         Raises:
-            SvmError: that few or many cannot be filmed.
+            SvmError: `fps` is out of range.
         """
         if not LEAST_FPS <= fps <= MOST_FPS:
             raise SvmError(f"--fps is {fps}; a match is filmed at {LEAST_FPS} to {MOST_FPS} frames a second.")
@@ -42,30 +42,30 @@ class Tennis:
         self._opening = opening
 
     def match(self, seed: int, seconds: float) -> "TennisMatch":
-        """Return `seconds` of the match that belongs to `seed`."""
+        """Return `seconds` of match `seed`."""
         return TennisMatch(seed, seconds, self._fps, self._opening)
 
     def questions(self, truth: Truth, every: float) -> tuple[Question, ...]:
-        """Return what a viewer asks once in `every` seconds, see `tennis.questions`."""
+        """Return a viewer's questions, one in `every` seconds; see `tennis.questions`."""
         return questions(truth, every)
 
     def descriptions(self, truth: Truth) -> tuple[Question, ...]:
-        """Return the question what there is to see in each second, see `tennis.questions`."""
+        """Return the description of each second; see `tennis.questions`."""
         return descriptions(truth)
 
     def targets(self, truth: Truth) -> Mapping[str, Values]:
-        """Return what each picture shows, see `tennis.targets`."""
+        """Return the vision targets of each frame; see `tennis.vision_targets`."""
         return vision_targets(truth)
 
 
 class TennisMatch:
-    """One match; its parts are made when they are first asked for.
+    """One match. Its parts are computed when they are first used.
 
     Attributes:
-        seed: decides all of it.
+        seed: determines everything.
         seconds: the clip's length.
-        fps: frames a second; what happens does not depend on it.
-        opening: draws the score that the clip begins with.
+        fps: frames a second; the play does not depend on it.
+        opening: draws the score at the start of the clip.
     """
 
     size = (WIDTH, HEIGHT)
@@ -79,7 +79,7 @@ class TennisMatch:
 
     @cached_property
     def script(self) -> Script:
-        """What happens."""
+        """The script: everything that happens."""
         rng = stream(self.seed, "play")
         ends = ((-1, 1), (1, -1))[rng.integers(2)]
         cast = random_cast(stream(self.seed, "cast"), self.surface)
@@ -87,7 +87,7 @@ class TennisMatch:
 
     @cached_property
     def staging(self) -> Staging:
-        """Where it is in the picture."""
+        """The script in front of the camera."""
         rng = stream(self.seed, "camera")
         return staged(self.script, random_camera(rng), self.fps, rng)
 
@@ -98,7 +98,7 @@ class TennisMatch:
 
     @cached_property
     def states(self) -> tuple[BoardState, ...]:
-        """What the score bug shows, from when."""
+        """The states of the score bug, in order of time."""
         cast = self.script.cast
         later = [board_state(round(p.shown, 3), cast, p.after) for p in self.script.points if p.shown < self.seconds]
         return (board_state(0.0, cast, self.script.opening), *later)
@@ -114,7 +114,7 @@ class TennisMatch:
         return self.grade.crf
 
     def truth(self, video: str) -> Truth:
-        """Return commentary, events and what is where in each frame of the clip `video`."""
+        """Return the truth of the clip whose file name is `video`."""
         return Truth(
             sport=Tennis.name,
             seed=self.seed,
@@ -130,12 +130,12 @@ class TennisMatch:
             frames=self.staging.frames(),
         )
 
-    def words(self, telling: int) -> tuple[Word, ...]:
-        """Return commentary on the match, in the words of one of many commentators."""
-        return commentary(self.script, stream(self.seed, f"words {telling}" if telling else "words"))
+    def words(self, paraphrase: int) -> tuple[Word, ...]:
+        """Return the commentary number `paraphrase`: the same play in other words."""
+        return commentary(self.script, stream(self.seed, f"words {paraphrase}" if paraphrase else "words"))
 
     def frames(self) -> Iterator[Pixels]:
-        """Yield the pictures in order: uint8 [height, width, 3], RGB."""
+        """Yield the frames in order: uint8 [height, width, 3], RGB."""
         plates = paint_plates(self.staging.camera, self.surface, stream(self.seed, "arena"))
         plates = [Image.fromarray(vignetted(np.asarray(p), self.grade.vignette)) for p in plates]
         extras = Extras(self.script, self.staging.camera, plates, stream(self.seed, "extras"))

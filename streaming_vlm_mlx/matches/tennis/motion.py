@@ -1,7 +1,7 @@
-"""What a player's body does at a moment: ready, running, striking, glad or sorry.
+"""The poses of a player: ready, running, striking, cheering or dismayed.
 
-Strokes are tables of keys: seconds from the moment when the racket meets the ball, then hand, racket and other hand.
-u counts towards the side on which the ball is met. The key at 0 is bent so that the racket meets the ball.
+Strokes are tables of keyframes: seconds from contact, then hand, racket and other hand. u points to the side of the
+ball. The keyframe at 0 is adjusted so that the racket meets the ball.
 """
 
 from bisect import bisect_left
@@ -62,7 +62,7 @@ BOUNCING: Key = (0.0, 0.3, 1.0, 0.24, 0.5, 0.44, 0.85)
 
 @dataclass(frozen=True, slots=True)
 class Contact:
-    """A stroke as a body sees it: where the ball is met, in metres of the figure, and on which side of the picture."""
+    """A stroke relative to the body: where the ball is met, in metres of the figure, and on which side."""
 
     shot: Shot
     side: int
@@ -70,18 +70,18 @@ class Contact:
 
 
 def contact(shot: Shot, place: tuple[float, float]) -> Contact:
-    """Return the stroke of a player who stands at `place` when it is struck."""
+    """Return the contact of a player who strikes at `place`."""
     du = shot.hit[0] - place[0]
     return Contact(shot, 1 if du >= 0 else -1, (abs(du) / LIFE, shot.hit[2] / LIFE))
 
 
 def striking(stroke: Contact, time: float, hand: int) -> Pose | None:
-    """Return the pose of a stroke at `time`, None where it is not under way.
+    """Return the pose of a stroke at `time`; None before and after the stroke.
 
     Args:
         stroke: the stroke.
         time: seconds.
-        hand: the shoulder of the racket's arm, 1 on the right in the picture.
+        hand: the shoulder of the racket arm, 1 for the right one in the picture.
     """
     kind = stroke.shot.stroke if stroke.shot.stroke in ("serve", "smash", "volley") else stroke.shot.wing
     keys, t = KEYS[kind], time - stroke.shot.time
@@ -97,14 +97,14 @@ def striking(stroke: Contact, time: float, hand: int) -> Pose | None:
 
 
 def standing(key: Key, hand: int, crouch: float = 0.0, lift: float = 0.0) -> Pose:
-    """Return the pose of one `key` on the side of `hand`, the hand raised by `lift` metres."""
+    """Return the pose of one keyframe on the side of `hand`, with the hand raised by `lift` metres."""
     values = list(key[1:])
     values[1] += lift
     return replace(_posed(values, hand, hand), crouch=crouch)
 
 
 def lunging(side: int, hand: int) -> Pose:
-    """Return the pose of a player who stretches to `side` for a ball that is past them."""
+    """Return the pose of a player who stretches to `side` for a ball out of reach."""
     return Pose((0.75 * side, 0.85), (-0.35 * side, 1.0), (0.55 * side, -0.1), hand, lean=0.25 * side, crouch=0.7)
 
 
@@ -119,7 +119,7 @@ RUNNING = 4.2
 
 
 class Motion:
-    """A player's body through a script."""
+    """The poses of one player during a script."""
 
     def __init__(self, script: Script, player: int) -> None:
         self.track = script.players[player]
@@ -136,7 +136,7 @@ class Motion:
         self._way = np.concatenate([[0.0], np.cumsum(np.hypot(steps[:, 0], steps[:, 1]))])
 
     def pose(self, time: float) -> Pose:
-        """Return the body at `time`."""
+        """Return the pose at `time`."""
         (x0, y0), (x1, y1) = self.track.at(time - STEP), self.track.at(time + STEP)
         vx, vy = (x1 - x0) / (2 * STEP), (y1 - y0) / (2 * STEP)
         speed = hypot(vx, vy)
@@ -183,7 +183,7 @@ def _during(spans: list[Span], time: float) -> bool:
 
 
 def _lunges(script: Script, player: int) -> list[Span]:
-    """Return when the player stretches for a ball in vain; `who` is the side of the picture."""
+    """Return when the player stretches for a ball out of reach; `who` is the side of the picture."""
     starts = [a.start for a in script.ball]
     spans = []
     for p in script.points:

@@ -1,4 +1,4 @@
-"""What is where in the picture at any moment: camera moves, ball, boxes. Pixels, but nothing is drawn yet."""
+"""Draw the frames of a match: camera moves, officials and ball kids, players, net, ball and scoreboard."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -19,14 +19,14 @@ from streaming_vlm_mlx.matches.tennis.scoreboard import Bug
 from streaming_vlm_mlx.matches.tennis.script import JUDGES, KIDS, Script
 from streaming_vlm_mlx.matches.truth import BoardState, Box, Frames
 
-# Pixels: how small a ball may get.
+# Radius of the ball in metres, and its least radius in pixels.
 BALL_METRES, BALL_LEAST = 0.085, 2.7
 PAN_X, PAN_Y = 44.0, 12.0
 VIEW_STEPS = (0.125, 0.125, 0.0005)
 
 
 def random_camera(rng: np.random.Generator) -> Camera:
-    """Draw a place behind the near baseline from which both players are large enough."""
+    """Draw a camera behind the near baseline that shows both players large enough."""
     return framed(
         height=rng.uniform(8.0, 10.4),
         back=HALF_LENGTH + rng.uniform(21.5, 26.0),
@@ -37,15 +37,15 @@ def random_camera(rng: np.random.Generator) -> Camera:
 
 @dataclass(frozen=True)
 class Staging:
-    """A script before a camera.
+    """A script in front of a camera.
 
     Attributes:
-        script: all that happens.
-        camera: where from.
+        script: everything that happens.
+        camera: the camera.
         fps: frames a second.
-        times: each frame's.
-        ball: metres [frames, 3], nan where there is none.
-        views: each frame's pan and zoom.
+        times: seconds of each frame.
+        ball: metres [frames, 3], nan without a ball.
+        views: pan and zoom of each frame.
     """
 
     script: Script
@@ -56,12 +56,12 @@ class Staging:
     views: tuple[View, ...]
 
     def spot(self, frame: int, point: tuple[float, float, float]) -> tuple[float, float, float]:
-        """Return pixels right and down, and pixels a metre, of a world point in `frame`."""
+        """Return the pixel (right, down) of a world point in `frame`, and the pixels a metre there."""
         x, y, scale = self.views[frame].apply(self.camera.project(point))
         return float(x), float(y), float(scale)
 
     def frames(self) -> Frames:
-        """Return what is where, in the form of the sidecar."""
+        """Return what each frame shows, in the form of the sidecar."""
         shown = [self._ball(i) for i in range(len(self.times))]
         return Frames(
             times=tuple(round(float(t), 3) for t in self.times),
@@ -86,7 +86,7 @@ class Staging:
         return x, y, int(not hidden)
 
     def _hides(self, place: tuple[float, float], ball: Vec) -> bool:
-        """Whether a player at `place` stands before the ball."""
+        """Whether a player at `place` hides the ball."""
         if ball[1] < place[1] + 0.05:
             return False
         x, y, _ = self.camera.project(ball)
@@ -107,7 +107,7 @@ class Staging:
 
 
 def staged(script: Script, camera: Camera, fps: int, rng: np.random.Generator) -> Staging:
-    """Return `script` before `camera`, with pans and zooms that `rng` sets the strength of."""
+    """Return `script` in front of `camera`; `rng` draws the strength of pans and zooms."""
     times = np.arange(round(script.seconds * fps)) / fps
     starts = [arc.start for arc in script.ball]
     places = [position(script.ball, starts, float(t)) for t in times]
@@ -125,7 +125,7 @@ def _views(script: Script, camera: Camera, fps: int, ball: Floats, rng: np.rando
         start, end = (round(t * fps) for t in (p.point.shots[0].time, p.point.time))
         wanted[max(start, 0) : max(end, 0), 2] += far
     smooth = followed(wanted, fps, 0.7)
-    # Steps too small to be seen; a camera at rest then shows the same picture, which is painted once.
+    # Invisibly small steps: a camera at rest repeats the same view, which is painted once.
     stepped = np.rint(smooth / VIEW_STEPS) * VIEW_STEPS
     return tuple(View(WIDTH / 2 + x, HEIGHT / 2 + y, zoom) for x, y, zoom in stepped.tolist())
 
@@ -133,7 +133,7 @@ def _views(script: Script, camera: Camera, fps: int, ball: Floats, rng: np.rando
 WATCHING = Pose((0.16, 0.72), (-0.16, 0.72), lean=0.0, crouch=0.55)
 KNEELING = Pose((0.2, 0.55), (-0.2, 0.55), crouch=1.0)
 
-# Shirt, trousers, and sleeves that make a stretched arm plain to see.
+# Shirt, trousers, and sleeves that make a stretched arm visible.
 UNIFORMS = (
     ((44, 48, 66), (196, 186, 160), (236, 236, 232)),
     ((150, 156, 164), (58, 62, 74), (240, 240, 240)),
@@ -147,7 +147,7 @@ Active = tuple[frozenset[int], frozenset[int]]
 
 @dataclass(frozen=True, slots=True)
 class Acting:
-    """One who is to be drawn: where, in what clothes, how, and how large against a grown person."""
+    """A person to draw: place, clothes, pose, and size relative to an adult."""
 
     place: Place
     look: Look
@@ -156,7 +156,7 @@ class Acting:
 
 
 class Extras:
-    """The officials and ball kids of a match, and the plates that hold those who keep still."""
+    """The officials and ball kids of a match. Those who do not move are painted on the plates."""
 
     def __init__(self, script: Script, camera: Camera, plates: list[Image.Image], rng: np.random.Generator) -> None:
         self.script = script
@@ -168,7 +168,7 @@ class Extras:
         self._cache: tuple[tuple[int, Active], Image.Image] | None = None
 
     def acting(self, time: float) -> tuple[Active, list[Acting]]:
-        """Return who acts at `time`, as indices of judges and kids, and as figures."""
+        """Return who moves at `time`: indices of judges and kids, and figures to draw."""
         judges = frozenset(s.who for s in self.script.signals if s.holds(time))
         moving = {i: track.at(time) for i, track in enumerate(self.script.kids)}
         kids = frozenset(i for i, place in moving.items() if place != KIDS[i])
@@ -177,7 +177,7 @@ class Extras:
         return (judges, kids), figures
 
     def plate(self, crowd: int, active: Active) -> Image.Image:
-        """Return the plate with all but the `active` ones on it, the crowd as in number `crowd`."""
+        """Return plate number `crowd` with everybody on it who is not `active`."""
         key = (crowd % CROWDS, active)
         if self._cache is None or self._cache[0] != key:
             self._cache = (key, self._composed(*key))
@@ -202,7 +202,7 @@ class Extras:
 
 
 def _signal(place: Place) -> Pose:
-    """Return an arm stretched away from the court, with a flag in its hand: the ball was out."""
+    """Return the pose for a ball that is out: an arm with a flag, stretched away from the court."""
     out = 1 if place[0] > 0 else -1
     return Pose((0.8 * out, 1.3), (-0.26 * out, 0.8), side=out, flag=True)
 
@@ -210,14 +210,14 @@ def _signal(place: Place) -> Pose:
 BALL, BALL_RIM, TRAIL = (230, 252, 64), (60, 80, 10), (240, 252, 130)
 TRAIL_SECONDS, TRAIL_STEPS = 0.2, 8
 FINE = 3
-STIR = 5  # changes of the crowd a second while it applauds
+STIR = 5  # changes of the crowd per second of applause
 SHADE = (0, 0, 0, 84)
 
 Spot = tuple[float, float]
 
 
 class Painter:
-    """Draws any frame of a match, in any order."""
+    """Draws the frames of a match, in any order."""
 
     def __init__(
         self, staging: Staging, extras: Extras, bug: Bug, states: tuple[BoardState, ...], grade: Grade
@@ -260,7 +260,7 @@ class Painter:
         return picture.point(self._table)
 
     def _still(self, plate: Image.Image, view: View) -> Image.Image:
-        """Return what `view` shows of `plate`, kept for the next frame, which often sees the same."""
+        """Return what `view` shows of `plate`; the result is kept, because the next frame often has the same view."""
         if self._seen is None or self._seen[0] is not plate or self._seen[1] != view:
             self._seen = (plate, view, _seen(plate, view))
         return self._seen[2].copy()
@@ -279,7 +279,7 @@ class Painter:
         pen.line([middle, foot], fill=(236, 236, 236, 255), width=2)
 
     def _ball(self, picture: Image.Image, frame: int, ball: Vec) -> None:
-        """Draw the ball and where it came from in the last moments."""
+        """Draw the ball and its trail."""
         time = float(self.staging.times[frame])
         trail = []
         for i in range(TRAIL_STEPS + 1):
@@ -309,7 +309,7 @@ def _shade(pen: ImageDraw.ImageDraw, foot: Spot, radius: float) -> None:
 
 
 def _draw_ball(picture: Image.Image, trail: list[Spot], radius: float) -> None:
-    """Draw a ball at the first spot of `trail`, fading back along the rest."""
+    """Draw a ball at the first spot of `trail`, and a trail that fades along the rest."""
     us, vs = [u for u, _ in trail], [v for _, v in trail]
     edge = radius + 2
     x0, y0 = int(min(us) - edge), int(min(vs) - edge)

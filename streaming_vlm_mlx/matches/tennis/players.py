@@ -1,4 +1,4 @@
-"""Who plays: what a player can do, and what happens to strokes of theirs."""
+"""The players: their looks, their skills, and the chances of their strokes."""
 
 from dataclasses import dataclass
 
@@ -18,16 +18,16 @@ Intent = str  # "in", "winner", "net" or "out"
 
 @dataclass(frozen=True, slots=True)
 class Skill:
-    """Chances of a player, each between 0 and 1.
+    """Skills of a player, as chances between 0 and 1.
 
     Attributes:
         first_serve: a first serve is good.
         second_serve: a second serve is good.
-        ace: a good first serve is meant to be one that nobody reaches.
+        ace: a good first serve is aimed out of reach.
         net: a rally stroke goes into the net.
         out: a rally stroke lands out.
-        winner: a rally stroke is meant to be one that nobody reaches.
-        approach: a stroke from inside the baseline is followed to the net.
+        winner: a rally stroke is aimed out of reach.
+        approach: the player follows a stroke from inside the baseline to the net.
         left_handed: plays with the left hand.
     """
 
@@ -42,7 +42,7 @@ class Skill:
 
 
 def random_skill(rng: np.random.Generator) -> Skill:
-    """Draw a player; rare outcomes are commoner than on tour, so that a minute shows several of them."""
+    """Draw a player. Rare outcomes are more frequent than on tour, so that a minute shows several."""
     u = rng.uniform
     return Skill(
         first_serve=u(0.55, 0.78),
@@ -57,11 +57,11 @@ def random_skill(rng: np.random.Generator) -> Skill:
 
 
 def rally_chances(skill: Skill, strokes: int, *, at_net: bool, passing: bool, smash: bool) -> dict[Intent, float]:
-    """Return the chance of each ending of a stroke, ``in`` the rest; long rallies tire both players.
+    """Return the chance of each ending of a stroke; the rest is ``in``. Chances grow in long rallies.
 
     Args:
-        skill: the hitter's.
-        strokes: strokes played so far in the rally, the serve counted.
+        skill: of the hitter.
+        strokes: strokes of the rally so far, including the serve.
         at_net: the hitter volleys.
         passing: the opponent stands at the net.
         smash: the stroke is a smash.
@@ -80,7 +80,7 @@ def rally_chances(skill: Skill, strokes: int, *, at_net: bool, passing: bool, sm
 
 
 def draw_intent(rng: np.random.Generator, chances: dict[Intent, float]) -> Intent:
-    """Draw one ending; what the chances leave over is ``in``."""
+    """Draw one ending; the remaining chance is ``in``."""
     draw = rng.random()
     for intent, chance in chances.items():
         if draw < chance:
@@ -97,7 +97,7 @@ CODES = (
 
 @dataclass(frozen=True, slots=True)
 class Cast:
-    """Both players; pairs are in the order of the scoreboard's rows."""
+    """Both players, in the order of the scoreboard's rows."""
 
     kits: tuple[Kit, Kit]
     looks: tuple[Look, Look]
@@ -106,12 +106,12 @@ class Cast:
 
     @property
     def names(self) -> tuple[str, str]:
-        """The kits' colours by name."""
+        """The names of the kits."""
         return self.kits[0].name, self.kits[1].name
 
 
 def random_cast(rng: np.random.Generator, surface: Surface) -> Cast:
-    """Draw two players whose kits stand apart from each other and from the court."""
+    """Draw two players whose kits contrast with each other and with the court."""
     choices = pairs(surface.grounds)
     kits = choices[rng.integers(len(choices))]
     first, second = rng.choice(len(CODES), 2, replace=False)

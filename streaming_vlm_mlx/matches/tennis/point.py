@@ -1,4 +1,4 @@
-"""One point, stroke by stroke: who hits what where, where it lands, who cannot reach it."""
+"""Play one point, stroke by stroke."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -20,13 +20,13 @@ from streaming_vlm_mlx.matches.tennis.players import (
 )
 from streaming_vlm_mlx.matches.tennis.strokes import Flight, Meet, Receiver, best_meet, missed_by
 
-# A serve is struck this long after the toss, and after the server is ready with the ball.
+# Seconds from the toss, and from the server getting ready, to the serve.
 TOSS, PREPARE = 0.75, 2.75
-# Beside the server, or the camera would not see the ball before a back.
+# The ball is tossed beside the server, because the camera would not see it behind a back.
 SERVE_HEIGHT, SERVE_ASIDE = 2.75, 0.42
 RECOVER = 4.2
 PASSED_BY = 0.7
-# A ball that is missed should be missed plainly, one that is reached should not need the last step.
+# A missed ball is clearly out of reach (metres); a reached ball does not need full speed (share).
 MISSED, COMFORT = 0.6, 0.92
 TRIES = 48
 
@@ -36,17 +36,17 @@ class Shot:
     """One stroke.
 
     Attributes:
-        time: racket meets ball, seconds.
+        time: when the racket meets the ball, seconds.
         player: 0 or 1.
         stroke: serve, forehand, backhand, volley, smash or lob.
         wing: forehand or backhand, whatever the stroke; a serve counts as forehand.
-        hit: the ball then, metres.
-        direction: cross-court, down the line, middle or nothing; a serve's wide, body or T.
-        detail: first or second (serve), approach, pass, or nothing.
-        landing: where it touches the ground, or the net, first.
-        land_time: when.
-        result: in (the other plays it), winner, net, out.
-        miss: long, wide or net where it missed.
+        hit: position of the ball then, metres.
+        direction: cross-court, down the line, middle or empty; for a serve wide, body or T.
+        detail: first or second (serve), approach, pass, or empty.
+        landing: first touch of the ground or the net, metres.
+        land_time: seconds of the landing.
+        result: in (the opponent plays it), winner, net or out.
+        miss: long, wide or net for an error, else empty.
     """
 
     time: float
@@ -64,14 +64,14 @@ class Shot:
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """A point played.
+    """A finished point.
 
     Attributes:
-        shots: every stroke in order, faults among them.
-        ball: the ball's way from the first toss until it lies still.
+        shots: all strokes in order, including faults.
+        ball: path of the ball from before the first toss until it rests.
         outcome: ace, winner, net, out or double_fault.
-        time: when the outcome is plain, seconds.
-        winner: who won it.
+        time: when the outcome is visible, seconds.
+        winner: the player who won it.
     """
 
     shots: tuple[Shot, ...]
@@ -83,14 +83,14 @@ class Point:
 
 @dataclass
 class PointPlay:
-    """A point under way; `play` runs it once.
+    """A point in progress. `play` may be called once.
 
     Attributes:
-        rng: draws all that chance decides.
-        skills: both players'.
-        ends: the sign of y where each stands.
-        tracks: both players' ways, to which those of this point are added.
-        server: who serves.
+        rng: draws everything random.
+        skills: of both players.
+        ends: the end of each player, as the sign of y.
+        tracks: walks of both players; the walks of this point are added.
+        server: the player who serves.
         deuce_court: served from the right of the centre mark.
     """
 
@@ -193,7 +193,7 @@ class PointPlay:
         self._miss(draft, (flight.first, *tumble(flight.first, strokes.WALLS)), how)
 
     def _rally_flight(self, draft: Shot, intent: str, share: float) -> Flight:
-        """Return one try; `share` goes from 0 to 1 as tries fail, and draws the ball towards the opponent."""
+        """Return one attempt; `share` grows from 0 to 1 with the attempts and moves the ball towards the opponent."""
         sign, end = int(self.rng.choice((-1, 1))), -self.ends[draft.player]
         if draft.stroke == "lob":
             spot = strokes.good_spot(self.rng, (0.0, 3.4), (8.8, 11.3), sign, end)
@@ -208,7 +208,7 @@ class PointPlay:
         return strokes.over_net(self.rng, draft.hit, spot, draft.time, _speed(draft.stroke, intent))
 
     def _find(self, draft: Shot, intent: str, make: Callable[[float], tuple[Flight, str]]) -> tuple[Flight, str]:
-        """Return the first try that the opponent reaches, or plainly does not, as `intent` wants; else the last."""
+        """Return the first attempt that the opponent reaches or clearly misses, as `intent` says; else the last."""
         receiver = self._receiver(draft)
         for i in range(TRIES):
             flight, aim = make(i / TRIES)
@@ -220,7 +220,7 @@ class PointPlay:
         return flight, aim
 
     def _settle(self, draft: Shot, flight: Flight) -> Meet | None:
-        """Note a good ball and move both players; return where the other meets it, None where they do not."""
+        """Add a good shot and move both players; return how the opponent meets it, None if they do not."""
         player, other = draft.player, 1 - draft.player
         receiver = self._receiver(draft)
         meet = best_meet(receiver, flight)
@@ -247,7 +247,7 @@ class PointPlay:
         self.ball += arcs
 
     def _home(self, player: int, landing: Vec) -> Place:
-        """Return where `player` waits for an answer to a ball that lands at `landing`."""
+        """Return where `player` waits for the reply to a ball that lands at `landing`."""
         end = self.ends[player]
         if self.at_net[player]:
             return 0.35 * landing[0], end * NET_DEPTH
@@ -265,12 +265,12 @@ class PointPlay:
 
 
 def _prepared(rng: np.random.Generator, place: Place, aside: float, time: float) -> list[Arc]:
-    """Return the ball bounced two or three times, and tossed for a serve that is struck at `time`.
+    """Return the path of a ball that is bounced two or three times and tossed for a serve at `time`.
 
     Args:
-        rng: draws how often it is bounced.
-        place: below the toss.
-        aside: metres from there to where it is bounced, in x.
+        rng: draws the number of bounces.
+        place: the ground below the toss.
+        aside: offset in x from the toss to the bounces, metres.
         time: seconds.
     """
     x, y = place
@@ -284,7 +284,7 @@ def _prepared(rng: np.random.Generator, place: Place, aside: float, time: float)
 
 
 def _speed(stroke: str, intent: str) -> strokes.Range:
-    """Return the horizontal speeds of a stroke, metres a second."""
+    """Return the range of horizontal speeds of a stroke, metres a second."""
     speeds = {"volley": (13.0, 18.0), "smash": (24.0, 30.0)}
     if stroke in speeds:
         return speeds[stroke]

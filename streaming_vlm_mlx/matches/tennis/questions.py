@@ -1,8 +1,9 @@
-"""What a second of a match shows, in one sentence: who plays where, the ball, the scoreboard, and what goes on.
+"""A viewer's questions about a second of a match, and their answers, which the pictures show.
 
-Commentary names a fact now and then. This sentence names all of them, so that a model which is asked for it in every
-second learns in minutes where in a picture to look for what. It also draws the conclusions that commentary needs, whose
-point or game it is, and while the ball is not in play it tells the games beside the points.
+The longest answer is the description of a second in one sentence: who plays where, the ball, the scoreboard, and the
+play. Commentary names each fact only now and then; a description names all of them, so a model that is trained on the
+description of every second learns quickly where to look. It also draws the conclusions that commentary needs: who wins
+the point or the game. While the ball is not in play, it names the games after the points.
 """
 
 from collections.abc import Callable, Iterator
@@ -14,9 +15,9 @@ from streaming_vlm_mlx.matches.speech import sentence
 from streaming_vlm_mlx.matches.tennis.rules import COUNT_WORDS, POINT_TEXTS, POINT_WORDS, SETS_TO_WIN
 from streaming_vlm_mlx.matches.truth import BoardState, Event, Question, Truth, stream
 
-# A server stands ready so long before the serve. An ending, or a run to the net, is plain so long after it; an ending
-# then comes before all else, and is old news after a while. So long after it a game is what the umpire calls.
-READY, PLAIN, FRESH, TOLD, CALLED = 2.4, 0.4, 2.0, 2.0, 4.0
+# Seconds. READY: the server stands ready before the serve. PLAIN: an ending or a run to the net becomes visible. FRESH:
+# an ending comes before everything else. NAMED: an ending is named. CALLED: a game is given as the umpire calls it.
+READY, PLAIN, FRESH, NAMED, CALLED = 2.4, 0.4, 2.0, 2.0, 4.0
 ENDED = {
     **{kind: kind for kind in ("ace", "winner", "net", "out", "fault")},
     "double_fault": "double fault",
@@ -26,7 +27,7 @@ PLAYED = ("serve", "shot")
 
 
 def description(truth: Truth, time: float) -> str:
-    """Return what can be seen at `time`, the same facts in the same order for every second."""
+    """Return what the picture shows at `time`: the same facts in the same order for every second."""
     near, far = players(truth, time)
     forward = [p for p in (near, far) if _came_forward(truth, p, time)]
     ends = ", ".join(f"{p} {end}{' forward' if p in forward else ''}" for p, end in ((near, "near"), (far, "far")))
@@ -35,13 +36,13 @@ def description(truth: Truth, time: float) -> str:
 
 
 def players(truth: Truth, time: float) -> tuple[str, str]:
-    """Return the kits at the near and at the far end."""
+    """Return the kit at the near end and the kit at the far end."""
     near = 0 if truth.frames.ends[0][truth.frame_at(time)] else 1
     return truth.kits[near], truth.kits[1 - near]
 
 
 def ball(truth: Truth, time: float) -> str:
-    """Return the part of the picture that the ball is in."""
+    """Return the part of the picture with the ball."""
     x, y, visible = truth.frames.ball[truth.frame_at(time)]
     if not visible:
         return "out of sight"
@@ -50,7 +51,7 @@ def ball(truth: Truth, time: float) -> str:
 
 
 def score(truth: Truth, state: BoardState) -> str:
-    """Return the points as an umpire calls them, the server's first."""
+    """Return the points as the umpire calls them, the server's first."""
     server = truth.kits.index(state.server)
     mine, other = state.fields["points"][server], state.fields["points"][1 - server]
     if "AD" in (mine, other):
@@ -63,10 +64,10 @@ def score(truth: Truth, state: BoardState) -> str:
 
 
 def standing(truth: Truth, time: float) -> str:
-    """Return the points, and while the ball is not in play the games too, both with the server's first.
+    """Return the points, and the games while the ball is not in play, the server's first.
 
-    When a game is over it is what an umpire calls, ``game red``: a small model repeats what it has noted, and seldom
-    draws the conclusion.
+    After a game it is what the umpire calls, ``game red``: a small model repeats its notes, and rarely draws a
+    conclusion from them.
     """
     state = truth.board_at(time)
     last = _last(truth, time)
@@ -81,7 +82,7 @@ def standing(truth: Truth, time: float) -> str:
 
 
 def _game(truth: Truth, state: BoardState, ending: Event) -> str:
-    """Return whose the game, the set or the match is that `ending` decided; nothing if it decided none."""
+    """Return who won the game, set or match that `ending` decided; empty if it decided none."""
     if any(points != "0" for points in state.fields["points"]):
         return ""
     over = str(SETS_TO_WIN) in state.fields["sets"]
@@ -102,7 +103,7 @@ def _points(text: str) -> str:
 
 
 def play(truth: Truth, time: float) -> str:
-    """Return what goes on: the last stroke while the ball is in play, how a point ended and whose it is, who serves."""
+    """Return the play: the last stroke of a rally, the ending of a point and its winner, or who gets ready to serve."""
     last = _last(truth, time)
     coming = next((e for e in truth.events if e.kind == "serve" and e.time > time), None)
     settled = last is None or (last.kind in ENDED and time - last.time > FRESH)
@@ -112,18 +113,18 @@ def play(truth: Truth, time: float) -> str:
         return "a pause"
     if last.kind in PLAYED:
         return f"{last.player} {last.stroke}"
-    return _ended(truth, last) if time - last.time <= TOLD else "a pause"
+    return _ended(truth, last) if time - last.time <= NAMED else "a pause"
 
 
 def _ended(truth: Truth, event: Event) -> str:
-    told = f"{event.player} {ENDED[event.kind]}"
+    ending = f"{event.player} {ENDED[event.kind]}"
     if event.kind == "fault":
-        return told
-    return f"{told} for {_winner(truth, event)}"
+        return ending
+    return f"{ending} for {_winner(truth, event)}"
 
 
 def _came_forward(truth: Truth, player: str, time: float) -> bool:
-    """Return whether a player has followed a stroke to the net in the rally that goes on at `time`."""
+    """Return whether a player followed a stroke to the net in the rally at `time`."""
     begun = max((e.time for e in truth.events if e.kind == "serve" and e.time <= time), default=0.0)
     rally = [e for e in truth.events if begun <= e.time and e.time + PLAIN <= time]
     over = any(e.kind in ENDED for e in rally)
@@ -131,15 +132,15 @@ def _came_forward(truth: Truth, player: str, time: float) -> bool:
 
 
 def _last(truth: Truth, time: float) -> Event | None:
-    """Return the latest stroke, or the latest ending that has become plain."""
-    told = [e for e in truth.events if e.kind in (*PLAYED, *ENDED)]
-    seen = [e for e in told if e.time + (PLAIN if e.kind in ENDED else 0.0) <= time]
+    """Return the latest stroke, or the latest ending that is visible by now."""
+    found = [e for e in truth.events if e.kind in (*PLAYED, *ENDED)]
+    seen = [e for e in found if e.time + (PLAIN if e.kind in ENDED else 0.0) <= time]
     return seen[-1] if seen else None
 
 
-# The moment of a second that answers are about: its last picture's, at two a second.
+# Answers refer to this moment of a second: its last frame, at two frames a second.
 MOMENT = 0.5
-# A stroke is remembered for so long, in seconds.
+# Seconds after which a stroke is no longer the last one.
 REMEMBERED = 2.5
 DESCRIPTION = "What do you see?"
 
@@ -147,13 +148,13 @@ Answer = Callable[[Truth, float], str]
 
 
 def questions(truth: Truth, every: float) -> tuple[Question, ...]:
-    """Return one question in each stretch of `every` seconds, 1 or more, at a second that the clip's seed draws."""
+    """Return one question in each stretch of `every` seconds, at least 1; the clip's seed draws the second."""
     rng = stream(truth.seed, "questions")
     return tuple(_asked(truth, every, rng))
 
 
 def descriptions(truth: Truth) -> tuple[Question, ...]:
-    """Return the question what is to be seen, and its answer, for each whole second."""
+    """Return the question for a description, and the description, for each whole second."""
     seconds = range(floor(truth.seconds))
     return tuple((s + 0.1, s + 0.9, DESCRIPTION, sentence(description(truth, s + MOMENT))) for s in seconds)
 
@@ -229,6 +230,6 @@ QUESTIONS: dict[str, tuple[tuple[str, ...], Answer]] = {
     "players": (("Who is playing?", "Who are they?"), _players),
     "ball": (("Where is the ball?", "Where's the ball?"), ball),
     "hitter": (("Who hit it?", "Who hit the ball last?"), _hitter),
-    "sight": ((DESCRIPTION,), description),
+    "description": ((DESCRIPTION,), description),
     "stroke": (("What was that?", "What stroke was that?"), _stroke),
 }

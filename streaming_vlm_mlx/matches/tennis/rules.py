@@ -1,4 +1,4 @@
-"""Tennis scoring: points, games, sets, tie-breaks, whose serve it is, when ends change. Pure.
+"""Tennis scoring: points, games, sets, tie-breaks, the server, and changes of ends.
 
 Source: the ITF Rules of Tennis, rules 5 to 10 and 14; best of five sets, tie-break at six games all in every set.
 """
@@ -21,13 +21,13 @@ COUNT_WORDS = (
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """Where a match stands; the two numbers of a pair belong to player 0 and player 1.
+    """The score of a match; a pair has the numbers of player 0 and player 1.
 
     Attributes:
-        points: points won in the game, or the tie-break, under way.
-        games: games won in the set under way.
+        points: points in the current game or tie-break.
+        games: games in the current set.
         sets: sets won.
-        game_server: who serves this game; in a tie-break, who served its first point.
+        game_server: the server of this game; in a tie-break, of its first point.
     """
 
     points: Pair = (0, 0)
@@ -37,12 +37,12 @@ class Score:
 
     @property
     def tiebreak(self) -> bool:
-        """Whether the game under way is a tie-break."""
+        """Whether the current game is a tie-break."""
         return self.games == (6, 6)
 
     @property
     def server(self) -> int:
-        """Who serves the next point: in a tie-break one point, then two each in turn."""
+        """The server of the next point; in a tie-break one point, then two each in turn."""
         if not self.tiebreak:
             return self.game_server
         turns = (sum(self.points) + 1) // 2
@@ -55,7 +55,7 @@ class Score:
 
     @property
     def winner(self) -> int | None:
-        """Who has won the match, None while it goes on."""
+        """The winner of the match; None before its end."""
         return next((p for p in (0, 1) if self.sets[p] >= SETS_TO_WIN), None)
 
 
@@ -81,9 +81,9 @@ def after_point(score: Score, player: int) -> Score:
 
 
 def ends_change(before: Score, after: Score) -> bool:
-    """Whether the players change ends between `before` and the point's `after`.
+    """Whether the players change ends after the point between `before` and `after`.
 
-    They do after an odd number of games in a set, and after every six points of a tie-break.
+    They do so after an odd number of games in a set, and after every six points of a tie-break.
     """
     if after.winner is not None:
         return False
@@ -103,7 +103,7 @@ def point_texts(score: Score) -> tuple[str, str]:
 
 
 def call_points(score: Score, names: tuple[str, str]) -> str:
-    """Return the points under way as an umpire calls them, the server's first: ``fifteen love``, ``advantage red``."""
+    """Return the current points as the umpire calls them, the server's first: ``fifteen love``, ``advantage red``."""
     mine, other = score.points[score.server], score.points[1 - score.server]
     if score.tiebreak:
         return f"{COUNT_WORDS[mine]} {'all' if mine == other else COUNT_WORDS[other]}"
@@ -113,7 +113,7 @@ def call_points(score: Score, names: tuple[str, str]) -> str:
 
 
 def call_after(before: Score, after: Score, names: tuple[str, str]) -> str:
-    """Return what is called after a point: the points, or who took the game, the set or the match."""
+    """Return the umpire's call after a point: the points, or who won the game, set or match."""
     if before.games == after.games and before.sets == after.sets:
         return call_points(after, names)
     if before.sets == after.sets:
@@ -124,16 +124,16 @@ def call_after(before: Score, after: Score, names: tuple[str, str]) -> str:
 
 SETS: tuple[Pair, ...] = (*((0, 0), (0, 1), (1, 0), (1, 1)) * 2, (2, 0), (0, 2), (2, 1), (1, 2))
 GAMES: tuple[Pair, ...] = (*((a, b) for a in range(6) for b in range(6)), (6, 5), (5, 6))
-# One game more is a set for the leader.
+# One more game wins the set for the leader.
 SET_GAMES: tuple[Pair, ...] = (*((5, b) for b in range(5)), (6, 5))
-# With two sets won the match could be over in a moment, and the clip would show an empty court.
+# With two sets won, the match could end early in the clip, which would then show an empty court.
 EARLY_GAMES: tuple[Pair, ...] = tuple((a, b) for a, b in GAMES if max(a, b) <= 3)
 
 Opening = Callable[[np.random.Generator], Score]
 
 
 def random_score(rng: np.random.Generator) -> Score:
-    """Draw a score some games before the match is over; tie-breaks and deuces are commoner than in life."""
+    """Draw a score some games before the end of the match. Tie-breaks and deuces are more frequent than in reality."""
     sets = SETS[rng.integers(len(SETS))]
     server = int(rng.integers(2))
     if max(sets) == 2:
@@ -144,7 +144,7 @@ def random_score(rng: np.random.Generator) -> Score:
 
 
 def late_score(rng: np.random.Generator) -> Score:
-    """Draw a score at game point or in a tie-break; games that may end a set are far commoner than in life."""
+    """Draw a score at game point or in a tie-break. Games that may end a set are more frequent than in reality."""
     sets = SETS[rng.integers(len(SETS))]
     server, kind = int(rng.integers(2)), rng.random()
     if max(sets) == 2:

@@ -1,4 +1,4 @@
-"""The serve clock beside the score bug: which serve it is, and how fast the last one was, as broadcasts show it."""
+"""The scoreboard in the picture: the score bug, and the serve clock beside it."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -13,21 +13,21 @@ from streaming_vlm_mlx.matches.tennis.point import Point, Shot
 from streaming_vlm_mlx.matches.tennis.rules import Score, point_texts
 from streaming_vlm_mlx.matches.truth import BoardState, Box
 
-# A speed is shown so long after the ball has landed, unless it is played back.
+# Seconds that a speed is shown after the ball lands, unless the serve is returned.
 KEPT = 2.9
-# A second serve is announced so long after the fault.
+# Seconds from a fault to the announcement of the second serve.
 ANNOUNCED = 2.0
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What the clock shows from `start` to `end`, seconds.
+    """What the serve clock shows from `start` to `end`.
 
     Attributes:
-        start: from then.
-        end: until then.
+        start: seconds.
+        end: seconds.
         serve: 1 for a first serve, 2 for a second.
-        speed: km/h; None before it is struck.
+        speed: km/h; None before the serve.
     """
 
     start: float
@@ -37,13 +37,13 @@ class Reading:
 
     @property
     def text(self) -> str:
-        """What is written there."""
+        """The text on the clock."""
         name = "1ST" if self.serve == 1 else "2ND"
         return name if self.speed is None else f"{name} {self.speed}"
 
 
 def readings(points: Iterable[Point]) -> tuple[Reading, ...]:
-    """Return all that the clock shows while `points` are played, in order of time."""
+    """Return the readings of the clock during `points`, in order of time."""
     return tuple(r for point in points for r in _readings(point))
 
 
@@ -62,12 +62,12 @@ def _readings(point: Point) -> Iterator[Reading]:
 
 
 def speed(shot: Shot) -> int:
-    """Return a serve's mean speed over the ground until it lands, km/h."""
+    """Return the mean horizontal speed of a serve until it lands, km/h."""
     metres = hypot(shot.landing[0] - shot.hit[0], shot.landing[1] - shot.hit[1])
     return round(3.6 * metres / (shot.land_time - shot.time))
 
 
-# Field, left edge and width in pixels of the bug; letters and digits are 22 pixels high.
+# Left edge and width of each field in pixels of the bug; letters and digits are 22 pixels high.
 COLUMNS = {
     "server": (4, 14),
     "kit": (20, 14),
@@ -77,14 +77,14 @@ COLUMNS = {
     "points": (162, 48),
 }
 WIDTH, ROW, FONT_SIZE = 212, 33, 30
-# The serve clock: how far right of the bug, and how wide.
+# The serve clock: its distance to the bug, and its width.
 CLOCK_GAP, CLOCK_WIDTH = 4, 136
 PAPERS: tuple[Rgb, ...] = ((12, 16, 28), (18, 40, 30), (28, 18, 44), (22, 24, 26), (8, 36, 66))
 ACCENTS: tuple[Rgb, ...] = ((240, 220, 60), (250, 250, 250), (120, 230, 120), (120, 210, 250))
 
 
 def board_state(time: float, cast: Cast, score: Score) -> BoardState:
-    """Return what the bug shows of `score` from `time` on."""
+    """Return the state of the bug for `score` from `time` on."""
     pairs = {
         "code": cast.codes,
         "sets": (str(score.sets[0]), str(score.sets[1])),
@@ -96,7 +96,7 @@ def board_state(time: float, cast: Cast, score: Score) -> BoardState:
 
 @dataclass(frozen=True, slots=True)
 class Bug:
-    """The score bug of one match: whose, where its upper left `corner` is, and its colours."""
+    """The score bug of one match: players, upper left `corner` and colours."""
 
     cast: Cast
     corner: tuple[int, int]
@@ -105,7 +105,7 @@ class Bug:
 
     @property
     def layout(self) -> dict[str, tuple[Box, Box]]:
-        """Return each field's box in both rows, pixels of the picture."""
+        """The box of each field in both rows, pixels of the picture."""
         x, y = self.corner
         return {
             field: ((x + left, y, x + left + wide, y + ROW), (x + left, y + ROW, x + left + wide, y + 2 * ROW))
@@ -118,12 +118,12 @@ class Bug:
 
     @property
     def clock_corner(self) -> tuple[int, int]:
-        """Return the upper left corner of the serve clock, pixels of the picture."""
+        """The upper left corner of the serve clock, pixels of the picture."""
         x, y = self.corner
         return x + WIDTH + CLOCK_GAP, y
 
     def clock(self, reading: Reading) -> Image.Image:
-        """Return the serve clock as it shows `reading`."""
+        """Return the picture of the serve clock with `reading`."""
         image = Image.new("RGB", (CLOCK_WIDTH, ROW), shaded(self.paper, 2.2))
         font = ImageFont.load_default(FONT_SIZE)
         ink = self.accent if reading.serve == 1 else (250, 250, 250)
@@ -133,7 +133,7 @@ class Bug:
         return image
 
     def image(self, state: BoardState) -> Image.Image:
-        """Return the bug as it shows `state`."""
+        """Return the picture of the bug in `state`."""
         image = Image.new("RGB", (WIDTH, 2 * ROW), self.paper)
         draw = ImageDraw.Draw(image)
         left, wide = COLUMNS["points"]
@@ -157,7 +157,7 @@ class Bug:
         for field, texts in state.fields.items():
             left, wide = COLUMNS[field]
             ink = self.accent if field == "points" else (250, 250, 250)
-            # "mm" would centre on the font's own line, which lies lower than its capitals.
+            # "mm" would centre on the line of the font, which is lower than its capitals.
             draw.text(
                 (left + wide / 2, top + ROW - 6),
                 texts[row],
@@ -170,6 +170,6 @@ class Bug:
 
 
 def random_bug(rng: np.random.Generator, cast: Cast) -> Bug:
-    """Draw a bug's place and colours."""
+    """Draw the place and the colours of a bug."""
     corner = (int(rng.integers(8, 17)), int(rng.integers(8, 15)))
     return Bug(cast, corner, PAPERS[rng.integers(len(PAPERS))], ACCENTS[rng.integers(len(ACCENTS))])

@@ -1,4 +1,4 @@
-"""A stretch of a match as it will be filmed: every way walked, every ball, every score, with times."""
+"""The script of a clip: everything that happens, with times; `Director` writes it."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -15,33 +15,33 @@ from streaming_vlm_mlx.matches.tennis.scoreboard import Reading, readings
 from streaming_vlm_mlx.matches.truth import Event
 from streaming_vlm_mlx.matches.truth import Score as Shown
 
-# Officials who show a ball out, and children who fetch balls: metres, as in `court`.
+# Places of the officials who signal a ball out, and of the ball kids: metres, as in `court`.
 JUDGES: tuple[Place, ...] = ((-6.6, -8.3), (6.6, -8.3), (-7.4, 9.4), (7.4, 9.4))
 KIDS: tuple[Place, ...] = ((-7.2, -0.6), (7.2, 0.6), (-6.2, 17.4), (6.2, 17.4))
 
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """From `start` to `end`, of someone or something that `who` counts."""
+    """The seconds from `start` to `end`; `who` is the index of a person."""
 
     start: float
     end: float
     who: int
 
     def holds(self, time: float) -> bool:
-        """Whether `time` lies within."""
+        """Whether `time` is within the span."""
         return self.start <= time < self.end
 
 
 @dataclass(frozen=True, slots=True)
 class PointScore:
-    """A point with its scores.
+    """A point and its scores.
 
     Attributes:
         point: the point.
-        ends: where each player stood, as signs of y.
-        before: the score at which it was played.
-        after: the score that it led to.
+        ends: the end of each player, as the sign of y.
+        before: the score before the point.
+        after: the score after the point.
         shown: when the scoreboard changes, seconds.
     """
 
@@ -54,22 +54,22 @@ class PointScore:
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """All that happens in a clip, and a little beyond its end.
+    """Everything that happens in a clip, and shortly after its end.
 
     Attributes:
         seconds: the clip's length.
         cast: who plays.
-        opening: the score at the beginning.
+        opening: the score at the start.
         points: every point, in order.
-        changes: when players set out to change ends.
-        players: their ways.
-        kids: the ball kids' ways.
-        ball: the ball's way.
-        signals: an official (index in `JUDGES`) shows a ball out.
+        changes: when the players start to change ends.
+        players: the walks of both players.
+        kids: the walks of the ball kids.
+        ball: the path of the ball.
+        signals: an official (index in `JUDGES`) signals a ball out.
         cheers: a player raises a fist.
         dismays: a player spreads the arms.
-        applause: the crowd stirs.
-        clock: what the serve clock shows.
+        applause: the crowd moves.
+        clock: the readings of the serve clock.
     """
 
     seconds: float
@@ -93,7 +93,7 @@ class Script:
 
 
 def events(script: Script) -> tuple[Event, ...]:
-    """Return what happens within the clip, in order of time."""
+    """Return the events within the clip, in order of time."""
     found = [Event(t, "change_of_ends") for t in script.changes]
     for played in script.points:
         found += [*_strokes(script, played), *_ending(script, played)]
@@ -101,7 +101,7 @@ def events(script: Script) -> tuple[Event, ...]:
 
 
 def score_shown(score: Score) -> Shown:
-    """Return points, games and sets as a scoreboard shows them."""
+    """Return points, games and sets as the scoreboard shows them."""
     games, sets = score.games, score.sets
     return {
         "points": point_texts(score),
@@ -170,20 +170,20 @@ def _ending(script: Script, played: PointScore) -> Iterator[Event]:
 
 
 WALK, JOG, SPRINT = 2.6, 4.2, 5.5
-# Change of ends leads around the net's posts, one player on each side.
+# For a change of ends, the players walk around the net posts, one on each side.
 PASSAGE_X, PASSAGE_Y = 6.9, 1.6
 
 
 @dataclass
 class Director:
-    """Fills a clip with points; `run` does it once.
+    """Fills a clip with points. `run` may be called once.
 
     Attributes:
-        rng: draws all that chance decides.
-        cast: who plays.
-        score: where the match stands.
-        ends: the sign of y where each player stands.
-        seconds: how long the clip is.
+        rng: draws everything random.
+        cast: the players.
+        score: the score of the match.
+        ends: the end of each player, as the sign of y.
+        seconds: the clip's length.
     """
 
     rng: np.random.Generator
@@ -200,7 +200,7 @@ class Director:
     applause: list[Span] = field(default_factory=list)
 
     def run(self) -> Script:
-        """Return the script of a clip that begins shortly before a serve."""
+        """Return the script of a clip that starts shortly before a serve."""
         opening = self.score
         stances = self._stances()
         self.tracks = (Track(stances[0]), Track(stances[1]))
@@ -225,7 +225,7 @@ class Director:
         )
 
     def _play_point(self, time: float) -> float:
-        """Play the point that is served at `time`; return when the next one is."""
+        """Play the point that is served at `time`; return the time of the next serve."""
         score = self.score
         play = PointPlay(self.rng, self.cast.skills, self.ends, self.tracks, score.server, score.deuce_court)
         point = play.play(time)
@@ -239,7 +239,7 @@ class Director:
         return following
 
     def _react(self, point: Point) -> None:
-        """Officials show what was out, who hit the net spreads the arms, who won with a stroke raises a fist."""
+        """Add the reactions: officials signal, a player cheers or spreads the arms, the crowd applauds."""
         rng = self.rng
         for shot in point.shots:
             if shot.miss in ("long", "wide"):
@@ -255,7 +255,7 @@ class Director:
             self.applause.append(Span(point.time + 0.2, point.time + rng.uniform(2.6, 3.6), 0))
 
     def _walk_on(self, before: Score, point: Point) -> float:
-        """Send both players to their places for the next point; return when it is served."""
+        """Move both players to their places for the next point; return the time of its serve."""
         rest = point.time + self.rng.uniform(1.5, 1.8)
         if self.score.winner is not None:
             for player in (0, 1):
@@ -288,7 +288,7 @@ class Director:
         return max(arrivals) + PREPARE + self.rng.uniform(0.2, 0.8)
 
     def _stances(self) -> tuple[Place, Place]:
-        """Return where server and receiver stand for the next point."""
+        """Return the places of both players for the next point."""
         rng, server = self.rng, self.score.server
         end = self.ends[server]
         side = end if self.score.deuce_court else -end
@@ -297,7 +297,7 @@ class Director:
         return (serving, receiving) if server == 0 else (receiving, serving)
 
     def _fetch_balls(self, point: Point, following: float) -> None:
-        """Have the balls that were missed picked up, if a child reaches them well before the next serve."""
+        """Let ball kids pick up the balls that they can reach well before the next serve."""
         serves = [s.time for s in point.shots if s.stroke == "serve"]
         dead = [(s.land_time, serves[1]) for s in point.shots if s.detail == "first" and s.miss]
         for time, serve in [*dead, (point.time, following)]:
@@ -318,7 +318,7 @@ class Director:
             return
 
     def _pick_up(self, kid: int, times: tuple[float, float, float], place: Place) -> None:
-        """Send a child off at the first of `times` to have the ball at the second; no ball until the third."""
+        """Send a kid at the first of `times` to reach the ball at the second; the ball is gone until the third."""
         leave, reach, ready = times
         track = self.kids[kid]
         if track.legs and track.legs[-1].end > leave:

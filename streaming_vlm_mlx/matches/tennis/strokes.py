@@ -1,4 +1,4 @@
-"""Where a player can meet a ball, and how fast they would have to run."""
+"""Strokes: where a player can meet a ball, and where a stroke sends it."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,27 +16,27 @@ STANCE = 0.25
 
 @dataclass(frozen=True, slots=True)
 class Flight:
-    """A stroke's ball: from the racket to the ground, and from there to its second bounce."""
+    """The path of a stroke: from the racket to the ground, and on to the second bounce."""
 
     first: Arc
     second: Arc
 
     @property
     def landing(self) -> Vec:
-        """Where it touches the ground first."""
+        """Where the ball first touches the ground."""
         return self.second.origin
 
 
 @dataclass(frozen=True, slots=True)
 class Receiver:
-    """Who is to meet a ball.
+    """The player who has to meet a ball.
 
     Attributes:
-        place: where they are when it is struck.
-        end: their end, as a sign of y.
-        hand: the sign of x on which they hit forehands.
-        at_net: they may take it out of the air.
-        reaction: seconds before they start to run.
+        place: their place when it is struck.
+        end: their end, as the sign of y.
+        hand: the side of their forehand, as the sign of x.
+        at_net: whether they may volley.
+        reaction: seconds until they start to run.
     """
 
     place: Place
@@ -48,7 +48,7 @@ class Receiver:
 
 @dataclass(frozen=True, slots=True)
 class Meet:
-    """A ball met: `time`, the `ball` then, the `place` to stand, and metres a second to get there."""
+    """A way to meet a ball: `time`, `ball` position, `place` to stand, and the `speed` needed in metres a second."""
 
     time: float
     ball: Vec
@@ -59,17 +59,17 @@ class Meet:
 
     @property
     def cost(self) -> float:
-        """What a player weighs: less running first, then the forehand."""
+        """The cost to the player: running speed first, then the backhand."""
         return max(self.speed, 2.0) + (0.8 if self.wing == "backhand" else 0.0)
 
 
 def best_meet(receiver: Receiver, flight: Flight) -> Meet | None:
-    """Return the meeting that costs the receiver least, None where the ball is out of all reach in height."""
+    """Return the meeting with the least cost; None if the ball is too high or too low everywhere."""
     return min(meetings(receiver, flight), key=lambda m: m.cost, default=None)
 
 
 def missed_by(receiver: Receiver, flight: Flight) -> float:
-    """Return the metres that a receiver at full speed is short of the ball; 0 where they reach it."""
+    """Return by how many metres a receiver at full speed misses the ball; 0 if they reach it."""
     start = flight.first.start + receiver.reaction
     return max(
         min(((m.speed - RUN) * (m.time - start) for m in meetings(receiver, flight)), default=inf),
@@ -78,7 +78,7 @@ def missed_by(receiver: Receiver, flight: Flight) -> float:
 
 
 def meetings(receiver: Receiver, flight: Flight) -> Iterator[Meet]:
-    """Yield the ways in which a ball can be met: volley or smash from the net, after the bounce from anywhere."""
+    """Yield the ways to meet a ball: volley or smash from the net, and after the bounce from anywhere."""
     if receiver.at_net:
         yield from _in_the_air(receiver, flight.first)
     bounced = abs(flight.landing[1])
@@ -116,7 +116,7 @@ def _meet(receiver: Receiver, arc: Arc, time: float, ball: Vec, how: tuple[str, 
 
 WALLS = Walls(WALL_X - 0.2, WALL_Y - 0.2)
 CLEAR = 0.1
-# Metres inside the lines for a good ball, outside for one that is out: a call should be plain to see.
+# Metres inside the lines for a good ball, and outside for an out ball, so that the call is visible.
 INSIDE, OUTSIDE = 0.12, 0.35
 
 Range = tuple[float, float]
@@ -124,7 +124,7 @@ Spot = tuple[float, float]
 
 
 def clears_net(arc: Arc) -> bool:
-    """Whether a ball passes over the net's band."""
+    """Whether a ball clears the net."""
     time = arc.when_at_depth(0.0)
     if time is None:
         return False
@@ -158,7 +158,7 @@ def lob(rng: np.random.Generator, origin: Vec, spot: Spot, start: float) -> Flig
 
 
 def into_net(rng: np.random.Generator, origin: Vec, spot: Spot, start: float, speed: Range) -> tuple[Arc, ...]:
-    """Return a flight towards `spot` that ends in the net, and the ball's fall behind it."""
+    """Return the arcs of a ball towards `spot` that hits the net and drops."""
     share = origin[1] / (origin[1] - spot[1])
     x, side = origin[0] + (spot[0] - origin[0]) * share, np.sign(origin[1])
     hit = (x, 0.06 * side, rng.uniform(0.25, 0.75))
@@ -175,7 +175,7 @@ def good_spot(rng: np.random.Generator, x: Range, depth: Range, sign: int, end: 
 
 
 def out_spot(rng: np.random.Generator, sign: int, end: int) -> tuple[Spot, str]:
-    """Return a spot outside the court of `end`, and whether that is ``long`` or ``wide``."""
+    """Return a spot outside the court of `end`, and ``long`` or ``wide``."""
     if rng.random() < 0.55:
         return (sign * rng.uniform(0.2, 3.6), end * (HALF_LENGTH + OUTSIDE + rng.uniform(0.0, 1.5))), "long"
     return (sign * (SINGLES + OUTSIDE + rng.uniform(0.0, 1.1)), end * rng.uniform(7.0, 11.0)), "wide"
@@ -188,14 +188,14 @@ def serve_spot(rng: np.random.Generator, aim: str, side: int, end: int) -> Spot:
 
 
 def fault_spot(rng: np.random.Generator, side: int, end: int) -> tuple[Spot, str]:
-    """Return a spot outside the service box, and whether that is ``long`` or ``wide``."""
+    """Return a spot outside the service box, and ``long`` or ``wide``."""
     if rng.random() < 0.65:
         return (side * rng.uniform(0.4, 3.7), end * (SERVICE + OUTSIDE + rng.uniform(0.05, 1.5))), "long"
     return (side * (SINGLES + OUTSIDE + rng.uniform(0.0, 0.9)), end * rng.uniform(4.4, 6.0)), "wide"
 
 
 def direction(origin: Vec, landing: Spot) -> str:
-    """Return ``cross-court``, ``down the line``, ``middle``, or nothing for a stroke from the middle to a side."""
+    """Return ``cross-court``, ``down the line``, ``middle``, or empty for a stroke from the middle to a side."""
     if abs(landing[0]) < 1.3:
         return "middle"
     if abs(origin[0]) < 0.9:

@@ -1,19 +1,19 @@
-"""What each picture of a match shows, as classes for a vision tower to name: see `train.targets` for the file.
+"""Vision targets: what each frame of a match shows, as classes for a vision tower.
 
-A small tower learns a thing quickly where it is asked for it at the very place. Of each merged patch of a picture of
-168×308 pixels, -1 where a question makes no sense:
+A small tower learns quickly if it has to predict a class at the very place that shows it. For each merged patch of a
+frame of 168×308 pixels, -1 where a target does not apply:
 
 - ``who``: whether the near player (1), the far one (2) or nobody (0) is in it.
-- Where a player is: ``kit``, and ``stroke``, what that player did in the last half second, or the gesture after it.
-- Where the scoreboard has the field: ``kit_0, points_0, games_0, sets_0`` and the same with 1 for its rows, and
-  ``server``, the row that has the mark; and where the serve clock stands ``clock``, which serve it shows.
+- At a player: ``kit``, and ``stroke``, the stroke of the last half second or the gesture after a point.
+- At the fields of the scoreboard: ``kit_0, points_0, games_0, sets_0`` for the first row, the same with 1 for the
+  second, and ``server``, the row with the mark; at the serve clock ``clock``, the serve that it shows.
 
-Of every patch, wherever it is, so that the tower carries to each what a decoder will want to find at any: ``near`` and
-``far``, the kit that plays at that end; ``serving``, the server's kit; ``mine`` and ``theirs``, the server's points and
-the other's; ``hitter``, one more than the kit that struck in the last seconds, 0 for nobody.
+For every patch, so that the tower spreads what a decoder needs over the whole picture: ``near`` and ``far``, the kits
+at both ends; ``serving``, the server's kit; ``mine`` and ``theirs``, the points of the server and of the receiver;
+``hitter``, 1 + the kit that struck in the last seconds, 0 for nobody.
 
-Of the whole picture: ``moment``, what has just happened and at which end; ``signal``, whether an official
-shows a ball out. As a place: ``ball``.
+For the whole picture: ``moment``, what just happened and at which end; ``signal``, whether an official signals a ball
+out. As a position: ``ball``.
 """
 
 from bisect import bisect_right
@@ -28,7 +28,7 @@ from streaming_vlm_mlx.matches.tennis.rules import POINT_TEXTS
 from streaming_vlm_mlx.matches.truth import BoardState, Box, Event, Truth
 
 Values = npt.NDArray[Any]
-# From when until when, and the class.
+# Start and end in seconds, and the class.
 Shown = tuple[float, float, int]
 
 UNKNOWN = -1
@@ -36,12 +36,12 @@ ROWS, COLUMNS = 6, 11
 NEAR, FAR = 1, 2
 POINTS = (*POINT_TEXTS, "AD")
 STROKES = ("serve", "forehand", "backhand", "volley", "smash", "lob", "glad", "sorry")
-# An ending is told apart by what is seen of it; a second fault looks like a first one, an ace like a winner.
+# Endings that look the same share a class: a second fault looks like a first one, an ace like a winner.
 MOMENTS = ("serve", "shot", "fault", "net", "out", "winner")
 STRUCK = ("serve", "shot")
 _SEEN_AS = {"double_fault": "fault", "ace": "winner"}
 MOMENT_SECONDS, STROKE_SECONDS, HITTER_SECONDS = 1.0, 0.5, 2.5
-# An ending is shown, by officials and gestures, from then until then after it.
+# Seconds after an ending in which officials and gestures show it: start and end.
 SHOWN = (0.35, 2.0)
 
 BOARD = {"kit": len(KITS), "points": len(POINTS), "games": 8, "sets": 3}
@@ -62,7 +62,7 @@ PATCH = {
 
 
 def vision_targets(truth: Truth) -> Mapping[str, Values]:
-    """Return the arrays of ``CLIP.targets.npz``, an entry a frame each."""
+    """Return the arrays of ``CLIP.targets.npz``, each with one entry a frame."""
     arrays = {
         "moment": _latest(truth, [_moment(e) for e in truth.events]),
         "signal": np.array(truth.frames.signal),
@@ -75,7 +75,7 @@ def vision_targets(truth: Truth) -> Mapping[str, Values]:
 
 
 def _players(truth: Truth) -> dict[str, Values]:
-    """Return ``who``, ``kit`` and ``stroke``; the nearer player is drawn over the other one, and so written later."""
+    """Return ``who``, ``kit`` and ``stroke``; the nearer player hides the other one, so it is written last."""
     shape = len(truth.frames.times), ROWS, COLUMNS
     who, kit, stroke = np.zeros(shape), np.full(shape, UNKNOWN), np.full(shape, UNKNOWN)
     for player in sorted((0, 1), key=lambda p: sum(truth.frames.ends[p])):
@@ -89,7 +89,7 @@ def _players(truth: Truth) -> dict[str, Values]:
 
 
 def _board(truth: Truth) -> dict[str, Values]:
-    """Return what the scoreboard's fields show, each where it is."""
+    """Return the targets at the fields of the scoreboard."""
     states = [truth.board_at(time) for time in truth.frames.times]
     arrays = {}
     for field in BOARD:
@@ -103,7 +103,7 @@ def _board(truth: Truth) -> dict[str, Values]:
 
 
 def _everywhere(truth: Truth) -> dict[str, Values]:
-    """Return what every patch is asked, each [frames, 1, 1]: a grid of one cell is all of the picture."""
+    """Return the targets of every patch, each [frames, 1, 1]: one cell stands for the whole picture."""
     kits = np.array([_kit(name) for name in truth.kits])
     near = np.where(np.array(truth.frames.ends[0]) == 1, 0, 1)
     states = [truth.board_at(time) for time in truth.frames.times]
@@ -132,7 +132,7 @@ def _read(truth: Truth, state: BoardState, field: str, row: int) -> int:
 
 
 def _at(box: Box, size: tuple[int, int], classes: Values) -> Values:
-    """Return [frames, rows, columns], `classes` [frames] where `box` has its middle."""
+    """Return [frames, rows, columns], with `classes` [frames] at the centre of `box`."""
     left, top, right, bottom = box
     middle = ((left + right) // 2, (top + bottom) // 2)
     values = np.full((len(classes), ROWS, COLUMNS), UNKNOWN)
@@ -141,7 +141,7 @@ def _at(box: Box, size: tuple[int, int], classes: Values) -> Values:
 
 
 def _cells(box: Box, size: tuple[int, int]) -> Values:
-    """Return bool [rows, columns]: cells whose middle `box` covers, and the one of its own middle."""
+    """Return bool [rows, columns]: the cells whose centre is in `box`, and the cell of the centre of `box`."""
     left, top, right, bottom = box
     x, y = (np.arange(COLUMNS) + 0.5) * size[0] / COLUMNS, (np.arange(ROWS) + 0.5) * size[1] / ROWS
     inside = ((y >= top) & (y < bottom))[:, None] & ((x >= left) & (x < right))
@@ -162,7 +162,7 @@ def _moment(event: Event) -> Shown:
 
 
 def _stroke(event: Event) -> Shown:
-    """Return a stroke, or the gesture of a player after an ending, with its time."""
+    """Return the class of a stroke, or of the gesture after an ending, with its time."""
     if event.kind in STRUCK:
         number = 1 + STROKES.index(event.stroke) if event.stroke in STROKES else UNKNOWN
         return event.time, event.time + STROKE_SECONDS, number
@@ -176,7 +176,7 @@ def _netted(event: Event) -> bool:
 
 
 def _latest(truth: Truth, found: Sequence[Shown]) -> Values:
-    """Return for each frame the class of what is `found` last, 0 where that is over."""
+    """Return for each frame the class of the latest of `found`, 0 when it is over."""
     known = [shown for shown in found if shown[2] != UNKNOWN]
     starts, classes = [start for start, _, _ in known], []
     for time in truth.frames.times:
@@ -186,7 +186,7 @@ def _latest(truth: Truth, found: Sequence[Shown]) -> Values:
 
 
 def _ball(truth: Truth) -> Values:
-    """Return [frames, 2], in fractions of the picture's width and height."""
+    """Return [frames, 2], fractions of width and height; -1 if the ball is hidden."""
     x, y, visible = np.array(truth.frames.ball).T
     places = np.stack([x / truth.size[0], y / truth.size[1]], axis=1)
     return np.where(visible[:, None] == 1, places, UNKNOWN).astype(np.float32)
