@@ -1,22 +1,31 @@
-"""How a training run looks in a terminal: a table that is kept up to date, and its loss as a line of blocks."""
+"""Shows the progress of a training run: a live status on a terminal, plain lines elsewhere."""
 
 import sys
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TextIO
 
-from streaming_vlm_mlx.train.metrics import Event, Note, Saved, Started, StepDone, Validated
+from streaming_vlm_mlx.train.metrics import (
+    CheckpointSaved,
+    Event,
+    Note,
+    Sampled,
+    Stage,
+    Started,
+    StepDone,
+    Validated,
+)
 from tui.player.metrics import sparkline
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
+    from rich.console import Console, RenderableType
 
-# Blocks of the loss's course.
+# Columns of the loss curve.
 WIDTH = 60
-# Lines of a run without a terminal: one for so many updates.
-EVERY = 10
+# Seconds between two plain lines.
+INTERVAL = 10.0
 
 
 class ProgressView(Protocol):
@@ -27,74 +36,92 @@ class ProgressView(Protocol):
 
 
 class RunMetrics:
-    """What is shown of a run: the last update, means over the latest, the course of the loss."""
+    """The state of a run as it is shown: the last events, means over recent steps, the loss curve."""
 
     def __init__(self) -> None:
         self.started: Started | None = None
+        self.stage: Stage | None = None
         self.last: StepDone | None = None
         self.validated: Validated | None = None
-        self.saved: Saved | None = None
+        self.saved: CheckpointSaved | None = None
         self._recent: deque[StepDone] = deque(maxlen=20)
         self._losses: list[float] = []
 
     def add(self, event: Event) -> None:
-        """Take in one event."""
+        """Update the state with `event`."""
         if isinstance(event, StepDone):
-            self.last = event
+            self.last, self.stage = event, None
             self._recent.append(event)
             self._losses.append(main_loss(event))
+        elif isinstance(event, Stage):
+            self.stage = event
         elif isinstance(event, Started):
             self.started = event
         elif isinstance(event, Validated):
             self.validated = event
-        elif isinstance(event, Saved):
+        elif isinstance(event, CheckpointSaved):
             self.saved = event
 
     @property
     def loss(self) -> float:
-        """Mean over the latest updates."""
+        """Mean loss of the recent steps."""
         return sum(map(main_loss, self._recent)) / max(len(self._recent), 1)
 
     @property
-    def seconds_a_step(self) -> float:
-        """From update to update, waits included; 0 until there are two."""
-        if len(self._recent) < 2:
+    def elapsed(self) -> float:
+        """Seconds of the recent steps, waits included; of a first step without the wait for its batch."""
+        if not self._recent:
             return 0.0
-        return (self._recent[-1].ended_at - self._recent[0].ended_at) / (len(self._recent) - 1)
+        first, last = self._recent[0], self._recent[-1]
+        return last.ended_at - (first.ended_at if len(self._recent) > 1 else first.started_at)
+
+    @property
+    def seconds_a_step(self) -> float:
+        """Mean seconds of a recent step, waits included; 0 before the first step."""
+        return self.elapsed / max(len(self._timed), 1)
 
     @property
     def waiting(self) -> float:
-        """The share of the time that was spent waiting for frames."""
+        """The fraction of the time that is spent waiting for frames."""
         if len(self._recent) < 2:
             return 0.0
-        busy = sum(step.ended_at - step.started_at for step in list(self._recent)[1:])
-        return max(0.0, 1 - busy / max(self._recent[-1].ended_at - self._recent[0].ended_at, 1e-9))
+        busy = sum(step.ended_at - step.started_at for step in self._timed)
+        return max(0.0, 1 - busy / max(self.elapsed, 1e-9))
 
     @property
-    def speed(self) -> float:
-        """Seconds of video a second, waits included."""
-        video = sum(step.video_seconds for step in list(self._recent)[1:])
-        return video / max(self.seconds_a_step * (len(self._recent) - 1), 1e-9) if len(self._recent) > 1 else 0.0
+    def video_speed(self) -> float:
+        """Seconds of video that are trained on in a second, waits included."""
+        return sum(step.video_seconds for step in self._timed) / max(self.elapsed, 1e-9)
+
+    @property
+    def token_speed(self) -> float:
+        """Tokens that are trained on in a second, waits included."""
+        return sum(step.tokens for step in self._timed) / max(self.elapsed, 1e-9)
 
     @property
     def remaining(self) -> float:
-        """Seconds that the run will still take, evaluations left out."""
+        """Seconds that the remaining steps take, validations left out."""
         left = self.started.steps - self.last.step if self.started and self.last else 0
         return left * self.seconds_a_step
 
     @property
-    def course(self) -> list[float]:
-        """The loss from the first update to the last, at most `WIDTH` means of as many updates each."""
-        return thin(self._losses, WIDTH)
+    def curve(self) -> list[float]:
+        """The loss from the first step to the last, as at most `WIDTH` means of equally many steps."""
+        return downsample(self._losses, WIDTH)
+
+    @property
+    def _timed(self) -> list[StepDone]:
+        """The steps that `elapsed` covers."""
+        return list(self._recent)[1:] or list(self._recent)
 
 
 def main_loss(event: StepDone) -> float:
-    """Return the words' loss, or while only heads are taught the sum of theirs."""
+    """Return the text loss, or the sum of the heads' losses while only those are trained."""
     return event.losses.get("text", sum(event.losses.values()))
 
 
-def thin(values: Sequence[float], count: int) -> list[float]:
-    """Return means of at most `count` equally long stretches of `values`."""
+def downsample(values: Sequence[float], count: int) -> list[float]:
+    """Return the means of at most `count` equally long parts of `values`."""
     count = min(count, len(values))
     edges = [len(values) * number // count for number in range(count + 1)] if count else []
     return [sum(values[a:b]) / (b - a) for a, b in pairwise(edges)]
@@ -102,103 +129,147 @@ def thin(values: Sequence[float], count: int) -> list[float]:
 
 @contextmanager
 def show_progress(rank: int = 0) -> Iterator[ProgressView]:
-    """Yield what shows a run's events on stderr: a live table where that is a terminal, else a line now and then.
+    """Yield a function that shows a run's events on stderr: live on a terminal, else as plain lines.
 
-    Of several machines one shows them; the others tell no more than what happened to them alone.
+    In a distributed run only rank 0 shows the progress; the others print their notes.
     """
     if rank:
-        yield lambda event: _note(rank, event)
+        yield lambda event: _print_note(rank, event)
     elif sys.stderr.isatty():
-        with _table() as view:
+        from rich.console import Console
+
+        with live_view(Console(stderr=True)) as view:
             yield view
     else:
-        yield _lines()
+        yield plain_view(sys.stderr)
 
 
-def _note(rank: int, event: Event) -> None:
+def _print_note(rank: int, event: Event) -> None:
     if isinstance(event, Note):
         print(f"rank {rank}: {event.text}", file=sys.stderr, flush=True)
 
 
-def _lines() -> ProgressView:
-    metrics = RunMetrics()
+def plain_view(file: TextIO) -> ProgressView:
+    """Return a view that prints lines to `file`: the first step, the last, and one every `INTERVAL` seconds.
+
+    Time is that of the events, which is the run's own clock. A line comes with the first event after an interval. The
+    stages before the first step have a line each.
+    """
+    metrics, printed_at = RunMetrics(), float("-inf")
 
     def show(event: Event) -> None:
+        nonlocal printed_at
         metrics.add(event)
-        for line in _lines_for(event):
-            print(line, file=sys.stderr, flush=True)
-        if isinstance(event, StepDone) and event.step % EVERY == 0:
-            print(_line(metrics, event), file=sys.stderr, flush=True)
+        lines = list(event_lines(event))
+        if isinstance(event, StepDone):
+            ends = metrics.started is not None and event.step == metrics.started.steps
+            if event.ended_at - printed_at >= INTERVAL or ends:
+                lines.append(status_line(metrics))
+                printed_at = event.ended_at
+        elif isinstance(event, Stage) and event.at - printed_at >= INTERVAL:
+            lines.append(stage_line(event))
+            if metrics.last is not None:
+                printed_at = event.at
+        for line in lines:
+            print(line, file=file, flush=True)
 
     return show
 
 
 @contextmanager
-def _table() -> Iterator[ProgressView]:
-    from rich.console import Console
+def live_view(console: "Console") -> Iterator[ProgressView]:
+    """Yield a view that keeps a status, a table of details and the loss curve up to date below the printed lines."""
     from rich.live import Live
 
-    metrics, console = RunMetrics(), Console(stderr=True)
+    metrics = RunMetrics()
     with Live(console=console, refresh_per_second=4, redirect_stdout=False) as live:
 
         def show(event: Event) -> None:
             metrics.add(event)
-            for line in _lines_for(event):
+            for line in event_lines(event):
                 console.print(line, markup=False, highlight=False, soft_wrap=True)
-            live.update(_picture(metrics))
+            live.update(render(metrics))
 
         yield show
 
 
-def _lines_for(event: Event) -> Iterator[str]:
-    """Yield what is worth a line of its own."""
+def event_lines(event: Event) -> Iterator[str]:
+    """Yield the lines that are printed for `event` on any output."""
     if isinstance(event, Note):
         yield event.text
     elif isinstance(event, Started):
-        moving, every = event.parameters
-        share = "" if moving == every else f", of which {moving:,} move"
-        yield f"{every:,} parameters{share}; {event.windows:,} windows; steps {event.step + 1} to {event.steps}"
+        trainable, total = event.parameters
+        share = "" if trainable == total else f", {trainable:,} of them trainable"
+        yield f"{total:,} parameters{share}; {event.windows:,} windows; steps {event.step + 1:,} to {event.steps:,}"
     elif isinstance(event, Validated):
-        losses = ", ".join(f"{name} {value:.4f}" for name, value in event.losses.items())
-        yield f"step {event.step}: not learnt from: {losses}{', the best_loss so far' if event.is_best else ''}"
+        losses = ", ".join(f"{_loss_name(name)} {value:.4f}" for name, value in event.losses.items())
+        yield f"step {event.step:,}: validation {losses}{' (best so far)' if event.is_best else ''}"
+    elif isinstance(event, Sampled):
+        yield f"step {event.step:,}: sample of {event.video}"
+        for second in event.seconds:
+            yield f"  {second.start:g}-{second.end:g} s  generated: {second.generated or '(silence)'}"
+            yield f"  {' ' * len(f'{second.start:g}-{second.end:g} s')}  reference: {second.reference or '(silence)'}"
 
 
-def _line(metrics: RunMetrics, event: StepDone) -> str:
-    losses = ", ".join(f"{name} {value:.4f}" for name, value in event.losses.items())
-    return f"step {event.step}: {losses}; {metrics.speed:.1f} s of video a second"
+def stage_line(stage: Stage) -> str:
+    """Return the line of a stage."""
+    return f"{stage.name} · {stage.done:,} batches" if stage.done else f"{stage.name} …"
 
 
-def _picture(metrics: RunMetrics) -> "RenderableType":
+def status_line(metrics: RunMetrics) -> str:
+    """Return the progress in one line: ``step 120/20,000 · loss 2.314 · … · 1.3 GB · 0:42:10 left``."""
+    last, started = metrics.last, metrics.started
+    if last is None or started is None:
+        return stage_line(metrics.stage) if metrics.stage else ""
+    parts = [f"step {last.step:,}/{started.steps:,}", f"loss {metrics.loss:.3f}"]
+    if metrics.validated and "text" in metrics.validated.losses:
+        parts.append(f"val {metrics.validated.losses['text']:.3f}")
+    parts.append(f"lr {last.learning_rate:.1e}")
+    if metrics.elapsed > 0:
+        parts += [f"{metrics.video_speed:,.0f} s video/s", f"{metrics.token_speed:,.0f} tok/s"]
+    if last.memory:
+        parts.append(f"{last.memory / 1e9:.1f} GB")
+    parts.append(f"{format_time(metrics.remaining)} left")
+    return " · ".join(parts)
+
+
+def render(metrics: RunMetrics) -> "RenderableType":
+    """Return the live display of `metrics`."""
     from rich.console import Group
     from rich.table import Table
+    from rich.text import Text
 
     table = Table.grid(padding=(0, 2))
     table.add_column(justify="right", style="dim")
     table.add_column()
-    for name, value in _rows(metrics):
+    for name, value in _details(metrics):
         table.add_row(name, value)
-    return Group(table, sparkline(metrics.course, WIDTH))
+    return Group(Text(status_line(metrics)), table, sparkline(metrics.curve, WIDTH))
 
 
-def _rows(metrics: RunMetrics) -> Iterator[tuple[str, str]]:
-    """Yield a name and a value for each line of the table."""
-    started, last = metrics.started, metrics.last
-    if started is None or last is None:
+def _details(metrics: RunMetrics) -> Iterator[tuple[str, str]]:
+    """Yield a name and a value for each row of the table."""
+    last = metrics.last
+    if last is None:
         return
-    yield "step", f"{last.step:,} of {started.steps:,}, epoch {last.epoch + 1}, {_time(metrics.remaining)} to go"
-    yield "loss", f"{main_loss(last):.4f}, lately {metrics.loss:.4f}"
+    if metrics.stage:
+        yield "now", stage_line(metrics.stage)
+    yield "epoch", f"{last.epoch + 1}"
     for name, value in last.losses.items():
         if name != "text":
-            yield name, f"{value:.4f}"
-    if metrics.validated:
-        yield "not learnt from", f"{metrics.validated.losses.get('text', 0.0):.4f} at step {metrics.validated.step:,}"
-    yield "learning rate", f"{last.learning_rate:.2e}, gradient {last.grad_norm:.2f}"
-    yield "speed", f"{metrics.speed:.1f} s of video a second, {metrics.waiting:.0%} of the time waiting for frames"
+            yield f"{name} loss", f"{value:.4f}"
+    yield "gradient norm", f"{last.grad_norm:.2f}"
+    yield "waiting for frames", f"{metrics.waiting:.0%} of the time"
     if metrics.saved:
-        yield "saved", f"step {metrics.saved.step:,} in {metrics.saved.folder}"
+        yield "checkpoint", f"step {metrics.saved.step:,} in {metrics.saved.folder}"
 
 
-def _time(seconds: float) -> str:
+def _loss_name(part: str) -> str:
+    return "loss" if part == "text" else f"{part} loss"
+
+
+def format_time(seconds: float) -> str:
+    """Return `seconds` as ``h:mm:ss``."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}"

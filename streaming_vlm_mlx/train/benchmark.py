@@ -1,4 +1,4 @@
-"""How many seconds of video a second of training takes in, on made-up windows."""
+"""Measures training throughput, in seconds of video a second, on synthetic windows."""
 
 from collections.abc import Callable, Iterator
 
@@ -10,12 +10,12 @@ from streaming_vlm_mlx.data.collator import Batch, BatchConfig, Position, collat
 from streaming_vlm_mlx.data.dataset import SampleBuilder
 from streaming_vlm_mlx.data.records import StreamingRecord, Turn
 from streaming_vlm_mlx.text.chat_template import assistant_text, user_text
-from streaming_vlm_mlx.train.config import DataConfig, StartConfig, TrainConfig
+from streaming_vlm_mlx.train.config import DataConfig, InitialModelConfig, TrainConfig
 from streaming_vlm_mlx.train.gradients import WorkerSpec, make_train_model
 from streaming_vlm_mlx.train.loss import LossWeights
 from streaming_vlm_mlx.train.microbatch import make_microbatches
 from streaming_vlm_mlx.train.optim import make_optimizer
-from streaming_vlm_mlx.train.setup import load_initial, make_builder
+from streaming_vlm_mlx.train.setup import load_initial_checkpoint, make_builder
 from streaming_vlm_mlx.train.trainer import update
 from streaming_vlm_mlx.train.workers import open_worker_pool
 
@@ -24,7 +24,7 @@ WORDS = ("and", "the", "ball", "goes", "wide", "past", "the", "line")
 
 
 def make_batch(builder: SampleBuilder, windows: int, seconds: int) -> Batch:
-    """Return a batch of `windows` windows of `seconds` seconds: noise with a few words."""
+    """Return a batch of `windows` windows of `seconds` seconds: noise for pixels, and a few words a second."""
     turns = tuple(
         Turn(float(s), s + 1.0, user_text(s, s + 1, first=not s), assistant_text(WORDS[s % 3 : s % 3 + 4]))
         for s in range(seconds)
@@ -38,25 +38,25 @@ def make_batch(builder: SampleBuilder, windows: int, seconds: int) -> Batch:
 
 
 def default_config() -> TrainConfig:
-    """Return the laptop's preset on windows of 8 s at 168×308: 2.8 M parameters, 66 video tokens a second."""
+    """Return settings of the laptop preset on windows of 8 s at 168×308: 2.8 M weights, 66 video tokens a second."""
     pixels = PixelConfig(min_pixels=SIZE[0] * SIZE[1], max_pixels=SIZE[0] * SIZE[1])
     data = DataConfig(seconds=8, pixels=pixels, batches=BatchConfig(batch_size=4))
-    return TrainConfig(start=StartConfig(vocabulary=512), data=data)
+    return TrainConfig(model=InitialModelConfig(vocab_size=512), data=data)
 
 
 def measure(
     config: TrainConfig, dtype: mx.Dtype, cores: int, rounds: int, clock: Callable[[], float]
 ) -> Iterator[float]:
-    """Yield, for each of `rounds` updates after a first one, the seconds of video that a second of training takes in.
+    """Yield the seconds of video that are trained on in a second, for each of `rounds` steps after a warm-up step.
 
     Args:
-        config: says the model, the windows and the batch's size; its records are not read.
+        config: settings of the model, the windows and the batch; its records are not read.
         dtype: what to compute in.
-        cores: shards that are worked on side by side.
-        rounds: updates that are timed.
-        clock: reads seconds.
+        cores: the number of microbatches that are computed at once.
+        rounds: the number of timed steps.
+        clock: returns seconds.
     """
-    checkpoint = load_initial(config, [])
+    checkpoint = load_initial_checkpoint(config, [])
     model, data = checkpoint.model, config.data
     batch = make_batch(make_builder(checkpoint, config), data.batches.batch_size, data.seconds)
     spec = WorkerSpec(model.config, freeze=config.freeze, grad_checkpoint=config.grad_checkpoint)

@@ -1,4 +1,4 @@
-"""The learning rate over a run: a linear warm-up, then half a cosine (Loshchilov and Hutter, arXiv 1608.03983)."""
+"""Settings of a training run: a frozen dataclass for each part of the YAML file."""
 
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -13,12 +13,12 @@ from streaming_vlm_mlx.models.presets import tiny_config
 
 @dataclass(frozen=True)
 class ScheduleConfig(FromDict):
-    """How long a run is, and how its learning rate goes.
+    """The length of a run and its learning rate: a linear warm-up, then half a cosine (SGDR, arXiv 1608.03983).
 
     Attributes:
-        steps: updates of the weights in all.
-        warmup_steps: over which the rate rises from 0.
-        final_fraction: of the highest rate that is left at the end.
+        steps: the total number of optimizer steps.
+        warmup_steps: steps over which the rate rises linearly from 0.
+        final_fraction: the last step's rate as a fraction of the highest, 0 to 1.
     """
 
     steps: int = 1000
@@ -26,11 +26,11 @@ class ScheduleConfig(FromDict):
     final_fraction: float = 0.1
 
     def of_length(self, steps: int) -> dict[str, int]:
-        """Return the settings of a run of `steps`; a shorter one warms up in proportion."""
+        """Return the settings of a run of `steps`; a shorter run has a proportionally shorter warm-up."""
         return {"steps": steps, "warmup_steps": min(self.warmup_steps, self.warmup_steps * steps // self.steps)}
 
     def check(self) -> None:
-        """Refuse a run of no steps, and fractions that are none.
+        """Check that the steps are positive and the fractions lie between 0 and 1.
 
         Raises:
             SvmError: names the setting.
@@ -49,50 +49,56 @@ HeadKind = Literal["picture", "patch", "place"]
 
 
 @dataclass(frozen=True)
-class StartConfig(FromDict):
-    """The model that a run begins with.
+class InitialModelConfig(FromDict):
+    """The model that a run starts from.
 
     Attributes:
-        checkpoint: a folder, a name below ``checkpoints/`` or a hub id to go on from; null begins with random weights.
-        sizes: settings of ``config.json`` laid over the laptop's preset, for random weights.
-        vocabulary: rows of the embedding, for random weights; what the records say most has one.
-        seed: of the random weights.
+        checkpoint: a folder, a name below ``checkpoints/`` or a hub id to fine-tune; null starts from random weights.
+        config: settings of ``config.json`` that override the laptop's preset; for random weights only.
+        vocab_size: rows of the embedding, given to the most frequent tokens of the records; for random weights only.
+        seed: seed of the random weights.
     """
 
     checkpoint: str | None = None
-    sizes: dict[str, Any] = field(default_factory=dict)
-    vocabulary: int = 4096
+    config: dict[str, Any] = field(default_factory=dict)
+    vocab_size: int = 4096
     seed: int = 0
 
     @classmethod
+    def renamed(cls) -> dict[str, str]:
+        """Return the new names of renamed settings, by the old name."""
+        return {"sizes": "config", "vocabulary": "vocab_size"}
+
+    @classmethod
     def overlays(cls) -> dict[str, type[FromDict]]:
-        """Return what `sizes` is laid over."""
-        return {"sizes": ModelConfig}
+        """Return the settings that `config` overrides."""
+        return {"config": ModelConfig}
 
     def check(self) -> None:
-        """Refuse sizes that make no model.
+        """Check that the sizes fit one another.
 
         Raises:
             SvmError: names the setting.
         """
-        tiny_config(self.vocabulary).merged(self.sizes)
+        tiny_config(self.vocab_size).merged(self.config)
 
 
 @dataclass(frozen=True)
 class DataConfig(FromDict):
-    """What is learnt from.
+    """The training data.
 
     Attributes:
-        records: files of records, as ``svm-tui convert`` writes them.
-        seconds: of a window; all attend to all before them in it.
-        stride: seconds from one window's start to the next's.
-        drop_context_prob: share of the windows, 0 to 1, that have no previous text, so that a model which could
-            continue from its own words learns to look at the video.
-        text_sink: tokens kept at the head of the previous text's turn, its opening markup counted.
-        text_sliding_window: tokens kept at its tail, its end mark and line feed counted; 0 for both keeps all.
-        all_text: positions count up on one axis, video too.
-        pixels: how frames become patches.
-        batches: how windows become batches.
+        records: JSONL files of records, as ``svm-tui convert`` writes them.
+        seconds: seconds of video in a training window; attention is causal within it.
+        stride: seconds between the starts of two windows.
+        drop_context_prob: fraction of the windows, 0 to 1, whose previous text is left empty. Such a window cannot be
+            continued from the text alone, so the model has to use the video.
+        text_sink: tokens kept at the start of the previous-text turn, its opening markup included.
+        text_sliding_window: tokens kept at the end of that turn, its end mark and line feed included; 0 for both
+            settings keeps all of it.
+        all_text: use one position axis for all tokens, video included.
+        pixels: how frames are resized and cut into patches.
+        batches: how windows are batched.
     """
 
     records: tuple[str, ...] = ()
@@ -107,11 +113,11 @@ class DataConfig(FromDict):
 
     @classmethod
     def renamed(cls) -> dict[str, str]:
-        """Return the new names of settings, by the old name."""
+        """Return the new names of renamed settings, by the old name."""
         return {"anew": "drop_context_prob"}
 
     def check(self) -> None:
-        """Refuse a share that is none.
+        """Check that the probability lies between 0 and 1.
 
         Raises:
             SvmError: names the setting.
@@ -125,12 +131,12 @@ class OptimizerConfig(FromDict):
     """AdamW (arXiv 1711.05101).
 
     Attributes:
-        learning_rate: the highest of the schedule.
-        betas: how slowly the two running means move.
-        eps: keeps the division finite.
-        weight_decay: of matrices; norms and biases have none.
-        max_grad_norm: a longer gradient is cut to this length.
-        accumulate: batches that make one update.
+        learning_rate: the highest rate of the schedule.
+        betas: decay rates of the two moment estimates.
+        eps: added to the denominator.
+        weight_decay: applied to matrices only, not to norms and biases.
+        max_grad_norm: the gradient is clipped to this norm.
+        accumulate: batches whose gradients are accumulated for one step.
     """
 
     learning_rate: float = 1e-3
@@ -141,7 +147,7 @@ class OptimizerConfig(FromDict):
     accumulate: int = 1
 
     def check(self) -> None:
-        """Refuse values that cannot train.
+        """Check that the values are in range.
 
         Raises:
             SvmError: names the setting.
@@ -155,14 +161,14 @@ class OptimizerConfig(FromDict):
 
 @dataclass(frozen=True)
 class HeadConfig(FromDict):
-    """One thing to tell.
+    """A linear head on the vision tower, used in training only.
 
     Attributes:
-        name: of the array in a clip's sidecar.
-        kind: ``picture`` sorts a whole picture into classes; ``patch`` each merged patch; ``place`` says in which
-            merged patch a thing is.
-        classes: how many there are; a place has none.
-        weight: of this head's loss among the others'.
+        name: the array in a clip's sidecar that holds the targets.
+        kind: ``picture`` classifies the whole picture, ``patch`` classifies each merged patch, ``place`` predicts the
+            merged patch that contains an object.
+        classes: the number of classes; unused by ``place``.
+        weight: the weight of this head's loss among the heads.
     """
 
     name: str = ""
@@ -171,7 +177,7 @@ class HeadConfig(FromDict):
     weight: float = 1.0
 
     def check(self) -> None:
-        """Refuse a head without a name, or with nothing to choose from.
+        """Check that the head has a usable name and at least two classes.
 
         Raises:
             SvmError: names the setting.
@@ -184,12 +190,12 @@ class HeadConfig(FromDict):
 
 @dataclass(frozen=True)
 class AuxiliaryConfig(FromDict):
-    """What the vision tower is taught beside the words.
+    """Auxiliary losses on the vision tower.
 
     Attributes:
-        heads: what is to be told of each picture.
-        weight: of the heads' loss beside that of the words.
-        first_steps: updates at the beginning that are made for the heads alone.
+        heads: the vision heads.
+        weight: the weight of the heads' loss relative to the text loss.
+        first_steps: steps at the start of the run that train with the heads' loss only.
     """
 
     heads: tuple[HeadConfig, ...] = ()
@@ -197,47 +203,63 @@ class AuxiliaryConfig(FromDict):
     first_steps: int = 0
 
     def check(self) -> None:
-        """Refuse two heads of one name, and steps for heads that are not there.
+        """Check that the heads have different names, and that `first_steps` has heads to train.
 
         Raises:
             SvmError: names the setting.
         """
         names = [head.name for head in self.heads]
         if len(set(names)) < len(names):
-            raise SvmError("auxiliary.heads: two heads have one name.")
+            raise SvmError("auxiliary.heads: two heads have the same name; rename one.")
         if self.first_steps and not self.heads:
-            raise SvmError(f"auxiliary.first_steps is {self.first_steps}, but there are no heads to learn.")
+            raise SvmError(f"auxiliary.first_steps is {self.first_steps}, but auxiliary.heads is empty.")
 
 
 @dataclass(frozen=True)
 class ValidationConfig(FromDict):
-    """How a run is watched; it happens whenever the run is saved.
+    """The validation set. The model is validated at each checkpoint.
 
     Attributes:
-        records: files of records that are not learnt from.
-        batches: read at most; null reads all.
-        patience: evaluations without a new best before the run ends early; null never does.
+        records: JSONL files of records that are not trained on.
+        batches: the maximum number of batches of a validation; null for all of them.
+        patience: validations without a lower loss after which the run stops early; null for no early stop.
+        sample_every: steps between two samples of generated commentary for a validation clip; 0 for a sample at each
+            validation, null for none.
+        sample_seconds: seconds of video in a sample.
     """
 
     records: tuple[str, ...] = ()
     batches: int | None = None
     patience: int | None = None
+    sample_every: int | None = 0
+    sample_seconds: int = 4
+
+    def check(self) -> None:
+        """Check that the sample's settings are in range.
+
+        Raises:
+            SvmError: names the setting.
+        """
+        if self.sample_every is not None and self.sample_every < 0:
+            raise SvmError(f"validation.sample_every is {self.sample_every}; it must be 0 or more, or null.")
+        if self.sample_seconds < 1:
+            raise SvmError(f"validation.sample_seconds is {self.sample_seconds}; it must be 1 or more.")
 
 
 @dataclass(frozen=True)
 class CheckpointingConfig(FromDict):
-    """When a run is saved.
+    """When checkpoints are written.
 
     Attributes:
-        every: updates between two savings.
-        keep: savings that are kept.
+        every: steps between two checkpoints.
+        keep: the number of newest checkpoints that are kept.
     """
 
     every: int = 200
     keep: int = 3
 
     def check(self) -> None:
-        """Refuse to save never or nothing.
+        """Check that both numbers are positive.
 
         Raises:
             SvmError: names the setting.
@@ -252,23 +274,24 @@ class TrainConfig(FromDict):
     """A training run.
 
     Attributes:
-        start: the model that it begins with.
-        data: what is learnt from.
-        optimizer: how the weights move.
-        schedule: how long, and how fast over time.
-        auxiliary: heads on the vision tower.
-        validation: how the run is watched.
-        checkpointing: when it is saved.
-        freeze: patterns (``visual.*``) of parameters that do not move.
-        lora: learns adapters beside the weights of `start.checkpoint`, none of which moves; null moves the weights.
-        keep_features: the vision tower stands still (``freeze: ["visual.*"]``) and has no heads, so look at each window
-            once, and keep what was seen in place of its frames, as float16, within ``data.batches.cache_mb``.
-        grad_checkpoint: forget what layers held and compute it again for the gradient; slower, with far less memory.
-        stream: settings of ``stream.yaml`` laid over those that follow from `data`.
-        seed: of the order of the windows, and of the heads' first weights.
+        model: the model that the run starts from.
+        data: the training data.
+        optimizer: AdamW's settings.
+        schedule: the number of steps and the learning-rate schedule.
+        auxiliary: auxiliary losses on the vision tower.
+        validation: the validation set.
+        checkpointing: when checkpoints are written.
+        freeze: patterns (``visual.*``) of parameters that are not trained.
+        lora: train low-rank adapters for `model.checkpoint` and freeze its weights; null trains the weights.
+        keep_features: encode each window once and cache its vision features in float16, within
+            ``data.batches.cache_mb``, in place of its frames. Needs a frozen vision tower (``freeze: ["visual.*"]``)
+            without heads.
+        grad_checkpoint: recompute the activations of each layer in the backward pass; slower, with far less memory.
+        stream: settings of ``stream.yaml`` that override those that follow from `data`.
+        seed: seed of the order of the windows and of the vision heads' initial weights.
     """
 
-    start: StartConfig = field(default_factory=StartConfig)
+    model: InitialModelConfig = field(default_factory=InitialModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
@@ -284,16 +307,22 @@ class TrainConfig(FromDict):
 
     @classmethod
     def renamed(cls) -> dict[str, str]:
-        """Return the new names of settings, by the old name."""
-        return {"evaluation": "validation", "saving": "checkpointing", "recompute": "grad_checkpoint"}
+        """Return the new names of renamed settings, by the old name."""
+        return {
+            "start": "model",
+            "evaluation": "validation",
+            "saving": "checkpointing",
+            "recompute": "grad_checkpoint",
+        }
 
     @classmethod
     def overlays(cls) -> dict[str, type[FromDict]]:
-        """Return what `stream` is laid over."""
+        """Return the settings that `stream` overrides."""
         return {"stream": StreamConfig}
 
     def training_stream(self) -> StreamConfig:
-        """Return the windows that the model learns in, and their wording, as a stream's settings."""
+        """Return the stream settings that match the training windows and their chat template."""
+        # Tokens of the turn's opening and closing markup, which `text_sink` and `text_sliding_window` include.
         data, opening, closing = self.data, 4, 1
         keeps_all = not (data.text_sink or data.text_sliding_window)
         return StreamConfig(
@@ -307,11 +336,11 @@ class TrainConfig(FromDict):
         )
 
     def check(self) -> None:
-        """Refuse settings of the stream that none can run under, and features of a tower that moves.
+        """Check the stream settings, and that `keep_features` has a frozen vision tower.
 
         Raises:
             SvmError: names the setting.
         """
         if self.keep_features and ("visual.*" not in self.freeze or self.auxiliary.heads or self.lora):
-            raise SvmError('keep_features: freeze must hold "visual.*", without auxiliary.heads or lora beside it.')
+            raise SvmError('keep_features needs freeze: ["visual.*"], without auxiliary.heads and without lora.')
         self.training_stream().merged(self.stream)

@@ -1,4 +1,4 @@
-"""Losses and gradients of one shard."""
+"""Losses and gradients of one microbatch, in this process or in a data-parallel worker."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -21,15 +21,16 @@ from streaming_vlm_mlx.train.optim import freeze
 from streaming_vlm_mlx.train.vision_heads import VisionHeads
 
 Arrays = dict[str, mx.array]
+NumpyArrays = Mapping[str, npt.NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
-class Work:
-    """How a gradient is computed.
+class Compute:
+    """How losses and gradients are computed.
 
     Attributes:
-        dtype: what the layers compute in; weights and gradients are float32.
-        grad_checkpoint: forget what layers held and compute it again for the gradient.
+        dtype: the layers' dtype; weights and gradients are float32.
+        grad_checkpoint: recompute the activations of each layer in the backward pass.
     """
 
     dtype: mx.Dtype = mx.float32
@@ -37,39 +38,34 @@ class Work:
 
     @property
     def wrap(self) -> Wrap:
-        """What is put around each layer."""
+        """The function that wraps each layer."""
         return nn.utils.checkpoint if self.grad_checkpoint else identity
 
 
 def compute_grads(
-    train_model: TrainModel, microbatch: Microbatch, weights: LossWeights, counts: Mapping[str, float], work: Work
+    train_model: TrainModel, microbatch: Microbatch, weights: LossWeights, counts: Mapping[str, float], compute: Compute
 ) -> tuple[Arrays, Arrays]:
-    """Return each part's loss summed over `microbatch`, and the gradient of its share in the weighted means, by name.
+    """Return each part's loss summed over `microbatch`, and the gradient of the weighted loss, both by name.
 
     Args:
-        train_model: what moves.
-        microbatch: a part of what an update is made of.
-        weights: of the parts of the loss.
-        counts: how many targets of each part the whole update has; of several machines', an even share.
-        work: how to compute.
+        train_model: the model and its vision heads.
+        microbatch: a part of the step's batches.
+        weights: the weights of the loss's parts.
+        counts: the number of targets of each part in the whole step, by which its summed loss is divided.
+        compute: dtype and gradient checkpointing.
     """
     params = train_model.parameters()
-    (_, losses), tree = nn.value_and_grad(train_model, _weighted(train_model, weights, counts, work))(microbatch)
+    (_, losses), tree = nn.value_and_grad(train_model, _weighted(train_model, weights, counts, compute))(microbatch)
     train_model.update(params)
     grads = flatten(tree)
     mx.eval(losses, grads)
     return losses, grads
 
 
-def flatten(tree: object) -> Arrays:
-    """Return the arrays of `tree` under their dotted names."""
-    return dict(cast(list[tuple[str, mx.array]], tree_flatten(tree)))
-
-
-def compute_losses(train_model: TrainModel, microbatch: Microbatch, weights: LossWeights, work: Work) -> Arrays:
-    """Return each part's loss summed over `microbatch`."""
+def compute_losses(train_model: TrainModel, microbatch: Microbatch, weights: LossWeights, compute: Compute) -> Arrays:
+    """Return each part's loss summed over `microbatch`, by name."""
     params = train_model.parameters()
-    train_model.update(_cast(params, work.dtype))
+    train_model.update(_cast(params, compute.dtype))
     losses = train_model.losses(microbatch, weights)
     train_model.update(params)
     mx.eval(losses)
@@ -77,32 +73,38 @@ def compute_losses(train_model: TrainModel, microbatch: Microbatch, weights: Los
 
 
 def _weighted(
-    train_model: TrainModel, weights: LossWeights, counts: Mapping[str, float], work: Work
+    train_model: TrainModel, weights: LossWeights, counts: Mapping[str, float], compute: Compute
 ) -> Callable[[Microbatch], tuple[mx.array, Arrays]]:
-    """Return the function whose gradient is taken: the weighted loss of a shard, and its parts unweighted."""
+    """Return a function from a microbatch to its weighted loss and the unweighted losses of its parts."""
 
     def loss(microbatch: Microbatch) -> tuple[mx.array, Arrays]:
-        train_model.update(_cast(train_model.parameters(), work.dtype))
-        parts = train_model.losses(microbatch, weights, work.wrap)
-        shares = (
+        train_model.update(_cast(train_model.parameters(), compute.dtype))
+        parts = train_model.losses(microbatch, weights, compute.wrap)
+        terms = (
             value * (train_model.weight(name, weights) / counts[name]) for name, value in parts.items() if counts[name]
         )
-        return sum(shares, mx.array(0.0)), parts
+        return sum(terms, mx.array(0.0)), parts
 
     return loss
 
 
 def _cast(parameters: Any, dtype: mx.Dtype) -> Any:
-    # What is packed stays packed.
+    # Quantized weights are packed integers and keep their dtype.
     return tree_map(lambda a: a.astype(dtype) if mx.issubdtype(a.dtype, mx.floating) else a, parameters)
-
-
-NumpyArrays = Mapping[str, npt.NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
 class WorkerSpec:
-    """What a learner is built from; a helper's weights come with its jobs."""
+    """The structure of a worker's `TrainModel`; its weights come with the requests.
+
+    Attributes:
+        model: sizes of the model.
+        heads: the vision heads.
+        freeze: patterns of parameters that are not trained.
+        grad_checkpoint: recompute the activations of each layer in the backward pass.
+        lora: the adapters, or None to train the weights.
+        seed: seed of the adapters' initial weights.
+    """
 
     model: ModelConfig
     heads: tuple[HeadConfig, ...] = ()
@@ -112,19 +114,19 @@ class WorkerSpec:
     seed: int = 0
 
     def build(self) -> TrainModel:
-        """Return a learner with any weights."""
+        """Return a `TrainModel` with uninitialized weights."""
         return make_train_model(VisionLanguageModel(self.model), self)
 
 
 @dataclass(frozen=True)
 class Request:
-    """A shard to work on.
+    """A microbatch for a worker.
 
     Attributes:
-        parameters: those that moved since the last job.
-        microbatch: what to read and what to say.
-        weights: of the parts of the loss.
-        counts: targets of each part in the whole update, as `gradients.compute_grads` takes them; None asks for losses
+        parameters: the parameters that changed since the last request.
+        microbatch: inputs and targets.
+        weights: the weights of the loss's parts.
+        counts: the number of targets of each part in the whole step, as in `compute_grads`; None asks for the losses
             without a gradient.
     """
 
@@ -136,14 +138,14 @@ class Request:
 
 @dataclass(frozen=True)
 class Result:
-    """Each part's loss summed over a shard, and the gradient, empty where none was asked for."""
+    """A worker's result: each part's loss summed over the microbatch, and the gradient, empty if not asked for."""
 
     losses: Mapping[str, float]
     grads: NumpyArrays
 
 
 def make_train_model(model: VisionLanguageModel, spec: WorkerSpec) -> TrainModel:
-    """Return what is learnt of `model`, and its heads with any weights.
+    """Return `model` with frozen parameters, adapters and uninitialized vision heads as `spec` says.
 
     Raises:
         SvmError: a pattern, to freeze or to adapt, matches nothing.
@@ -156,20 +158,25 @@ def make_train_model(model: VisionLanguageModel, spec: WorkerSpec) -> TrainModel
     return TrainModel(model, heads)
 
 
-def handle_request(train_model: TrainModel, job: Request, work: Work) -> Result:
-    """Bring `train_model` up to date and work on the job's shard."""
-    train_model.load_weights([(name, mx.array(array)) for name, array in job.parameters.items()], strict=False)
-    if job.counts is None:
-        return Result(as_floats(compute_losses(train_model, job.microbatch, job.weights, work)), {})
-    losses, grads = compute_grads(train_model, job.microbatch, job.weights, job.counts, work)
+def handle_request(train_model: TrainModel, request: Request, compute: Compute) -> Result:
+    """Update the weights of `train_model` from `request` and compute its losses, with a gradient if asked for."""
+    train_model.load_weights([(name, mx.array(array)) for name, array in request.parameters.items()], strict=False)
+    if request.counts is None:
+        return Result(as_floats(compute_losses(train_model, request.microbatch, request.weights, compute)), {})
+    losses, grads = compute_grads(train_model, request.microbatch, request.weights, request.counts, compute)
     return Result(as_floats(losses), as_numpy(grads))
 
 
+def flatten(tree: object) -> Arrays:
+    """Return the arrays of `tree` by their dotted names."""
+    return dict(cast(list[tuple[str, mx.array]], tree_flatten(tree)))
+
+
 def as_numpy(arrays: Mapping[str, mx.array]) -> NumpyArrays:
-    """Return `arrays` as NumPy's."""
+    """Return `arrays` as NumPy arrays."""
     return {name: np.array(array) for name, array in arrays.items()}
 
 
 def as_floats(losses: Mapping[str, mx.array]) -> dict[str, float]:
-    """Return the losses as plain numbers."""
+    """Return `losses` as Python floats."""
     return {name: cast(float, loss.item()) for name, loss in losses.items()}

@@ -1,4 +1,4 @@
-"""What training makes small: the cross entropy of the words, and of what the vision heads say."""
+"""The training loss: cross entropy of the text and of the vision heads."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -21,11 +21,11 @@ TEXT = "text"
 
 @dataclass(frozen=True)
 class LossWeights:
-    """What each part of the loss counts for.
+    """Weights of the loss's parts.
 
     Attributes:
-        text: of the words; at 0 the decoder is not computed at all.
-        heads: of the vision heads together.
+        text: weight of the text loss; with 0 the decoder is not computed.
+        heads: weight of the vision heads' summed loss.
     """
 
     text: float = 1.0
@@ -33,7 +33,7 @@ class LossWeights:
 
 
 class TrainModel(nn.Module):
-    """All that is learnt: the model, and heads that are thrown away after training."""
+    """The model and its vision heads, which are used in training only."""
 
     def __init__(self, model: VisionLanguageModel, heads: VisionHeads | None = None) -> None:
         super().__init__()
@@ -43,42 +43,42 @@ class TrainModel(nn.Module):
 
     @property
     def vision_heads(self) -> VisionHeads | None:
-        """What is thrown away after training, if there is any."""
+        """The vision heads, or None."""
         return self.heads if "heads" in self else None
 
     def parts(self, weights: LossWeights) -> list[str]:
-        """Return the names of the parts that have a weight: the words, each vision head."""
+        """Return the names of the parts that have a weight: ``text`` and each vision head."""
         heads = self.heads.names if weights.heads and "heads" in self else []
         return [TEXT, *heads] if weights.text else heads
 
     def weight(self, part: str, weights: LossWeights) -> float:
-        """Return what the mean loss of `part` counts for."""
+        """Return the weight of the mean loss of `part`."""
         return weights.text if part == TEXT else weights.heads * self.heads.weight(part)
 
     def losses(self, microbatch: Microbatch, weights: LossWeights, wrap: Wrap = identity) -> dict[str, mx.array]:
-        """Return the cross entropy of each part that has a weight, summed over the targets of `microbatch` that count.
+        """Return the cross entropy of each part that has a weight, summed over its known targets in `microbatch`.
 
         Args:
-            microbatch: what to read and what to say.
-            weights: of the parts.
-            wrap: is given each layer, and returns what is called in its place.
+            microbatch: inputs and targets.
+            weights: the weights of the parts.
+            wrap: is called with each layer and returns the function that replaces it.
         """
         features = encode_videos(self.model, microbatch, wrap)
         parts: dict[str, mx.array] = {}
         if weights.text:
             parts[TEXT] = text_loss(self.model, microbatch, features, wrap)
         if weights.heads and "heads" in self and features is not None:
-            for name, logits, targets in self.heads(features, microbatch.grids, microbatch.known):
+            for name, logits, targets in self.heads(features, microbatch.grids, microbatch.head_targets):
                 parts[name] = parts.get(name, 0.0) + cross_entropy(logits, mx.array(targets)).sum()
         return parts
 
 
 def encode_videos(model: VisionLanguageModel, microbatch: Microbatch, wrap: Wrap = identity) -> mx.array | None:
-    """Return the features [units, hidden_size] of all of `microbatch`'s videos, those of one size in one call."""
+    """Return the features [units, hidden_size] of `microbatch`'s videos; videos of the same size share one call."""
     if not microbatch.grids or model.config.vision_config is None:
         return None
     width, units = model.config.vision_config.out_hidden_size, np.count_nonzero(microbatch.is_video)
-    # One row a unit is not enough to know features by: a tower that merges nothing has as many patches.
+    # Cached features are told from patches by their shape: rows alone do not do if the tower merges no patches.
     if microbatch.pixel_values.shape == (units, width):
         return mx.array(microbatch.pixel_values)
     runs = np.split(microbatch.pixel_values, np.cumsum([math.prod(grid) for grid in microbatch.grids])[:-1])
@@ -89,9 +89,9 @@ def encode_videos(model: VisionLanguageModel, microbatch: Microbatch, wrap: Wrap
 def text_loss(
     model: VisionLanguageModel, microbatch: Microbatch, features: mx.array | None, wrap: Wrap = identity
 ) -> mx.array:
-    """Return the summed cross entropy of `microbatch`'s labels; logits are made where labels are, and nowhere else."""
-    embeddings = model.embed(microbatch.rows.ravel(), features, microbatch.is_video.ravel()).reshape(
-        *microbatch.rows.shape, -1
+    """Return the summed cross entropy of `microbatch`'s labels; logits are computed for labelled tokens only."""
+    embeddings = model.embed(microbatch.token_ids.ravel(), features, microbatch.is_video.ravel()).reshape(
+        *microbatch.token_ids.shape, -1
     )
     positions = microbatch.position_ids.astype(np.int64)
     mask = "causal" if microbatch.mask is None else Causal(mx.array(microbatch.mask))
@@ -102,14 +102,14 @@ def text_loss(
         logits_to_keep=_logits_to_keep(model, microbatch, positions),
         wrap=wrap,
     )
-    train_set = hidden.reshape(-1, hidden.shape[-1])[mx.array(np.flatnonzero(microbatch.is_target))]
-    return cross_entropy(model.head(train_set), mx.array(microbatch.targets)).sum()
+    hidden = hidden.reshape(-1, hidden.shape[-1])[mx.array(np.flatnonzero(microbatch.is_target))]
+    return cross_entropy(model.head(hidden), mx.array(microbatch.targets)).sum()
 
 
 def _logits_to_keep(
     model: VisionLanguageModel, microbatch: Microbatch, positions: npt.NDArray[np.int64]
 ) -> LogitsToKeep:
-    batch, n = microbatch.rows.shape
+    batch, n = microbatch.token_ids.shape
     at = np.take_along_axis(positions, microbatch.places[None], axis=2)
     places = microbatch.places + n * np.arange(batch)[:, None]
     return LogitsToKeep(mx.array(places), _rotary(model, at), mx.array(microbatch.logits_mask))
@@ -123,18 +123,18 @@ def _rotary(model: VisionLanguageModel, positions: npt.NDArray[np.int64]) -> tup
 
 
 def cross_entropy(logits: mx.array, targets: mx.array) -> mx.array:
-    """Return the float32 cross entropy [m] of `logits` [m, classes] where `targets` [m] would be right."""
+    """Return the float32 cross entropy [m] of `logits` [m, classes] and `targets` [m]."""
     logits = logits.astype(mx.float32)
-    right = mx.take_along_axis(logits, targets[:, None], axis=-1)[:, 0]
+    target_logits = mx.take_along_axis(logits, targets[:, None], axis=-1)[:, 0]
     if not uses_products(logits):
-        return mx.logsumexp(logits, axis=-1) - right
+        return mx.logsumexp(logits, axis=-1) - target_logits
     highest = mx.stop_gradient(logits.max(axis=-1, keepdims=True))
-    return mx.log(exp(logits - highest).sum(axis=-1)) + highest[:, 0] - right
+    return mx.log(exp(logits - highest).sum(axis=-1)) + highest[:, 0] - target_logits
 
 
 def count_targets(microbatches: Sequence[Microbatch]) -> Mapping[str, int]:
-    """Return how many targets of each part count in all of `microbatches`."""
+    """Return the number of known targets of each part in all of `microbatches`."""
     counts = {TEXT: sum(microbatch.targets.size for microbatch in microbatches)}
-    for name in microbatches[0].known:
-        counts[name] = sum(int(np.count_nonzero(microbatch.known[name] >= 0)) for microbatch in microbatches)
+    for name in microbatches[0].head_targets:
+        counts[name] = sum(int(np.count_nonzero(microbatch.head_targets[name] >= 0)) for microbatch in microbatches)
     return counts

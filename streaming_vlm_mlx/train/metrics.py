@@ -1,10 +1,10 @@
-"""What a run tells whoever watches it; plain Python."""
+"""The events of a training run, and the files of metrics, samples and plots that are made of them."""
 
 import json
 from array import array
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +15,13 @@ from streaming_vlm_mlx.eval.plots import drawing
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """The run is ready to compute.
+    """The model and the data are loaded.
 
     Attributes:
-        step: updates that were made before.
-        steps: updates in all.
-        windows: to learn from.
-        parameters: numbers that move, and all of them.
+        step: steps that were done before, in a run that is resumed.
+        steps: the total number of steps.
+        windows: windows in the training set.
+        parameters: the number of trainable weights, and of all weights.
     """
 
     step: int
@@ -31,19 +31,35 @@ class Started:
 
 
 @dataclass(frozen=True, slots=True)
+class Stage:
+    """A stage other than a step goes on.
+
+    Attributes:
+        name: ``loading the model``, ``preparing the first batch``, ``validation``.
+        done: batches done, 0 in a stage without batches.
+        at: seconds by the run's clock.
+    """
+
+    name: str
+    done: int
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
 class StepDone:
-    """One update was made.
+    """A step was done.
 
     Attributes:
         step: its number, counted from 1.
-        losses: the mean loss of the words (``text``) and of each vision head.
-        learning_rate: that it was made with.
-        grad_norm: the gradient's length before it was cut.
-        video_seconds: of video in it.
-        tokens: in it, padding included.
-        epoch: how often all windows were seen before.
-        started_at: when its frames were there, by the run's clock, in seconds.
-        ended_at: when the weights had moved.
+        losses: the mean loss of the text (``text``) and of each vision head.
+        learning_rate: the learning rate of the step.
+        grad_norm: the gradient's norm before clipping.
+        video_seconds: seconds of video in the step.
+        tokens: tokens in the step, padding included.
+        epoch: complete passes over the training set before this step.
+        started_at: when its frames were ready, in seconds by the run's clock.
+        ended_at: when the weights were updated.
+        memory: bytes in use: MLX's active memory on a GPU, the process's memory on a CPU.
     """
 
     step: int
@@ -55,11 +71,12 @@ class StepDone:
     epoch: int
     started_at: float
     ended_at: float
+    memory: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Validated:
-    """What is not learnt from was looked at after update `step`; `is_best` if the words' loss was never lower."""
+    """The mean losses over the validation set after `step`; `is_best` if the text loss was never lower."""
 
     step: int
     losses: Mapping[str, float]
@@ -67,8 +84,27 @@ class Validated:
 
 
 @dataclass(frozen=True, slots=True)
-class Saved:
-    """All that the run needs to go on from update `step` is in `folder`, which can also be played."""
+class SampledSecond:
+    """One second of a sample: its times in the clip, the generated commentary and the reference transcript."""
+
+    start: float
+    end: float
+    generated: str
+    reference: str
+
+
+@dataclass(frozen=True, slots=True)
+class Sampled:
+    """Commentary was generated for some `seconds` of the validation clip `video` after `step`."""
+
+    step: int
+    video: str
+    seconds: tuple[SampledSecond, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointSaved:
+    """The checkpoint of `step` is complete in `folder`."""
 
     step: int
     folder: Path
@@ -76,34 +112,33 @@ class Saved:
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """Something that a person should know, in one line."""
+    """A message for the user, in one line."""
 
     text: str
 
 
-Event = Started | StepDone | Validated | Saved | Note
+Event = Started | Stage | StepDone | Validated | Sampled | CheckpointSaved | Note
 
 LOSSES = "losses"
 VALIDATION = "validation"
 
 
 class MetricsFile:
-    """Appends a line for each update and each evaluation."""
+    """Appends a line of JSON for each step and each validation to one file, and for each sample to another."""
 
-    def __init__(self, path: Path, step: int) -> None:
-        """Go on in `path` behind update `step`; lines of later updates, which will be made again, go.
+    def __init__(self, path: Path, samples: Path, step: int) -> None:
+        """Continue `path` and `samples` after `step`; lines of later steps, which will be repeated, are removed.
 
         Raises:
-            SvmError: the file cannot be written.
+            SvmError: a file cannot be written.
         """
-        self._path = path
-        with replacing(path) as part, part.open("w", encoding="utf-8") as file:
-            for line in read_metrics(path):
-                if line["step"] <= step:
-                    file.write(json.dumps(line) + "\n")
+        self._path, self._samples = path, samples
+        for file in (path, samples):
+            if file == path or file.is_file():
+                _keep_until(file, step)
 
     def add(self, event: Event) -> None:
-        """Write what `event` says, if it holds figures.
+        """Write the line of `event`, if it has one.
 
         Raises:
             SvmError: the file cannot be written.
@@ -111,24 +146,31 @@ class MetricsFile:
         line = _line(event)
         if line is None:
             return
+        path = self._samples if isinstance(event, Sampled) else self._path
         try:
-            with self._path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(line) + "\n")
+            with path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line, ensure_ascii=False) + "\n")
         except OSError as error:
-            raise SvmError(f"{self._path} cannot be written: {error.strerror}.") from error
+            raise SvmError(f"{path} cannot be written: {error.strerror}.") from error
+
+
+def _keep_until(path: Path, step: int) -> None:
+    with replacing(path) as part, part.open("w", encoding="utf-8") as file:
+        for line in read_metrics(path):
+            if line["step"] <= step:
+                file.write(json.dumps(line, ensure_ascii=False) + "\n")
 
 
 def _line(event: Event) -> dict[str, Any] | None:
     if isinstance(event, Validated):
         return {"step": event.step, VALIDATION: dict(event.losses), "is_best": event.is_best}
-    if isinstance(event, StepDone):
-        names = ("learning_rate", "grad_norm", "video_seconds", "tokens", "epoch", "started_at", "ended_at")
-        return {"step": event.step, LOSSES: dict(event.losses), **{name: getattr(event, name) for name in names}}
+    if isinstance(event, StepDone | Sampled):
+        return asdict(event)
     return None
 
 
 def read_metrics(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield the lines of a run's figures; none when there is no file, and no line that was cut short."""
+    """Yield the lines of a file of metrics or samples, except incomplete ones; none if there is no file."""
     if not path.is_file():
         return
     with path.open(encoding="utf-8", errors="replace") as file:
@@ -142,29 +184,29 @@ def read_metrics(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def plot_losses(metrics: Path, picture: Path) -> None:
-    """Draw the losses in the file `metrics` over the updates, as a PNG at `picture`.
+    """Plot the losses in the file `metrics` over the steps, as a PNG at `picture`.
 
     Raises:
         SvmError: matplotlib is not installed, or the file cannot be written.
     """
     with drawing(picture, 9, 5) as figure:
         axes = figure.subplots()
-        for (kind, name), (steps, values) in sorted(_courses(metrics).items(), reverse=True):
-            label, style = (name, "-") if kind == LOSSES else (f"{name}, not learnt from", "o--")
+        for (kind, name), (steps, values) in sorted(_loss_curves(metrics).items(), reverse=True):
+            label, style = (name, "-") if kind == LOSSES else (f"{name}, validation", "o--")
             axes.plot(steps, values, style, label=label, linewidth=1, markersize=3)
-        axes.set_xlabel("updates")
+        axes.set_xlabel("step")
         axes.set_ylabel("cross entropy")
         if axes.has_data():
             axes.legend()
 
 
-def _courses(metrics: Path) -> dict[tuple[str, str], tuple["array[int]", "array[float]"]]:
-    """Return the updates and values of each kind of loss and part of it, sixteen bytes each: runs are long."""
-    courses: dict[tuple[str, str], tuple[array[int], array[float]]] = defaultdict(lambda: (array("q"), array("d")))
+def _loss_curves(metrics: Path) -> dict[tuple[str, str], tuple["array[int]", "array[float]"]]:
+    """Return the steps and values of each (kind, part) of the loss, in arrays of 16 bytes a point: runs are long."""
+    curves: dict[tuple[str, str], tuple[array[int], array[float]]] = defaultdict(lambda: (array("q"), array("d")))
     for line in read_metrics(metrics):
         for kind in (LOSSES, VALIDATION):
             for name, value in line.get(kind, {}).items():
-                steps, values = courses[kind, name]
+                steps, values = curves[kind, name]
                 steps.append(line["step"])
                 values.append(value)
-    return courses
+    return curves

@@ -1,4 +1,4 @@
-"""Microbatches: a batch in the form that the model takes, split over the workers. NumPy only."""
+"""Cuts a batch into microbatches, one for each core, in the form that the model takes; NumPy only."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,24 +21,24 @@ Targets = npt.NDArray[np.int32]
 
 @dataclass(frozen=True)
 class Microbatch:
-    """Some rows of a batch, n tokens each; at k places of each row the model predicts the next token.
+    """Some rows of a batch, n tokens each, with labels for at most k tokens of each row.
 
     Attributes:
-        rows: int32 [batch, n], embedding rows of the tokens.
-        is_video: bool [batch, n], where vision features replace the embedding.
+        token_ids: int32 [batch, n], ids in the model's own vocabulary, which are rows of the embedding.
+        is_video: bool [batch, n], tokens whose embedding is a video feature.
         position_ids: int32 [3, batch, n].
-        mask: additive attention mask [batch, 1, n, n], which separates packed samples and applies the visibility of
-            scratchpads; None where plain causal attention is enough.
-        pixel_values: float32 [patches, 1176]; or the features of a frozen vision tower, [merged patches, hidden_size].
-        grids: patches in time, down and across, of runs of videos of one size.
-        places: int64 [batch, k], the places before the labels, padded with 0.
+        mask: additive attention mask [batch, 1, n, n], which separates packed samples and carries out the scratchpad's
+            visibility; None where plain causal attention is enough.
+        pixel_values: float32 [patches, 1176]; or the features of a frozen vision tower, [units, hidden_size].
+        grids: patches in time, down and across, of runs of videos of the same size.
+        places: int64 [batch, k], the tokens before the labels, padded with 0.
         logits_mask: additive attention mask of these places, [batch, 1, k, n].
-        is_target: bool [batch, k], which of the places are not padding.
-        targets: int32 [labels], the embedding row to predict at each of these.
-        known: int32 [targets] for each vision head, its targets, video by video; -1 where the target is unknown.
+        is_target: bool [batch, k], the places that are not padding.
+        targets: int32 [labels], the token id to predict at each of these places.
+        head_targets: int32 [targets] for each vision head, video after video; -1 where the target is unknown.
     """
 
-    rows: Targets
+    token_ids: Targets
     is_video: Bools
     position_ids: Targets
     mask: Floats | None
@@ -48,36 +48,37 @@ class Microbatch:
     logits_mask: Floats
     is_target: Bools
     targets: Targets
-    known: Mapping[str, Targets] = field(default_factory=dict)
+    head_targets: Mapping[str, Targets] = field(default_factory=dict)
 
 
 def make_microbatches(
-    batch: Batch, known: Mapping[str, Sequence[Targets]], vocabulary: Vocabulary, video_token_id: int, parts: int
+    batch: Batch, head_targets: Mapping[str, Sequence[Targets]], vocabulary: Vocabulary, video_token_id: int, count: int
 ) -> Iterator[Microbatch]:
-    """Yield at most `parts` microbatches of `batch`, with numbers of rows that differ by one at most.
+    """Yield at most `count` microbatches of `batch`, with row counts that differ by at most one.
 
     Args:
-        batch: a batch; each of its ids must have an embedding row of its own.
-        known: the targets of each vision head, one array for each video of the batch.
-        vocabulary: maps ids to embedding rows.
-        video_token_id: the id that vision features replace.
-        parts: number of microbatches.
+        batch: ids are the tokenizer's; each must have one row of the embedding.
+        head_targets: for each vision head an array of targets for each video of the batch.
+        vocabulary: maps the tokenizer's ids to rows of the embedding.
+        video_token_id: the placeholder of video features.
+        count: the number of microbatches to make, if the batch has as many rows.
     """
     tokens = batch.tokens
     owner = _rows_of_videos(tokens, video_token_id)
     sizes = tokens.video_grid_thw.astype(np.int64).prod(axis=1)
-    # With precomputed features, one row stands for several patches.
+    # One row of cached features stands for several patches.
     patches_a_row = sizes.sum() // max(len(batch.pixel_values), 1)
     patch_owner = np.repeat(owner, sizes // max(patches_a_row, 1))
-    for rows in np.array_split(np.arange(len(tokens.input_ids)), min(parts, len(tokens.input_ids))):
+    for rows in np.array_split(np.arange(len(tokens.input_ids)), min(count, len(tokens.input_ids))):
         videos = np.isin(owner, rows)
         values = batch.pixel_values[np.isin(patch_owner, rows)]
-        theirs = {k: np.concatenate([v[i] for i in np.flatnonzero(videos).tolist()]) for k, v in known.items()}
-        yield _microbatch(_part(tokens, rows, videos), values, theirs, vocabulary, video_token_id)
+        numbers = np.flatnonzero(videos).tolist()
+        targets = {name: np.concatenate([arrays[i] for i in numbers]) for name, arrays in head_targets.items()}
+        yield _microbatch(_part(tokens, rows, videos), values, targets, vocabulary, video_token_id)
 
 
 def _rows_of_videos(tokens: Tokens, video_token_id: int) -> Numbers:
-    """Return the row of each video, int64 [videos]; videos come in the order of their placeholders."""
+    """Return the row that holds each video, int64 [videos]; videos come in the order of their placeholders."""
     pads = np.count_nonzero(tokens.input_ids == video_token_id, axis=1)
     sizes = tokens.video_grid_thw.astype(np.int64).prod(axis=1)
     if not len(sizes):
@@ -103,17 +104,17 @@ def _part(tokens: Tokens, rows: Numbers, videos: Bools) -> Tokens:
 def _microbatch(
     tokens: Tokens,
     pixel_values: Floats,
-    known: Mapping[str, Targets],
+    head_targets: Mapping[str, Targets],
     vocabulary: Vocabulary,
     video_token_id: int,
 ) -> Microbatch:
     shape = tokens.input_ids.shape
-    rows = vocabulary.to_rows(tokens.input_ids.ravel())
-    assert rows.size == tokens.input_ids.size, "every id of a sample must have a row of its own"
+    token_ids = vocabulary.to_rows(tokens.input_ids.ravel())
+    assert token_ids.size == tokens.input_ids.size, "each id of a sample must have a row of its own"
     places, is_target = find_logits_to_keep(tokens.labels)
-    said = np.take_along_axis(tokens.labels, np.minimum(places + 1, shape[1] - 1), axis=1)[is_target]
+    labels = np.take_along_axis(tokens.labels, np.minimum(places + 1, shape[1] - 1), axis=1)[is_target]
     return Microbatch(
-        rows=rows.reshape(shape),
+        token_ids=token_ids.reshape(shape),
         is_video=tokens.input_ids == video_token_id,
         position_ids=tokens.position_ids,
         mask=_mask(tokens),
@@ -122,17 +123,17 @@ def _microbatch(
         places=places,
         logits_mask=_mask_at(tokens, places),
         is_target=is_target,
-        targets=vocabulary.to_rows(said),
-        known=known,
+        targets=vocabulary.to_rows(labels),
+        head_targets=head_targets,
     )
 
 
 def find_logits_to_keep(labels: Targets) -> tuple[Numbers, Bools]:
-    """Return the places before labels [batch, k], and which of them are not padding [batch, k].
+    """Return the places of the tokens before the labels [batch, k], and which of them are not padding [batch, k].
 
     Args:
-        labels: int32 [batch, n], the id to learn at its own place, -100 elsewhere; the first place of a row is never
-            learned, since nothing comes before it.
+        labels: int32 [batch, n], each label at its token's own place (not shifted), -100 elsewhere. The first token of
+            a row is never a target, since nothing comes before it.
     """
     before = labels[:, 1:] != IGNORED
     counts = before.sum(axis=1)
@@ -144,7 +145,7 @@ def find_logits_to_keep(labels: Targets) -> tuple[Numbers, Bools]:
 
 
 def join_grids(grids: Sequence[Sequence[int]]) -> tuple[Grid, ...]:
-    """Return runs of videos of one size as one video each: [[1, 12, 22], [1, 12, 22]] is ((2, 12, 22),)."""
+    """Merge runs of videos of the same size into one video each: [[1, 12, 22], [1, 12, 22]] gives ((2, 12, 22),)."""
     runs = groupby(grids, key=lambda grid: (grid[1], grid[2]))
     return tuple((sum(grid[0] for grid in run), *size) for size, run in runs)
 

@@ -1,4 +1,4 @@
-"""AdamW with decay on matrices alone, and what is left out of it."""
+"""AdamW with weight decay on matrices only, its learning-rate schedule, and frozen parameters."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -15,16 +15,16 @@ from streaming_vlm_mlx.train.config import OptimizerConfig, ScheduleConfig
 
 
 def rate_fraction(step: int, config: ScheduleConfig) -> float:
-    """Return the share of the highest learning rate that update number `step`, counted from 0, is made with."""
+    """Return the learning rate of step `step`, counted from 0, as a fraction of the highest rate."""
     if step < config.warmup_steps:
         return (step + 1) / config.warmup_steps
-    through = (step - config.warmup_steps) / max(config.steps - config.warmup_steps, 1)
-    cosine = (1 + math.cos(math.pi * min(through, 1.0))) / 2
+    decayed = (step - config.warmup_steps) / max(config.steps - config.warmup_steps, 1)
+    cosine = (1 + math.cos(math.pi * min(decayed, 1.0))) / 2
     return config.final_fraction + (1 - config.final_fraction) * cosine
 
 
 def make_optimizer(config: OptimizerConfig) -> optim.MultiOptimizer:
-    """Return AdamW for matrices, which decay, and for all else, which does not."""
+    """Return AdamW (arXiv 1711.05101) with weight decay for matrices and without it for all other parameters."""
 
     def adamw(weight_decay: float) -> optim.AdamW:
         return optim.AdamW(config.learning_rate, list(config.betas), config.eps, weight_decay, bias_correction=True)
@@ -33,28 +33,28 @@ def make_optimizer(config: OptimizerConfig) -> optim.MultiOptimizer:
 
 
 def freeze(model: nn.Module, patterns: Sequence[str]) -> int:
-    """Keep the parameters of `model` whose names match one of `patterns` (``visual.*``) from moving.
+    """Freeze the parameters of `model` whose names match one of `patterns` (``visual.*``).
 
     Returns:
-        how many numbers stand still.
+        the number of frozen weights.
 
     Raises:
-        SvmError: a pattern matches no name.
+        SvmError: a pattern matches no parameter.
     """
     names = [name for name, _ in _flat(model.parameters())]
     for pattern in patterns:
         if not any(fnmatchcase(name, pattern) for name in names):
-            raise SvmError(f"freeze: {pattern!r} matches no parameter; their names are like {names[0]!r}.")
+            raise SvmError(f"freeze: {pattern!r} matches no parameter; an example of a name is {names[0]!r}.")
     frozen = 0
-    for module, key, leaves in _own(model):
+    for module, key, leaves in _parameters(model):
         if any(fnmatchcase(name, pattern) for name, _ in leaves for pattern in patterns):
             module.freeze(recurse=False, keys=[key])
             frozen += sum(array.size for _, array in leaves)
     return frozen
 
 
-def _own(model: nn.Module) -> Iterator[tuple[nn.Module, str, list[tuple[str, mx.array]]]]:
-    """Yield every parameter with the module that holds it and its key there; several arrays may lie under one key."""
+def _parameters(model: nn.Module) -> Iterator[tuple[nn.Module, str, list[tuple[str, mx.array]]]]:
+    """Yield (module, key, named arrays) for each parameter; one key may hold several arrays."""
     for prefix, module in model.named_modules():
         children = module.children()
         for key, value in module.parameters().items():

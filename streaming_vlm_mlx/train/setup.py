@@ -1,8 +1,9 @@
-"""What a run begins with: its model, its words, its windows."""
+"""Sets up a training run: model, vocabulary, windows, optimizer and workers."""
 
 import importlib.util
 import zlib
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,49 +28,49 @@ from streaming_vlm_mlx.models.presets import seed_weights, tiny_config
 from streaming_vlm_mlx.models.vlm import VisionLanguageModel
 from streaming_vlm_mlx.text.tokenizer import Tokenizer
 from streaming_vlm_mlx.text.vocabulary import build, count_ids
-from streaming_vlm_mlx.train.checkpointing import Progress, RunFolder, load_training, read_progress, take_heads
+from streaming_vlm_mlx.train.checkpointing import Progress, RunFolder, load_heads, load_training, read_progress
 from streaming_vlm_mlx.train.config import TrainConfig
 from streaming_vlm_mlx.train.gradients import WorkerSpec, as_numpy, flatten, make_train_model
 from streaming_vlm_mlx.train.loss import TrainModel
-from streaming_vlm_mlx.train.metrics import Event, MetricsFile, Note, Saved, Started, plot_losses
+from streaming_vlm_mlx.train.metrics import CheckpointSaved, Event, MetricsFile, Note, Stage, Started, plot_losses
 from streaming_vlm_mlx.train.optim import freeze, make_optimizer
 from streaming_vlm_mlx.train.trainer import Callbacks, Dataset, MicrobatchBuilder, Trainer, TrainState
 from streaming_vlm_mlx.train.vision_heads import TargetReader, VisionHeads
 from streaming_vlm_mlx.train.worker_process import Tower
 from streaming_vlm_mlx.train.workers import open_worker_pool
 
-# Enough to know what is said; a vocabulary needs no more.
+# Records that are tokenized to count the tokens for a vocabulary.
 _COUNTED_RECORDS = 20_000
 
 Report = Callable[[str], None]
 
 
 def open_records(paths: Sequence[str], report: Report) -> list[RecordFile]:
-    """Open files of records, and tell `report` of lines that are left out.
+    """Open JSONL files of records; `report` receives a message for each file with skipped lines.
 
     Raises:
-        SvmError: there are no files, or one cannot be used.
+        SvmError: there are no files, or one of them cannot be used.
     """
     if not paths:
-        raise SvmError("there is nothing to learn from: name a file of records in data.records, or with --records.")
+        raise SvmError("there are no training records: name a file in data.records, or with --records.")
     files = [RecordFile.open(Path(path)) for path in paths]
     for file in files:
         if file.skipped_count:
-            report(f"{file.skipped_count} records of {file.path} are left out, the first: {file.skipped[0]}")
+            report(f"{file.skipped_count} lines of {file.path} were skipped, the first: {file.skipped[0]}")
     return files
 
 
 def make_windows(files: Sequence[RecordFile], config: TrainConfig) -> Windows:
-    """Cut records into the windows that `config` asks for.
+    """Cut the records of `files` into the windows of `config`.
 
     Raises:
-        SvmError: windows of that length and stride make no sense.
+        SvmError: the stride does not fit the windows' length.
     """
     return Windows(files, config.data.seconds, config.data.stride, config.data.drop_context_prob)
 
 
 def make_builder(checkpoint: Checkpoint, config: TrainConfig) -> SampleBuilder:
-    """Return what writes windows in the model's ids."""
+    """Return the builder of samples in the tokens of `checkpoint`."""
     vision = checkpoint.model.config.vision_config
     data, stream = config.data, StreamConfig().merged(config.stream)
     sample = SampleConfig(
@@ -85,70 +86,70 @@ def make_builder(checkpoint: Checkpoint, config: TrainConfig) -> SampleBuilder:
     return SampleBuilder(checkpoint.tokenizer, sample, checkpoint.vocabulary)
 
 
-def load_initial(
+def load_initial_checkpoint(
     config: TrainConfig, files: Sequence[RecordFile], dtype: mx.Dtype = mx.float32, limit: int | None = None
 ) -> Checkpoint:
-    """Return the model that the run begins with, in float32; one that stands still in `dtype`.
+    """Return the model that the run starts from: `model.checkpoint`, or a model with random weights.
 
     Args:
         config: the run's settings.
-        files: its records.
-        dtype: what it computes in.
-        limit: as `load_to_train` takes it.
+        files: the run's records, which decide the vocabulary of a model with random weights.
+        dtype: the dtype of weights that LoRA freezes; all other weights are float32.
+        limit: as in `load_to_train`.
 
     Raises:
-        SvmError: the checkpoint cannot be read or trained, or the sizes do not fit one another.
+        SvmError: the checkpoint cannot be read or trained, or the model's sizes do not fit one another.
     """
     stream = make_stream(config, files)
-    if config.start.checkpoint is not None:
-        return replace(load_to_train(resolve_checkpoint(config.start.checkpoint), config, dtype, limit), stream=stream)
+    if config.model.checkpoint is not None:
+        return replace(load_to_train(resolve_checkpoint(config.model.checkpoint), config, dtype, limit), stream=stream)
     if config.lora is not None:
-        raise SvmError("lora: there is no checkpoint to adapt; name one in start.checkpoint, or with --ckpt.")
+        raise SvmError("lora needs a checkpoint to adapt; name one in model.checkpoint, or with --ckpt.")
     tokenizer = Tokenizer.load()
-    vocabulary = build(tokenizer, count_ids(tokenizer, _texts(files)), config.start.vocabulary)
-    sizes = tiny_config(len(vocabulary)).merged(config.start.sizes)
+    vocabulary = build(tokenizer, count_ids(tokenizer, _texts(files)), config.model.vocab_size)
+    sizes = tiny_config(len(vocabulary)).merged(config.model.config)
     if sizes.text_config.vocab_size != len(vocabulary):
-        raise SvmError("start.sizes: vocab_size follows from start.vocabulary; leave it out.")
+        raise SvmError("model.config: text_config.vocab_size follows from model.vocab_size; remove it.")
     model = VisionLanguageModel(sizes)
-    seed_weights(model, config.start.seed)
+    seed_weights(model, config.model.seed)
     return Checkpoint(model, tokenizer, vocabulary, stream)
 
 
 def load_to_train(folder: Path, config: TrainConfig, dtype: mx.Dtype, limit: int | None = None) -> Checkpoint:
-    """Read the checkpoint in `folder`, its weights in float32; in `dtype` where adapters alone move.
+    """Read the checkpoint in `folder`, with float32 weights; in `dtype` if only adapters are trained.
 
     Args:
-        folder: the checkpoint's.
+        folder: the checkpoint's folder.
         config: the run's settings.
         dtype: what the run computes in.
-        limit: bytes that the run may take at the most; what is sure to take more is refused before a weight is read.
-            None for what this machine has for it.
+        limit: the memory limit in bytes; a run that needs more is refused before a weight is read. None for the limit
+            of this machine.
 
     Raises:
-        SvmError: the checkpoint cannot be read, is quantised though its weights shall move, or takes too much memory.
+        SvmError: the checkpoint cannot be read, has quantized weights and no adapters, or needs too much memory.
     """
     info = open_checkpoint(folder)
     if config.lora is None and info.config.quantization is not None:
         raise SvmError(
-            f"{folder} is quantised, and packed weights do not move; train an adapter beside them with --lora, "
-            "or begin with the plain model."
+            f"{folder} is quantized, and quantized weights cannot be trained; train an adapter with --lora, or start "
+            "from the model that is not quantized."
         )
-    held, moving = dtype, 0
+    held, trainable = dtype, 0
     if config.lora is None:
         model = VisionLanguageModel(info.config)
-        held, moving = mx.float32, model.parameter_count() - freeze(model, config.freeze)
-    check_trains(info.model, folder, held, moving, memory_limit() if limit is None else limit)
+        held, trainable = mx.float32, model.parameter_count() - freeze(model, config.freeze)
+    check_trains(info.model, folder, held, trainable, memory_limit() if limit is None else limit)
     return load_weights(info, held)
 
 
 def make_stream(config: TrainConfig, files: Sequence[RecordFile]) -> StreamConfig:
-    """Return the settings that the model will stream under: those that it learns in, `config.stream` laid over them."""
+    """Return the checkpoint's stream settings: those of the training windows, overridden by `config.stream`."""
     fps = files[0][0].fps if files else StreamConfig().fps
     return replace(config.training_stream(), fps=fps).merged(config.stream)
 
 
 def _texts(files: Sequence[RecordFile]) -> Iterator[str]:
-    """Yield what the records say, of many records a sample that is spread evenly."""
+    """Yield the texts of the records; of a large set, those of an evenly spaced subset."""
     every = max(1, sum(len(file) for file in files) // _COUNTED_RECORDS)
     for file in files:
         for number in range(0, len(file), every):
@@ -157,9 +158,6 @@ def _texts(files: Sequence[RecordFile]) -> Iterator[str]:
             for turn in record.turns:
                 yield turn.user_text
                 yield turn.assistant_text
-
-
-Log = Callable[[str], None]
 
 
 def train(
@@ -172,173 +170,197 @@ def train(
     ranks: Ranks = ALONE,
     limit: int | None = None,
 ) -> Progress:
-    """Train under `config` into the folder `out`; return where the run stands when it ends.
+    """Train with `config` in the folder `out`; return the state of the run at its end.
 
     Args:
         config: the run's settings.
-        out: see `state` for what lies in it afterwards.
-        resume: go on from the newest saving in `out`, to the same losses as without the break.
-        dtype: what to compute in; weights are float32.
-        cores: shards that can be worked on side by side: a CPU's cores; 1 on a GPU.
-        callbacks: the world around the run.
-        ranks: the machines that take part. Each learns from batches of its own, and one of them writes into `out`,
-            which all must see to go on with a run.
-        limit: bytes that the model and its optimizer may take at the most; None for what this machine has for them.
+        out: the run's folder, see `checkpointing`.
+        resume: continue from the newest checkpoint in `out`, with the same losses as an unbroken run.
+        dtype: what to compute in; trained weights are float32.
+        cores: the number of microbatches that can be computed at once: the cores of a CPU, 1 for a GPU.
+        callbacks: receives events, and says when to stop.
+        ranks: the processes of a distributed run. Each trains on batches of its own. The main rank writes into `out`,
+            which all ranks have to read in order to resume.
+        limit: the memory limit in bytes of the model and its optimizer; None for the limit of this machine.
 
     Raises:
-        SvmError: settings, records, checkpoint or folder cannot be used, or a machine was lost.
+        SvmError: settings, records, checkpoint or folder cannot be used, another run uses the folder, or another rank
+            exited.
     """
     folder = RunFolder(out)
+    with folder.lock() if ranks.is_main else nullcontext():
+        return _train(config, folder, resume, dtype, cores, callbacks, ranks, limit)
+
+
+def _train(
+    config: TrainConfig,
+    folder: RunFolder,
+    resume: bool,
+    dtype: mx.Dtype,
+    cores: int,
+    callbacks: Callbacks,
+    ranks: Ranks,
+    limit: int | None,
+) -> Progress:
+    """Train as `train` does, in a folder that is locked."""
     if not resume:
         folder.check_new()
-    step_folder = folder.newest() if resume else None
-    log = log_limit(lambda text: callbacks.report(Note(text)))
-    files = open_records(config.data.records, log)
+    checkpoint_folder = folder.newest() if resume else None
+    report = log_limit(lambda text: callbacks.report(Note(text)))
+    files = open_records(config.data.records, report)
     windows = make_windows(files, config)
-    progress = read_progress(step_folder) if step_folder else Progress(seed=config.seed, windows=len(windows))
-    _check_same(progress, config, len(windows), out)
+    progress = (
+        read_progress(checkpoint_folder) if checkpoint_folder else Progress(seed=config.seed, windows=len(windows))
+    )
+    _check_same(progress, config, len(windows), folder.path)
     if ranks.is_main:
         folder.recover(progress)
-    if resume and step_folder is None:
-        log(f"{out} was never saved; the run begins anew.")
-    # No more than there are rows in an update.
+    if resume and checkpoint_folder is None:
+        report(f"{folder.path} holds no checkpoint yet; the run starts from step 1.")
+    callbacks.report(Stage("loading the model", 0, callbacks.clock()))
+    # A step has no more microbatches than rows.
     cores = min(cores, config.data.batches.batch_size * config.optimizer.accumulate)
-    if step_folder and config.lora is None:
-        checkpoint = replace(load_to_train(step_folder, config, dtype, limit), stream=make_stream(config, files))
+    if checkpoint_folder and config.lora is None:
+        checkpoint = replace(load_to_train(checkpoint_folder, config, dtype, limit), stream=make_stream(config, files))
     else:
-        checkpoint = load_initial(config, files, dtype, limit)
+        checkpoint = load_initial_checkpoint(config, files, dtype, limit)
     spec = WorkerSpec(
         checkpoint.model.config, config.auxiliary.heads, config.freeze, config.grad_checkpoint, config.lora, config.seed
     )
-    state = _make_state(config, checkpoint, spec, step_folder, cores, log)
+    state = _make_state(config, checkpoint, spec, checkpoint_folder, cores, report)
     builder = make_builder(state.checkpoint, config)
-    order = Batches(windows, builder, config.data.batches, config.seed, ranks.rank, ranks.size, log)
-    train_set, validation_set = Dataset(windows, order), _validation_set(config, builder, log, ranks)
+    order = Batches(windows, builder, config.data.batches, config.seed, ranks.rank, ranks.size, report)
+    train_set, validation_set = Dataset(windows, order), _validation_set(config, builder, report, ranks)
     _check_ranks(ranks, progress, state.train_model)
-    kept = _with_metrics(config, folder, progress.step, callbacks) if ranks.is_main else callbacks
-    kept.report(Started(progress.step, config.schedule.steps, len(windows), _count(state.train_model)))
-    frames_of = _make_frames(config, checkpoint.model)
-    with frames_of as frames, open_worker_pool(state.train_model, spec, dtype, cores, ranks) as pool:
-        trainer = Trainer(config, folder, state, pool, train_set, validation_set, progress, kept)
+    callbacks = _with_metrics(config, folder, progress.step, callbacks) if ranks.is_main else callbacks
+    callbacks.report(Started(progress.step, config.schedule.steps, len(windows), _count(state.train_model)))
+    frame_pool = _make_frame_pool(config, checkpoint.model)
+    with frame_pool as frames, open_worker_pool(state.train_model, spec, dtype, cores, ranks) as pool:
+        trainer = Trainer(config, folder, state, pool, train_set, validation_set, progress, callbacks)
         trainer.run(frames)
     return trainer.progress
 
 
-def _make_frames(config: TrainConfig, model: VisionLanguageModel) -> FramePool:
-    """Return what decodes the run's frames, and looks at them if `config` says so.
+def _make_frame_pool(config: TrainConfig, model: VisionLanguageModel) -> FramePool:
+    """Return the pool that decodes the run's frames, and encodes them with `keep_features`.
 
     Raises:
-        SvmError: there is no tower to look with.
+        SvmError: `keep_features` is set and the model has no vision tower.
     """
     batches, tower = config.data.batches, _tower(model) if config.keep_features else None
     return FramePool(batches.workers, int(batches.cache_mb * 1e6), tower)
 
 
 def _make_state(
-    config: TrainConfig, checkpoint: Checkpoint, spec: WorkerSpec, step_folder: Path | None, parts: int, log: Log
+    config: TrainConfig, checkpoint: Checkpoint, spec: WorkerSpec, folder: Path | None, cores: int, report: Report
 ) -> TrainState:
-    """Return the model with its heads and its optimizer, fresh or as `step_folder` has them."""
+    """Return the model with its heads and its optimizer, new or restored from the checkpoint in `folder`."""
     if spec.heads and spec.model.vision_config is None:
-        raise SvmError("auxiliary.heads: this model has no vision tower to teach.")
+        raise SvmError("auxiliary.heads: the model has no vision tower.")
     train_model = make_train_model(checkpoint.model, spec)
     if not _count(train_model)[0]:
-        raise SvmError("freeze: nothing is left that could move.")
+        raise SvmError("freeze: no trainable parameter is left.")
     if train_model.vision_heads is not None:
-        _init_heads(train_model.vision_heads, config, log)
-    adapter = _describe(config) if config.lora else None
-    if adapter and step_folder:
-        continue_adapter(step_folder, adapter, checkpoint.model)
+        _init_heads(train_model.vision_heads, config, report)
+    adapter = _make_adapter(config) if config.lora else None
+    if adapter and folder:
+        continue_adapter(folder, adapter, checkpoint.model)
     optimizer = make_optimizer(config.optimizer)
     optimizer.init(train_model.trainable_parameters())
-    if step_folder is not None:
-        load_training(step_folder, optimizer, train_model.vision_heads)
+    if folder is not None:
+        load_training(folder, optimizer, train_model.vision_heads)
     mx.eval(train_model.parameters(), optimizer.state)
     pixels = config.data.pixels
     targets = TargetReader(spec.heads, pixels.temporal_patch_size, pixels.merge_size)
-    return TrainState(checkpoint, train_model, optimizer, MicrobatchBuilder(checkpoint, targets, parts, log), adapter)
+    return TrainState(
+        checkpoint, train_model, optimizer, MicrobatchBuilder(checkpoint, targets, cores, report), adapter
+    )
 
 
 def _tower(model: VisionLanguageModel) -> Tower:
-    """Return the vision tower of `model`, to be used elsewhere.
+    """Return the vision tower of `model` in a form that other processes can load.
 
     Raises:
-        SvmError: it has none.
+        SvmError: the model has no vision tower.
     """
     if model.config.vision_config is None:
-        raise SvmError("keep_features: this model has no vision tower.")
+        raise SvmError("keep_features: the model has no vision tower.")
     return Tower(model.config.vision_config, dict(as_numpy(flatten(model.visual.parameters()))))
 
 
-def _describe(config: TrainConfig) -> Adapter:
-    """Return what the run's adapter is, and what it belongs to."""
+def _make_adapter(config: TrainConfig) -> Adapter:
+    """Return the description of the run's adapter and its base checkpoint."""
     assert config.lora
-    assert config.start.checkpoint
-    base = resolve_checkpoint(config.start.checkpoint)
-    return Adapter(config.lora, config.start.checkpoint, fingerprint(base))
+    assert config.model.checkpoint
+    base = resolve_checkpoint(config.model.checkpoint)
+    return Adapter(config.lora, config.model.checkpoint, fingerprint(base))
 
 
-def _init_heads(heads: VisionHeads, config: TrainConfig, log: Log) -> None:
-    """Give `heads` their first weights: those beside the checkpoint that the run begins with, else random ones."""
+def _init_heads(heads: VisionHeads, config: TrainConfig, report: Report) -> None:
+    """Initialize `heads` from the checkpoint that the run starts from, and at random where it has no matching head."""
     seed_weights(heads, config.seed)
-    if config.start.checkpoint is None:
+    if config.model.checkpoint is None:
         return
-    missing = take_heads(resolve_checkpoint(config.start.checkpoint), heads)
+    missing = load_heads(resolve_checkpoint(config.model.checkpoint), heads)
     names = sorted({name.split(".")[1] for name in missing})
     if names:
-        log(f"vision heads that begin at random, since {config.start.checkpoint} has none that fit: {', '.join(names)}")
+        report(f"{config.model.checkpoint} has no weights for vision heads that start at random: {', '.join(names)}")
 
 
-def _validation_set(config: TrainConfig, builder: SampleBuilder, log: Log, ranks: Ranks) -> Dataset | None:
+def _validation_set(config: TrainConfig, builder: SampleBuilder, report: Report, ranks: Ranks) -> Dataset | None:
     if not config.validation.records:
         return None
-    windows = make_windows(open_records(config.validation.records, log), config).share(ranks.rank, ranks.size)
-    return Dataset(windows, Batches(windows, builder, config.data.batches, config.seed, report=log))
+    windows = make_windows(open_records(config.validation.records, report), config).share(ranks.rank, ranks.size)
+    return Dataset(windows, Batches(windows, builder, config.data.batches, config.seed, report=report))
 
 
 def _check_ranks(ranks: Ranks, progress: Progress, train_model: TrainModel) -> None:
-    """Refuse machines that stand at different places, or begin with different weights.
+    """Check that all ranks start at the same step with the same windows and weights.
 
     Raises:
-        SvmError: says in what they differ.
+        SvmError: names what differs.
     """
     if ranks.size == 1:
         return
     arrays = flatten(train_model.parameters()).values()
     sample = b"".join(np.array(array.reshape(-1)[:64].astype(mx.float32)).tobytes() for array in arrays)
-    step, windows, moving = progress.step, progress.windows, _count(train_model)[0]
-    ranks.check_same({"step": step, "windows": windows, "parameters that move": moving, "weights": zlib.crc32(sample)})
+    step, windows, trainable = progress.step, progress.windows, _count(train_model)[0]
+    numbers = {"step": step, "windows": windows, "trainable weights": trainable, "weights": zlib.crc32(sample)}
+    ranks.check_same(numbers)
 
 
 def _with_metrics(config: TrainConfig, folder: RunFolder, step: int, callbacks: Callbacks) -> Callbacks:
-    """Write the settings; return `callbacks` that also write each metric, and plot them at each checkpoint."""
+    """Write the settings; return `callbacks` that also write metrics and samples, and plot the losses."""
     write_text(folder.settings, yaml.safe_dump(config.to_dict(), sort_keys=False))
-    metrics, report = MetricsFile(folder.metrics, step), callbacks.report
+    metrics, report = MetricsFile(folder.metrics, folder.samples, step), callbacks.report
     can_draw = importlib.util.find_spec("matplotlib") is not None
 
-    def both(event: Event) -> None:
+    def write_and_report(event: Event) -> None:
         metrics.add(event)
         report(event)
-        if isinstance(event, Saved) and can_draw:
+        if isinstance(event, CheckpointSaved) and can_draw:
             plot_losses(folder.metrics, folder.plot)
         elif isinstance(event, Started) and not can_draw:
-            report(Note("the losses are not drawn: pip install 'svm-tui[plot]' for that."))
+            report(Note("matplotlib is not installed, so loss.png is not drawn: pip install 'svm-tui[plot]'."))
 
-    return replace(callbacks, report=both)
+    return replace(callbacks, report=write_and_report)
 
 
 def _check_same(progress: Progress, config: TrainConfig, windows: int, out: Path) -> None:
-    """Refuse to go on in data that lie otherwise than when the run was saved."""
+    """Check that a resumed run has the windows and the seed that it was started with."""
     if progress.windows != windows:
         raise SvmError(
-            f"{out} was trained on {progress.windows} windows, now there are {windows}; go on with the same records, "
-            f"or begin a new run with what it learnt: --ckpt {out} and another --out."
+            f"{out} was trained on {progress.windows} windows, now there are {windows}; resume with the same records, "
+            f"or start a new run from its checkpoint: --ckpt {out} and another --out."
         )
     if progress.seed != config.seed:
-        raise SvmError(f"{out} was trained with seed {progress.seed}, not {config.seed}; go on with that one.")
+        raise SvmError(
+            f"{out} was trained with seed {progress.seed}, not {config.seed}; resume with seed {progress.seed}."
+        )
 
 
 def _count(train_model: TrainModel) -> tuple[int, int]:
-    """Return how many numbers move, and how many there are."""
+    """Return the number of trainable weights, and of all weights."""
     trees = train_model.trainable_parameters(), train_model.parameters()
-    moving, every = (tree_reduce(lambda count, array: count + array.size, tree, 0) for tree in trees)
-    return moving, every
+    trainable, total = (tree_reduce(lambda count, array: count + array.size, tree, 0) for tree in trees)
+    return trainable, total

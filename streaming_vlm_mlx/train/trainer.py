@@ -1,4 +1,4 @@
-"""From a batch of windows to what the cores work on: rows, angles, labels, and what the vision heads should say."""
+"""The training loop: optimizer steps, validation, samples and checkpoints."""
 
 import math
 from collections import Counter
@@ -15,56 +15,58 @@ from streaming_vlm_mlx.data.collator import Batch, Batches
 from streaming_vlm_mlx.data.dataset import Windows
 from streaming_vlm_mlx.data.frame_workers import FramePool
 from streaming_vlm_mlx.errors import SvmError
+from streaming_vlm_mlx.memory import read_memory
 from streaming_vlm_mlx.models.adapters import Adapter, save_adapter
 from streaming_vlm_mlx.models.loading import Checkpoint, save_checkpoint
 from streaming_vlm_mlx.train.checkpointing import Progress, RunFolder
 from streaming_vlm_mlx.train.config import OptimizerConfig, TrainConfig
 from streaming_vlm_mlx.train.loss import TEXT, LossWeights, TrainModel, count_targets
-from streaming_vlm_mlx.train.metrics import Event, Note, Saved, StepDone, Validated
+from streaming_vlm_mlx.train.metrics import CheckpointSaved, Event, Note, Stage, StepDone, Validated
 from streaming_vlm_mlx.train.microbatch import Grid, Microbatch, Targets, make_microbatches
 from streaming_vlm_mlx.train.optim import rate_fraction
+from streaming_vlm_mlx.train.samples import SampleGenerator
 from streaming_vlm_mlx.train.vision_heads import TargetReader
 from streaming_vlm_mlx.train.workers import WorkerPool
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """Windows, and the batches that they come in."""
+    """Windows of records and their batches."""
 
     windows: Windows
     batches: Batches
 
 
 class MicrobatchBuilder:
-    """Cuts batches into shards for one model."""
+    """Cuts batches into microbatches for one model and adds the targets of its vision heads."""
 
     def __init__(
-        self, checkpoint: Checkpoint, targets: TargetReader, parts: int, report: Callable[[str], None]
+        self, checkpoint: Checkpoint, targets: TargetReader, count: int, report: Callable[[str], None]
     ) -> None:
-        """Make `parts` shards of a batch; `report` is told of windows whose sidecar cannot be read."""
+        """Make `count` microbatches of a batch; `report` receives a message for each sidecar that cannot be read."""
         self._checkpoint, self._targets = checkpoint, targets
-        self._parts, self._report = parts, report
+        self._count, self._report = count, report
 
     def microbatches(self, batch: Batch, windows: Windows) -> list[Microbatch]:
-        """Return the shards of `batch`, which is of `windows`."""
+        """Return the microbatches of `batch`, whose windows are in `windows`."""
         vocabulary, video = self._checkpoint.vocabulary, self._checkpoint.model.config.video_token_id
-        return list(make_microbatches(batch, self._known(batch, windows), vocabulary, video, self._parts))
+        return list(make_microbatches(batch, self._head_targets(batch, windows), vocabulary, video, self._count))
 
-    def _known(self, batch: Batch, windows: Windows) -> dict[str, list[Targets]]:
-        """Return what the heads should say; a batch's videos follow one another as its windows do."""
-        known: dict[str, list[Targets]] = {name: [] for name in self._targets.names}
+    def _head_targets(self, batch: Batch, windows: Windows) -> dict[str, list[Targets]]:
+        """Return the targets of each head for each video of `batch`; videos are in the order of the windows."""
+        head_targets: dict[str, list[Targets]] = {name: [] for name in self._targets.names}
         grids: Sequence[Grid] = [(t, h, w) for t, h, w in batch.tokens.video_grid_thw.tolist()]
-        for number in batch.numbers if known else ():
+        for number in batch.numbers if head_targets else ():
             record = windows[number]
             own, grids = grids[: len(record.turns)], grids[len(record.turns) :]
             try:
                 found = self._targets.read(record, own)
             except SvmError as error:
-                self._report(f"window {number} teaches no head: {error}")
+                self._report(f"{record.source}: no targets for the vision heads: {error}")
                 found = self._targets.unknown(own)
             for name, targets in found.items():
-                known[name] += targets
-        return known
+                head_targets[name] += targets
+        return head_targets
 
 
 def validate(
@@ -75,24 +77,37 @@ def validate(
     weights: LossWeights,
     limit: int | None,
     stopped: Callable[[], bool],
+    report: Callable[[int], None] = lambda _: None,
 ) -> dict[str, float]:
     """Return each part's mean loss over the first `limit` batches (None: all), or nothing once `stopped`.
 
-    With several machines `dataset` is this one's share, `stopped` is asked of each, and the means are of all of them.
+    In a distributed run `dataset` is this rank's share, a stop on one rank stops all, and the means are over all ranks.
+
+    Args:
+        pool: computes the losses.
+        microbatch_builder: makes the microbatches.
+        dataset: the validation set.
+        frames: decodes the frames.
+        weights: the weights of the loss's parts; a part without a weight is not computed.
+        limit: the maximum number of batches.
+        stopped: asked before each batch.
+        report: receives the number of batches done so far.
 
     Raises:
-        SvmError: a helper of `pool` died, or another machine.
+        SvmError: a worker of `pool` or another rank exited.
     """
     sums: Counter[str] = Counter()
     counts: Counter[str] = Counter()
-    broken_off = False
-    for batch in islice(dataset.batches.read(frames, epochs=1) if len(dataset.windows) else (), limit):
-        if broken_off := stopped():
+    interrupted = False
+    batches = islice(dataset.batches.read(frames, epochs=1) if len(dataset.windows) else (), limit)
+    for number, batch in enumerate(batches):
+        if interrupted := stopped():
             break
+        report(number)
         microbatches = microbatch_builder.microbatches(batch, dataset.windows)
         sums.update(pool.losses(microbatches, weights))
         counts.update(count_targets(microbatches))
-    if pool.ranks.any(broken_off):
+    if pool.ranks.any(interrupted):
         return {}
     names = pool.parts(weights)
     totals = pool.ranks.total({name: sums[name] for name in names})
@@ -101,8 +116,8 @@ def validate(
 
 
 @dataclass(frozen=True)
-class Updated:
-    """What an update was made of: each part's mean loss, and the gradient's length before it was cut."""
+class UpdateResult:
+    """Each part's mean loss, and the gradient's norm before clipping."""
 
     losses: dict[str, float]
     grad_norm: float
@@ -116,36 +131,36 @@ def update(
     weights: LossWeights,
     config: OptimizerConfig,
     fraction: float,
-) -> Updated:
-    """Move `train_model`'s weights once, at `fraction` of the highest learning rate.
+) -> UpdateResult:
+    """Do one optimizer step on `train_model`, with `fraction` of the highest learning rate.
 
     Raises:
-        SvmError: a helper of `pool` died, or the gradient is no number any more; the weights stay as they were.
+        SvmError: a worker of `pool` exited, or the gradient is not finite; the weights are unchanged.
     """
     losses, grads = pool.compute_grads(microbatches, weights)
     grads, norm = optim.clip_grad_norm(grads, config.max_grad_norm)
     if not math.isfinite(cast(float, norm.item())):
         raise SvmError(
-            "The gradient is no number any more: go on from the last saving with --resume, and with --config and a "
-            "lower optimizer.learning_rate."
+            "the gradient is not finite: resume from the last checkpoint with --resume, and with --config and a lower "
+            "optimizer.learning_rate."
         )
     optimizer.learning_rate = config.learning_rate * fraction
     optimizer.update(train_model, grads)
     mx.eval(train_model.parameters(), optimizer.state, norm)
-    pool.moved()
-    return Updated(losses, cast(float, norm.item()))
+    pool.mark_updated()
+    return UpdateResult(losses, cast(float, norm.item()))
 
 
 @dataclass(frozen=True)
 class TrainState:
-    """What a run moves, and how.
+    """The model and the optimizer of a run.
 
     Attributes:
-        checkpoint: the model with all that belongs to it.
+        checkpoint: the model with its tokenizer, vocabulary and stream settings.
         train_model: the model and its vision heads.
-        optimizer: of both.
-        microbatch_builder: makes shards for the model.
-        adapter: what is saved in the checkpoint's place, if its weights stand still.
+        optimizer: the optimizer of both.
+        microbatch_builder: makes the model's microbatches.
+        adapter: the LoRA adapter that is saved in place of the model, or None.
     """
 
     checkpoint: Checkpoint
@@ -155,10 +170,10 @@ class TrainState:
     adapter: Adapter | None = None
 
     def write(self, folder: Path, extra: Callable[[Path], None]) -> None:
-        """Save what was learnt in `folder`, whole or not at all, with what `extra` adds to it.
+        """Save the model or the adapter in `folder` atomically, with the files that `extra` adds.
 
         Raises:
-            SvmError: the place cannot be written.
+            SvmError: the folder cannot be written.
         """
         if self.adapter is None:
             save_checkpoint(folder, self.checkpoint, extra)
@@ -168,12 +183,12 @@ class TrainState:
 
 @dataclass(frozen=True)
 class Callbacks:
-    """The world around a run.
+    """What a run calls.
 
     Attributes:
-        report: is told of what happens, in the run's own thread.
-        clock: reads seconds.
-        stopped: asked before each update; once true, the run is saved and ends.
+        report: receives the run's events, in the run's own thread.
+        clock: returns seconds.
+        stopped: asked before each step; once true, the run writes a checkpoint and ends.
     """
 
     report: Callable[[Event], None]
@@ -182,7 +197,7 @@ class Callbacks:
 
 
 class Trainer:
-    """A run, from where it stands to its end or until it is stopped."""
+    """Runs the training loop from `progress` to the last step, an early stop or an interrupt."""
 
     def __init__(
         self,
@@ -195,28 +210,31 @@ class Trainer:
         progress: Progress,
         callbacks: Callbacks,
     ) -> None:
-        """Prepare; nothing is computed yet.
+        """Prepare the run; nothing is computed yet.
 
         Args:
             config: the run's settings.
-            folder: where it is saved.
-            state: what moves.
-            pool: who computes.
-            train_set: what it learns from.
-            validation_set: what it is evaluated on, or None.
-            progress: where it stands.
-            callbacks: the world around it.
+            folder: receives the checkpoints.
+            state: the model and the optimizer.
+            pool: computes losses and gradients.
+            train_set: the training set.
+            validation_set: the validation set, or None.
+            progress: the state of the run.
+            callbacks: receives events, and says when to stop.
         """
         self._config, self._folder, self._state, self._pool = config, folder, state, pool
         self._train_set, self._validation_set, self._callbacks = train_set, validation_set, callbacks
         self.progress = progress
+        seconds = config.validation.sample_seconds
+        self._samples = SampleGenerator(state.checkpoint, validation_set.windows, seconds) if validation_set else None
 
     def run(self, frames: FramePool) -> None:
-        """Go on until the last update, an early end or a stop.
+        """Train until the last step, an early stop or an interrupt.
 
         Raises:
-            SvmError: nothing can be learnt from, or the folder cannot be written.
+            SvmError: no window has a target, or the folder cannot be written.
         """
+        self._report_stage("preparing the first batch")
         batches = self._train_set.batches.read(frames, self.progress.position)
         saved = self.progress.step
         while self.progress.step < self._config.schedule.steps and not self._is_over():
@@ -224,14 +242,18 @@ class Trainer:
             if self._stopped():
                 break
             self._step(group, microbatches)
+            every = self._config.validation.sample_every
+            if every and self.progress.step % every == 0:
+                self._sample(self.progress.step // every)
             if self.progress.step % self._config.checkpointing.every == 0:
                 self._validate_and_save(frames)
                 saved = self.progress.step
         if self.progress.step > saved:
             self._validate_and_save(frames)
+        self._report_skipped()
 
     def _next(self, batches: Iterator[Batch]) -> tuple[list[Batch], list[Microbatch]]:
-        """Return the batches of the next update; those with nothing to learn in them are passed over."""
+        """Return the batches and microbatches of the next step; groups of batches without a target are skipped."""
         last = None
         while True:
             group = list(islice(batches, self._config.optimizer.accumulate))
@@ -240,22 +262,20 @@ class Trainer:
                 for batch in group
                 for microbatch in self._state.microbatch_builder.microbatches(batch, self._train_set.windows)
             ]
-            if self._counts(microbatches) or self._stopped():
+            if self._has_targets(microbatches) or self._stopped():
                 return group, microbatches
             last = last or group[0].epoch + 1
             if group[-1].epoch > last:
-                raise SvmError(
-                    "A whole epoch held nothing to learn; see the reasons above, and convert the data again."
-                )
+                raise SvmError("no window of a whole epoch has a target; see the messages above, and convert it again.")
 
-    def _counts(self, microbatches: list[Microbatch]) -> bool:
-        """Whether something in `microbatches`, here or on another machine, has a weight in the next update."""
+    def _has_targets(self, microbatches: list[Microbatch]) -> bool:
+        """Whether `microbatches`, on any rank, have a target of a part that has a weight in the next step."""
         train_model, weights = self._state.train_model, self._weights()
         totals = self._pool.ranks.total(count_targets(microbatches))
         return any(count and train_model.weight(part, weights) for part, count in totals.items())
 
     def _stopped(self) -> bool:
-        """Whether the run was stopped, on whichever machine."""
+        """Whether the run was stopped, on any rank."""
         return self._pool.ranks.any(self._callbacks.stopped())
 
     def _step(self, group: list[Batch], microbatches: list[Microbatch]) -> None:
@@ -263,43 +283,78 @@ class Trainer:
         fraction = rate_fraction(number, self._config.schedule)
         state, optimizer = self._state, self._config.optimizer
         weights, started_at = self._weights(), self._callbacks.clock()
-        done = update(state.train_model, state.optimizer, self._pool, microbatches, weights, optimizer, fraction)
+        result = update(state.train_model, state.optimizer, self._pool, microbatches, weights, optimizer, fraction)
         self.progress = replace(self.progress, step=number + 1, position=group[-1].following)
-        self._callbacks.report(self._stepped(done, group, fraction, started_at))
+        self._callbacks.report(self._step_event(result, group, fraction, started_at))
 
-    def _stepped(self, done: Updated, group: list[Batch], fraction: float, started_at: float) -> StepDone:
+    def _step_event(self, result: UpdateResult, group: list[Batch], fraction: float, started_at: float) -> StepDone:
         return StepDone(
             step=self.progress.step,
-            losses=done.losses,
+            losses=result.losses,
             learning_rate=self._config.optimizer.learning_rate * fraction,
-            grad_norm=done.grad_norm,
+            grad_norm=result.grad_norm,
             video_seconds=sum(batch.seconds for batch in group),
             tokens=sum(batch.tokens.input_ids.size for batch in group),
             epoch=group[-1].epoch,
             started_at=started_at,
             ended_at=self._callbacks.clock(),
+            memory=_memory(),
         )
 
     def _weights(self) -> LossWeights:
-        """Return what counts in the update that comes."""
+        """Return the weights of the loss's parts in the next step."""
         auxiliary = self._config.auxiliary
         if self.progress.step < auxiliary.first_steps:
             return LossWeights(text=0.0, heads=1.0)
         return LossWeights(text=1.0, heads=auxiliary.weight if auxiliary.heads else 0.0)
 
     def _validate_and_save(self, frames: FramePool) -> None:
-        """Evaluate, if there is something to evaluate on, save, and let the run's folder play the best so far."""
+        """Validate, generate a sample, write a checkpoint, and promote it if it is the best so far."""
         is_best = self._validation_set is None
         if self._validation_set is not None:
             microbatch_builder, limit = self._state.microbatch_builder, self._config.validation.batches
             weights, stopped = replace(self._weights(), text=1.0), self._callbacks.stopped
             limit = limit and -(-limit // self._pool.ranks.size)
-            losses = validate(self._pool, microbatch_builder, self._validation_set, frames, weights, limit, stopped)
-            is_best = self._note(losses) if TEXT in losses else self.progress.best_loss is None
+            losses = validate(
+                self._pool,
+                microbatch_builder,
+                self._validation_set,
+                frames,
+                weights,
+                limit,
+                stopped,
+                lambda done: self._report_stage("validation", done),
+            )
+            is_best = self._record_validation(losses) if TEXT in losses else self.progress.best_loss is None
+            if self._config.validation.sample_every == 0:
+                self._sample(self.progress.step // self._config.checkpointing.every)
         self._save(is_best)
 
-    def _note(self, losses: dict[str, float]) -> bool:
-        """Enter an evaluation; return whether the words' loss was never lower."""
+    def _sample(self, number: int) -> None:
+        """Generate commentary for the validation window `number`, on the main rank only."""
+        if self._samples is None or not self._pool.ranks.is_main or self._callbacks.stopped():
+            return
+        self._report_stage("generating a sample")
+        try:
+            sampled = self._samples.generate(self.progress.step, number, self._callbacks.stopped)
+        except SvmError as error:
+            self._callbacks.report(Note(f"step {self.progress.step}: no sample was generated: {error}"))
+            return
+        if sampled is not None:
+            self._callbacks.report(sampled)
+
+    def _report_stage(self, name: str, done: int = 0) -> None:
+        self._callbacks.report(Stage(name, done, self._callbacks.clock()))
+
+    def _report_skipped(self) -> None:
+        """Report how many windows could not be used."""
+        for name, dataset in (("training", self._train_set), ("validation", self._validation_set)):
+            if dataset is not None and (count := len(dataset.batches.skipped)):
+                text = f"{count} of {len(dataset.windows)} {name} windows were skipped; see the messages above."
+                self._callbacks.report(Note(text))
+
+    def _record_validation(self, losses: dict[str, float]) -> bool:
+        """Update the progress; return whether the text loss was never lower."""
         loss, best_loss = losses[TEXT], self.progress.best_loss
         is_best = best_loss is None or loss < best_loss
         since = 0 if is_best else self.progress.since_best + 1
@@ -308,10 +363,10 @@ class Trainer:
         return is_best
 
     def _is_over(self) -> bool:
-        """Whether the run was stopped, or has not become better for too long."""
+        """Whether the run was stopped, or has not improved for `validation.patience` validations."""
         patience = self._config.validation.patience
         if patience is not None and self.progress.since_best >= patience:
-            self._callbacks.report(Note(f"{patience} evaluations brought nothing better; the run ends here."))
+            self._callbacks.report(Note(f"no lower validation loss in {patience} validations; the run stops early."))
             return True
         return self._stopped()
 
@@ -322,7 +377,13 @@ class Trainer:
         if not self._pool.ranks.is_main:
             return
         heads, keep = state.train_model.vision_heads, self._config.checkpointing.keep
-        step_folder = self._folder.save(self.progress, state.write, state.optimizer, heads, keep)
+        checkpoint = self._folder.save(self.progress, state.write, state.optimizer, heads, keep)
         if is_best:
-            self._folder.promote(step_folder)
-        self._callbacks.report(Saved(self.progress.step, step_folder))
+            self._folder.promote(checkpoint)
+        self._callbacks.report(CheckpointSaved(self.progress.step, checkpoint))
+
+
+def _memory() -> int:
+    """Return MLX's peak memory on a GPU, and on a CPU the memory of this process without its workers, in bytes."""
+    memory = read_memory()
+    return memory.process if mx.default_device().type == mx.DeviceType.cpu else memory.peak

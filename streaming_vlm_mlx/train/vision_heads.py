@@ -1,11 +1,11 @@
-"""What is known of a clip's pictures: the sidecar ``CLIP.targets.npz`` beside ``CLIP.mp4``, for the vision heads.
+"""Auxiliary vision heads, and their targets from the sidecar ``CLIP.targets.npz`` beside ``CLIP.mp4``.
 
-An archive of NumPy arrays with one entry a frame along the first axis: ``times``, float64 seconds, ascending; and for
-each head an array of its name, -1 (or NaN) where nobody knows:
+A sidecar is a NumPy archive whose arrays have one entry a frame along the first axis: ``times``, float64 seconds,
+ascending; and for each head an array of its name, with -1 (or NaN) for an unknown target:
 
 - ``picture``: int [frames], the class of the whole picture.
 - ``patch``: int [frames, rows, columns], the class of each cell of any even grid over the picture.
-- ``place``: float [frames, 2], x and y of a thing in fractions of the picture's width and height.
+- ``place``: float [frames, 2], x and y of an object in fractions of the picture's width and height.
 """
 
 import math
@@ -32,10 +32,10 @@ Values = npt.NDArray[Any]
 
 
 class TargetReader:
-    """Reads sidecars; those used last stay in memory."""
+    """Reads targets from sidecars; the most recently used 64 stay in memory."""
 
     def __init__(self, heads: Sequence[HeadConfig], temporal_patch_size: int, merge_size: int) -> None:
-        """Read for `heads`, with a step of `temporal_patch_size` frames and cells of `merge_size` patches a side."""
+        """Read targets of `heads`; a step is `temporal_patch_size` frames, a cell `merge_size` patches a side."""
         self._heads = tuple(heads)
         self._frames_a_step, self._merge = temporal_patch_size, merge_size
         self._read = lru_cache(maxsize=64)(self._load)
@@ -46,13 +46,13 @@ class TargetReader:
         return tuple(head.name for head in self._heads)
 
     def read(self, record: StreamingRecord, grids: Sequence[Grid]) -> dict[str, list[Targets]]:
-        """Return for each head its targets, int32 [steps] (or [steps × cells]), an array a second of `record`.
+        """Return the targets of each head: for each second of `record` an int32 array [steps] or [steps × cells].
 
-        Without a sidecar nothing is known.
+        Without a sidecar all targets are unknown.
 
         Args:
             record: a window.
-            grids: of each of its seconds' videos, in patches.
+            grids: the grid of each second's video, in patches.
 
         Raises:
             SvmError: the sidecar is damaged, or lacks a head's array in the right shape.
@@ -69,14 +69,14 @@ class TargetReader:
         return found
 
     def unknown(self, grids: Sequence[Grid]) -> dict[str, list[Targets]]:
-        """Return targets for videos of which nothing is known."""
+        """Return unknown targets for videos of `grids`."""
         return {
             head.name: [_fit(head, None, g[0], (g[1] // self._merge, g[2] // self._merge)) for g in grids]
             for head in self._heads
         }
 
     def _frames_at(self, arrays: Mapping[str, Values] | None, times: npt.NDArray[np.float64]) -> npt.NDArray[np.intp]:
-        """Return the frame that is on the screen at each of `times`."""
+        """Return the number of the frame that is shown at each of `times`."""
         if arrays is None:
             return np.zeros(0, np.intp)
         return np.maximum(np.searchsorted(arrays["times"], times + 1e-6, side="right") - 1, 0)
@@ -90,30 +90,32 @@ class TargetReader:
         except (OSError, ValueError, EOFError, TypeError, zipfile.BadZipFile) as error:
             raise SvmError(f"{path} is damaged: {error}.") from error
         except KeyError as error:
-            raise SvmError(f"{path} lacks what the heads want: {error.args[0]}.") from error
+            raise SvmError(f"{path} lacks an array of auxiliary.heads: {error.args[0]}.") from error
         frames = len(arrays["times"])
         for head in self._heads:
             shape = arrays[head.name].shape
             if not frames or len(shape) != _DIMENSIONS[head.kind] or shape[0] != frames:
-                raise SvmError(f"{path}: {head.name} is {list(shape)}, which is no {head.kind} of {frames} frames.")
+                raise SvmError(
+                    f"{path}: {head.name} is {list(shape)}, which does not fit {head.kind} of {frames} frames."
+                )
         return arrays
 
 
 def _fit(head: HeadConfig, values: Values | None, steps: int, cells: tuple[int, int]) -> Targets:
-    """Return what a head is asked for: classes, or the number of the cell that a thing is in."""
+    """Return a head's targets: classes, or the number of the cell that contains the object."""
     if values is None:
         return np.full(steps * cells[0] * cells[1] if head.kind == "patch" else steps, UNKNOWN, np.int32)
     if head.kind == "place":
         return _cell_of(values, cells)
     if head.kind == "patch":
-        rows, columns = (_middles(size, count) for size, count in zip(values.shape[1:], cells, strict=True))
+        rows, columns = (_centers(size, count) for size, count in zip(values.shape[1:], cells, strict=True))
         values = values[:, rows[:, None], columns].reshape(-1)
     known = (values >= 0) & (values < head.classes)
     return np.where(known, values, UNKNOWN).astype(np.int32)
 
 
-def _middles(size: int, count: int) -> npt.NDArray[np.intp]:
-    """Return which of `size` equal parts the middles of `count` equal parts lie in."""
+def _centers(size: int, count: int) -> npt.NDArray[np.intp]:
+    """Return which of `size` equal parts contain the centers of `count` equal parts."""
     return ((np.arange(count) + 0.5) * size / count).astype(np.intp)
 
 
@@ -125,10 +127,10 @@ def _cell_of(points: Values, cells: tuple[int, int]) -> Targets:
 
 
 class VisionHeads(nn.Module):
-    """A linear map for each head, and for a whole picture a learnt mean over its patches."""
+    """A linear layer for each head; heads of kind ``picture`` pool the patches with learned weights."""
 
     def __init__(self, configs: Sequence[HeadConfig], width: int) -> None:
-        """Make random weights for features of `width`."""
+        """Make heads with random weights for features of `width`."""
         super().__init__()
         self._configs = tuple(configs)
         self.out = {c.name: nn.Linear(width, 1 if c.kind == "place" else c.classes) for c in configs}
@@ -136,36 +138,36 @@ class VisionHeads(nn.Module):
 
     @property
     def names(self) -> list[str]:
-        """What each head is called."""
+        """The names of the heads."""
         return [config.name for config in self._configs]
 
     def weight(self, name: str) -> float:
-        """Return what head `name` counts for."""
+        """Return the weight of head `name`."""
         return next(config.weight for config in self._configs if config.name == name)
 
     def __call__(
-        self, features: mx.array, grids: Sequence[Grid], known: Mapping[str, Targets]
+        self, features: mx.array, grids: Sequence[Grid], head_targets: Mapping[str, Targets]
     ) -> Iterator[tuple[str, mx.array, Targets]]:
-        """Yield a head's name, its logits [targets, classes] where its target is known, and those targets.
+        """Yield (name, logits [targets, classes], targets) of each head, for its known targets.
 
-        A head comes once for each run of videos of one size.
+        A head comes once for each run of videos of the same size.
 
         Args:
-            features: of all videos, [units, width].
-            grids: of the runs of videos, in patches.
-            known: of each head, -1 where nobody knows.
+            features: features of all videos, [units, width].
+            grids: grids of the runs of videos, in patches.
+            head_targets: targets of each head, -1 where unknown.
         """
         patches_a_unit = sum(math.prod(grid) for grid in grids) // features.shape[0]
         steps = np.cumsum([grid[0] for grid in grids])[:-1]
         units = np.cumsum([math.prod(grid) // patches_a_unit for grid in grids])[:-1]
         runs = mx.split(features, units.tolist())
         for config in self._configs:
-            targets = np.split(known[config.name], units if config.kind == "patch" else steps)
-            for grid, run, aims in zip(grids, runs, targets, strict=True):
-                sure = np.flatnonzero(aims >= 0)
-                if len(sure):
+            targets = np.split(head_targets[config.name], units if config.kind == "patch" else steps)
+            for grid, run, values in zip(grids, runs, targets, strict=True):
+                known = np.flatnonzero(values >= 0)
+                if len(known):
                     logits = self._logits(config, run.reshape(grid[0], -1, run.shape[-1]))
-                    yield config.name, logits[mx.array(sure)], aims[sure]
+                    yield config.name, logits[mx.array(known)], values[known]
 
     def _logits(self, config: HeadConfig, pictures: mx.array) -> mx.array:
         """Return the logits [targets, classes] of `pictures` [steps, units, width]."""
@@ -174,5 +176,5 @@ class VisionHeads(nn.Module):
             return out(pictures.reshape(-1, pictures.shape[-1]))
         if config.kind == "place":
             return out(pictures)[..., 0]
-        shares = mx.softmax(self.pool[config.name](pictures), axis=1)
-        return out((shares * pictures).sum(axis=1))
+        weights = mx.softmax(self.pool[config.name](pictures), axis=1)
+        return out((weights * pictures).sum(axis=1))

@@ -1,4 +1,4 @@
-"""A process that works on shards for another. Nothing here imports MLX before its BLAS is in place."""
+"""A data-parallel worker process, seen from both sides. MLX is imported only after `backend.prepare` set its BLAS."""
 
 import multiprocessing
 import signal
@@ -19,50 +19,50 @@ if TYPE_CHECKING:
 
 
 class Worker:
-    """The process as its master sees it.
+    """A worker process, seen from the process that started it.
 
     Attributes:
-        version: of the weights that it was sent last; None before the first.
+        version: the version of the weights that it received last; None before the first request.
     """
 
     def __init__(self, spec: "WorkerSpec") -> None:
-        """Start it, to build its learner from `spec`."""
+        """Start the process; it builds its model from `spec`."""
         context = multiprocessing.get_context("spawn")
         self.version: int | None = None
         self._connection, theirs = context.Pipe()
-        self._process = context.Process(target=serve, args=(theirs,), name="svm-helper", daemon=True)
+        self._process = context.Process(target=serve, args=(theirs,), name="svm-worker", daemon=True)
         self._process.start()
         theirs.close()
         self._connection.send(spec)
 
-    def send(self, job: "Request") -> None:
-        """Give it work.
+    def send(self, request: "Request") -> None:
+        """Send a request.
 
         Raises:
-            SvmError: the process died.
+            SvmError: the process exited.
         """
         try:
-            self._connection.send(job)
+            self._connection.send(request)
         except OSError as error:
-            raise self._dead() from error
+            raise self._exited() from error
 
     def receive(self) -> "Result":
-        """Wait for what became of the job.
+        """Wait for the result of the request.
 
         Raises:
-            SvmError: the process died.
+            SvmError: the process exited.
         """
         try:
-            done: Result = self._connection.recv()
+            result: Result = self._connection.recv()
         except (EOFError, OSError) as error:
-            raise self._dead() from error
-        return done
+            raise self._exited() from error
+        return result
 
-    def _dead(self) -> SvmError:
+    def _exited(self) -> SvmError:
         self._process.join(1.0)
         return SvmError(
-            f"A helper process died (exit status {self._process.exitcode}), perhaps for want of memory: go on with "
-            "--resume, and smaller batches."
+            f"A worker process exited with status {self._process.exitcode}, perhaps out of memory: continue with "
+            "--resume and a smaller data.batches.batch_size."
         )
 
     def close(self) -> None:
@@ -73,34 +73,34 @@ class Worker:
 
 
 def serve(connection: Connection) -> None:
-    """Do jobs until the other end is closed; a Ctrl-C is for the master, which saves and then closes."""
+    """Answer requests until `connection` is closed. The parent handles Ctrl-C: it writes a checkpoint and closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     prepare()
     try:
         spec: WorkerSpec = connection.recv()
-        from streaming_vlm_mlx.train.gradients import Work, handle_request
+        from streaming_vlm_mlx.train.gradients import Compute, handle_request
 
-        train_model, work = spec.build(), Work(grad_checkpoint=spec.grad_checkpoint)
+        train_model, compute = spec.build(), Compute(grad_checkpoint=spec.grad_checkpoint)
         while True:
-            connection.send(handle_request(train_model, connection.recv(), work))
+            connection.send(handle_request(train_model, connection.recv(), compute))
     except (EOFError, OSError):
         return
 
 
 @dataclass(frozen=True)
 class Tower:
-    """A tower as it travels to another process.
+    """A vision tower that can be sent to another process.
 
     Attributes:
-        config: its sizes.
-        weights: its parameters by name, float32.
+        config: sizes of the tower.
+        weights: float32 parameters by name.
     """
 
     config: VisionConfig
     weights: dict[str, npt.NDArray[np.float32]]
 
     def __call__(self) -> Encoder:
-        """Build the tower in this process; return what looks with it."""
+        """Build the tower in this process; return a function from patches and grid to float16 features."""
         prepare()
         import mlx.core as mx
 

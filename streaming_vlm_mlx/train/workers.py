@@ -1,9 +1,9 @@
-"""Cores that work on the shards of an update side by side.
+"""Data-parallel workers: processes that compute the microbatches of a step side by side.
 
-On a CPU an MLX process keeps one core busy: elementwise operations have one thread, most products here are too small
-to share, and MLX queues so few operations ahead that two streams in a process starve each other. So each core but one
-has a helper process, which is sent weights and a shard and sends a gradient back. A GPU needs none of this. Where a run
-goes on several machines, each has a crew of its own, and their gradients are averaged.
+On a CPU, MLX keeps about one core busy: elementwise operations run in one thread, most matrix products here are too
+small to be split, and two streams in one process starve each other because MLX queues few operations ahead. So all
+cores but one get a worker process, which receives weights and a microbatch and returns a gradient. A GPU needs no
+workers. In a distributed run each rank has a pool of its own, and the ranks average their gradients.
 """
 
 from collections import Counter
@@ -16,10 +16,10 @@ from mlx.utils import tree_unflatten
 
 from streaming_vlm_mlx.distributed import ALONE, Ranks
 from streaming_vlm_mlx.train.gradients import (
+    Compute,
     NumpyArrays,
     Request,
     Result,
-    Work,
     WorkerSpec,
     as_floats,
     as_numpy,
@@ -33,66 +33,74 @@ from streaming_vlm_mlx.train.worker_process import Worker
 
 
 class WorkerPool:
-    """This process and its helpers, who all come to the same weights before they work."""
+    """This process and its workers; each worker has the current weights before it computes."""
 
-    def __init__(self, train_model: TrainModel, work: Work, workers: Sequence[Worker], ranks: Ranks = ALONE) -> None:
-        """Work on `train_model` here, and on copies of it in `workers`, in step with the crews of `ranks`."""
-        self._train_model, self._work, self._workers = train_model, work, workers
+    def __init__(
+        self, train_model: TrainModel, compute: Compute, workers: Sequence[Worker], ranks: Ranks = ALONE
+    ) -> None:
+        """Compute with `train_model` in this process and with copies of it in `workers`.
+
+        Args:
+            train_model: holds the weights.
+            compute: dtype and gradient checkpointing in this process.
+            workers: the worker processes.
+            ranks: the processes of a distributed run, each of which has a pool.
+        """
+        self._train_model, self._compute, self._workers = train_model, compute, workers
         self.ranks = ranks
         self._version = 0
 
     @property
     def size(self) -> int:
-        """How many shards are worked on at once."""
+        """The number of microbatches that are computed at once."""
         return 1 + len(self._workers)
 
     def parts(self, weights: LossWeights) -> list[str]:
-        """Return the names of the parts of the loss that have a weight."""
+        """Return the names of the loss's parts that have a weight."""
         return self._train_model.parts(weights)
 
-    def moved(self) -> None:
-        """Take note that an update changed the learner's weights."""
+    def mark_updated(self) -> None:
+        """Record that the weights changed, so that the workers receive them with the next request."""
         self._version += 1
 
     def compute_grads(self, microbatches: Sequence[Microbatch], weights: LossWeights) -> tuple[dict[str, float], Any]:
-        """Return each part's mean loss over all targets of `microbatches`, and the gradient of their weighted sum.
+        """Return each part's mean loss over the targets of `microbatches`, and the gradient of the weighted sum.
 
-        With several machines it is over all of their targets, and all are given the same.
+        In a distributed run both are over the targets of all ranks, and the same on each rank.
 
         Raises:
-            SvmError: a helper died, or another machine.
+            SvmError: a worker or another rank exited.
         """
         totals = self.ranks.total(count_targets(microbatches))
-        # The gradients are averaged, not added: so each machine counts as if it had an even share of the targets.
+        # The ranks average their gradients instead of adding them, so each rank divides by an equal part of the total.
         counts = {name: total / self.ranks.size for name, total in totals.items()}
         losses: Counter[str] = Counter()
-        whole: dict[str, mx.array] = {}
+        grads: dict[str, mx.array] = {}
         for group in self._groups(microbatches):
             self._send(group[1:], weights, counts)
-            own, grads = compute_grads(self._train_model, group[0], weights, counts, self._work)
-            losses.update(as_floats(own))
-            whole = {name: whole[name] + grad if whole else grad for name, grad in grads.items()}
-            for done in self._receive(group[1:]):
-                losses.update(done.losses)
-                whole = {name: grad + mx.array(done.grads[name]) for name, grad in whole.items()}
+            own_losses, own_grads = compute_grads(self._train_model, group[0], weights, counts, self._compute)
+            losses.update(as_floats(own_losses))
+            grads = {name: grads[name] + grad if grads else grad for name, grad in own_grads.items()}
+            for result in self._receive(group[1:]):
+                losses.update(result.losses)
+                grads = {name: grad + mx.array(result.grads[name]) for name, grad in grads.items()}
         counted = [name for name in self._train_model.parts(weights) if totals.get(name)]
         sums = self.ranks.total({name: losses[name] for name in counted})
-        return {name: sums[name] / totals[name] for name in counted}, tree_unflatten(
-            list(self.ranks.mean(whole).items())
-        )
+        means = {name: sums[name] / totals[name] for name in counted}
+        return means, tree_unflatten(list(self.ranks.mean(grads).items()))
 
     def losses(self, microbatches: Sequence[Microbatch], weights: LossWeights) -> dict[str, float]:
-        """Return each part's loss summed over all targets of `microbatches`.
+        """Return each part's loss summed over the targets of this rank's `microbatches`.
 
         Raises:
-            SvmError: a helper died.
+            SvmError: a worker exited.
         """
         losses: Counter[str] = Counter()
         for group in self._groups(microbatches):
             self._send(group[1:], weights, None)
-            losses.update(as_floats(compute_losses(self._train_model, group[0], weights, self._work)))
-            for done in self._receive(group[1:]):
-                losses.update(done.losses)
+            losses.update(as_floats(compute_losses(self._train_model, group[0], weights, self._compute)))
+            for result in self._receive(group[1:]):
+                losses.update(result.losses)
         return dict(losses)
 
     def _groups(self, microbatches: Sequence[Microbatch]) -> Iterator[Sequence[Microbatch]]:
@@ -102,11 +110,11 @@ class WorkerPool:
         self, microbatches: Sequence[Microbatch], weights: LossWeights, counts: Mapping[str, float] | None
     ) -> None:
         for worker, microbatch in zip(self._workers, microbatches, strict=False):
-            worker.send(Request(self._news(worker), microbatch, weights, counts))
+            worker.send(Request(self._changed_parameters(worker), microbatch, weights, counts))
             worker.version = self._version
 
-    def _news(self, worker: Worker) -> NumpyArrays:
-        """Return the weights that `worker` does not have: all at first, then those that move, if they did."""
+    def _changed_parameters(self, worker: Worker) -> NumpyArrays:
+        """Return the parameters that `worker` lacks: all for the first request, later the updated trainable ones."""
         if worker.version == self._version:
             return {}
         train_model = self._train_model
@@ -122,12 +130,17 @@ class WorkerPool:
 def open_worker_pool(
     train_model: TrainModel, spec: WorkerSpec, dtype: mx.Dtype, cores: int, ranks: Ranks = ALONE
 ) -> Iterator[WorkerPool]:
-    """Yield a crew of `cores`, this process among them; its helpers, who compute in float32, end with the block.
+    """Yield a pool of this process and `cores` - 1 workers, which end with the block.
 
-    It goes in step with the crews of `ranks`.
+    Workers are spawned, so the main module of the program needs ``if __name__ == "__main__"``.
 
-    Helpers are spawned: a program that hires them keeps its own start under ``if __name__ == "__main__"``.
+    Args:
+        train_model: holds the weights.
+        spec: the structure of the workers' models.
+        dtype: what this process computes in; workers compute in float32.
+        cores: the number of microbatches that are computed at once.
+        ranks: the processes of a distributed run.
     """
     with ExitStack() as stack:
         workers = [stack.enter_context(closing(Worker(spec))) for _ in range(cores - 1)]
-        yield WorkerPool(train_model, Work(dtype, spec.grad_checkpoint), workers, ranks)
+        yield WorkerPool(train_model, Compute(dtype, spec.grad_checkpoint), workers, ranks)

@@ -1,5 +1,6 @@
-"""``svm-tui train``: what it says, what it refuses, how it is stopped, how it looks."""
+"""``svm-tui train``: its output, its errors, and how it stops and resumes."""
 
+import json
 import re
 import signal
 import subprocess
@@ -9,13 +10,10 @@ from typing import Any
 
 import pytest
 import yaml
-from rich.console import Console
 
-from streaming_vlm_mlx.train.metrics import Event, Note, Saved, Started, StepDone, Validated, read_metrics
+from streaming_vlm_mlx.train.metrics import read_metrics
 from tests.train.running import BASE, write_records
-from tui import train_progress as training
 from tui.cli import main
-from tui.train_progress import RunMetrics, thin
 
 
 @pytest.fixture(scope="module")
@@ -36,10 +34,14 @@ def test_it_says_how_to_hear_what_was_trained(
     assert main(["train", *options, "--steps", "3", "--validation", str(records)]) == 0
     out, err = capsys.readouterr()
     assert out == (
-        f"{tmp_path / 'a'} is trained for 3 steps; hear it with: svm-tui infer CLIP --ckpt {tmp_path / 'a'}\n"
+        f"{tmp_path / 'a'} is trained for 3 steps; try it with: svm-tui infer CLIP --ckpt {tmp_path / 'a'}\n"
     )
     assert re.search(r"58,\d+ parameters; 6 windows; steps 1 to 3\n", err)
-    assert "step 3: not learnt from: text" in err
+    assert re.search(r"step 3: validation loss \d\.\d{4} \(best so far\)\n", err)
+    assert re.search(r"loading the model …\n(.*\n)*preparing the first batch …\nstep 1/3 · loss \d\.\d{3} · lr ", err)
+    assert re.search(r"step 3/3 · loss .* tok/s · \d+\.\d GB · 0:00:00 left\n", err)
+    assert "step 3: sample of" in err
+    assert json.loads((tmp_path / "a" / "samples.jsonl").read_text(encoding="utf-8"))["step"] == 3
     assert main(["train", "--out", str(tmp_path / "a"), "--resume", "--steps", "4"]) == 0
     assert "steps 4 to 4" in capsys.readouterr().err
     lines = read_metrics(tmp_path / "a" / "metrics.jsonl")
@@ -49,12 +51,12 @@ def test_it_says_how_to_hear_what_was_trained(
 
 
 REFUSED = {
-    "": "say where the run shall go: --out",
-    "--out a": "say how to train with --config",
+    "": "name the run's folder with --out",
+    "--out a": "name the settings with --config",
     "--out a --resume": "train.yaml cannot be read",
     "--out a --config absent.yaml": "absent.yaml cannot be read",
     "--out a --config wrong.yaml": "wrong.yaml:1: there is no setting 'optimizer.lr'",
-    "--out a --config empty.yaml": "there is nothing to learn from: name a file of records",
+    "--out a --config empty.yaml": "there are no training records: name a file",
     "--out a --config empty.yaml --steps 0": "schedule.steps is 0",
     "--out a --config empty.yaml --records absent.jsonl": "absent.jsonl",
     "--out a --config empty.yaml --records empty.yaml": "empty.yaml has no valid record",
@@ -86,15 +88,15 @@ def test_a_run_that_is_told_to_stop_saves_and_says_how_to_go_on(
         [sys.executable, "-m", "tui.cli", "train", *options], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
     assert process.stderr is not None
-    heard = []
+    lines = []
     for line in process.stderr:
-        heard.append(line)
-        if line.startswith("step 10:"):
+        lines.append(line)
+        if line.startswith("step 1/"):
             process.send_signal(number)
             break
     out, rest = process.communicate()
-    said = re.search(r"stopped and saved at step (\d+); go on with: svm-tui (train .*)\n", rest)
-    assert said, [*heard, rest]
+    said = re.search(r"stopped and saved at step (\d+); resume with: svm-tui (train .*)\n", rest)
+    assert said, [*lines, rest]
     assert process.returncode == status
     assert out == ""
     assert [path.name for path in (tmp_path / "a" / "steps").iterdir()] == [f"{int(said[1]):08d}"]
@@ -102,19 +104,65 @@ def test_a_run_that_is_told_to_stop_saves_and_says_how_to_go_on(
     assert main([*said[2].split(), "--steps", str(int(said[1]) + 1)]) == 0
 
 
+def test_a_folder_in_use_is_refused_and_a_lock_of_a_killed_run_is_not(
+    records: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = write_config(tmp_path, schedule={"steps": 100_000}, checkpointing={"every": 2, "keep": 1})
+    out = tmp_path / "a"
+    options = ["train", "--records", str(records), "--out", str(out), "--steps", "100000"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tui.cli", *options, "--config", str(config)], stderr=subprocess.PIPE, text=True
+    )
+    assert process.stderr is not None
+    try:
+        for line in process.stderr:
+            if line.startswith("step 1/"):
+                break
+        for more in (["--config", str(config)], ["--resume"]):
+            assert main([*options, *more]) == 2
+            assert f"{out} is in use by another training run, process {process.pid}; " in capsys.readouterr().err
+    finally:
+        process.kill()
+        process.communicate()
+    assert (out / "train.lock").read_text() == f"{process.pid}\n"
+    (out / "train.yaml").unlink()
+    step = max((int(path.name) for path in (out / "steps").glob("[0-9]*")), default=0)
+    more = ["--resume"] if step else []
+    assert main([*options, "--config", str(config), *more, "--steps", str(step + 1)]) == 0
+    assert not (out / "train.lock").exists()
+
+
+def test_a_run_of_an_earlier_version_is_refused_as_such(
+    records: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "a"
+    options = ["--config", str(write_config(tmp_path)), "--records", str(records), "--out", str(out), "--steps", "1"]
+    assert main(["train", *options]) == 0
+    state = out / "steps" / "00000001" / "training" / "state.json"
+    state.write_text(json.dumps({**json.loads(state.read_text()), "version": 1}))
+    (out / "train.yaml").write_text("start: {vocabulary: 400}\nsaving: {every: 5}\n")
+    capsys.readouterr()
+    assert main(["train", "--out", str(out), "--resume"]) == 2
+    err = capsys.readouterr().err
+    assert (
+        "was written by svm-tui 0.1, whose runs cannot be resumed; start a new run from its checkpoint: --ckpt" in err
+    )
+    assert len(err.splitlines()) == 1
+
+
 def test_a_kill_takes_the_helpers_along_and_the_run_goes_on(records: Path, tmp_path: Path) -> None:
     over: dict[str, Any] = {"data": {"batches": {"workers": 1}}, "checkpointing": {"every": 4}}
-    config = write_config(tmp_path, schedule={"steps": 100_000}, **over)
+    config = write_config(tmp_path, schedule={"steps": 100_000}, validation={"records": [str(records)]}, **over)
     options = ["--config", str(config), "--records", str(records), "--out", str(tmp_path / "a")]
     process = subprocess.Popen(
         [sys.executable, "-m", "tui.cli", "train", *options], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
     assert process.stderr is not None
     for line in process.stderr:
-        if line.startswith("step 10:"):
+        if line.startswith("step 12: validation"):
             process.kill()
             break
-    process.communicate(timeout=120)  # which waits until nobody holds the other end of stderr
+    process.communicate(timeout=120)  # This returns once no worker holds the other end of stderr.
     steps = sorted(int(path.name) for path in (tmp_path / "a" / "steps").iterdir() if path.name.isdigit())
     assert steps[-1] >= 8
     assert main(["train", "--out", str(tmp_path / "a"), "--resume", "--steps", str(steps[-1] + 1)]) == 0
@@ -123,72 +171,4 @@ def test_a_kill_takes_the_helpers_along_and_the_run_goes_on(records: Path, tmp_p
 def test_the_benchmark_says_what_it_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", "--benchmark", "--config", str(write_config(tmp_path))]) == 0
     out = capsys.readouterr().out
-    assert re.fullmatch(r"\d+\.\d s of video a second \(best \d+\.\d\): 2 windows of 3 s an update, .*\n", out)
-
-
-def step(number: int, loss: float, **over: Any) -> StepDone:
-    values: dict[str, Any] = {
-        "losses": {"text": loss},
-        "learning_rate": 1e-3,
-        "grad_norm": 2.0,
-        "video_seconds": 16,
-        "tokens": 800,
-        "epoch": 0,
-        "started_at": 2.0 * number - 1.5,
-        "ended_at": 2.0 * number,
-    }
-    return StepDone(number, **(values | over))
-
-
-def metrics(*events: Event) -> RunMetrics:
-    made = RunMetrics()
-    for event in (Started(0, 100, 7, (5, 10)), *events):
-        made.add(event)
-    return made
-
-
-def test_speed_counts_the_waits() -> None:
-    made = metrics(step(1, 4.0), step(2, 3.0), step(3, 2.0))
-    assert made.seconds_a_step == pytest.approx(2.0)
-    assert made.speed == pytest.approx(8.0)
-    assert made.waiting == pytest.approx(0.25)
-    assert made.remaining == pytest.approx(2.0 * 97)
-    assert made.loss == pytest.approx(3.0)
-
-
-def test_a_run_without_a_step_has_figures() -> None:
-    made = metrics()
-    assert (made.speed, made.waiting, made.remaining, made.course) == (0.0, 0.0, 0.0, [])
-
-
-def test_the_course_is_thinned_to_means() -> None:
-    assert thin([1.0, 2.0, 3.0, 4.0, 5.0], 2) == [1.5, 4.0]
-    assert thin([1.0, 2.0], 5) == [1.0, 2.0]
-    assert thin([], 5) == []
-    made = metrics(*(step(number, float(number)) for number in range(1, 1001)))
-    assert len(made.course) == training.WIDTH
-    assert sum(made.course) / training.WIDTH == pytest.approx(500.5, rel=0.01)
-
-
-def test_the_table_shows_what_matters() -> None:
-    made = metrics(
-        step(1, 4.0),
-        step(2, 3.0, losses={"text": 3.0, "ball": 0.5}),
-        Validated(2, {"text": 3.25}, True),
-        Saved(2, Path("runs/a/steps/2")),
-    )
-    console = Console(width=100, record=True, file=open("/dev/null", "w"))  # noqa: SIM115, PTH123
-    console.print(training._picture(made))
-    shown = console.export_text()
-    for part in ("2 of 100", "0:03:16 to go", "3.0000", "ball", "3.2500 at step 2", "8.0 s of video", "steps/2", "█"):
-        assert part in shown
-
-
-def test_lines_of_their_own() -> None:
-    told = [*training._lines_for(Note("careful")), *training._lines_for(Started(3, 9, 7, (5, 10)))]
-    told += training._lines_for(Validated(4, {"text": 1.5}, False))
-    assert told == [
-        "careful",
-        "10 parameters, of which 5 move; 7 windows; steps 4 to 9",
-        "step 4: not learnt from: text 1.5000",
-    ]
+    assert re.fullmatch(r"\d+\.\d s of video a second \(best \d+\.\d\): 2 windows of 3 s a step, .*\n", out)

@@ -66,7 +66,7 @@ def packed(base: Path) -> Path:
 
 
 def adapt(records: Path, base: Path, out: Path, *, lora: dict[str, Any] | None = None, **over: Any) -> Heard:
-    return run(records, out, start={"checkpoint": str(base)}, lora=LORA | (lora or {}), **over)[0]
+    return run(records, out, model={"checkpoint": str(base)}, lora=LORA | (lora or {}), **over)[0]
 
 
 @pytest.fixture(scope="module")
@@ -235,6 +235,6 @@ def test_damage_is_reported_in_one_line(
 
 
 def test_lora_without_a_checkpoint_is_refused(records: Path, tmp_path: Path) -> None:
-    with pytest.raises(SvmError, match=r"no checkpoint to adapt; .* --ckpt"):
+    with pytest.raises(SvmError, match=r"lora needs a checkpoint to adapt; .* --ckpt"):
         run(records, tmp_path / "run1", lora={"rank": LoraConfig().rank})
     assert not (tmp_path / "run1").exists()

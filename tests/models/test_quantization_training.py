@@ -16,10 +16,10 @@ from streaming_vlm_mlx.models.quantization import quantize_layers
 from streaming_vlm_mlx.models.vlm import VisionLanguageModel
 from streaming_vlm_mlx.text.tokenizer import Tokenizer
 from streaming_vlm_mlx.text.vocabulary import FullVocabulary
-from streaming_vlm_mlx.train.gradients import Work, compute_grads
+from streaming_vlm_mlx.train.gradients import Compute, compute_grads
 from streaming_vlm_mlx.train.loss import TEXT, LossWeights, TrainModel
 from streaming_vlm_mlx.train.microbatch import make_microbatches
-from streaming_vlm_mlx.train.setup import load_initial
+from streaming_vlm_mlx.train.setup import load_initial_checkpoint
 from tests.small import small_config, small_model, small_vocabulary
 from tests.train.batching import ROWS, VIDEO, make_batch, make_sample
 from tests.train.running import BASE
@@ -57,7 +57,7 @@ def test_packed_weights_stay_packed(kind: str, dtype: mx.Dtype) -> None:
     (microbatch,) = make_microbatches(batch, {}, FullVocabulary(ROWS), VIDEO, 1)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(mx, "quantized_matmul", spy)
-        losses, grads = compute_grads(TrainModel(model), microbatch, LossWeights(), {TEXT: 3.0}, Work(dtype))
+        losses, grads = compute_grads(TrainModel(model), microbatch, LossWeights(), {TEXT: 3.0}, Compute(dtype))
     assert seen == {mx.uint32}
     assert mx.isfinite(losses[TEXT]).item()
     assert {name.rpartition(".")[2] for name in grads} <= {"lora_a", "lora_b", "m"}
@@ -87,17 +87,17 @@ def refused(folder: Path, monkeypatch: pytest.MonkeyPatch, limit: int | None = N
     with monkeypatch.context() as patch:
         patch.setattr("streaming_vlm_mlx.models.loading.ShardReader.take", read_weights)
         with pytest.raises(SvmError) as caught:
-            load_initial(BASE.merged({"start": {"checkpoint": str(folder)}, **over}), [], limit=limit)
+            load_initial_checkpoint(BASE.merged({"model": {"checkpoint": str(folder)}, **over}), [], limit=limit)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
 
 def test_packed_weights_do_not_move_without_adapters(save: Save, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = save(True)
-    assert "run1 is quantised, and packed weights do not move; train an adapter beside them with --lora" in refused(
+    assert "run1 is quantized, and quantized weights cannot be trained; train an adapter with --lora" in refused(
         folder, monkeypatch
     )
-    started_at = load_initial(BASE.merged({"start": {"checkpoint": str(folder)}, "lora": {"rank": 2}}), [])
+    started_at = load_initial_checkpoint(BASE.merged({"model": {"checkpoint": str(folder)}, "lora": {"rank": 2}}), [])
     assert started_at.model.config.quantization is not None
 
 
@@ -111,12 +111,12 @@ def test_training_stops_before_a_weight_is_read_where_memory_is_short(
 ) -> None:
     folder = save(False)
     whole = needed(small_config(400))
-    start = {"start": {"checkpoint": str(folder)}}
+    start = {"model": {"checkpoint": str(folder)}}
     said = refused(folder, monkeypatch, limit=whole - 1)
     assert "run1 needs more than 0.0 GiB to train (weights 0.0 GiB, gradients and AdamW's means" in said
     assert said.endswith("train adapters with --lora, or use a smaller model.")
-    load_initial(BASE.merged(start), [], limit=whole)
+    load_initial_checkpoint(BASE.merged(start), [], limit=whole)
     # What stands still has no gradient, and of adapters only the base's weights are sure to be held.
-    load_initial(BASE.merged({**start, "freeze": ["visual.*"]}), [], limit=whole - 1)
-    load_initial(BASE.merged({**start, "lora": {"rank": 2}}), [], limit=whole // 4)
+    load_initial_checkpoint(BASE.merged({**start, "freeze": ["visual.*"]}), [], limit=whole - 1)
+    load_initial_checkpoint(BASE.merged({**start, "lora": {"rank": 2}}), [], limit=whole // 4)
     assert "take fewer bits" in refused(folder, monkeypatch, limit=whole // 4 - 1, lora={"rank": 2})

@@ -29,7 +29,7 @@ def small_sizes() -> dict[str, Any]:
 
 BASE = TrainConfig.from_dict(
     {
-        "start": {"sizes": small_sizes(), "vocabulary": 400},
+        "model": {"config": small_sizes(), "vocab_size": 400},
         "data": {
             "seconds": 3,
             "stride": 2,

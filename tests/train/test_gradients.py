@@ -14,7 +14,7 @@ from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.models.vlm import VisionLanguageModel
 from streaming_vlm_mlx.text.tokenizer import Tokenizer
 from streaming_vlm_mlx.text.vocabulary import FullVocabulary
-from streaming_vlm_mlx.train.gradients import Work, WorkerSpec
+from streaming_vlm_mlx.train.gradients import Compute, WorkerSpec
 from streaming_vlm_mlx.train.loss import TEXT, LossWeights, TrainModel
 from streaming_vlm_mlx.train.microbatch import Microbatch, make_microbatches
 from streaming_vlm_mlx.train.optim import freeze
@@ -37,7 +37,7 @@ def shards_of(batch: Batch, parts: int = 1) -> list[Microbatch]:
 
 
 def compute_grads(batch: Batch, model: VisionLanguageModel, parts: int = 1, **work: Any) -> tuple[float, Gradient]:
-    return gradient_of(WorkerPool(TrainModel(model), Work(**work), []), batch, parts)
+    return gradient_of(WorkerPool(TrainModel(model), Compute(**work), []), batch, parts)
 
 
 def gradient_of(pool: WorkerPool, batch: Batch, parts: int) -> tuple[float, Gradient]:
@@ -58,7 +58,7 @@ def test_the_loss_is_that_of_all_logits(model: VisionLanguageModel) -> None:
     (microbatch,) = shards_of(batch)
     features = model.visual(mx.array(microbatch.pixel_values), microbatch.grids[0])
     angles = model.model.rope(SAMPLES[0].position_ids.astype(np.int64))
-    hidden = model.model(model.embed(microbatch.rows[0], features, microbatch.is_video[0]), angles)
+    hidden = model.model(model.embed(microbatch.token_ids[0], features, microbatch.is_video[0]), angles)
     logits = np.array(model.head(hidden)[0], np.float64)
     labels = SAMPLES[0].labels
     at = np.flatnonzero(labels[1:] >= 0)
@@ -87,8 +87,8 @@ def test_helpers_come_to_the_same(model: VisionLanguageModel) -> None:
         freeze(train_model.model, ["visual.patch_embed.*"])
         for parts in (2, 1, 3):
             train_model.update(tree_map(lambda array: array * 1.1, train_model.trainable_parameters()))
-            pool.moved()
-            expected_loss, expected = gradient_of(WorkerPool(train_model, Work(), []), batch, 1)
+            pool.mark_updated()
+            expected_loss, expected = gradient_of(WorkerPool(train_model, Compute(), []), batch, 1)
             loss, found = gradient_of(pool, batch, parts)
             assert loss == pytest.approx(expected_loss, abs=1e-5)
             assert_close(found, expected, 1e-4)
@@ -102,7 +102,7 @@ def test_a_helper_that_died_is_told_of(model: VisionLanguageModel) -> None:
     with open_worker_pool(TrainModel(model), WorkerSpec(model.config), mx.float32, 2) as pool:
         pool._workers[0]._process.kill()  # type: ignore[attr-defined]
         pool._workers[0]._process.join()  # type: ignore[attr-defined]
-        with pytest.raises(SvmError, match="A helper process died"):
+        with pytest.raises(SvmError, match="A worker process exited"):
             pool.compute_grads(shards_of(batch, 2), LossWeights())
 
 
@@ -165,7 +165,7 @@ def test_half_precision_computes_and_leaves_float32(model: VisionLanguageModel) 
 @pytest.mark.parametrize("size", [0, 2])
 def test_gradients_are_those_of_pytorch(size: int, tmp_path: Path, tokenizer: Tokenizer) -> None:
     torch = pytest.importorskip("torch")
-    hf = pytest.importorskip("tests.model.hugging_face")
+    hf = pytest.importorskip("tests.models.hugging_face")
     reference = hf.make_torch(list(hf.SIZES.values())[size], seed=5)
     model = hf.load_saved(reference, tmp_path, tokenizer).model
     samples = [make_sample(3, (1, 4, 6), 1), make_sample(2, (1, 8, 4), 2)]

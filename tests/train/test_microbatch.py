@@ -37,9 +37,9 @@ def test_microbatches_make_up_the_batch(made: list[list[object]], parts: int) ->
     known = {"ball": [np.array([number], np.int32) for number in range(len(batch.tokens.video_grid_thw))]}
     microbatches = list(make_microbatches(batch, known, FullVocabulary(ROWS), VIDEO, parts))
     assert len(microbatches) == min(parts, len(made))
-    assert np.array_equal(np.concatenate([microbatch.rows for microbatch in microbatches]), batch.tokens.input_ids)
+    assert np.array_equal(np.concatenate([microbatch.token_ids for microbatch in microbatches]), batch.tokens.input_ids)
     assert np.array_equal(np.concatenate([microbatch.pixel_values for microbatch in microbatches]), batch.pixel_values)
-    assert np.concatenate([microbatch.known["ball"] for microbatch in microbatches]).tolist() == list(
+    assert np.concatenate([microbatch.head_targets["ball"] for microbatch in microbatches]).tolist() == list(
         range(len(batch.tokens.video_grid_thw))
     )
     train_set = batch.tokens.labels[:, 1:]

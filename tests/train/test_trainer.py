@@ -1,7 +1,9 @@
 """Whole runs: they learn, they stop and go on, they leave what can be played."""
 
 import json
+import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +15,17 @@ from streaming_vlm_mlx.config import StreamConfig
 from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.hub import read_stream_config
 from streaming_vlm_mlx.models.loading import load_checkpoint
-from streaming_vlm_mlx.train.metrics import Note, Saved, Started, Validated, read_metrics
-from tests.train.running import BASE, run, write_records
+from streaming_vlm_mlx.train.metrics import (
+    CheckpointSaved,
+    Note,
+    Sampled,
+    SampledSecond,
+    Started,
+    Validated,
+    read_metrics,
+)
+from streaming_vlm_mlx.train.setup import train
+from tests.train.running import BASE, Heard, run, write_records
 
 HEADS = {"heads": [{"name": "grey", "kind": "picture", "classes": 3}]}
 
@@ -75,7 +86,7 @@ def test_what_a_run_leaves(records: Path, tmp_path: Path) -> None:
     assert names(out / "training") == ["heads.safetensors"]
     assert names(out / "steps") == ["00000004", "00000006"]
     assert names(out / "steps" / "00000006") == sorted([*playable, "training"])
-    assert [saved.step for saved in heard.of(Saved)] == [2, 4, 6]
+    assert [saved.step for saved in heard.of(CheckpointSaved)] == [2, 4, 6]
     newest, own = (load_checkpoint(folder, mx.float32) for folder in (out / "steps" / "00000006", out))
     for (name, array), (_, same) in zip(newest.model.named_arrays(), own.model.named_arrays(), strict=True):
         assert mx.array_equal(array, same), name
@@ -92,7 +103,7 @@ def test_the_stream_is_told_what_the_settings_say(records: Path, tmp_path: Path)
 
 def test_a_run_begins_with_a_checkpoint(records: Path, tmp_path: Path) -> None:
     before, _ = run(records, tmp_path / "a", schedule={"steps": 15})
-    after, _ = run(records, tmp_path / "b", start={"checkpoint": str(tmp_path / "a")}, freeze=["visual.*"])
+    after, _ = run(records, tmp_path / "b", model={"checkpoint": str(tmp_path / "a")}, freeze=["visual.*"])
     assert max(after.losses) < before.losses[0] / 2
     old, new = (dict(load_checkpoint(tmp_path / name, mx.float32).model.named_arrays()) for name in ("a", "b"))
     still = {name for name, array in new.items() if mx.array_equal(array, old[name])}
@@ -107,21 +118,21 @@ def test_heads_go_on_with_the_checkpoint_that_they_fit(
 ) -> None:
     still: dict[str, Any] = {"schedule": {"steps": 2, "warmup_steps": 0}, "optimizer": {"learning_rate": 1e-12}}
     run(records, tmp_path / "a", auxiliary=HEADS, seed=1, **still)
-    heads, start = {"heads": [*HEADS["heads"], *more]}, {"checkpoint": str(tmp_path / place)}
-    heard, _ = run(records, tmp_path / "b", start=start, auxiliary=heads, **still)
+    heads, model = {"heads": [*HEADS["heads"], *more]}, {"checkpoint": str(tmp_path / place)}
+    heard, _ = run(records, tmp_path / "b", model=model, auxiliary=heads, **still)
     old, new = (mx.load(str(tmp_path / name / "training" / "heads.safetensors")) for name in ("a", "b"))
     assert isinstance(old, dict)
     assert isinstance(new, dict)
     assert all(mx.allclose(new[name], array, atol=1e-7) for name, array in old.items())
-    told = [note.text.rpartition(": ")[2] for note in heard.of(Note) if "begin at random" in note.text]
+    told = [note.text.rpartition(": ")[2] for note in heard.of(Note) if "start at random" in note.text]
     assert told == random
 
 
 def test_damaged_heads_are_named(records: Path, tmp_path: Path) -> None:
     run(records, tmp_path / "a", schedule={"steps": 2}, auxiliary=HEADS)
     (tmp_path / "a" / "training" / "heads.safetensors").write_bytes(b"")
-    with pytest.raises(SvmError, match="is damaged; remove it to begin with random heads"):
-        run(records, tmp_path / "b", start={"checkpoint": str(tmp_path / "a")}, auxiliary=HEADS)
+    with pytest.raises(SvmError, match="is damaged; remove it to start with random heads"):
+        run(records, tmp_path / "b", model={"checkpoint": str(tmp_path / "a")}, auxiliary=HEADS)
 
 
 class TestEvaluation:
@@ -152,7 +163,7 @@ class TestEvaluation:
         heard, progress = run(records, tmp_path / "a", **self.over(records, patience=1))
         assert [event.is_best for event in heard.of(Validated)] == [True, True, False]
         assert progress.step == 6
-        assert "1 evaluations brought nothing better" in heard.of(Note)[-1].text
+        assert "no lower validation loss in 1 validations" in heard.of(Note)[-1].text
 
     def test_patience_outlives_a_break(self, records: Path, tmp_path: Path) -> None:
         over = self.over(records, patience=2)
@@ -193,14 +204,14 @@ class TestRefusals:
 
     def test_nothing_is_overwritten(self, records: Path, tmp_path: Path) -> None:
         run(records, tmp_path / "a", schedule={"steps": 2})
-        assert "holds a run at step 2: go on with --resume" in self.refused(records, tmp_path / "a")
+        assert "holds a run at step 2; continue with --resume" in self.refused(records, tmp_path / "a")
         shutil.rmtree(tmp_path / "a" / "steps")
         assert "holds a checkpoint" in self.refused(records, tmp_path / "a")
         (tmp_path / "file").write_text("")
         assert "is a file" in self.refused(records, tmp_path / "file")
 
     def test_there_must_be_something_to_go_on_with(self, records: Path, tmp_path: Path) -> None:
-        assert "holds no run to go on with" in self.refused(records, tmp_path / "a", resume=True)
+        assert "holds no run to resume" in self.refused(records, tmp_path / "a", resume=True)
 
     def test_other_data_can_not_be_gone_on_with(self, records: Path, tmp_path: Path) -> None:
         run(records, tmp_path / "a", stop=1)
@@ -213,7 +224,7 @@ class TestRefusals:
     def test_other_heads_can_not_be_gone_on_with(self, records: Path, tmp_path: Path) -> None:
         run(records, tmp_path / "a", stop=1, auxiliary=HEADS)
         other = {"heads": [{"name": "grey", "kind": "picture", "classes": 5}]}
-        assert "of other vision heads" in self.refused(records, tmp_path / "a", resume=True, auxiliary=other)
+        assert "holds other vision heads" in self.refused(records, tmp_path / "a", resume=True, auxiliary=other)
 
     def test_damaged_savings_are_named(self, records: Path, tmp_path: Path) -> None:
         run(records, tmp_path / "a", stop=1)
@@ -229,27 +240,113 @@ class TestRefusals:
 
     def test_no_records(self, tmp_path: Path) -> None:
         assert "absent.jsonl" in self.refused(tmp_path / "absent.jsonl", tmp_path / "a")
-        assert "nothing to learn from" in self.refused(tmp_path, tmp_path / "a", data={"records": []})
+        assert "no training records" in self.refused(tmp_path, tmp_path / "a", data={"records": []})
         assert not (tmp_path / "a").exists()
 
     def test_sizes_that_do_not_fit(self, records: Path, tmp_path: Path) -> None:
-        start: dict[str, Any] = {"sizes": {"text_config": {"hidden_size": 64, "mrope_section": [2, 2, 4]}}}
-        assert "out_hidden_size 32" in self.refused(records, tmp_path / "a", start=start)
-        start = {"sizes": {"text_config": {"vocab_size": 64}}}
-        assert "follows from start.vocabulary" in self.refused(records, tmp_path / "a", start=start)
-        assert "nothing is left" in self.refused(records, tmp_path / "a", freeze=["*"])
-        blind = {"sizes": {**BASE.start.sizes, "vision_config": None}}
-        assert "no vision tower" in self.refused(records, tmp_path / "a", start=blind, auxiliary=HEADS)
+        model: dict[str, Any] = {"config": {"text_config": {"hidden_size": 64, "mrope_section": [2, 2, 4]}}}
+        assert "out_hidden_size 32" in self.refused(records, tmp_path / "a", model=model)
+        model = {"config": {"text_config": {"vocab_size": 64}}}
+        assert "follows from model.vocab_size" in self.refused(records, tmp_path / "a", model=model)
+        assert "no trainable parameter is left" in self.refused(records, tmp_path / "a", freeze=["*"])
+        blind = {"config": {**BASE.model.config, "vision_config": None}}
+        assert "no vision tower" in self.refused(records, tmp_path / "a", model=blind, auxiliary=HEADS)
 
 
-def test_videos_that_are_gone_are_passed_over_and_told_of(tmp_path: Path) -> None:
+class TestSamples:
+    def test_they_leave_the_losses_as_they_are(self, records: Path, tmp_path: Path) -> None:
+        losses = []
+        for every in (None, 0, 1):
+            over: dict[str, Any] = {"validation": {"records": [str(records)], "sample_every": every}}
+            over["stream"] = {"sampling": {"temperature": 1.0}}
+            heard, _ = run(records, tmp_path / str(every), **over)
+            losses.append(heard.losses)
+            assert [sample.step for sample in heard.of(Sampled)] == {None: [], 0: [3, 6], 1: [1, 2, 3, 4, 5, 6]}[every]
+        assert losses[0] == losses[1] == losses[2]
+
+    def test_a_resumed_run_has_the_samples_of_an_unbroken_one(self, records: Path, tmp_path: Path) -> None:
+        over: dict[str, Any] = {"validation": {"records": [str(records)], "sample_every": 1, "sample_seconds": 2}}
+        run(records, tmp_path / "a", **over)
+        whole = (tmp_path / "a" / "samples.jsonl").read_text()
+        shutil.rmtree(tmp_path / "a" / "steps" / "00000006")
+        run(records, tmp_path / "a", resume=True, **over)
+        assert (tmp_path / "a" / "samples.jsonl").read_text() == whole
+        assert len(whole.splitlines()) == 6
+
+    def test_commentary_is_generated_beside_the_reference(self, tmp_path: Path) -> None:
+        path = write_records(tmp_path, clips=1, seconds=3)
+        over: dict[str, Any] = {"schedule": {"steps": 40}, "checkpointing": {"every": 40}}
+        over["stream"] = {"sampling": {"repetition_penalty": 1.0}}
+        heard, _ = run(path, tmp_path / "a", validation={"records": [str(path)], "sample_seconds": 2}, **over)
+        (sample,) = heard.of(Sampled)
+        assert sample.video == str(tmp_path / "train0.mp4")
+        assert sample.seconds == (SampledSecond(0.0, 1.0, "red", "red"), SampledSecond(1.0, 2.0, "serves", "serves"))
+
+    @pytest.mark.parametrize("damage", [lambda clip: clip.unlink(), lambda clip: clip.write_bytes(b"")])
+    def test_a_clip_that_cannot_be_read_is_a_note(self, tmp_path: Path, damage: Any) -> None:
+        path, valid = write_records(tmp_path), write_records(tmp_path, "valid", clips=1, seconds=3)
+        damage(tmp_path / "valid0.mp4")
+        heard, progress = run(path, tmp_path / "a", validation={"records": [str(valid)], "sample_every": 2})
+        assert progress.step == 6
+        assert not heard.of(Sampled)
+        notes = [note.text for note in heard.of(Note) if "no sample was generated" in note.text]
+        assert len(notes) == 3
+        assert all("valid0.mp4" in text for text in notes)
+
+    def test_a_model_without_a_vision_tower_is_sampled(self, records: Path, tmp_path: Path) -> None:
+        blind = {"config": {**BASE.model.config, "vision_config": None}}
+        heard, _ = run(records, tmp_path / "a", model=blind, validation={"records": [str(records)]})
+        assert len(heard.of(Sampled)) == 2
+
+
+def test_a_second_run_in_one_folder_is_refused(records: Path, tmp_path: Path) -> None:
+    out, refused = tmp_path / "a", list[str]()
+
+    def run_again() -> bool:
+        if out.is_dir() and not refused:
+            for resume in (False, True):
+                with pytest.raises(SvmError) as caught:
+                    run(records, out, resume=resume)
+                refused.append(str(caught.value))
+        return False
+
+    heard = Heard()
+    config = BASE.merged({"data": {"records": [str(records)]}})
+    train(config, out, False, mx.float32, 1, replace(heard.callbacks(), stopped=run_again))
+    assert len(heard.losses) == 6
+    assert len(refused) == 2
+    assert all(f"is in use by another training run, process {os.getpid()};" in text for text in refused)
+    assert not (out / "train.lock").exists()
+
+
+def test_the_lock_of_a_dead_process_is_taken_over(records: Path, tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "train.lock").write_text("1\n")
+    heard, _ = run(records, tmp_path / "a")
+    assert len(heard.losses) == 6
+    assert not (tmp_path / "a" / "train.lock").exists()
+
+
+def test_an_interrupt_removes_the_lock(records: Path, tmp_path: Path) -> None:
+    def interrupt() -> bool:
+        raise KeyboardInterrupt
+
+    config = BASE.merged({"data": {"records": [str(records)]}})
+    with pytest.raises(KeyboardInterrupt):
+        train(config, tmp_path / "a", False, mx.float32, 1, replace(Heard().callbacks(), stopped=interrupt))
+    assert not (tmp_path / "a" / "train.lock").exists()
+
+
+def test_windows_without_a_video_are_skipped_and_counted(tmp_path: Path) -> None:
     path = write_records(tmp_path)
     (tmp_path / "train0.mp4").write_bytes(b"")
     heard, progress = run(path, tmp_path / "a", data={"batches": {"batch_size": 1}})
     assert progress.step == 6
-    assert any("train0.mp4" in note.text for note in heard.of(Note))
+    notes = [note.text for note in heard.of(Note)]
+    assert sum(text.startswith(f"{path}:1: skipped: ") and "train0.mp4" in text for text in notes) == 1
+    assert notes[-1] == "3 of 6 training windows were skipped; see the messages above."
     (tmp_path / "train1.mp4").unlink()
-    with pytest.raises(SvmError, match="A whole epoch held nothing to learn"):
+    with pytest.raises(SvmError, match="no window of a whole epoch has a target"):
         run(path, tmp_path / "b")
 
 
@@ -258,7 +355,7 @@ def test_a_damaged_sidecar_teaches_no_head(tmp_path: Path) -> None:
     (tmp_path / "train0.targets.npz").write_bytes(b"")
     heard, _ = run(path, tmp_path / "a", auxiliary=HEADS, schedule={"steps": 2})
     assert all(step.losses.keys() == {"text"} for step in heard.steps)
-    assert any("teaches no head" in note.text for note in heard.of(Note))
+    assert any("no targets for the vision heads" in note.text for note in heard.of(Note))
 
 
 def test_heads_can_come_first(records: Path, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.models.presets import seed_weights
 from streaming_vlm_mlx.text.vocabulary import FullVocabulary
 from streaming_vlm_mlx.train.config import HeadConfig
-from streaming_vlm_mlx.train.gradients import Work
+from streaming_vlm_mlx.train.gradients import Compute
 from streaming_vlm_mlx.train.loss import LossWeights, TrainModel
 from streaming_vlm_mlx.train.microbatch import make_microbatches
 from streaming_vlm_mlx.train.trainer import MicrobatchBuilder
@@ -104,9 +104,9 @@ def test_without_a_sidecar_nothing_is_known(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arrays", "said"),
     [
-        ({"event": np.zeros(7)}, r"event is \[7\], which is no picture of 100 frames"),
-        ({"ball": np.zeros(100)}, r"ball is \[100\], which is no place"),
-        ({"court": np.zeros((100, 2))}, "no patch"),
+        ({"event": np.zeros(7)}, r"event is \[7\], which does not fit picture of 100 frames"),
+        ({"ball": np.zeros(100)}, r"ball is \[100\], which does not fit place"),
+        ({"court": np.zeros((100, 2))}, "does not fit patch"),
     ],
 )
 def test_arrays_of_another_shape_are_refused(tmp_path: Path, arrays: dict[str, Any], said: str) -> None:
@@ -119,7 +119,7 @@ def test_a_damaged_sidecar_is_named(tmp_path: Path) -> None:
     with pytest.raises(SvmError, match=r"clip\.targets\.npz is damaged"):
         read(tmp_path / "clip.mp4")
     np.savez(tmp_path / "other.targets.npz", times=np.zeros(3))
-    with pytest.raises(SvmError, match="lacks what the heads want: event"):
+    with pytest.raises(SvmError, match=r"lacks an array of auxiliary\.heads: event"):
         read(tmp_path / "other.mp4")
 
 
@@ -130,7 +130,7 @@ def losses(parts: int, known: dict[str, list[np.ndarray]], weights: LossWeights 
     seed_weights(heads, 3)
     train_model = TrainModel(model, heads)
     microbatches = list(make_microbatches(batch, known, FullVocabulary(ROWS), VIDEO, parts))
-    return WorkerPool(train_model, Work(), []).compute_grads(microbatches, weights)
+    return WorkerPool(train_model, Compute(), []).compute_grads(microbatches, weights)
 
 
 def targets(*event: int) -> dict[str, list[np.ndarray]]:
@@ -168,9 +168,9 @@ def test_a_batch_of_clips_of_two_sizes(tmp_path: Path) -> None:
     checkpoint.model._config = replace(checkpoint.model.config, video_token_id=VIDEO)
     microbatch_builder = MicrobatchBuilder(checkpoint, TargetReader(HEADS, 2, 2), 2, print)
     first, second = microbatch_builder.microbatches(make_batch([[small], [large]]), windows)
-    assert first.known["court"].tolist() == [-1] * 2 * 4
-    assert second.known["court"].tolist() == [12 % 3] * 8 + [37 % 3] * 8 + [62 % 3] * 8
-    assert (first.known["ball"].tolist(), second.known["ball"].tolist()) == ([-1, -1], [4, 5, 6])
+    assert first.head_targets["court"].tolist() == [-1] * 2 * 4
+    assert second.head_targets["court"].tolist() == [12 % 3] * 8 + [37 % 3] * 8 + [62 % 3] * 8
+    assert (first.head_targets["ball"].tolist(), second.head_targets["ball"].tolist()) == ([-1, -1], [4, 5, 6])
 
 
 def test_a_shard_of_which_nothing_is_known_adds_nothing_to_heads_alone() -> None:

@@ -1,4 +1,4 @@
-"""``svm-tui train``: records in, a checkpoint out."""
+"""``svm-tui train``: trains a model on records."""
 
 import argparse
 import os
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from streaming_vlm_mlx.train.config import TrainConfig
 
 HELP = (
-    "Train a model on records, from nothing or from a checkpoint: "
+    "Train a model on records, from random weights or from a checkpoint: "
     "'svm-tui train --config configs/train/clip.yaml --records clip.jsonl --out run1', then 'svm-tui play clip.mp4 "
     "--ckpt run1'."
 )
@@ -31,27 +31,27 @@ BENCHMARK_ROUNDS = 10
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument("--config", type=Path, metavar="F", help="YAML, as in configs/train")
-    parser.add_argument("--out", type=Path, metavar="D", help="folder of the run, which --ckpt plays afterwards")
-    parser.add_argument("--resume", action="store_true", help="go on where the run in --out was saved last")
-    parser.add_argument("--records", nargs="+", metavar="F", help="files to learn from, for data.records")
-    parser.add_argument("--validation", nargs="+", metavar="F", help="records to validate on, for validation.records")
-    parser.add_argument("--ckpt", metavar="C", help="begin with this checkpoint, for start.checkpoint")
+    parser.add_argument("--out", type=Path, metavar="D", help="folder of the run, which --ckpt loads afterwards")
+    parser.add_argument("--resume", action="store_true", help="continue the run in --out from its newest checkpoint")
+    parser.add_argument("--records", nargs="+", metavar="F", help="training records, for data.records")
+    parser.add_argument("--validation", nargs="+", metavar="F", help="validation records, for validation.records")
+    parser.add_argument("--ckpt", metavar="C", help="start from this checkpoint, for model.checkpoint")
     parser.add_argument(
-        "--steps", type=int, metavar="N", help="updates in all, for schedule.steps; a shorter warm-up goes with fewer"
+        "--steps", type=int, metavar="N", help="total steps, for schedule.steps; the warm-up is shortened in proportion"
     )
-    parser.add_argument("--lora", type=int, nargs="?", const=8, metavar="R", help="learn adapters alone, of rank R (8)")
+    parser.add_argument("--lora", type=int, nargs="?", const=8, metavar="R", help="train only adapters of rank R (8)")
     parser.add_argument(
-        "--benchmark", action="store_true", help="measure how fast this machine trains, and train nothing"
+        "--benchmark", action="store_true", help="measure this machine's training throughput instead of training"
     )
 
 
 def run(args: argparse.Namespace) -> int:
-    """Train until the last step or Ctrl-C; say where the checkpoint is, or how to go on."""
+    """Train until the last step or Ctrl-C; print where the checkpoint is, or how to resume."""
     machine = _prepare()
     if args.benchmark:
         return _benchmark(args, machine)
     if args.out is None:
-        raise SvmError("say where the run shall go: --out runs/first.")
+        raise SvmError("name the run's folder with --out, for example --out runs/first.")
     config = _config(args)
     from streaming_vlm_mlx.distributed import count_neighbours, join
     from streaming_vlm_mlx.train.setup import train
@@ -67,13 +67,14 @@ def run(args: argparse.Namespace) -> int:
     if stop.status:
         print(_resume_hint(args.out, progress), file=sys.stderr)
         return stop.status
-    best_step = f"{config.start.checkpoint} --adapter {args.out}" if config.lora else args.out
-    print(f"{args.out} is trained for {progress.step} steps; hear it with: svm-tui infer CLIP --ckpt {best_step}")
+    out = shlex.quote(str(args.out))
+    ckpt = f"{config.model.checkpoint} --adapter {out}" if config.lora else out
+    print(f"{args.out} is trained for {progress.step} steps; try it with: svm-tui infer CLIP --ckpt {ckpt}")
     return 0
 
 
 def _prepare() -> "Backend":
-    """Return what computes; each core works on a shard of its own, so BLAS has no use for threads."""
+    """Return the backend; BLAS gets one thread, since each core computes a microbatch of its own."""
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     from streaming_vlm_mlx import backend
 
@@ -84,7 +85,7 @@ def _prepare() -> "Backend":
 
 
 def _cores(machine: "Backend") -> int:
-    """Return how many shards are worked on side by side."""
+    """Return the number of microbatches that are computed at once."""
     if machine.device == "gpu":
         return 1
     if hasattr(os, "sched_getaffinity"):
@@ -93,41 +94,45 @@ def _cores(machine: "Backend") -> int:
 
 
 def _config(args: argparse.Namespace) -> "TrainConfig":
-    """Return the settings of --config, or of the run to go on with, under the other options."""
+    """Return the settings of --config, or of the run to resume, overridden by the other options."""
     from streaming_vlm_mlx.config_io import read_config
-    from streaming_vlm_mlx.train.checkpointing import RunFolder
+    from streaming_vlm_mlx.train.checkpointing import RunFolder, read_progress
     from streaming_vlm_mlx.train.config import TrainConfig
 
     path = args.config
     if path is None and args.resume:
-        path = RunFolder(args.out).settings
+        folder = RunFolder(args.out)
+        path = folder.settings
+        # A run of an earlier version is refused as such, not for the names of its settings.
+        if path.is_file() and (newest := folder.newest()) is not None:
+            read_progress(newest)
     if path is None:
-        raise SvmError("say how to train with --config; configs/train holds examples.")
-    named: dict[str, Any] = {}
+        raise SvmError("name the settings with --config; configs/train has examples.")
+    overrides: dict[str, Any] = {}
     if args.records:
-        named["data"] = {"records": args.records}
+        overrides["data"] = {"records": args.records}
     if args.validation:
-        named["validation"] = {"records": args.validation}
+        overrides["validation"] = {"records": args.validation}
     if args.ckpt:
-        named["start"] = {"checkpoint": args.ckpt}
+        overrides["model"] = {"checkpoint": args.ckpt}
     config = read_config(path, TrainConfig)
     if args.lora is not None:
-        named["lora"] = {"rank": args.lora}
+        overrides["lora"] = {"rank": args.lora}
     if args.steps is not None:
-        named["schedule"] = config.schedule.of_length(args.steps)
-    return config.merged(named)
+        overrides["schedule"] = config.schedule.of_length(args.steps)
+    return config.merged(overrides)
 
 
 @dataclass
 class _Stop:
-    """Whether a run is to end: `status` is 0, or what a shell reports for the signal that said so."""
+    """Whether a run is to end: `status` is 0, or the exit status for the signal that stopped it."""
 
     status: int = 0
 
 
 @contextmanager
 def _stopping() -> Iterator[_Stop]:
-    """Yield what the first Ctrl-C (or SIGTERM) sets; a second one breaks off at once."""
+    """Yield the flag that the first Ctrl-C (or SIGTERM) sets; a second one interrupts at once."""
     stopping = _Stop()
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
@@ -135,7 +140,7 @@ def _stopping() -> Iterator[_Stop]:
         if stopping.status:
             raise KeyboardInterrupt
         stopping.status = 128 + number
-        print("svm-tui: stopping after this update; once more breaks off without saving.", file=sys.stderr)
+        print("svm-tui: stopping after this step; press Ctrl-C again to stop without a checkpoint.", file=sys.stderr)
 
     try:
         for number in before:
@@ -148,7 +153,7 @@ def _stopping() -> Iterator[_Stop]:
 
 def _resume_hint(out: Path, progress: "Progress") -> str:
     where = shlex.quote(str(out))
-    return f"svm-tui: stopped and saved at step {progress.step}; go on with: svm-tui train --out {where} --resume"
+    return f"svm-tui: stopped and saved at step {progress.step}; resume with: svm-tui train --out {where} --resume"
 
 
 def _benchmark(args: argparse.Namespace, machine: "Backend") -> int:
@@ -161,10 +166,10 @@ def _benchmark(args: argparse.Namespace, machine: "Backend") -> int:
     config = read_config(args.config, TrainConfig) if args.config else default_config()
     cores = _cores(machine)
     speeds = list(measure(config, machine.dtype, cores, BENCHMARK_ROUNDS, time.perf_counter))
-    where = f"{machine.kind}, {cores} side by side" if machine.device == "cpu" else machine.kind
+    where = f"{machine.kind}, {cores} cores" if machine.device == "cpu" else machine.kind
     print(
         f"{median(speeds):.1f} s of video a second (best {max(speeds):.1f}): "
-        f"{config.data.batches.batch_size} windows of {config.data.seconds} s an update, {where}"
+        f"{config.data.batches.batch_size} windows of {config.data.seconds} s a step, {where}"
         f"{f', {machine.blas.name}' if machine.blas else ''}"
     )
     return 0

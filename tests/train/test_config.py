@@ -49,7 +49,7 @@ UNKNOWN = {
     "data: {pixels: {max_pixel: 5}}": ("data.pixels.max_pixel", "max_pixels"),
     "data: {batches: {size: 5}}": ("data.batches.size", ""),
     "auxiliary: {heads: [{name: ball}, {name: a, clases: 3}]}": ("auxiliary.heads.clases", "classes"),
-    "start: {sizes: {text_config: {hidden: 5}}}": ("start.sizes.text_config.hidden", "hidden_size"),
+    "model: {config: {text_config: {hidden: 5}}}": ("model.config.text_config.hidden", "hidden_size"),
     "stream: {sampling: {temprature: 1}}": ("stream.sampling.temprature", "temperature"),
     "1: 2": ("1", ""),
 }
@@ -81,7 +81,7 @@ WRONG = {
     "auxiliary: {heads: [{kind: place}]}": "'' cannot be a head's name",
     "auxiliary: {heads: [{name: text}]}": "'text' cannot be a head's name",
     "auxiliary: {heads: [{name: a, classes: 1}]}": "a has 1 classes",
-    "auxiliary: {heads: [{name: a}, {name: a}]}": "two heads have one name",
+    "auxiliary: {heads: [{name: a}, {name: a}]}": "two heads have the same name",
     "auxiliary: {heads: [{name: a, kind: pixel}]}": "HeadConfig.kind is 'pixel'",
     "auxiliary: {first_steps: 5}": "auxiliary.first_steps is 5",
     "stream: {window: 0}": "window is 0",
@@ -107,10 +107,10 @@ PLACES = {
     "seed: 1\nauxiliary:\n  heads:\n  - {name: a}\n  - {name: a}": "3: auxiliary.heads: two heads",
     "seed: 1\ncheckpointing:\n  keep: 0": "3: checkpointing.keep is 0",
     "seed: 1\nstream:\n  window: 0": "3: window is 0",
-    "start:\n  seed: 1\n  sizes:\n    text_config:\n      hidden_size: wide": "5: TextConfig.hidden_size is 'wide'",
-    "start:\n  sizes:\n    text_config:\n      num_hidden_layers: 0": "3: text_config.num_hidden_layers is 0",
+    "model:\n  seed: 1\n  config:\n    text_config:\n      hidden_size: wide": "5: TextConfig.hidden_size is 'wide'",
+    "model:\n  config:\n    text_config:\n      num_hidden_layers: 0": "3: text_config.num_hidden_layers is 0",
     # A width alone does not say how many heads there are.
-    "seed: 1\nstart:\n  sizes:\n    text_config: {hidden_size: 194}": "3: config: hidden_size 194 is no multiple of 4",
+    "seed: 1\nmodel:\n  config:\n    text_config: {hidden_size: 194}": "3: config: hidden_size 194 is not a multiple",
     # What a "<<" brings in stands where it was written; a setting of the same name is the one that counts.
     "checkpointing: &often\n  every: 5\nvalidation:\n  <<: *often": "2: there is no setting 'validation.every'",
     "data:\n  batches: &some {pool: few}\nstream: {}\nlora:\n  <<: *some": "2: there is no setting 'lora.pool'",

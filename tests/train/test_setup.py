@@ -8,7 +8,7 @@ import pytest
 
 from streaming_vlm_mlx.data.dataset import SampleBuilder
 from streaming_vlm_mlx.data.records import RecordFile
-from streaming_vlm_mlx.train.setup import load_initial, make_builder, make_stream, make_windows, open_records
+from streaming_vlm_mlx.train.setup import load_initial_checkpoint, make_builder, make_stream, make_windows, open_records
 from tests.train.running import BASE, write_records
 
 
@@ -18,7 +18,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> list[RecordFile]:
 
 
 def test_what_is_said_has_rows(files: list[RecordFile]) -> None:
-    checkpoint = load_initial(BASE.merged({"start": {"vocabulary": 400}}), files)
+    checkpoint = load_initial_checkpoint(BASE.merged({"model": {"vocab_size": 400}}), files)
     assert len(checkpoint.vocabulary) == 400 == checkpoint.model.config.text_config.vocab_size
     said = {turn.assistant_text for turn in (*files[0][0].turns, *files[0][1].turns)}
     assert len(said) > 8
@@ -29,7 +29,7 @@ def test_what_is_said_has_rows(files: list[RecordFile]) -> None:
 
 def test_a_sample_has_a_row_for_every_id_and_says_the_same(files: list[RecordFile]) -> None:
     """Words without a row of their own are written in pieces, labels with them."""
-    checkpoint = load_initial(BASE, [])
+    checkpoint = load_initial_checkpoint(BASE, [])
     window = make_windows(files, BASE)[1]
     whole = SampleBuilder(checkpoint.tokenizer, make_builder(checkpoint, BASE).config).build(window)
     split = make_builder(checkpoint, BASE).build(window)
@@ -41,7 +41,9 @@ def test_a_sample_has_a_row_for_every_id_and_says_the_same(files: list[RecordFil
 
 
 def test_the_same_seed_is_the_same_model(files: list[RecordFile]) -> None:
-    first, same, other = (load_initial(BASE.merged({"start": {"seed": seed}}), files).model for seed in (1, 1, 2))
+    first, same, other = (
+        load_initial_checkpoint(BASE.merged({"model": {"seed": seed}}), files).model for seed in (1, 1, 2)
+    )
     for (name, a), (_, b), (_, c) in zip(*(m.named_arrays() for m in (first, same, other)), strict=True):
         assert mx.array_equal(a, b), name
         assert a.ndim == 1 or not mx.array_equal(a, c), name
@@ -61,5 +63,5 @@ def test_bad_lines_are_told_of(tmp_path: Path, files: list[RecordFile]) -> None:
     told: list[str] = []
     assert len(open_records([str(path)], told.append)[0]) == 2
     assert len(told) == 1
-    assert "1 records of" in told[0]
+    assert "1 lines of" in told[0]
     assert "some.jsonl:1" in told[0]

@@ -8,11 +8,11 @@ import pytest
 
 from streaming_vlm_mlx.train.checkpointing import RunFolder
 from streaming_vlm_mlx.train.metrics import Validated
-from tests.distributed.machines import TOLD_WITHIN, Ended
-from tests.distributed.machines import run as run_ranks
+from tests.distributed.launching import REPORT_WITHIN, Ended
+from tests.distributed.launching import run as run_ranks
 from tests.train.running import run, write_records
 
-RANK = str(Path(__file__).with_name("training_rank.py"))
+RANK = str(Path(__file__).with_name("train_rank.py"))
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +58,7 @@ def test_two_with_a_row_each_are_one_with_two_rows(
 
 def test_one_writes(unbroken: tuple[Path, list[Ended]]) -> None:
     folder, ended_at = unbroken
-    assert [each.result["kinds"].count("Saved") for each in ended_at] == [2, 0]
+    assert [each.result["kinds"].count("CheckpointSaved") for each in ended_at] == [2, 0]
     assert [path.name for path in RunFolder(folder / "run").checkpoints()] == ["00000003", "00000005"]
     assert len((folder / "run" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()) == 7
 
@@ -72,8 +72,8 @@ def test_one_that_dies_ends_the_other_and_both_go_on(
     left = ended_at[1 - dying]
     assert ended_at[dying].status == 9
     assert left.status == 2
-    assert f"rank {1 - dying} of 2: another machine was lost" in left.err.splitlines()[-1]
-    assert left.at - ended_at[dying].at < TOLD_WITHIN
+    assert f"rank {1 - dying} of 2 lost the connection to another rank" in left.err.splitlines()[-1]
+    assert left.at - ended_at[dying].at < REPORT_WITHIN
     assert "Traceback" not in left.err
     for rank, again in enumerate(two(tmp_path, asked, resume=True)):
         assert again.status == 0, again.err
@@ -90,4 +90,4 @@ def test_machines_with_other_records_are_refused(records: Path, tmp_path: Path) 
     fewer = write_records(tmp_path, "fewer", clips=2, seconds=5)
     for each in two(tmp_path, settings(records, 1), {}, {"settings": settings(fewer, 1)}):
         assert each.status == 2
-        assert "do not begin with the same windows: rank 0 has 8, rank 1 has 4" in each.err
+        assert "start with different windows: rank 0 has 8, rank 1 has 4" in each.err

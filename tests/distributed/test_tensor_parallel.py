@@ -21,12 +21,12 @@ from streaming_vlm_mlx.stream.loader import bundle_loader
 from streaming_vlm_mlx.stream.session import Session
 from streaming_vlm_mlx.text.tokenizer import Tokenizer
 from tests.data.making import write_clip
-from tests.distributed.machines import TOLD_WITHIN, Ended, run
+from tests.distributed.launching import REPORT_WITHIN, Ended, run
 from tests.distributed.streaming import play
 from tests.small import small_config, small_vocabulary
 from tui.cli import main
 
-RANK = str(Path(__file__).with_name("split_rank.py"))
+RANK = str(Path(__file__).with_name("tensor_parallel_rank.py"))
 CONFIG = StreamConfig(window=2, text_round=3, sink=4, slide=5, pixels=PixelConfig(min_pixels=784))
 SECONDS = 6
 
@@ -80,8 +80,8 @@ def test_one_that_dies_ends_the_other(tokenizer: Tokenizer, tmp_path: Path) -> N
     checkpoint = save(tmp_path / "whole", tokenizer, None)
     leader, follower = split(tmp_path, checkpoint, dies=2)
     assert (leader.status, follower.status) == (9, 2)
-    assert "rank 1 of 2: another machine was lost" in follower.err.splitlines()[-1]
-    assert follower.at - leader.at < TOLD_WITHIN
+    assert "rank 1 of 2 lost the connection to another rank" in follower.err.splitlines()[-1]
+    assert follower.at - leader.at < REPORT_WITHIN
 
 
 def test_the_command_speaks_on_one_and_is_silent_on_the_other(

@@ -28,7 +28,7 @@ def moments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Pa
     found = list[Path]()
     busy = False
 
-    def validation_set(change: Any) -> Any:
+    def patched(change: Any) -> Any:
         def first_copy(*args: Any, **rest: Any) -> Any:
             nonlocal busy
             if not busy and (tmp_path / "run").is_dir():
@@ -42,7 +42,7 @@ def moments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Pa
 
     with monkeypatch.context() as patch:
         for name in CHANGES:
-            patch.setattr(os, name, validation_set(getattr(os, name)))
+            patch.setattr(os, name, patched(getattr(os, name)))
         yield found
 
 
@@ -71,10 +71,10 @@ def test_a_kill_at_any_moment_leaves_a_whole_saving(records: Path, tmp_path: Pat
 def test_a_run_that_was_killed_before_it_was_saved_begins_anew(records: Path, tmp_path: Path) -> None:
     whole, _ = run(records, tmp_path / "a", schedule={"steps": 3})
     shutil.rmtree(tmp_path / "a" / "steps")
-    with pytest.raises(SvmError, match="holds no run to go on with"):
+    with pytest.raises(SvmError, match="holds no run to resume"):
         run(records, tmp_path / "a", resume=True)
     (tmp_path / "a" / "config.json").unlink()
     again, _ = run(records, tmp_path / "a", resume=True, schedule={"steps": 3})
     assert again.of(Started)[0].step == 0
     assert again.losses == pytest.approx(whole.losses, abs=1e-5)
-    assert "begins anew" in again.of(Note)[0].text
+    assert "starts from step 1" in again.of(Note)[0].text

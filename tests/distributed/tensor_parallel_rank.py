@@ -1,4 +1,4 @@
-"""One machine of a model that is split: ``python split_rank.py ASKED``, a JSON object; the leader saves its logits."""
+"""One rank of a tensor-parallel stream: ``python tensor_parallel_rank.py JSON``; rank 0 saves its logits."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""One machine of a run: ``python training_rank.py ASKED...``, a JSON object for each rank; prints what it saw."""
+"""One machine of a run: ``python train_rank.py ASKED...``, a JSON object for each rank; prints what it saw."""
 
 import json
 import os

@@ -16,9 +16,9 @@ from streaming_vlm_mlx.models.loading import Checkpoint, ModelBundle
 from streaming_vlm_mlx.stream.session import SecondRequest, Session
 from streaming_vlm_mlx.text.chat_template import ChatTemplate
 from streaming_vlm_mlx.train.config import TrainConfig
-from streaming_vlm_mlx.train.gradients import Work
+from streaming_vlm_mlx.train.gradients import Compute
 from streaming_vlm_mlx.train.loss import TEXT, LossWeights, TrainModel
-from streaming_vlm_mlx.train.setup import load_initial, make_builder, make_windows, open_records
+from streaming_vlm_mlx.train.setup import load_initial_checkpoint, make_builder, make_windows, open_records
 from streaming_vlm_mlx.train.trainer import MicrobatchBuilder
 from streaming_vlm_mlx.train.vision_heads import TargetReader
 from streaming_vlm_mlx.train.workers import WorkerPool
@@ -60,7 +60,7 @@ def stream(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     turns = (*record.turns[:4], silent, *record.turns[5:])
     path.write_bytes(replace(record, turns=turns, previous=request.param).to_line())
     files = open_records([str(path)], print)
-    checkpoint = load_initial(CONFIG, files)
+    checkpoint = load_initial_checkpoint(CONFIG, files)
     return checkpoint, make_windows(files, CONFIG), list(generate(checkpoint, files[0][0], CONFIG))
 
 
@@ -118,7 +118,7 @@ def test_the_loss_with_a_scratchpad_equals_that_of_the_stream(tmp_path: Path) ->
     turns = tuple(logits_to_keep(turn, number) for number, turn in enumerate(record.turns))
     path.write_bytes(replace(record, turns=turns, previous="Before the match.").to_line())
     files = open_records([str(path)], print)
-    checkpoint = load_initial(config, files)
+    checkpoint = load_initial_checkpoint(config, files)
     met = list(generate(checkpoint, files[0][0], config))
     assert all(len(forced.losses) > 3 for forced, _ in met)
     check_losses(checkpoint, make_windows(files, config), met, config)
@@ -142,7 +142,7 @@ def check_losses(checkpoint: Checkpoint, windows: Any, met: Any, config: TrainCo
     pixels = np.concatenate([values for _, values in met[:WINDOW]])
     batch = replace(make_batch([[sample]]), pixel_values=pixels)
     microbatches = MicrobatchBuilder(checkpoint, TargetReader((), 2, 2), 1, print).microbatches(batch, windows)
-    found = WorkerPool(TrainModel(checkpoint.model), Work(), []).losses(microbatches, LossWeights())[TEXT]
+    found = WorkerPool(TrainModel(checkpoint.model), Compute(), []).losses(microbatches, LossWeights())[TEXT]
     streamed = [loss for forced, _ in met[:WINDOW] for loss in forced.losses]
     assert len(streamed) == np.count_nonzero(sample.labels >= 0)
     assert found == pytest.approx(sum(streamed), abs=1e-3)

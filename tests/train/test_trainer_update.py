@@ -7,17 +7,17 @@ import pytest
 from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.text.vocabulary import FullVocabulary
 from streaming_vlm_mlx.train.config import OptimizerConfig
-from streaming_vlm_mlx.train.gradients import Work
+from streaming_vlm_mlx.train.gradients import Compute
 from streaming_vlm_mlx.train.loss import LossWeights, TrainModel
 from streaming_vlm_mlx.train.microbatch import make_microbatches
 from streaming_vlm_mlx.train.optim import make_optimizer
-from streaming_vlm_mlx.train.trainer import Updated, update
+from streaming_vlm_mlx.train.trainer import UpdateResult, update
 from streaming_vlm_mlx.train.workers import WorkerPool
 from tests.small import small_config, small_model
 from tests.train.batching import ROWS, VIDEO, make_batch, make_sample
 
 
-def moved(fraction: float, **values: float) -> tuple[Updated, Mapping[str, mx.array]]:
+def moved(fraction: float, **values: float) -> tuple[UpdateResult, Mapping[str, mx.array]]:
     """Make one update of a fresh model; return what it says, and how far each array went."""
     config = OptimizerConfig(**({"learning_rate": 0.01, "weight_decay": 0.0} | values))  # type: ignore[arg-type]
     train_model = TrainModel(small_model(small_config(ROWS)))
@@ -28,7 +28,7 @@ def moved(fraction: float, **values: float) -> tuple[Updated, Mapping[str, mx.ar
     done = update(
         train_model,
         make_optimizer(config),
-        WorkerPool(train_model, Work(), []),
+        WorkerPool(train_model, Compute(), []),
         microbatches,
         LossWeights(),
         config,
@@ -53,11 +53,11 @@ def test_a_gradient_that_is_no_number_moves_nothing() -> None:
         make_microbatches(make_batch([[make_sample(2, (1, 4, 6), 1)]]), {}, FullVocabulary(ROWS), VIDEO, 1)
     )
     config = OptimizerConfig()
-    with pytest.raises(SvmError, match="no number any more: go on from the last saving with --resume"):
+    with pytest.raises(SvmError, match="not finite: resume from the last checkpoint with --resume"):
         update(
             train_model,
             make_optimizer(config),
-            WorkerPool(train_model, Work(), []),
+            WorkerPool(train_model, Compute(), []),
             microbatches,
             LossWeights(),
             config,

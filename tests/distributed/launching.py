@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 # A process of a test that hangs is a failure; a busy machine is none.
 PATIENCE = 240
 # Seconds within which a process ends that another one was lost to.
-TOLD_WITHIN = 30
+REPORT_WITHIN = 30
 
 
 @dataclass(frozen=True)
