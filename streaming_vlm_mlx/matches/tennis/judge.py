@@ -234,13 +234,13 @@ class TennisJudge:
     ) -> EndingTally:
         required = [m.time for m in moments if m.kind == kind and m.required]
         optional = [m.time for m in moments if m.kind == kind and not m.required]
-        told = [m.time for m in said if m.kind == kind]
-        times = np.sort(rng.uniform(self.start, self.end, (DRAWS, len(told))), axis=1).tolist()
+        mentioned = [m.time for m in said if m.kind == kind]
+        times = np.sort(rng.uniform(self.start, self.end, (DRAWS, len(mentioned))), axis=1).tolist()
         return EndingTally(
             happened=len(required),
-            reported=len(align_times(required, told, WINDOW)),
-            said=len(told),
-            right=_count_right(required, optional, told),
+            reported=len(align_times(required, mentioned, WINDOW)),
+            said=len(mentioned),
+            right=_count_right(required, optional, mentioned),
             by_chance=sum(_count_right(required, optional, drawn) for drawn in times) / DRAWS,
         )
 
@@ -316,14 +316,14 @@ def _split_at_pauses(words: Sequence[Word]) -> Iterator[list[Word]]:
 
 def _compare_values(reference: Sequence[Mention], said: Sequence[Mention], kind: str, window: float) -> Tally:
     """Count the reference's mentions of `kind` at which the model's nearest mention has the same value."""
-    expected, told = ([m for m in part if m.kind == kind] for part in (reference, said))
-    pairs = align_times([m.time for m in expected], [m.time for m in told], window)
-    return Tally(sum(expected[e].value == told[s].value for e, s in pairs), len(expected))
+    expected, mentioned = ([m for m in part if m.kind == kind] for part in (reference, said))
+    pairs = align_times([m.time for m in expected], [m.time for m in mentioned], window)
+    return Tally(sum(expected[e].value == mentioned[s].value for e, s in pairs), len(expected))
 
 
-def _count_right(required: Sequence[float], optional: Sequence[float], told: Sequence[float]) -> int:
+def _count_right(required: Sequence[float], optional: Sequence[float], mentioned: Sequence[float]) -> int:
     """Count the mentions that can be paired with an ending."""
-    return len(align_times(sorted((*required, *optional)), told, WINDOW))
+    return len(align_times(sorted((*required, *optional)), mentioned, WINDOW))
 
 
 # The kind of question by its wording.
