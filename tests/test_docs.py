@@ -95,7 +95,7 @@ def inline_lines(page: Path) -> list[Line]:
     """Return the svm-tui commands that stand in the sentences of `page`, or in a configuration's comments."""
     text = page.read_text(encoding="utf-8")
     if page.suffix == ".yaml":
-        found = re.findall(r"svm-tui (?=\w+.* -)[^;\n]*", text)
+        found = re.findall(r"svm-tui (?=\w+.* -)[^;\n]*", re.sub(r"\\\n#\s*", "", text))
     else:
         found = re.findall(r"`(svm-tui [^`]+)`", re.sub(r"^```.*?^```", "", text, flags=re.M | re.S))
     return [Line(str(page.relative_to(ROOT)), " ".join(line.split())) for line in found]
