@@ -78,7 +78,7 @@ def encode_videos(model: VisionLanguageModel, microbatch: Microbatch, wrap: Wrap
     if not microbatch.grids or model.config.vision_config is None:
         return None
     width, units = model.config.vision_config.out_hidden_size, np.count_nonzero(microbatch.is_video)
-    # Cached features are told from patches by their shape: rows alone do not do if the tower merges no patches.
+    # Cached features have the shape [units, width]; the number of rows alone is not enough if nothing is merged.
     if microbatch.pixel_values.shape == (units, width):
         return mx.array(microbatch.pixel_values)
     runs = np.split(microbatch.pixel_values, np.cumsum([math.prod(grid) for grid in microbatch.grids])[:-1])

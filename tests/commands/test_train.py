@@ -150,7 +150,7 @@ def test_a_run_of_an_earlier_version_is_refused_as_such(
     assert len(err.splitlines()) == 1
 
 
-def test_a_kill_takes_the_helpers_along_and_the_run_goes_on(records: Path, tmp_path: Path) -> None:
+def test_a_kill_ends_the_workers_and_the_run_resumes(records: Path, tmp_path: Path) -> None:
     over: dict[str, Any] = {"data": {"batches": {"workers": 1}}, "checkpointing": {"every": 4}}
     config = write_config(tmp_path, schedule={"steps": 100_000}, validation={"records": [str(records)]}, **over)
     options = ["--config", str(config), "--records", str(records), "--out", str(tmp_path / "a")]

@@ -50,7 +50,7 @@ def test_two_with_a_row_each_are_one_with_two_rows(
         assert ended_at.status == 0, ended_at.err
         assert ended_at.result["losses"] == pytest.approx(heard.losses, abs=1e-4)
         assert ended_at.result["norms"] == pytest.approx([step.grad_norm for step in heard.steps], rel=1e-3)
-        assert ended_at.result["evaluated"] == [pytest.approx(e.losses, abs=1e-4) for e in heard.of(Validated)]
+        assert ended_at.result["validated"] == [pytest.approx(e.losses, abs=1e-4) for e in heard.of(Validated)]
         assert ended_at.result["step"] == progress.step == 5
         assert ended_at.result["best"] == pytest.approx(progress.best_loss, abs=1e-4)
     assert max(heard.losses) - min(heard.losses) > 1e-2

@@ -39,15 +39,15 @@ def main() -> int:
     except SvmError as error:
         print(error, file=sys.stderr)
         return 2
-    told = {
+    result = {
         "losses": heard.losses,
         "norms": [step.grad_norm for step in heard.steps],
         "kinds": [type(event).__name__ for event in heard.events],
-        "evaluated": [event.losses for event in heard.of(Validated)],
+        "validated": [event.losses for event in heard.of(Validated)],
         "step": progress.step,
         "best": progress.best_loss,
     }
-    print(json.dumps(told))
+    print(json.dumps(result))
     return 0
 
 

@@ -28,7 +28,7 @@ def lay_out(seconds: int, grid: Grid, rng: np.random.Generator) -> list[Span]:
 
 
 def make_sample(seconds: int, grid: Grid, seed: int) -> Sample:
-    """Return a sample whose words behind each video are learnt."""
+    """Return a sample whose labels follow each video."""
     spans = lay_out(seconds, grid, np.random.default_rng(seed))
     ids = join_ids(spans)
     train_set = np.concatenate([np.full(len(span.ids), span.part == "text") for span in spans])

@@ -68,7 +68,7 @@ class Heard:
     events: list[Event] = field(default_factory=list)
 
     def callbacks(self) -> Callbacks:
-        """Return what a run is told to look at."""
+        """Return the callbacks of a run."""
         ticks = count()
         return Callbacks(self.events.append, lambda: float(next(ticks)), self.stopped)
 

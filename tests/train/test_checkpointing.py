@@ -46,7 +46,7 @@ def moments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Pa
         yield found
 
 
-def test_a_kill_at_any_moment_leaves_a_whole_saving(records: Path, tmp_path: Path, moments: list[Path]) -> None:
+def test_a_kill_at_any_moment_leaves_a_complete_checkpoint(records: Path, tmp_path: Path, moments: list[Path]) -> None:
     often: dict[str, Any] = {"schedule": {"steps": 3, "warmup_steps": 0}}
     run(records, tmp_path / "run", checkpointing={"every": 1, "keep": 1}, **often)
     killed = list(moments)
@@ -62,13 +62,13 @@ def test_a_kill_at_any_moment_leaves_a_whole_saving(records: Path, tmp_path: Pat
         assert all((step_folder / name).read_bytes() == (whole[step] / name).read_bytes() for name in WEIGHED)
         folder.recover(read_progress(step_folder))
         assert not any(path.name.startswith(".") for path in (folder.path / "steps").iterdir())
-        best_step, saved = (folder.path / "model.safetensors", step_folder / "model.safetensors")
-        assert best_step.read_bytes() == saved.read_bytes()
+        promoted, saved = (folder.path / "model.safetensors", step_folder / "model.safetensors")
+        assert promoted.read_bytes() == saved.read_bytes()
     assert seen == {0, 1, 2, 3}
     assert len(killed) > 40
 
 
-def test_a_run_that_was_killed_before_it_was_saved_begins_anew(records: Path, tmp_path: Path) -> None:
+def test_a_run_that_was_killed_before_its_first_checkpoint_starts_over(records: Path, tmp_path: Path) -> None:
     whole, _ = run(records, tmp_path / "a", schedule={"steps": 3})
     shutil.rmtree(tmp_path / "a" / "steps")
     with pytest.raises(SvmError, match="holds no run to resume"):

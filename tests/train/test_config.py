@@ -140,7 +140,7 @@ def test_an_absent_file_is_named(tmp_path: Path) -> None:
         read_config(tmp_path / "absent.yaml", TrainConfig)
 
 
-def test_the_stream_keeps_what_was_learnt_in() -> None:
+def test_the_stream_keeps_the_training_windows() -> None:
     values = {"data": {"seconds": 7, "text_sink": 12, "text_sliding_window": 31, "all_text": True}}
     train_set = TrainConfig.from_dict(values).training_stream()
     assert (train_set.window, train_set.text_round, train_set.style, train_set.all_text) == (7, 7, "training", True)

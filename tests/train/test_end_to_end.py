@@ -1,4 +1,4 @@
-"""A real clip with subtitles, learnt by heart: the whole way from an SRT to what is heard."""
+"""A real clip with subtitles, overfitted: the whole way from an SRT file to the commentary."""
 
 import json
 from pathlib import Path
@@ -20,7 +20,7 @@ He drives left, stops, and up it goes: off the rim
 """
 
 
-def test_a_real_clip_is_learnt_by_heart(shared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_real_clip_is_overfitted(shared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     clip, records, out = shared / "clips" / "basketball.mp4", tmp_path / "clip.jsonl", tmp_path / "run1"
     (tmp_path / "clip.srt").write_text(SRT)
     assert main(["convert", str(clip), str(tmp_path / "clip.srt"), "--out", str(records)]) == 0

@@ -77,8 +77,8 @@ def test_cutting_a_batch_changes_nothing(model: VisionLanguageModel, parts: int)
     assert_close(same, whole, 1e-4)
 
 
-def test_helpers_come_to_the_same(model: VisionLanguageModel) -> None:
-    """Also after the weights moved, when a helper had nothing to do, and when there are more shards than cores."""
+def test_workers_compute_the_same_gradient(model: VisionLanguageModel) -> None:
+    """Also after the weights moved, when a worker has no microbatch, and with more microbatches than cores."""
     batch = make_batch([[sample] for sample in SAMPLES])
     train_model = TrainModel(small_model(model.config))
     with open_worker_pool(
@@ -97,7 +97,7 @@ def test_helpers_come_to_the_same(model: VisionLanguageModel) -> None:
             assert alone[TEXT] / labels == pytest.approx(expected_loss, abs=1e-5)
 
 
-def test_a_helper_that_died_is_told_of(model: VisionLanguageModel) -> None:
+def test_a_worker_that_exited_is_reported(model: VisionLanguageModel) -> None:
     batch = make_batch([[sample] for sample in SAMPLES])
     with open_worker_pool(TrainModel(model), WorkerSpec(model.config), mx.float32, 2) as pool:
         pool._workers[0]._process.kill()  # type: ignore[attr-defined]
@@ -121,7 +121,7 @@ def test_padding_changes_nothing(model: VisionLanguageModel) -> None:
 
 
 def test_what_is_no_label_has_no_loss(model: VisionLanguageModel) -> None:
-    """A target that is not learnt may be anything; an input before it may not."""
+    """A token without a label may be anything; an input before it may not."""
     loss, _ = compute_grads(make_batch([[SAMPLES[0]]]), model)
     last = SAMPLES[0].labels.copy()
     last[-1] = -100

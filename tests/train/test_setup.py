@@ -60,8 +60,8 @@ def test_the_stream_has_the_records_rate(tmp_path: Path, files: list[RecordFile]
 def test_bad_lines_are_told_of(tmp_path: Path, files: list[RecordFile]) -> None:
     path = tmp_path / "some.jsonl"
     path.write_bytes(b"{}\n" + files[0].path.read_bytes())
-    told: list[str] = []
-    assert len(open_records([str(path)], told.append)[0]) == 2
-    assert len(told) == 1
-    assert "1 lines of" in told[0]
-    assert "some.jsonl:1" in told[0]
+    messages: list[str] = []
+    assert len(open_records([str(path)], messages.append)[0]) == 2
+    assert len(messages) == 1
+    assert "1 lines of" in messages[0]
+    assert "some.jsonl:1" in messages[0]

@@ -45,7 +45,7 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_words_and_heads_are_learnt(records: Path, tmp_path: Path) -> None:
+def test_text_and_head_losses_fall(records: Path, tmp_path: Path) -> None:
     heard, _ = run(records, tmp_path / "a", schedule={"steps": 30}, checkpointing={"every": 30}, auxiliary=HEADS)
     first, last = heard.steps[0].losses, heard.steps[-1].losses
     assert last["text"] < first["text"] / 4
@@ -69,7 +69,7 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_losses(records: Path, tmp_pa
     assert [line["step"] for line in lines[0]] == [line["step"] for line in lines[1]] == [1, 2, 3, 4, 5, 6]
 
 
-def test_a_run_that_crashed_goes_on_from_its_last_saving(records: Path, tmp_path: Path) -> None:
+def test_a_run_that_crashed_resumes_from_its_last_checkpoint(records: Path, tmp_path: Path) -> None:
     whole, _ = run(records, tmp_path / "a")
     shutil.rmtree(tmp_path / "a" / "steps" / "00000006")
     rest, _ = run(records, tmp_path / "a", resume=True)
@@ -136,7 +136,7 @@ def test_damaged_heads_are_named(records: Path, tmp_path: Path) -> None:
 
 
 class TestEvaluation:
-    """At this rate what is not learnt from gets worse from the fourth update to the eighth."""
+    """At this learning rate the validation loss rises from step 4 to step 8."""
 
     def over(self, records: Path, **validation: Any) -> dict[str, Any]:
         return {

@@ -139,7 +139,7 @@ def targets(*event: int) -> dict[str, list[np.ndarray]]:
     return {"event": [np.array([e]) for e in event], "court": cells, "ball": places}
 
 
-def test_videos_of_two_sizes_are_learnt_together_or_apart() -> None:
+def test_videos_of_two_sizes_have_the_same_loss_together_or_apart() -> None:
     whole, grads = losses(1, targets(1, 0, 3))
     apart, same = losses(2, targets(1, 0, 3))
     assert whole.keys() == {"text", "event", "court", "ball"}
