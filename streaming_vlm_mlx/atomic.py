@@ -60,7 +60,7 @@ def write_text(path: Path, text: str) -> None:
 
 @contextmanager
 def replacing_folder(path: Path) -> Iterator[Path]:
-    """Yield an empty folder beside `path`; swap it in when the block ends, remove it when the block fails.
+    """Yield an empty folder that replaces `path` when the block ends, and is removed if the block fails.
 
     Where `path` is a symbolic link to a folder, that folder is replaced and the link stays.
 

@@ -43,7 +43,7 @@ class Blas:
 
 @dataclass(frozen=True, slots=True)
 class Backend:
-    """What MLX computes on.
+    """The device that MLX computes on.
 
     Attributes:
         device: MLX's default device.

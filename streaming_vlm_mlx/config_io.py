@@ -19,16 +19,16 @@ from streaming_vlm_mlx.errors import SvmError
 
 
 class FromDict:
-    """Reads a dataclass from plain values and writes it back."""
+    """A dataclass that is read from plain values and written back."""
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """Build from `values`; keys that are not fields are ignored, nested parts are built from their own mapping.
+        """Build from `values`; unknown keys are ignored, nested parts are built from their own mapping.
 
         A null stands for the default, except where a field takes None.
 
         Raises:
-            SvmError: a value is of another type than its field, or `check` refuses it.
+            SvmError: a value has the wrong type, or `check` refuses it.
         """
         hints = typing.get_type_hints(cls)
         known = [f.name for f in dataclasses.fields(cls)]  # type: ignore[arg-type]
@@ -65,7 +65,7 @@ class FromDict:
         """Return a copy in which `values` replace this one's, nested parts field by field.
 
         Raises:
-            SvmError: a value is of another type than its field.
+            SvmError: a value has the wrong type.
         """
         return self.from_dict(_overlay(self.to_dict(), values))
 

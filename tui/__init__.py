@@ -1,1 +1,1 @@
-"""The terminal face: the command line and the player."""
+"""The command line and the terminal player."""

@@ -118,7 +118,7 @@ def _add_debug(parser: argparse.ArgumentParser, default: object) -> None:
 
 
 def _explain(error: Exception) -> tuple[int, str]:
-    """Return the exit status for `error` and one line about it."""
+    """Return the exit status for `error` and its message."""
     text = " ".join(str(error).split())
     if isinstance(error, SvmError):
         return BAD_INPUT, text

@@ -22,15 +22,15 @@ NO_SAMPLE = -1
 
 @dataclass(frozen=True)
 class Tokens:
-    """The tokens of a batch: `rows` rows of `length` places.
+    """The tokens of a batch: `rows` rows of `length` tokens.
 
     A row holds one sample, or several packed end to end; a token attends to earlier tokens of its own sample only.
 
     Attributes:
         input_ids: int32 [rows, length], padded at the end of each row.
-        labels: int32 [rows, length], the id to learn at its own place (not shifted), -100 elsewhere.
+        labels: int32 [rows, length], target ids, not shifted; -100 elsewhere.
         position_ids: int32 [3, rows, length]; each sample starts at 0.
-        segments: int32 [rows, length], which sample of its row a token belongs to, -1 for padding.
+        segments: int32 [rows, length], the number of a token's sample in its row, -1 for padding.
         video_grid_thw: int32 [videos, 3], patches of each second's video, row by row in the order of the tokens.
         visibility: int32 [rows, length], see `masks.token_visibility`; None without a scratchpad.
         dropped_at: int32 [rows, length], the place of its row from which on a token is dropped; None with `visibility`.
@@ -76,7 +76,7 @@ def collate(rows: Sequence[Sequence[Sample]], pad_id: int, pad_to_multiple_of: i
 
 
 def plan_rows(lengths: Sequence[int], max_packed_tokens: int | None) -> list[list[int]]:
-    """Put samples of `lengths` tokens into rows, short rows first.
+    """Assign samples of `lengths` tokens to rows, short rows first.
 
     Args:
         lengths: tokens of each sample.
@@ -112,7 +112,8 @@ class BatchConfig(FromDict):
 
     Attributes:
         batch_size: rows of a batch.
-        max_packed_tokens: null pads each sample to its batch's longest; a number packs as many into a row as fit in it.
+        max_packed_tokens: null pads each sample to the longest of its batch; a number packs samples into rows of so
+            many tokens.
         pad_to_multiple_of: pads rows to a multiple of so many tokens, which keeps the number of different shapes small.
         pool: samples that are tokenized at a time and sorted by length.
         shuffle: whether the order changes from epoch to epoch; false keeps the file's order, apart from the sorting.
@@ -212,7 +213,7 @@ class Batches:
         ranks: int = 1,
         report: Callable[[str], None] = lambda _: None,
     ) -> None:
-        """Prepare; nothing is read yet.
+        """Store the arguments; nothing is read yet.
 
         Args:
             windows: the dataset.

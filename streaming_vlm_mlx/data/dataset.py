@@ -31,7 +31,7 @@ Grid = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class SampleConfig(FromDict):
-    """How a record becomes a sample.
+    """Settings for turning records into samples.
 
     Attributes:
         text_sink: tokens kept at the head of the previous text's turn, including its opening markup.
@@ -39,7 +39,7 @@ class SampleConfig(FromDict):
         tokens_per_second: temporal positions that a second of video takes in the model's vision tower; None for one
             position a temporal step.
         all_text: positions of video count up on one axis, like text.
-        pixels: how frames become patches.
+        pixels: settings of the image processor.
         scratchpad: the question whose answers are scratchpad lines, as in a stream with this setting.
         scratch_round: seconds in which commentary can attend to such a line, its own included.
         features_width: width of precomputed vision features that replace the patches; None for patches.
@@ -57,11 +57,11 @@ class SampleConfig(FromDict):
 
 @dataclass(frozen=True)
 class Sample:
-    """A record as the model reads it; n tokens.
+    """A tokenized record of n tokens.
 
     Attributes:
         input_ids: int32 [n].
-        labels: int32 [n], the id where a commentary or its end mark stands, else -100.
+        labels: int32 [n], the ids of commentary and its end mark, else -100.
         position_ids: int32 [3, n], M-RoPE's time, row and column.
         video_grid_thw: int32 [seconds, 3], patches of each second's video in time, down and across.
         visibility: int32 [n], see `masks.token_visibility`; None without a scratchpad, for plain causal attention.
@@ -222,7 +222,7 @@ class Windows:
         return part
 
     def __getitem__(self, number: int) -> StreamingRecord:
-        """Read window `number`, a record in itself.
+        """Read window `number` as a record.
 
         Raises:
             SvmError: its file has changed since it was opened.

@@ -1,1 +1,1 @@
-"""Simulated matches: clips with commentary and a truth that is known to the frame."""
+"""Simulated matches: clips with commentary and a ground truth for every frame."""

@@ -115,7 +115,7 @@ def quantization_for(
 ) -> QuantizationConfig:
     """Return which layers of a plain `model` to quantize, and how; the other arguments are those of `Conversion`.
 
-    Layers whose inputs do not divide into groups stay plain.
+    Layers whose inputs do not divide into groups are not quantized.
     """
     group_size = group_size or (32 if bits == 8 else 64)
     stays = bits == 8 if keep_sensitive is None else keep_sensitive

@@ -19,7 +19,7 @@ class LogitsToKeep:
 
     Attributes:
         places: int [batch, k], indices into the flattened batch, row × n + place.
-        angles: cosines and sines of their positions, [batch, 1, k, head_dim // 2].
+        angles: cosines and sines of their rotary positions, [batch, 1, k, head_dim // 2].
         mask: additive attention mask of these places, [batch, 1, k, n].
     """
 
@@ -155,7 +155,7 @@ class StreamingDecoder(nn.Module):
         logits_to_keep: LogitsToKeep | None = None,
         wrap: Wrap = identity,
     ) -> mx.array:
-        """Return the hidden states after the final norm, [batch, n, hidden_size], or of the kept places.
+        """Return the hidden states after the final norm, [batch, n, hidden_size], or of the kept positions.
 
         Args:
             embeddings: embeddings of the new tokens, with vision features at the video places.

@@ -130,7 +130,7 @@ def load_checkpoint(folder: Path, dtype: mx.Dtype, progress: Progress = lambda *
 
     Args:
         folder: where the files are.
-        dtype: what the model computes in; packed weights stay as they are.
+        dtype: the model's dtype; quantized weights keep theirs.
         progress: called with a stage and how many of how many of its steps are done.
 
     Raises:
@@ -284,7 +284,7 @@ class WeightLayout:
     ids: Ids | None = None
 
     def stored_shapes(self, name: str, shape: Shape) -> tuple[Shape, ...]:
-        """Return the shapes that parameter `name`, of `shape` in the model, can have in the folder."""
+        """Return the shapes that parameter `name`, of `shape` in the model, may have in the folder."""
         if name == _PATCHES:
             return shape, (shape[0], *shape[2:], shape[1])
         if self.ids is not None and name.startswith(_ROWS):
@@ -312,7 +312,7 @@ class ShardReader:
     def take(self, name: str, stored: Stored, shape: Shape, dtype: mx.Dtype | None) -> mx.array:
         """Return parameter `name` in `shape`, cast to `dtype` unless that is None or the tensor is packed.
 
-        Nothing is read before the array is evaluated. A tensor can be taken once.
+        The array is lazy: nothing is read before it is evaluated. A tensor can be taken once.
 
         Raises:
             SvmError: the file cannot be read.

@@ -36,7 +36,7 @@ class Budget:
         vision: activations of the vision tower for a second of the largest frames allowed.
         decoder: activations of a layer during prefill, with its temporary copy of the cache.
         tokens: tokens that the full windows keep.
-        rounds: seconds that the windows span.
+        rounds: seconds in full windows.
         bounded: whether the settings bound the windows.
         machines: machines that share the model; all bytes are those of one machine.
     """

@@ -173,7 +173,7 @@ class PatchMerger(nn.Module):
 
 
 class VisionTower(nn.Module):
-    """Patch embedding, blocks with window or full attention, merger; of either family."""
+    """Patch embedding, blocks with window or full attention, and merger, for both families."""
 
     def __init__(self, config: VisionConfig) -> None:
         super().__init__()

@@ -51,7 +51,7 @@ class VisionLanguageModel(nn.Module):
 
     @property
     def dtype(self) -> mx.Dtype:
-        """The dtype that the model computes in."""
+        """The dtype of the model's computations."""
         return self.model.norm.weight.dtype
 
     def head(self, hidden: mx.array) -> mx.array:
@@ -70,7 +70,7 @@ class VisionLanguageModel(nn.Module):
         return x[None]
 
     def linears(self) -> Iterator[nn.Linear]:
-        """Yield every plain linear layer."""
+        """Yield every unquantized linear layer."""
         for module in self.modules():
             if type(module) is nn.Linear:
                 yield module

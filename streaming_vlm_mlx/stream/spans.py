@@ -40,7 +40,7 @@ class Span:
             previous text.
         ids: the token ids.
         slots: each token's place in the sequence before pruning, which is its place in the cache.
-        grid: merged patches of a video span on the axes time, rows, columns.
+        grid: merged patches of a video span in time, rows and columns.
     """
 
     part: Part
@@ -50,7 +50,7 @@ class Span:
     grid: tuple[int, int, int] | None = None
 
     def cut(self, *parts: slice) -> "Span":
-        """Return the span with only the tokens in `parts`."""
+        """Return the span with only the tokens in the slices `parts`."""
         return replace(
             self,
             ids=np.concatenate([self.ids[p] for p in parts]),
@@ -163,7 +163,7 @@ def _is_old(span: Span, now: int, config: StreamConfig) -> bool:
 def trim_previous(previous: Span, config: StreamConfig) -> tuple[Span, Span]:
     """Cut the previous text to its first `sink` and last `slide` tokens; return the kept and the dropped part.
 
-    The published program counts the turn's end mark among the last `slide`.
+    As in the published program, the turn's end mark counts among the last `slide`.
     """
     size = len(previous.ids)
     if config.sink is None or config.slide is None or size + 1 <= config.sink + config.slide:

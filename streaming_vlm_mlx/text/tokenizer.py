@@ -102,7 +102,7 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
 class Tokenizer:
-    """Text to ids and back.
+    """Encodes text to ids and decodes ids to text.
 
     Attributes:
         name: the file that the tokenizer was read from.

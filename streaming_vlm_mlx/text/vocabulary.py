@@ -31,7 +31,7 @@ class Vocabulary(Protocol):
 
     @property
     def digest(self) -> str:
-        """Hexadecimal SHA-256; two vocabularies with the same rows have the same."""
+        """Hexadecimal SHA-256 of the ids; equal for vocabularies with equal rows."""
 
     def to_rows(self, ids: Sequence[int] | Ids) -> Ids:
         """Return rows, int32 [rows], of the tokenizer's `ids` [tokens]; an id without a row becomes several."""

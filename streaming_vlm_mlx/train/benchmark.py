@@ -51,7 +51,7 @@ def measure(
 
     Args:
         config: settings of the model, the windows and the batch; its records are not read.
-        dtype: what to compute in.
+        dtype: of the computations.
         cores: the number of microbatches that are computed at once.
         rounds: the number of timed steps.
         clock: returns seconds.

@@ -29,7 +29,7 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True)
 class ClipInfo:
-    """A clip or feed at a glance.
+    """Properties of a clip or feed.
 
     Attributes:
         duration: seconds, None for a live feed.

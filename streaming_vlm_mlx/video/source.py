@@ -20,7 +20,7 @@ class Source(Protocol):
 
     @property
     def size(self) -> tuple[int, int]:
-        """Width and height of the upright picture."""
+        """Width and height of the upright picture, in pixels."""
 
     @property
     def frame_rate(self) -> float:

@@ -49,7 +49,7 @@ class VideoFile:
 
     @property
     def size(self) -> tuple[int, int]:
-        """Width and height of the upright picture."""
+        """Width and height of the upright picture, in pixels."""
         return self._reader.info.width, self._reader.info.height
 
     @property

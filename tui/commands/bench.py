@@ -18,7 +18,7 @@ MODES = ("full", "window", "recompute", "streaming")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the command's arguments."""
+    """Add the command's arguments."""
     parser.add_argument("--config", type=Path, required=True, metavar="F", help="YAML, as in configs/bench")
     parser.add_argument(
         "--mode", choices=(*MODES, "all"), default="all", help="how the stream is cached (default: all)"

@@ -22,7 +22,7 @@ NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
 
 @dataclass(frozen=True)
 class Compute:
-    """What MLX computes on.
+    """The device that MLX computes on.
 
     Attributes:
         kind: Metal, CUDA or CPU; None where MLX cannot be loaded.
@@ -73,7 +73,7 @@ class Model:
         peak: the most that is in use at once.
         limit: the most that it may use on this machine.
         tokens: tokens in the cache at the peak.
-        rounds: seconds that the windows span.
+        rounds: seconds in full windows.
         bounded: whether the settings bound the cache.
         changes: settings that need less, and the peak with each.
     """

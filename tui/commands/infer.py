@@ -1,4 +1,4 @@
-"""``svm-tui infer``: a clip in, commentary out, without a screen."""
+"""``svm-tui infer``: writes commentary on a clip, without a screen."""
 
 import argparse
 import asyncio
@@ -29,7 +29,7 @@ HELP = "Write a model's commentary on a clip, second by second, to stdout and in
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the command's arguments."""
+    """Add the command's arguments."""
     parser.add_argument(
         "clip",
         metavar="CLIP",

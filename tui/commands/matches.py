@@ -11,7 +11,7 @@ HELP = (
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the command's arguments."""
+    """Add the command's arguments."""
     parser.add_argument("out", type=Path, metavar="OUT", help="folder for clips, sidecars and matches_with_seeks.jsonl")
     parser.add_argument("--count", type=int, default=1, metavar="N", help="how many matches (default 1)")
     parser.add_argument(

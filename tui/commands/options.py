@@ -91,7 +91,7 @@ def make_engine(
         folder: the checkpoint's folder.
         config: the stream's settings.
         note: called with one sentence for each thing that the user needs to know.
-        adapter: the folder of an adapter of that checkpoint.
+        adapter: folder of an adapter of that checkpoint.
 
     Raises:
         SvmError: MLX cannot be loaded on this machine.
@@ -138,7 +138,7 @@ def run_as_follower(folder: Path, config: "StreamConfig") -> bool:
 
 
 def fill_in(args: argparse.Namespace, add_options: AddOptions, settings: Path, defaults: Mapping[str, object]) -> None:
-    """Give each option of `args` that is None its value in the file `settings`, else the one in `defaults`.
+    """Set each option of `args` that is None from the file `settings`, else from `defaults`.
 
     Args:
         args: the parsed command line.

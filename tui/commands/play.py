@@ -120,7 +120,7 @@ def check_terminal(there: bool, term: str, instead: str) -> None:
     """Check that a terminal can show the player.
 
     Args:
-        there: whether there is a terminal at all.
+        there: whether there is a terminal.
         term: the variable TERM.
         instead: the command to suggest where it cannot.
 

@@ -29,7 +29,7 @@ BENCHMARK_ROUNDS = 10
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the command's arguments."""
+    """Add the command's arguments."""
     parser.add_argument("--config", type=Path, metavar="F", help="YAML, as in configs/train")
     parser.add_argument("--out", type=Path, metavar="D", help="folder of the run, which --ckpt loads afterwards")
     parser.add_argument("--resume", action="store_true", help="continue the run in --out from its newest checkpoint")

@@ -32,7 +32,7 @@ OnProgress = Callable[[float, str], None]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the command's arguments."""
+    """Add the command's arguments."""
     clips = parser.add_mutually_exclusive_group(required=True)
     clips.add_argument("--matches", type=int, metavar="N", help="simulated matches to use; missing ones are filmed")
     clips.add_argument("--records", type=Path, nargs="+", metavar="F", help="records (.jsonl) to validate on instead")

@@ -1,4 +1,4 @@
-"""The player, as a Textual application."""
+"""The player's Textual app."""
 
 import asyncio
 import signal

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     Pixels = npt.NDArray[np.uint8]
 
-# Seconds that are decoded and dropped rather than sought past.
+# Up to this many seconds are decoded and dropped rather than skipped by a seek.
 MAX_READ_THROUGH = 3
 
 
@@ -27,7 +27,7 @@ class Seconds(Protocol):
         """Seconds; None for a feed."""
 
     def read(self, number: int) -> "Chunk | None":
-        """Return second `number` (from `number` to ``number + 1``), None past the end; may block.
+        """Return second `number` (from `number` to ``number + 1``), or None past the end; may block.
 
         Raises:
             SvmError: the clip cannot be read there.
@@ -137,19 +137,19 @@ class FrameGrabber:
         return self._reader.info.duration
 
     def at(self, time: float, size: tuple[int, int]) -> Frame | None:
-        """Return the frame that is shown at `time` seconds, scaled to `size` (width, height); None where there is none.
+        """Return the frame shown at `time` seconds, scaled to `size` (width, height), or None.
 
         Raises:
-            SvmError: the file is gone.
+            SvmError: the file has gone.
         """
         frame = self.find(time)
         return None if frame is None else Frame(frame.time, scale(self._reader.rgb(frame.picture), size))
 
     def find(self, time: float) -> "TimedFrame | None":
-        """Return the frame that is shown at `time` seconds, as it was decoded; None where there is none.
+        """Return the decoded frame shown at `time` seconds, or None.
 
         Raises:
-            SvmError: the file is gone.
+            SvmError: the file has gone.
         """
         current = self._current
         if current is None or time < current.time or time > current.end + MAX_READ_THROUGH:

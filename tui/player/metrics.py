@@ -18,7 +18,7 @@ class Comparison:
     """The commentary of the last `WINDOW` seconds, compared with the truth.
 
     Attributes:
-        errors: counted in words.
+        errors: word errors.
         rouge_l: 0 to 1.
         delay: mean seconds from hearing a true word to showing the matching word; None without a match.
         added: for each second, indices of displayed words that are not in the truth.
@@ -97,7 +97,7 @@ class Meter:
 
 @dataclass
 class PlayerMetrics:
-    """What the gauges show.
+    """The values of the gauges.
 
     Attributes:
         skipped: number of skipped seconds.

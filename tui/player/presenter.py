@@ -44,8 +44,8 @@ class Presenter:
 
     Attributes:
         transcript: commentary and truth.
-        metrics: what the gauges show.
-        mode: how the truth is shown.
+        metrics: values of the gauges.
+        mode: how the reference is shown.
     """
 
     def __init__(
@@ -124,12 +124,12 @@ class Presenter:
                 self._fail(message)
 
     def set_truth(self, words: tuple[Timed, ...]) -> None:
-        """Take the true transcript, and show it."""
+        """Set the reference transcript and show it."""
         self.transcript.truth = by_second(words)
         self.show_truth("beside")
 
     def show_truth(self, mode: TruthMode) -> None:
-        """Show the truth as `mode` says."""
+        """Show the reference in `mode`."""
         self.mode = mode
         self._heading.show(mode)
         self._compare()

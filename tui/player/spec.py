@@ -28,14 +28,14 @@ class PlayerSpec:
         seconds: the clip for the model.
         open_grabber: opens the clip for the screen's pictures; None where there are none.
         make: returns the commentator, and passes notes for the viewer to its argument; may block.
-        config: the model's settings; None where they cannot be changed.
+        config: the stream's settings; None if they cannot be changed.
         read_truth: returns the words of the true transcript, and passes warnings to its argument; may block.
         record: the session's record, empty.
         base_paths: where its files may be written, without suffixes, the best place first.
         endings: suffixes of these files; none for a session that is not kept.
         pace: how seconds are chosen.
         start: position to begin at, in seconds.
-        with_picture: whether the picture is shown at first.
+        with_picture: whether to start with the picture shown.
         loop: start again at the clip's end.
     """
 

@@ -8,7 +8,7 @@ from streaming_vlm_mlx.sessions.subtitles import tidy
 
 Timed = tuple[float, float, str]
 
-# Unicode's marks for the direction of writing (UAX #9).
+# Unicode's bidirectional control characters (UAX #9).
 _DIRECTION_MARKS = dict.fromkeys([0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A)])
 
 
@@ -70,10 +70,10 @@ class CommentaryEntry:
 
 @dataclass
 class Transcript:
-    """Commentary and truth of a clip, by second.
+    """Commentary and reference of a clip, by second.
 
     Attributes:
-        truth: the true words of each second, with their times.
+        truth: the reference words of each second, with their times.
         entries: the last commentary of each second.
         added: for each second, indices of words that are not in the truth.
         missed: for each second, indices of true words that are not in the commentary.

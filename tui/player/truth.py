@@ -10,7 +10,7 @@ from streaming_vlm_mlx.sessions.subtitles import exported_clip
 from tui.player.transcript import Timed
 
 RECORDS = ".jsonl"
-# The last is that of a simulated match.
+# The last one is a simulated match's.
 ENDINGS = (".vtt", ".srt", ".json", RECORDS, ".truth.json")
 
 # Seconds by which a transcript may exceed its clip before it looks like that of another clip.
@@ -35,7 +35,7 @@ def read_truth(path: Path, clip: str) -> tuple[Timed, ...]:
 
 
 def mismatch_warning(words: tuple[Timed, ...], path: Path, duration: float | None) -> str:
-    """Return a sentence about a transcript that hardly belongs to a clip of `duration` seconds; empty when it may."""
+    """Return a warning if a transcript hardly belongs to a clip of `duration` seconds, else an empty string."""
     if not words:
         return f"{path.name} has no words for this clip."
     if duration is None or words[-1][0] <= duration + TAIL:

@@ -1,6 +1,7 @@
-"""The court in metres: x to the right, y away from the camera, z up, the origin under the middle of the net.
+"""The tennis court in metres, and the colours of surfaces.
 
-Source: ITF Rules of Tennis, rule 1 and appendix VIII.
+x points right, y away from the camera, z up; the origin is under the middle of the net. Source: ITF Rules of Tennis,
+rule 1 and appendix VIII.
 """
 
 from dataclasses import dataclass

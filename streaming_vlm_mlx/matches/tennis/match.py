@@ -1,4 +1,4 @@
-"""A simulated tennis match: everything about it drawn from one seed."""
+"""A simulated tennis match, drawn entirely from one seed."""
 
 from collections.abc import Iterator, Mapping
 from functools import cached_property

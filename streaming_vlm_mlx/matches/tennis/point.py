@@ -91,7 +91,7 @@ class PointPlay:
         ends: the end of each player, as the sign of y.
         tracks: walks of both players; the walks of this point are added.
         server: the player who serves.
-        deuce_court: served from the right of the centre mark.
+        deuce_court: whether it is served from the right of the centre mark.
     """
 
     rng: np.random.Generator

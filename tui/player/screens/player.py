@@ -48,7 +48,7 @@ DRAW_RATE, DRAW_RATE_BUSY = 5, 2.5
 ENCODING_TIME = 0.1
 # Seconds for which nothing is drawn while the model generates: a small model is done by then.
 QUIET_TIME = 0.15
-# Seconds that the model waits for the first picture at most.
+# Most seconds that the model waits for the first picture.
 FIRST_PICTURE_TIMEOUT = 0.5
 # Delay in seconds from which pictures are drawn less often, as they are behind another screen.
 LONG_DELAY = 1.0
@@ -148,7 +148,7 @@ class PlayerScreen(Screen[None]):
         yield Prompt(id="prompt")
 
     def on_mount(self) -> None:
-        """Start the clock, the pictures, the truth and the model, each on its own."""
+        """Start the clock, the pictures, the reference and the model."""
         spec = self.spec
         playhead = Playhead(self._clock, spec.seconds.duration, spec.start)
         make = partial(spec.make, self._note_from_thread)
@@ -226,11 +226,11 @@ class PlayerScreen(Screen[None]):
         self.controller.seek(self.controller.playhead.position + seconds)
 
     def action_seek_to(self, share: float) -> None:
-        """Go to a share of the clip, 0 to 1."""
+        """Seek to a fraction of the clip, 0 to 1."""
         self.controller.seek(share * (self.controller.playhead.duration or 0.0))
 
     def on_timeline_seeked(self, event: Timeline.Seeked) -> None:
-        """Go where the viewer clicked."""
+        """Seek to the clicked position."""
         self.controller.seek(event.position)
 
     async def on_key_bar_pressed(self, event: KeyBar.Pressed) -> None:
@@ -369,7 +369,7 @@ class PlayerScreen(Screen[None]):
             self._picture_limiter = RateLimiter(self._clock)
 
     async def _read_truth(self) -> None:
-        """Read the true transcript on a thread of its own."""
+        """Read the reference transcript on a thread."""
         read = self.spec.read_truth
         if read is None:
             return

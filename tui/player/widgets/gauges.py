@@ -37,7 +37,7 @@ class Gauges(Widget):
             self.refresh()
 
     def render(self) -> Content:
-        """Return the meters in columns, filled one after the other."""
+        """Return the meters in columns."""
         width, height = self.size
         columns = max(min(width // COLUMN, 3), 1)
         shown = self._meters[: columns * height]

@@ -12,7 +12,7 @@ from textual.widget import Widget
 
 @dataclass(frozen=True, slots=True)
 class KeyHint:
-    """A key as it is shown, what it does, and the action of a click."""
+    """A key's label, its description, and its action on a click."""
 
     key: str
     text: str

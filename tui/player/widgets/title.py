@@ -35,7 +35,7 @@ class TitleInfo:
         speed: seconds of clip per second of clock.
         pace: how seconds are chosen.
         delay: of the commentary, in seconds.
-        skipped: seconds that the model had no time for.
+        skipped: number of skipped seconds.
     """
 
     clip: str
