@@ -40,7 +40,7 @@ KEYS = ((b" ", PAUSED), (b" ", PLAYING), (b"]", "1.25×"), (b"[", "1×"), (b"l",
 
 
 @dataclass(frozen=True)
-class Promise:
+class Target:
     """A figure, and the most that it may be."""
 
     name: str
@@ -73,24 +73,24 @@ class Figures:
     model_ms_play: float = 0.0
     memory_mb: list[float] = field(default_factory=list)
 
-    def promises(self) -> Iterator[Promise]:
-        """Yield what the player promises, and how it does, of what was measured."""
+    def targets(self) -> Iterator[Target]:
+        """Yield the target of every figure that was measured."""
         if self.key_ms:
-            yield Promise("first picture", self.first_picture_s, 0.7, "s")
-            yield Promise("first words", self.first_words_s, 3.0, "s")
+            yield Target("first picture", self.first_picture_s, 0.7, "s")
+            yield Target("first words", self.first_words_s, 3.0, "s")
             median = f"median {statistics.median(self.key_ms):.1f} ms of {len(self.key_ms)} keys"
             p95 = statistics.quantiles(self.key_ms, n=20, method="inclusive")[-1]
-            yield Promise("key to effect, p95", p95, 50.0, "ms", median)
-            yield Promise("key to effect, max", max(self.key_ms), 200.0, "ms")
+            yield Target("key to effect, p95", p95, 50.0, "ms", median)
+            yield Target("key to effect, max", max(self.key_ms), 200.0, "ms")
         if self.quit_s:
-            yield Promise("quit, max", max(self.quit_s), 0.5, "s", f"of {len(self.quit_s)}")
+            yield Target("quit, max", max(self.quit_s), 0.5, "s", f"of {len(self.quit_s)}")
         if self.model_ms_infer:
             play, infer = self.model_ms_play, self.model_ms_infer
             both = f"{play:.0f} ms a second, without a screen {infer:.0f}"
-            yield Promise("model slowed down", 100 * (play / infer - 1), 10.0, "%", both)
+            yield Target("model slowed down", 100 * (play / infer - 1), 10.0, "%", both)
         if self.memory_mb:
             first, last = self.memory_mb[0], self.memory_mb[-1]
-            yield Promise("memory, growth", last - first, 30.0, "MB", f"from {first:.0f} MB to {last:.0f}")
+            yield Target("memory, growth", last - first, 30.0, "MB", f"from {first:.0f} MB to {last:.0f}")
 
 
 class Player:
@@ -130,14 +130,14 @@ class Player:
         os.write(self.terminal, key)
         return pressed
 
-    def wait(self, sought: str | re.Pattern[str]) -> float:
-        """Wait until `sought` is drawn, and return when."""
+    def wait(self, expected: str | re.Pattern[str]) -> float:
+        """Wait until `expected` is drawn, and return when."""
         found: Callable[[], object] = (
-            (lambda: sought in self._shown) if isinstance(sought, str) else (lambda: sought.search(self._shown))
+            (lambda: expected in self._shown) if isinstance(expected, str) else (lambda: expected.search(self._shown))
         )
         with self._news:
             if not self._news.wait_for(found, PATIENCE):
-                sys.exit(f"bench_tui: {sought!r} was not drawn within {PATIENCE:.0f} s")
+                sys.exit(f"bench_tui: {expected!r} was not drawn within {PATIENCE:.0f} s")
         return time.perf_counter()
 
     def quit(self) -> float:
@@ -240,7 +240,7 @@ def _moments(count: int, pause: float) -> Iterator[int]:
 
 
 def main() -> int:
-    """Measure, print a table, write JSON where that is asked for; the status is 1 when a promise is broken."""
+    """Measure, print a table, write JSON if asked to; the status is 1 when a target is missed."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("clip", help="a clip of ten seconds or more, to be played")
     parser.add_argument("--ckpt", help="a checkpoint, as for svm-tui play")
@@ -260,11 +260,11 @@ def main() -> int:
         measure_model(words, args.rounds, figures)
     if "memory" in args.only and args.minutes:
         measure_memory(words, args.minutes, figures)
-    promises = list(figures.promises())
-    print("\n".join(map(str, promises)))
+    targets = list(figures.targets())
+    print("\n".join(map(str, targets)))
     if args.json:
         args.json.write_text(json.dumps(asdict(figures), indent=1) + "\n", encoding="utf-8")
-    return int(not all(promise.holds for promise in promises))
+    return int(not all(target.holds for target in targets))
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@
 DIR holds ``model.json`` (the model's shapes), ``recipe.py`` (its weights and frames) and the case files. One line a
 case; exit status 1 when ids, positions or cache lengths differ at all, a logit by more than 2e-3, or a free choice
 where the recorded margin leaves no doubt. With ``--kv-bits`` the cache is rounded, which is no longer the recorded
-program: ids, positions and lengths must still be exact, logits and choices are told only.
+program: ids, positions and lengths must still be exact, logits and choices are only reported.
 """
 
 import argparse

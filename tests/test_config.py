@@ -261,7 +261,7 @@ class OuterConfig(FromDict):
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "message"),
     [
         ("run:\n  stream: {windwo: 4}\n", ":2: there is no setting 'run.stream.windwo'; did you mean 'window'?"),
         ("run:\n  stream:\n    pixels:\n      x: 4\n", ":4: there is no setting 'run.stream.pixels.x'."),
@@ -269,12 +269,12 @@ class OuterConfig(FromDict):
         ("run:\n  sampling:\n    top_p: 2\n", ":3: sampling.top_p is 2.0"),
     ],
 )
-def test_a_file_is_checked_down_to_its_overrides(tmp_path: Path, content: str, told: str) -> None:
+def test_a_file_is_checked_down_to_its_overrides(tmp_path: Path, content: str, message: str) -> None:
     path = tmp_path / "run.yaml"
     path.write_text(content)
     with pytest.raises(SvmError) as refused:
         read_config(path, OuterConfig)
-    assert str(refused.value).startswith(f"{path}{told}")
+    assert str(refused.value).startswith(f"{path}{message}")
 
 
 def test_overrides_stay_plain_values(tmp_path: Path) -> None:

@@ -94,7 +94,7 @@ def test_full_mode_is_full_attention(
     assert modes == ["full"]
 
 
-def test_a_rounded_cache_is_told_of(conformance: ModuleType, cases: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_rounded_cache_is_reported(conformance: ModuleType, cases: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert conformance.main(["--dir", str(cases), "--kv-bits", "8", "recompute"]) == 0
     found = re.search(r"0 cache lengths.* within ([\d.e-]+), (\d+) of (\d+) tokens as", capsys.readouterr().out)
     assert found
@@ -103,7 +103,7 @@ def test_a_rounded_cache_is_told_of(conformance: ModuleType, cases: Path, capsys
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         (lambda chunks, _: None, "0 ids, 0 positions, 0 cache lengths, 0 choices"),
         (lambda chunks, _: chunks[1]["ids"].__setitem__(20, 7), "1 ids, 0 positions, 0 cache lengths, 0 choices"),
@@ -122,14 +122,14 @@ def test_an_altered_case_fails(
     conformance: ModuleType,
     short: Callable[..., list[str]],
     change: Callable[[list[Chunk], dict[str, Any]], object],
-    told: str,
+    message: str,
     capsys: pytest.CaptureFixture[str],
     request: pytest.FixtureRequest,
 ) -> None:
     altered = "nothing" not in request.node.callspec.id
     assert conformance.main(short(change)) == altered
     line = capsys.readouterr().out
-    assert told in line
+    assert message in line
     assert line.endswith("FAILED\n" if altered else "ok\n")
 
 

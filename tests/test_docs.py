@@ -92,7 +92,7 @@ def shell_lines(page: Path) -> list[Line]:
 
 
 def inline_lines(page: Path) -> list[Line]:
-    """Return the svm-tui commands that stand in the sentences of `page`, or in a configuration's comments."""
+    """Return the svm-tui commands in the sentences of `page`, or in a configuration's comments."""
     text = page.read_text(encoding="utf-8")
     if page.suffix == ".yaml":
         found = re.findall(r"svm-tui (?=\w+.* -)[^;\n]*", re.sub(r"\\\n#\s*", "", text))
@@ -165,9 +165,9 @@ def is_script(line: Line) -> bool:
 @pytest.mark.parametrize("line", [line for line in SHELL if is_script(line)], ids=ids)
 def test_scripts_have_the_options_that_are_shown(line: Line) -> None:
     program, *words = shlex.split(line.text)[1:]
-    told = subprocess.run([sys.executable, program, "--help"], cwd=ROOT, capture_output=True, text=True, check=True)
+    shown = subprocess.run([sys.executable, program, "--help"], cwd=ROOT, capture_output=True, text=True, check=True)
     for word in words:
-        assert not word.startswith("-") or re.search(rf"{word}\b", told.stdout), word
+        assert not word.startswith("-") or re.search(rf"{word}\b", shown.stdout), word
 
 
 @pytest.fixture(scope="session")

@@ -79,11 +79,18 @@ def bundle_loader(
 
 
 def random_bundle(model_config: ModelConfig, dtype: mx.Dtype, config: StreamConfig, seed: int) -> ModelBundle:
-    """Return a model of any size with random weights drawn from `seed` and the full vocabulary, for benchmarks."""
+    """Return a model of any size with random weights drawn from `seed` and the full vocabulary, for benchmarks.
+
+    Raises:
+        SvmError: the vocabulary of the config is smaller than the tokenizer's.
+    """
     tokenizer = Tokenizer.load()
+    rows = model_config.text_config.vocab_size
+    if rows < len(tokenizer):
+        raise SvmError(f"vocab_size is {rows}; the tokenizer needs {len(tokenizer)} at least.")
     model = VisionLanguageModel(model_config)
     seed_weights(model, seed)
     model.set_dtype(dtype)
     arrange_for_decode(model)
-    vocabulary = FullVocabulary(model_config.text_config.vocab_size)
+    vocabulary = FullVocabulary(rows)
     return ModelBundle(model, tokenizer, vocabulary, ChatTemplate.of(tokenizer, config.style), time.perf_counter)

@@ -202,7 +202,7 @@ class PacketScan:
     """What the packets of a whole file say.
 
     Attributes:
-        info: the clip at a glance.
+        info: properties of the clip.
         clock: the clock of its stream.
         packets: the timing of each packet in file order.
     """
@@ -256,7 +256,7 @@ class FrameReader:
     """Reads the frames of a video with their times, from any position.
 
     Attributes:
-        info: the clip at a glance.
+        info: properties of the clip.
     """
 
     def __init__(self, name: str) -> None:

@@ -1,4 +1,4 @@
-"""The benchmark's report: what is promised to be in it, and that the modes differ as they must."""
+"""The report of `bench`: what it contains, and how the modes differ."""
 
 import json
 
@@ -94,3 +94,11 @@ def test_a_benchmark_without_a_model_is_refused(tmp_path, capsys):
     (tmp_path / "none.yaml").write_text("height: 56\n")
     assert cli.main(["bench", "--config", str(tmp_path / "none.yaml")]) == 2
     assert "has no part 'model'" in capsys.readouterr().err
+
+
+def test_a_vocabulary_smaller_than_the_tokenizer_is_refused(tmp_path, capsys):
+    path = tmp_path / "small.yaml"
+    model = SMALL["model"] | {"text_config": SMALL["model"]["text_config"] | {"vocab_size": 4096}}
+    path.write_text(yaml.safe_dump(SMALL | {"model": model}))
+    assert cli.main(["bench", "--config", str(path), "--mode", "streaming", "--seconds", "2"]) == 2
+    assert "vocab_size" in capsys.readouterr().err

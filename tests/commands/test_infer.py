@@ -90,7 +90,7 @@ def test_a_record_brings_its_own_range_and_previous_text(clip, tmp_path, capsys)
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         (["{tmp}/none.mp4"], "none.mp4 does not exist"),
         (["{tmp}"], "is a folder"),
@@ -105,11 +105,11 @@ def test_a_record_brings_its_own_range_and_previous_text(clip, tmp_path, capsys)
         (["{clip}", "--fps", "0"], "fps is 0"),
     ],
 )
-def test_bad_input_is_one_line_that_names_it(words, told, clip, tmp_path, capsys):
+def test_bad_input_is_one_line_that_names_it(words, message, clip, tmp_path, capsys):
     (tmp_path / "empty.mp4").touch()
     (tmp_path / "half.mp4").write_bytes(clip.read_bytes()[: clip.stat().st_size // 2])
     filled = [word.format(tmp=tmp_path, clip=clip) for word in words]
-    assert told in refusal(capsys, *filled)
+    assert message in refusal(capsys, *filled)
 
 
 def done(start: float) -> GenerationResult:

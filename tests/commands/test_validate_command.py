@@ -1,4 +1,4 @@
-"""A trainer asks how good a checkpoint is, and is told in a table and a file, however the run ends."""
+"""`validate` reports how good a checkpoint is in a table and a file, however the run ends."""
 
 import json
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
@@ -36,7 +36,7 @@ class Knowing:
     Attributes:
         plays: how many were begun.
         interrupt_at: the play in which Ctrl-C is pressed.
-        closed: whether it was told to end.
+        closed: whether it was closed.
     """
 
     def __init__(self) -> None:
@@ -206,7 +206,7 @@ def test_a_broken_sidecar_is_named_and_nothing_measured_is_an_error(knowing, tmp
     assert not out.exists()
 
 
-def test_a_checkpoint_that_can_not_be_read_ends_it_before_a_match_is_filmed(knowing, tmp_path, capsys):
+def test_a_checkpoint_that_cannot_be_read_ends_it_before_a_match_is_filmed(knowing, tmp_path, capsys):
     knowing.failure = "run1 holds no config.json."
     assert cli.main(["validate", "--matches", "1", "--folder", str(tmp_path / "none"), *SHORT]) == 2
     assert "run1 holds no config.json" in capsys.readouterr().err
@@ -214,7 +214,7 @@ def test_a_checkpoint_that_can_not_be_read_ends_it_before_a_match_is_filmed(know
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         (["--matches", "1", "--seed", "5"], "matches below 900000 are for training"),
         (["--matches", "0"], "--matches must be at least 1"),
@@ -229,11 +229,11 @@ def test_a_checkpoint_that_can_not_be_read_ends_it_before_a_match_is_filmed(know
         ([], "one of the arguments --matches --records is required"),
     ],
 )
-def test_bad_input_is_one_line_that_names_it(words, told, knowing, tmp_path, capsys):
+def test_bad_input_is_one_line_that_names_it(words, message, knowing, tmp_path, capsys):
     assert cli.main(["validate", *(word.format(tmp=tmp_path) for word in words)]) == 2
     said = capsys.readouterr()
     assert said.out == ""
-    assert told in said.err.splitlines()[-1]
+    assert message in said.err.splitlines()[-1]
     assert knowing.plays == 0
 
 

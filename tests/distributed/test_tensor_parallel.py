@@ -129,13 +129,15 @@ def test_validate_measures_on_one_and_is_silent_on_the_other(tokenizer: Tokenize
 
 
 @pytest.mark.parametrize(
-    ("size", "quantization", "told"),
+    ("size", "quantization", "message"),
     [
         (3, None, "3 machines cannot share num_attention_heads, which is 4"),
         (4, None, "4 machines cannot share num_key_value_heads, which is 2"),
         (2, QuantizationConfig(group_size=64), "the 64 inputs of o_proj in groups of 64"),
     ],
 )
-def test_what_can_not_be_shared_is_told(size: int, quantization: QuantizationConfig | None, told: str) -> None:
-    with pytest.raises(SvmError, match=told):
+def test_a_model_that_cannot_be_split_is_refused(
+    size: int, quantization: QuantizationConfig | None, message: str
+) -> None:
+    with pytest.raises(SvmError, match=message):
         check_splits(sizes(400, quantization), size)

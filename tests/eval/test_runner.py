@@ -158,7 +158,7 @@ def test_a_missing_clip_is_named(engine: Engine, clip: Path, tmp_path: Path) -> 
         run_case(engine, CONFIG, case, ignore)
 
 
-def test_a_checkpoint_that_can_not_be_read_shows_at_once() -> None:
+def test_a_checkpoint_that_cannot_be_read_shows_at_once() -> None:
     def broken(report: Callable[[Loading], None]) -> tuple[str, ModelBundle]:
         raise SvmError("run1 holds no config.json.")
 

@@ -139,7 +139,7 @@ def named(text: str) -> bool:
 def test_phrases_come_half_a_second_to_one_and_a_half_behind_something(truths: list[Truth]) -> None:
     for truth in truths:
         marks = [e.time for e in truth.events]
-        # A player makes ready a while before the serve, which is told of once it has landed, and is glad or walks on a
+        # A player makes ready a while before the serve, which is called once it has landed, and is glad or walks on a
         # while after an ending.
         marks += [e.time + off for e in truth.events if e.kind == "serve" for off in (-2.75, -1.9, 0.4)]
         marks += [e.time + 0.35 for e in truth.events if e.kind in ENDINGS]

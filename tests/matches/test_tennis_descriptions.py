@@ -23,7 +23,7 @@ def matches() -> list[TennisMatch]:
 
 
 def test_every_second_names_the_same_facts_in_the_same_order(matches: list[TennisMatch]) -> None:
-    told: Counter[str] = Counter()
+    number: Counter[str] = Counter()
     for match in matches:
         truth = match.truth("a.mp4")
         for start, _, _, answer in Tennis(2).descriptions(truth):
@@ -39,12 +39,12 @@ def test_every_second_names_the_same_facts_in_the_same_order(matches: list[Tenni
                 ended = max(p.point.time for p in match.script.points if p.shown <= start + 0.4)
                 new = ("love all", "zero all") if start + 0.4 > ended + CALLED else (called[-1].call,)
                 assert score in new
-                told[score.split()[0]] += 1
+                number[score.split()[0]] += 1
             elif called and "game" not in called[-1].call:
                 assert score == called[-1].call
             if called and counts:
                 assert counts == games(called[-1], truth.kits.index(server))
-    assert min(told["game"], told["love"]) > 20
+    assert min(number["game"], number["love"]) > 20
 
 
 def games(event: Event, server: int) -> str:
@@ -65,7 +65,7 @@ def test_the_ends_are_those_that_the_players_stand_at(matches: list[TennisMatch]
 
 
 def test_a_stroke_holds_until_the_next_and_an_ending_comes_before_all_else(matches: list[TennisMatch]) -> None:
-    told: Counter[str] = Counter()
+    number: Counter[str] = Counter()
     for match in matches:
         truth = match.truth("a.mp4")
         for played in match.script.points:
@@ -81,8 +81,8 @@ def test_a_stroke_holds_until_the_next_and_an_ending_comes_before_all_else(match
                 expected = f"{last} {ENDED[played.point.outcome]} for {won}"
                 assert play(truth, plain + 0.01) == expected
                 assert play(truth, played.point.time + FRESH - 0.01) == expected
-                told[played.point.outcome] += 1
-    assert {kind for kind, count in told.items() if count > 3} >= {"ace", "winner", "net", "out"}
+                number[played.point.outcome] += 1
+    assert {kind for kind, count in number.items() if count > 3} >= {"ace", "winner", "net", "out"}
 
 
 def test_who_serves_next_is_ready_before(matches: list[TennisMatch]) -> None:

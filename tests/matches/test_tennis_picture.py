@@ -160,16 +160,16 @@ def test_officials_show_what_was_out() -> None:
 
 
 def test_the_player_it_was_about_makes_a_gesture() -> None:
-    told = {"net": 0, "ace": 0, "winner": 0}
+    counts = {"net": 0, "ace": 0, "winner": 0}
     for seed in range(20):
         script = TennisMatch(seed, 60.0).script
         for event in events(script):
-            if event.kind in told:
+            if event.kind in counts:
                 spans = script.dismays if event.kind == "net" else script.cheers
                 names = {script.cast.names[s.who] for s in spans if s.holds(event.time + 1.0)}
                 assert names == {event.player}
-                told[event.kind] += 1
-    assert min(told.values()) > 3
+                counts[event.kind] += 1
+    assert min(counts.values()) > 3
 
 
 def test_the_serve_clock_tells_first_from_second_until_it_is_played_back(films) -> None:

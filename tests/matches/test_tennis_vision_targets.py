@@ -84,31 +84,32 @@ def test_what_every_patch_is_asked_is_what_a_viewer_is_told(truths: list[Truth])
         arrays = vision_targets(truth)
         for start, _, asked, answer in Tennis().questions(truth, 1):
             frame = truth.frame_at(start + 0.4)
-            told = answer.rstrip(".").lower()
+            answered = answer.rstrip(".").lower()
             for name, words in (("near", "Who plays near us?"), ("far", "Who is at the far end?")):
-                assert asked != words or KITS[arrays[name][frame].item()].name == told
-            assert asked != "Who serves?" or KITS[arrays["serving"][frame].item()].name == told
+                assert asked != words or KITS[arrays[name][frame].item()].name == answered
+            assert asked != "Who serves?" or KITS[arrays["serving"][frame].item()].name == answered
             if asked in ("Who hit it?", "Who hit the ball last?"):
                 hitter = arrays["hitter"][frame].item()
-                assert told == (KITS[hitter - 1].name if hitter else "nobody")
-            if asked == "What's the score?" and " all" not in told and told.split()[0] in POINT_WORDS:
+                assert answered == (KITS[hitter - 1].name if hitter else "nobody")
+            if asked == "What's the score?" and " all" not in answered and answered.split()[0] in POINT_WORDS:
                 assert (
-                    told == f"{POINT_WORDS[arrays['mine'][frame].item()]} {POINT_WORDS[arrays['theirs'][frame].item()]}"
+                    answered
+                    == f"{POINT_WORDS[arrays['mine'][frame].item()]} {POINT_WORDS[arrays['theirs'][frame].item()]}"
                 )
 
 
 def test_a_moment_is_known_for_a_second_an_ending_while_it_is_shown(truths: list[Truth]) -> None:
     for truth in truths:
         arrays, times = vision_targets(truth), np.array(truth.frames.times)
-        told = {"double_fault": "fault", "ace": "winner"}
-        events = [e for e in truth.events if told.get(e.kind, e.kind) in MOMENTS]
+        renamed = {"double_fault": "fault", "ace": "winner"}
+        events = [e for e in truth.events if renamed.get(e.kind, e.kind) in MOMENTS]
         spans = [
             (e.time, e.time + 1.0) if e.kind in ("serve", "shot") else (e.time + 0.35, e.time + 2.0) for e in events
         ]
         for i, (event, (start, end)) in enumerate(zip(events, spans, strict=True)):
             until = spans[i + 1][0] if i + 1 < len(events) else np.inf
             here = (times >= start) & (times < until)
-            number = 1 + 2 * MOMENTS.index(told.get(event.kind, event.kind)) + (event.end == "far")
+            number = 1 + 2 * MOMENTS.index(renamed.get(event.kind, event.kind)) + (event.end == "far")
             assert np.all(arrays["moment"][here & (times <= end)] == number)
             assert not np.any(arrays["moment"][here & (times > end)])
         serve = next(e for e in truth.events if e.kind == "serve")
@@ -177,6 +178,6 @@ def test_an_unknown_text_of_the_scoreboard_is_no_class(truths: list[Truth]) -> N
 
 
 @pytest.mark.parametrize("fps", [0, 1, 61, 10_000])
-def test_frame_rates_that_can_not_be_filmed_are_refused(fps: int) -> None:
+def test_frame_rates_that_cannot_be_filmed_are_refused(fps: int) -> None:
     with pytest.raises(SvmError, match=f"--fps is {fps}; a match is filmed at 2 to 60"):
         Tennis(fps)

@@ -103,13 +103,13 @@ def test_a_viewer_s_question_takes_the_place_of_what_there_is_to_see(tmp_path: P
     assert {q for start, _, q, _ in descriptions if int(start) not in seconds} == {"What do you see?"}
 
 
-def test_a_match_is_told_in_as_many_ways_as_are_asked_for(folder: Path, tmp_path: Path) -> None:
+def test_a_match_is_reported_in_as_many_ways_as_are_asked_for(folder: Path, tmp_path: Path) -> None:
     list(make_matches(tmp_path, Tennis(), range(3, 5), SECONDS, paraphrases=3))
-    told = [Annotation.from_line(line.encode()) for line in lines(tmp_path)]
-    assert [a.video for a in told] == ["match_000003.mp4"] * 3 + ["match_000004.mp4"] * 3
+    listed = [Annotation.from_line(line.encode()) for line in lines(tmp_path)]
+    assert [a.video for a in listed] == ["match_000003.mp4"] * 3 + ["match_000004.mp4"] * 3
     assert lines(tmp_path)[::3] == lines(folder)
     # Within three seconds one of the two matches has nothing to tell yet.
-    assert len({a.words for a in told if a.words}) == 3
+    assert len({a.words for a in listed if a.words}) == 3
     list(make_matches(tmp_path, Tennis(), [3], SECONDS))
     assert [Annotation.from_line(line.encode()).video for line in lines(tmp_path)][:2] == [
         "match_000003.mp4",
@@ -180,7 +180,7 @@ def test_workers_end_with_a_parent_that_is_killed(number: signal.Signals, status
         with contextlib.suppress(ProcessLookupError):
             os.killpg(parent.pid, signal.SIGKILL)
     assert parent.returncode == status
-    # What a run that was told to end has made is listed.
+    # What a run that was stopped has made is listed.
     assert (tmp_path / ANNOTATIONS).is_file() == (number == signal.SIGTERM)
 
 
@@ -196,7 +196,7 @@ def test_workers_end_with_a_parent_that_is_killed(number: signal.Signals, status
         (range(TEST_SEEDS - 1, TEST_SEEDS + 1), 60.0, 1, str(TEST_SEEDS)),
     ],
 )
-def test_what_can_not_be_made_is_refused(seeds: range, seconds: float, workers: int, named: str) -> None:
+def test_what_cannot_be_made_is_refused(seeds: range, seconds: float, workers: int, named: str) -> None:
     with pytest.raises(SvmError, match=named):
         check(seeds, seconds, workers)
 

@@ -164,17 +164,17 @@ def test_a_resumed_run_equals_an_uninterrupted_one(
 
 
 @pytest.mark.parametrize(
-    ("changed", "told"),
+    ("changed", "message"),
     [
         ({"lora": {"rank": 3}}, "adapter_config.json says 1,856 trained parameters, .* have 2,784"),
         ({"lora": {"scale": 1.0}}, "continue with the same settings"),
     ],
 )
 def test_other_adapters_cannot_be_resumed(
-    adapted: tuple[Path, Heard], records: Path, base: Path, tmp_path: Path, changed: dict[str, Any], told: str
+    adapted: tuple[Path, Heard], records: Path, base: Path, tmp_path: Path, changed: dict[str, Any], message: str
 ) -> None:
     shutil.copytree(adapted[0], tmp_path / "run1")
-    with pytest.raises(SvmError, match=told):
+    with pytest.raises(SvmError, match=message):
         adapt(records, base, tmp_path / "run1", resume=True, **changed)
 
 
@@ -214,7 +214,7 @@ def test_a_fingerprint_depends_on_the_weights_only(base: Path, tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    ("file", "content", "told"),
+    ("file", "content", "message"),
     [
         (SETTINGS, b"{", "is not JSON"),
         (SETTINGS, json.dumps({"fine_tune_type": "lora", "num_layers": 4}).encode(), "what it was trained on"),
@@ -223,13 +223,13 @@ def test_a_fingerprint_depends_on_the_weights_only(base: Path, tmp_path: Path) -
     ],
 )
 def test_damage_is_reported_in_one_line(
-    adapted: tuple[Path, Heard], base: Path, tmp_path: Path, file: str, content: bytes | None, told: str
+    adapted: tuple[Path, Heard], base: Path, tmp_path: Path, file: str, content: bytes | None, message: str
 ) -> None:
     shutil.copytree(adapted[0], tmp_path / "run1")
     (tmp_path / "run1" / file).unlink()
     if content is not None:
         (tmp_path / "run1" / file).write_bytes(content)
-    with pytest.raises(SvmError, match=told) as refused:
+    with pytest.raises(SvmError, match=message) as refused:
         best_step(base, tmp_path / "run1")
     assert "\n" not in str(refused.value)
 

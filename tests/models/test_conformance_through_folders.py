@@ -46,18 +46,18 @@ class Models:
     @cache  # noqa: B019 - as many plays as there are cases, for as long as the tests run
     def play(self, name: str, bits: int | None) -> tuple[Any, list[tuple[bool, float]]]:
         """Return a case's tally, and of each token whether it would have been chosen, and by what margin."""
-        told: list[tuple[bool, float]] = []
+        choices: list[tuple[bool, float]] = []
 
-        class Told(self.conformance.Forced):  # type: ignore[name-defined,misc]
+        class Compared(self.conformance.Forced):  # type: ignore[name-defined,misc]
             def sample(self, logits: np.ndarray, seen: np.ndarray, step: int) -> int:
                 recorded: int = super().sample(logits, seen, step)
                 second, first = np.partition(penalise(logits, np.unique(seen), 1.05), -2)[-2:]
-                told.append((self.own[-1] == recorded, float(first - second)))
+                choices.append((self.own[-1] == recorded, float(first - second)))
                 return recorded
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(self.conformance, "Forced", Told)
-            return self.conformance.run_case(self.cases, name, self.of(name, bits), self.recipe), told
+            patch.setattr(self.conformance, "Forced", Compared)
+            return self.conformance.run_case(self.cases, name, self.of(name, bits), self.recipe), choices
 
     def _through_a_folder(self, seed: int, bits: int | None) -> VisionLanguageModel:
         """Return the model of a seed behind Hugging Face's layout, and behind `bits` that were made of that."""
@@ -98,9 +98,9 @@ def test_choices_of_8_bits(conformance: ModuleType, models: Models) -> None:
     """Teacher-forced, over all cases; the ids of a random model are 150,000 near-equals, so that some choices hang."""
     margins, same = [], []
     for name in CASES:
-        tally, told = models.play(name, 8)
+        tally, choices = models.play(name, 8)
         assert (tally.ids, tally.positions, tally.cache) == (0, 0, 0), name
-        same += [agrees for agrees, _ in told]
+        same += [agrees for agrees, _ in choices]
         margins += [margin for _, margin in models.play(name, None)[1]]
     clear, agreed = np.array(margins) > conformance.CLEAR_MARGIN, np.array(same)
     assert len(agreed) == 1059

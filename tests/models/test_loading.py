@@ -128,10 +128,10 @@ def test_without_a_vocabulary_file_every_id_is_a_row(tmp_path: Path, tokenizer: 
 
 def test_shards_are_loaded_and_reported_one_by_one(folder: Path, saved: tuple[Path, Checkpoint]) -> None:
     shard(folder)
-    told: list[tuple[str, int, int]] = []
-    loaded = load_checkpoint(folder, mx.float32, lambda *step: told.append(step))
+    steps: list[tuple[str, int, int]] = []
+    loaded = load_checkpoint(folder, mx.float32, lambda *step: steps.append(step))
     assert_same_weights(loaded, saved[1])
-    assert told == [*((f"model-{k}.safetensors", k, 3) for k in range(3)), ("weights", 3, 3)]
+    assert steps == [*((f"model-{k}.safetensors", k, 3) for k in range(3)), ("weights", 3, 3)]
 
 
 def test_bfloat16_is_cast_as_requested(folder: Path) -> None:

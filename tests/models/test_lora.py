@@ -97,11 +97,11 @@ def test_no_gradient_goes_through_the_lengths() -> None:
         layer.lora_b = b
         return layer(x).sum()
 
-    slope = np.array(mx.grad(loss)(layer.lora_b))
+    gradient = np.array(mx.grad(loss)(layer.lora_b))
     whole = np.array(layer.linear.weight + layer.delta())
     shares = np.array(layer.m) / np.sqrt((whole**2).sum(axis=1))
     constant = SCALE * (np.array(x) @ np.array(layer.lora_a)).sum(axis=0)[:, None] * shares
-    assert np.allclose(slope, constant, atol=1e-3)
+    assert np.allclose(gradient, constant, atol=1e-3)
 
 
 def test_a_packed_weight_lets_the_gradient_through() -> None:

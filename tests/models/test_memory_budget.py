@@ -92,21 +92,21 @@ def test_a_stream_uses_the_estimated_memory(bundle: ModelBundle, stream: StreamC
     for number in range(6):
         for _ in session.generate(SecondRequest(number, float(number), number + 1.0, patchify(frames, stream.pixels))):
             pass
-    told = estimate_of(WIDE, stream, mx.float32, gpu=mx.default_device().type != mx.DeviceType.cpu)
+    estimated = estimate_of(WIDE, stream, mx.float32, gpu=mx.default_device().type != mx.DeviceType.cpu)
     taken = mx.get_peak_memory() - before + weights
-    assert told.weights == weights
-    assert session.cache_bytes <= told.cache <= 1.5 * session.cache_bytes
-    assert session.cache_length <= told.tokens
-    assert 0.95 * taken <= told.peak <= 1.5 * taken
+    assert estimated.weights == weights
+    assert session.cache_bytes <= estimated.cache <= 1.5 * session.cache_bytes
+    assert session.cache_length <= estimated.tokens
+    assert 0.95 * taken <= estimated.peak <= 1.5 * taken
 
 
 def test_the_7b_has_the_published_sizes() -> None:
     """8.29 billion parameters, as the hub says; 57,344 bytes a token of keys and values at two each, 1.5 with both."""
-    told = estimate_of(SEVEN, StreamConfig(), mx.bfloat16, gpu=True)
-    assert told.weights == 2 * 8_292_166_656
-    assert told.cache % (57_344 * 3 // 2) == 0
-    assert told.cache // (57_344 * 3 // 2) >= told.tokens
-    assert told.bounded
+    estimated = estimate_of(SEVEN, StreamConfig(), mx.bfloat16, gpu=True)
+    assert estimated.weights == 2 * 8_292_166_656
+    assert estimated.cache % (57_344 * 3 // 2) == 0
+    assert estimated.cache // (57_344 * 3 // 2) >= estimated.tokens
+    assert estimated.bounded
 
 
 def test_two_machines_share_the_layers_only() -> None:

@@ -51,7 +51,7 @@ def lay_out(pieces: list[int | Grid], rows: dict[int, int] | None = None) -> lis
 
 
 def kinds(ids: np.ndarray) -> np.ndarray:
-    """Text 0, images 1, videos 2, as the reference wants to be told."""
+    """Text 0, images 1, videos 2, as the reference takes it."""
     return (ids == hf.IMAGE_ROW) + 2 * (ids == hf.VIDEO_ROW)
 
 

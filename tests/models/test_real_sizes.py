@@ -157,8 +157,8 @@ def test_a_published_folder_is_found_whole(tmp_path: Path, model: str, rename: C
     assert info.config.vocabulary is None
     assert sum(stored.size for stored in info.tensors.values()) == count
     assert VisionLanguageModel(info.config).parameter_count() == count
-    _, told = budget_of(tmp_path, StreamConfig(), mx.bfloat16, gpu=True)
-    assert told.weights == 2 * count
+    _, estimated = budget_of(tmp_path, StreamConfig(), mx.bfloat16, gpu=True)
+    assert estimated.weights == 2 * count
     with pytest.raises(SvmError, match=r"needs .* what would fit: 'svm-tui convert-ckpt --bits 4'"):
         bundle_loader(tmp_path, mx.bfloat16, StreamConfig(), limit=int(1.3 * count))(lambda _: None)
 
@@ -170,6 +170,6 @@ def test_a_folder_of_mlx_community_is_found_whole(tmp_path: Path) -> None:
     lay(tmp_path, tensors, values | {"quantization": block, "quantization_config": block})
     info = open_checkpoint(tmp_path)
     assert VisionLanguageModel(info.config).parameter_count() == count
-    _, told = budget_of(tmp_path, StreamConfig(), mx.bfloat16, gpu=True)
-    assert told.weights == sum(stored.nbytes for stored in info.tensors.values())
-    assert 3.0e9 < told.weights < 3.1e9
+    _, estimated = budget_of(tmp_path, StreamConfig(), mx.bfloat16, gpu=True)
+    assert estimated.weights == sum(stored.nbytes for stored in info.tensors.values())
+    assert 3.0e9 < estimated.weights < 3.1e9

@@ -49,7 +49,7 @@ CHARACTERS = {"space": " ", "question_mark": "?"}
 
 
 class Clock:
-    """A clock that moves when it is told to."""
+    """A clock that only moves by hand."""
 
     def __init__(self) -> None:
         self.now = 100.0

@@ -61,20 +61,20 @@ async def test_the_same_picture_is_shown_once() -> None:
     frame_loader.close()
 
 
-async def test_a_clip_without_pictures_is_told_and_left_alone() -> None:
+async def test_a_clip_without_pictures_is_reported_and_left_alone() -> None:
     opened = []
 
     def open_grabber() -> FrameGrabber:
         opened.append(1)
         raise SvmError("match.mp4 is gone.")
 
-    told = list[str]()
-    frame_loader = FrameLoader(open_grabber, lambda frame: None, told.append)
+    messages = list[str]()
+    frame_loader = FrameLoader(open_grabber, lambda frame: None, messages.append)
     for count in (1, 2):
         for _ in range(3):
             frame_loader.request(0.0, (8, 6))
             await until(lambda: not frame_loader.busy)
-        assert told == ["match.mp4 is gone."] * count
+        assert messages == ["match.mp4 is gone."] * count
         assert len(opened) == count
         frame_loader.retry()
     frame_loader.close()
@@ -87,19 +87,19 @@ async def test_a_clip_that_breaks_while_it_is_shown_is_closed_and_opened_again()
                 raise SvmError("match.mp4 is cut short.")
             return super().at(time, size)
 
-    made, shown, told = list[Breaking](), list[float](), list[str]()
+    made, shown, messages = list[Breaking](), list[float](), list[str]()
 
     def open_grabber() -> FrameGrabber:
         made.append(Breaking())
         made[-1].let.set()
         return made[-1]
 
-    frame_loader = FrameLoader(open_grabber, lambda frame: shown.append(frame.time), told.append)
+    frame_loader = FrameLoader(open_grabber, lambda frame: shown.append(frame.time), messages.append)
     for time in (0.0, 1.0, 0.0):
         frame_loader.request(time, (8, 6))
         await until(lambda: not frame_loader.busy)
         frame_loader.retry()
-    assert (shown, told) == ([0.0, 0.0], ["match.mp4 is cut short."])
+    assert (shown, messages) == ([0.0, 0.0], ["match.mp4 is cut short."])
     assert [grabber.freed.is_set() for grabber in made] == [True, False]
     frame_loader.close()
 

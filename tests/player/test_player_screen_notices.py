@@ -1,4 +1,4 @@
-"""What the player tells beside the commentary: loading, remarks, failures."""
+"""Lines of the player beside the commentary: loading, notes, failures."""
 
 from pathlib import Path
 

@@ -44,10 +44,10 @@ def make_second(index: int, grid: Grid = (1, 2, 4), question: str = "") -> Secon
 
 @dataclass
 class Forced:
-    """A sampler that forces the ids `told`, and keeps the logits and rows that it gets."""
+    """A sampler that forces the ids `forced`, and keeps the logits and rows that it gets."""
 
     vocabulary: Vocabulary
-    told: Sequence[int]
+    forced: Sequence[int]
     logits: list[npt.NDArray[np.float32]] = field(default_factory=list)
     seen: list[npt.NDArray[np.int32]] = field(default_factory=list)
 
@@ -55,7 +55,7 @@ class Forced:
         """Return the row of the next token."""
         self.logits.append(logits)
         self.seen.append(seen)
-        return int(self.vocabulary.to_rows([self.told[step]])[0])
+        return int(self.vocabulary.to_rows([self.forced[step]])[0])
 
 
 @dataclass(frozen=True)
@@ -80,10 +80,10 @@ def generate(session: Session, second: SecondRequest, sampler: Forced | None = N
     return Said(first, tuple(p.text for p in pieces if isinstance(p, TextPiece)), last)
 
 
-def force(session: Session, bundle: ModelBundle, second: SecondRequest, told: Sequence[int]) -> Forced:
-    """Generate one second with the tokens `told`, and return the sampler with its logits."""
-    limit = replace(session.config.sampling, max_new_tokens=len(told))
+def force(session: Session, bundle: ModelBundle, second: SecondRequest, forced: Sequence[int]) -> Forced:
+    """Generate one second with the tokens `forced`, and return the sampler with its logits."""
+    limit = replace(session.config.sampling, max_new_tokens=len(forced))
     session.configure(replace(session.config, sampling=limit))
-    sampler = Forced(bundle.vocabulary, told)
+    sampler = Forced(bundle.vocabulary, forced)
     generate(session, second, sampler)
     return sampler

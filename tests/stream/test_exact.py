@@ -83,11 +83,11 @@ def kept_rounds(spans: SpanMap) -> list[int]:
 
 
 def force_watched(
-    session: Session, bundle: ModelBundle, second: SecondRequest, told: Sequence[int]
+    session: Session, bundle: ModelBundle, second: SecondRequest, forced: Sequence[int]
 ) -> tuple[Watch, SpanMap]:
-    limit = replace(session.config.sampling, max_new_tokens=len(told))
+    limit = replace(session.config.sampling, max_new_tokens=len(forced))
     session.configure(replace(session.config, sampling=limit))
-    watch = Watch(bundle.vocabulary, told, session=session)
+    watch = Watch(bundle.vocabulary, forced, session=session)
     return watch, generate(session, second, watch).spans
 
 
@@ -98,9 +98,9 @@ def test_streaming_says_what_recomputing_says(
 ) -> None:
     streamed = Session(shallow, config)
     recomputed = Session(shallow, replace(config, mode="recompute"))
-    for index, told in enumerate(said):
+    for index, forced in enumerate(said):
         second = make_second(index, grid)
-        ours, theirs = (force(session, shallow, second, told) for session in (streamed, recomputed))
+        ours, theirs = (force(session, shallow, second, forced) for session in (streamed, recomputed))
         assert np.array_equal(streamed.ids, recomputed.ids)
         assert np.array_equal(streamed.positions, recomputed.positions)
         assert (streamed.prefilled_from > 0) == (index > 0)
@@ -122,8 +122,8 @@ def test_the_cache_holds_what_reading_from_scratch_makes(
     config = StreamConfig.from_dict({**config.to_dict(), "pos_mode": pos_mode, "mode": mode})
     session = Session(shallow, config)
     seconds = [make_second(index, grid) for index in range(len(said))]
-    for second, told in zip(seconds, said, strict=True):
-        watch, spans = force_watched(session, shallow, second, told)
+    for second, forced in zip(seconds, said, strict=True):
+        watch, spans = force_watched(session, shallow, second, forced)
         expected = from_scratch(shallow, watch, [seconds[r] for r in kept_rounds(spans)])
         assert np.abs(watch.logits[0] - expected).max() < LIMIT
 
@@ -133,9 +133,9 @@ def test_the_cache_holds_what_reading_from_scratch_makes(
 def test_appended_positions_never_move(shallow: ModelBundle, config: StreamConfig, said: list[tuple[int, ...]]) -> None:
     """A kept token keeps its position, and every new one lies behind all that were cached."""
     session = Session(shallow, replace(config, pos_mode="append"))
-    for index, told in enumerate(said):
+    for index, forced in enumerate(said):
         before, largest = session.positions, session.positions.max(initial=-1)
-        watch, _ = force_watched(session, shallow, make_second(index), told)
+        watch, _ = force_watched(session, shallow, make_second(index), forced)
         assert watch.positions is not None
         cached = session.prefilled_from
         places = {tuple(column) for column in before.T.tolist()}
@@ -150,10 +150,10 @@ def test_appended_positions_never_move(shallow: ModelBundle, config: StreamConfi
 def test_positions_stay_within_the_kept_sequence(
     shallow: ModelBundle, config: StreamConfig, said: list[tuple[int, ...]]
 ) -> None:
-    """Counted anew, no position passes the sequence's length, however long the stream is."""
+    """Counted again from zero, no position passes the sequence's length, however long the stream is."""
     session = Session(shallow, config)
-    for index, told in enumerate(said):
-        force(session, shallow, make_second(index), told)
+    for index, forced in enumerate(said):
+        force(session, shallow, make_second(index), forced)
         assert session.positions[:, 0].tolist() == [0, 0, 0]
         assert session.positions.max() < len(session.ids)
 

@@ -137,8 +137,8 @@ def play(tokenizer: Tokenizer, vocabulary: CompactVocabulary, config: StreamConf
     model = small_model(wide(len(vocabulary)), seed)
     bundle = ModelBundle(model, tokenizer, vocabulary, ChatTemplate.of(tokenizer), clock)
     session = Session(bundle, config)
-    told = [int(i) for i in vocabulary.to_ids(vocabulary.to_rows(tokenizer.encode(" one two three goal ...")))]
-    return np.concatenate([force(session, bundle, make_second(number), told).logits for number in range(9)])
+    forced = [int(i) for i in vocabulary.to_ids(vocabulary.to_rows(tokenizer.encode(" one two three goal ...")))]
+    return np.concatenate([force(session, bundle, make_second(number), forced).logits for number in range(9)])
 
 
 @pytest.mark.parametrize("pos_mode", ["shrink", "append"])

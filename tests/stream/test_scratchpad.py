@@ -22,7 +22,7 @@ THINKS = StreamConfig(
 
 
 @dataclass
-class Told:
+class ScriptedSampler:
     """Says one token after another, whatever their number within the second."""
 
     vocabulary: Vocabulary
@@ -48,8 +48,8 @@ def written(session: Session, bundle: ModelBundle) -> str:
 
 def test_the_answer_is_written_as_trained_and_not_shown(training: ModelBundle) -> None:
     session = Session(training, THINKS)
-    told = Told(training.vocabulary, [ONE, LINE, TWO, THREE, IM_END])
-    said = generate(session, make_second(0), told)
+    sampler = ScriptedSampler(training.vocabulary, [ONE, LINE, TWO, THREE, IM_END])
+    said = generate(session, make_second(0), sampler)
     assert said.text == "two three"
     assert "".join(said.pieces) == "two three"
     assert said.sum.tokens == 5
@@ -63,7 +63,7 @@ def test_the_answer_is_written_as_trained_and_not_shown(training: ModelBundle) -
 def test_commentary_alone_is_remembered(training: ModelBundle) -> None:
     session = Session(training, THINKS)
     for index in range(4):
-        generate(session, make_second(index), Told(training.vocabulary, [ONE, LINE, TWO, SILENCE, IM_END]))
+        generate(session, make_second(index), ScriptedSampler(training.vocabulary, [ONE, LINE, TWO, SILENCE, IM_END]))
     head, *turns = written(session, training).split("<|im_start|>user\n")
     assert head.endswith("previous text\n two two<|im_end|>\n")
     assert len(turns) == 2
@@ -75,7 +75,7 @@ def test_commentary_alone_is_remembered(training: ModelBundle) -> None:
 def test_a_line_stays_for_its_rounds(training: ModelBundle) -> None:
     session = Session(training, replace(THINKS, scratch_round=2, window=4, text_round=4))
     for index in range(4):
-        generate(session, make_second(index), Told(training.vocabulary, [ONE, LINE, TWO, SILENCE, IM_END]))
+        generate(session, make_second(index), ScriptedSampler(training.vocabulary, [ONE, LINE, TWO, SILENCE, IM_END]))
     _, *turns = written(session, training).split("<|im_start|>user\n")
     assert ["one" in turn for turn in turns] == [False, False, True, True]
     session.reanchor()
@@ -87,9 +87,9 @@ def test_a_line_changes_the_commentary_and_no_later_line(training: ModelBundle) 
     for noted in ([ONE, TWO], [THREE, THREE]):
         session = Session(training, replace(THINKS, scratch_round=2, window=4, text_round=4))
         for index, line in enumerate((noted, [ONE, ONE])):
-            told = Told(training.vocabulary, [*line, LINE, TWO, IM_END])
-            generate(session, make_second(index), told)
-        heard.append(told.logits)
+            sampler = ScriptedSampler(training.vocabulary, [*line, LINE, TWO, IM_END])
+            generate(session, make_second(index), sampler)
+        heard.append(sampler.logits)
     ours, theirs = heard
     # The line's own three tokens, then what is said.
     for seen, other in zip(ours[:3], theirs[:3], strict=True):
@@ -104,28 +104,32 @@ def test_recomputing_sees_what_streaming_saw(training: ModelBundle) -> None:
         config = {**THINKS.to_dict(), "mode": mode, "scratch_round": 6, "window": 6, "text_round": 6}
         session = Session(training, StreamConfig.from_dict(config))
         for index in range(4):
-            told = Told(training.vocabulary, [ONE, THREE, LINE, TWO, SILENCE, IM_END])
-            generate(session, make_second(index), told)
-        heard.append(np.array(told.logits))
+            sampler = ScriptedSampler(training.vocabulary, [ONE, THREE, LINE, TWO, SILENCE, IM_END])
+            generate(session, make_second(index), sampler)
+        heard.append(np.array(sampler.logits))
     np.testing.assert_allclose(*heard, atol=1e-4)
 
 
 def test_a_question_is_answered_aloud(training: ModelBundle) -> None:
     session = Session(training, replace(THINKS, sampling=replace(GREEDY, max_new_tokens=9)))
-    said = generate(session, make_second(0, question="Who?"), Told(training.vocabulary, [ONE, LINE, TWO, IM_END]))
+    said = generate(
+        session, make_second(0, question="Who?"), ScriptedSampler(training.vocabulary, [ONE, LINE, TWO, IM_END])
+    )
     assert said.text == "one\ntwo"
 
 
 def test_a_line_that_does_not_end_is_cut(training: ModelBundle) -> None:
     session = Session(training, THINKS)
-    told = Told(training.vocabulary, [ONE] * SCRATCH_TOKENS + [TWO, IM_END])
-    assert generate(session, make_second(0), told).text == "two"
+    sampler = ScriptedSampler(training.vocabulary, [ONE] * SCRATCH_TOKENS + [TWO, IM_END])
+    assert generate(session, make_second(0), sampler).text == "two"
 
 
 def test_ending_the_turn_within_the_line_is_silence(training: ModelBundle) -> None:
     session = Session(training, THINKS)
-    assert generate(session, make_second(0), Told(training.vocabulary, [ONE, IM_END])).text == ""
-    assert generate(session, make_second(1), Told(training.vocabulary, [ONE, LINE, TWO, IM_END])).text == "two"
+    assert generate(session, make_second(0), ScriptedSampler(training.vocabulary, [ONE, IM_END])).text == ""
+    assert (
+        generate(session, make_second(1), ScriptedSampler(training.vocabulary, [ONE, LINE, TWO, IM_END])).text == "two"
+    )
 
 
 def test_the_cache_has_room_for_it(training: ModelBundle) -> None:
@@ -133,7 +137,9 @@ def test_the_cache_has_room_for_it(training: ModelBundle) -> None:
     limit = THINKS.sampling.max_new_tokens
     sizes = set()
     for index in range(6):
-        generate(session, make_second(index), Told(training.vocabulary, [ONE] * SCRATCH_TOKENS + [TWO] * limit))
+        generate(
+            session, make_second(index), ScriptedSampler(training.vocabulary, [ONE] * SCRATCH_TOKENS + [TWO] * limit)
+        )
         sizes.add(session.cache_bytes)
     assert len(sizes) == 1
 
@@ -144,9 +150,9 @@ def test_earlier_commentary_changes_no_line(previous: str, training: ModelBundle
     for words in ([TWO, TWO, TWO], [THREE, ONE, SILENCE]):
         session = Session(training, replace(THINKS, previous=previous, window=4, text_round=2))
         for index in range(4):
-            told = Told(training.vocabulary, [ONE, THREE, LINE, *words, IM_END])
-            generate(session, make_second(index), told)
-        heard.append(told.logits)
+            sampler = ScriptedSampler(training.vocabulary, [ONE, THREE, LINE, *words, IM_END])
+            generate(session, make_second(index), sampler)
+        heard.append(sampler.logits)
     ours, theirs = heard
     for seen, other in zip(ours[:3], theirs[:3], strict=True):
         np.testing.assert_allclose(seen, other, atol=1e-5)

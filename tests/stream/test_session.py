@@ -71,12 +71,14 @@ def test_a_session_keeps_what_the_published_rules_keep(bundle: ModelBundle) -> N
         SMALL.window, SMALL.text_round, SMALL.sink, SMALL.slide, [ONE, TWO, THREE], system=bundle.template.system
     )
     video = [151652, VIDEO_PAD, VIDEO_PAD, 151653]
-    for index, told in enumerate([[ONE, SILENCE], [TWO], [THREE, ONE, TWO, SILENCE], [SILENCE], [ONE] * 4, [TWO] * 3]):
+    for index, forced in enumerate(
+        [[ONE, SILENCE], [TWO], [THREE, ONE, TWO, SILENCE], [SILENCE], [ONE] * 4, [TWO] * 3]
+    ):
         time, query = held(bundle, f"Time={index}.0-{index + 1}.0s"), [] if index else held(bundle, SMALL.query)
         before = list(oracle.second(index, [*time, *video, *query]))
-        force(session, bundle, make_second(index), [*told, IM_END])
+        force(session, bundle, make_second(index), [*forced, IM_END])
         assert session.ids[: len(before)].tolist() == before
-        assert session.ids.tolist() == oracle.generate(told)
+        assert session.ids.tolist() == oracle.generate(forced)
 
 
 def test_greedy_is_the_same_every_time(bundle: ModelBundle) -> None:
@@ -169,11 +171,11 @@ def test_seen_tokens_are_the_kept_sequence_and_the_new_tokens(bundle: ModelBundl
 
 @pytest.mark.parametrize("way", ["stopped", "closed"])
 def test_a_second_cut_short_equals_one_with_that_limit(bundle: ModelBundle, way: str) -> None:
-    told, cut = [ONE, TWO, THREE, SILENCE, IM_END], 3
+    forced, cut = [ONE, TWO, THREE, SILENCE, IM_END], 3
     free = replace(SMALL, sampling=SamplingConfig(max_new_tokens=9))
     cut_session, limited = Session(bundle, free), Session(bundle, free)
-    force(limited, bundle, make_second(0), told[:cut])
-    sampler = Forced(bundle.vocabulary, told)
+    force(limited, bundle, make_second(0), forced[:cut])
+    sampler = Forced(bundle.vocabulary, forced)
     if way == "stopped":
         *_, last = cut_session.generate(make_second(0), sampler, stopped=lambda: len(sampler.logits) >= cut)
         assert isinstance(last, GenerationResult)

@@ -146,7 +146,7 @@ def test_an_unreadable_file_is_named(tokenizer, tmp_path):
         (lambda b: b[1:], "no row for the single byte of id 0"),
     ],
 )
-def test_a_vocabulary_that_can_not_say_everything_is_refused(tokenizer, ids, message):
+def test_a_vocabulary_that_cannot_say_everything_is_refused(tokenizer, ids, message):
     with pytest.raises(SvmError, match=message):
         CompactVocabulary(ids(tokenizer.byte_ids()), tokenizer)
 

@@ -73,7 +73,7 @@ class Heard:
         return Callbacks(self.events.append, lambda: float(next(ticks)), self.stopped)
 
     def stopped(self) -> bool:
-        """Whether the run shall end."""
+        """Whether to stop the run."""
         return self.stop is not None and len(self.steps) >= self.stop
 
     def of(self, kind: type) -> Sequence[Any]:

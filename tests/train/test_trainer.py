@@ -95,7 +95,7 @@ def test_what_a_run_leaves(records: Path, tmp_path: Path) -> None:
     assert (out / "loss.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_the_stream_is_told_what_the_settings_say(records: Path, tmp_path: Path) -> None:
+def test_the_stream_is_reported_what_the_settings_say(records: Path, tmp_path: Path) -> None:
     run(records, tmp_path / "a", schedule={"steps": 2}, stream={"window": 2, "sampling": {"repetition_penalty": 1.0}})
     stream = read_stream_config(tmp_path / "a")
     assert (stream.window, stream.text_round, stream.sampling.repetition_penalty) == (2, 3, 1.0)
@@ -124,8 +124,8 @@ def test_heads_go_on_with_the_checkpoint_that_they_fit(
     assert isinstance(old, dict)
     assert isinstance(new, dict)
     assert all(mx.allclose(new[name], array, atol=1e-7) for name, array in old.items())
-    told = [note.text.rpartition(": ")[2] for note in heard.of(Note) if "start at random" in note.text]
-    assert told == random
+    named = [note.text.rpartition(": ")[2] for note in heard.of(Note) if "start at random" in note.text]
+    assert named == random
 
 
 def test_damaged_heads_are_named(records: Path, tmp_path: Path) -> None:
@@ -213,7 +213,7 @@ class TestRefusals:
     def test_there_must_be_something_to_go_on_with(self, records: Path, tmp_path: Path) -> None:
         assert "holds no run to resume" in self.refused(records, tmp_path / "a", resume=True)
 
-    def test_other_data_can_not_be_gone_on_with(self, records: Path, tmp_path: Path) -> None:
+    def test_other_data_cannot_be_resumed(self, records: Path, tmp_path: Path) -> None:
         run(records, tmp_path / "a", stop=1)
         other = {"data": {"stride": 1}}
         assert "was trained on 6 windows, now there are 8" in self.refused(
@@ -221,7 +221,7 @@ class TestRefusals:
         )
         assert "with seed 0, not 1" in self.refused(records, tmp_path / "a", resume=True, seed=1)
 
-    def test_other_heads_can_not_be_gone_on_with(self, records: Path, tmp_path: Path) -> None:
+    def test_other_heads_cannot_be_resumed(self, records: Path, tmp_path: Path) -> None:
         run(records, tmp_path / "a", stop=1, auxiliary=HEADS)
         other = {"heads": [{"name": "grey", "kind": "picture", "classes": 5}]}
         assert "holds other vision heads" in self.refused(records, tmp_path / "a", resume=True, auxiliary=other)

@@ -188,7 +188,7 @@ class Controller:
     def seek(self, position: float) -> None:
         """Go to the second that contains `position`; the model empties its windows and goes on there.
 
-        A feed cannot be sought.
+        Does nothing in a feed, which has no other positions.
         """
         if self.playhead.duration is None:
             return

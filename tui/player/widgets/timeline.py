@@ -78,7 +78,7 @@ class Timeline(Widget):
             self.post_message(self.Seeked(position))
 
     def _position_at(self, x: int) -> float | None:
-        """Return the position in seconds of column `x`; None for a feed, which cannot be sought."""
+        """Return the position in seconds of column `x`; None for a feed, which cannot seek."""
         if not (self._duration and self._room):
             return None
         cell = min(max(x - len(self._times()[0]), 0), self._room - 1)
