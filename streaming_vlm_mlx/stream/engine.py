@@ -225,10 +225,18 @@ class Engine:
             return
         session.configure(self._config)
         question = self._questions.popleft() if self._questions else ""
+        cut_short = False
+
+        def cut() -> bool:
+            nonlocal cut_short
+            cut_short = stopped()
+            return cut_short
+
         emit(SecondStarted(second.index, second.start, second.end))
-        for event in session.generate(replace(second, question=question), stopped=stopped):
+        for event in session.generate(replace(second, question=question), stopped=cut):
             emit(replace(event, memory=read_memory()) if isinstance(event, GenerationResult) else event)
-        if question and stopped():
+        # A stop after the last token cuts nothing: the question is answered.
+        if question and cut_short:
             self._questions.appendleft(question)
 
 

@@ -336,6 +336,22 @@ async def test_a_second_that_is_cut_short_keeps_its_question(engine: Engine, scr
     assert [e.query for e in again if isinstance(e, GenerationResult)] == ["Who has the ball?", ""]
 
 
+async def test_a_question_that_is_answered_when_the_play_ends_is_not_asked_again(
+    engine: Engine, script: Script
+) -> None:
+    script.hold_at(len(SCRIPT) - 1)
+    engine.ask("Who has the ball?")
+    events = engine.play(make_chunks(9))
+    await next_of(events, SpanMap)
+    await script.held()
+    engine.cancel()
+    script.go()
+    (answered,) = [e for e in await gather_rest(events) if isinstance(e, GenerationResult)]
+    assert (answered.query, answered.tokens) == ("Who has the ball?", len(SCRIPT))
+    again = await gather(engine, make_chunks(1))
+    assert [e.query for e in again if isinstance(e, GenerationResult)] == [""]
+
+
 async def test_reset_forgets_questions(engine: Engine) -> None:
     engine.ask("Who has the ball?")
     await engine.reset()
