@@ -37,7 +37,11 @@ class Journal:
             self._file = path.open("x", encoding="utf-8", errors="backslashreplace")
         except OSError as error:
             raise SvmError(f"the journal {path} cannot be written: {error.strerror}.") from error
-        self._append(record.to_dict())
+        try:
+            self._append(record.to_dict())
+        except SvmError:
+            self.discard()
+            raise
 
     def append_second(self, second: GenerationResult) -> None:
         """Append the result of a second.

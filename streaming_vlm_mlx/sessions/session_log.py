@@ -49,6 +49,7 @@ class SessionLog:
         self._warn, self._overwrite = warn, overwrite
         self._journal_base = (journal or self._base_paths[-1]) if self._base_paths else None
         self._journal: Journal | None = None
+        self._journal_failed = False
         self._paths: tuple[Path, ...] = ()
         self._saved: SessionRecord | None = None
 
@@ -97,7 +98,8 @@ class SessionLog:
                 return paths
         if failure is None:
             return ()
-        kept = f" The session is in {self._journal.path}." if self._journal else ""
+        part = "The first part of the session" if self._journal_failed else "The session"
+        kept = f" {part} is in {self._journal.path}." if self._journal else ""
         raise SvmError(f"{failure}{kept}")
 
     def close(self) -> None:
@@ -118,7 +120,7 @@ class SessionLog:
             yield next(_names(base_path, self._endings)) if self._overwrite else free_names(base_path, self._endings)
 
     def _begin_journal(self) -> None:
-        if self._journal or self._journal_base is None:
+        if self._journal or self._journal_failed or self._journal_base is None:
             return
         try:
             (path,) = free_names(self._journal_base, [SUFFIX])
@@ -127,7 +129,7 @@ class SessionLog:
             self._give_up_journal(error)
 
     def _append(self, change: Callable[[Journal], None]) -> None:
-        if self._journal is None:
+        if self._journal is None or self._journal_failed:
             return
         try:
             change(self._journal)
@@ -136,7 +138,7 @@ class SessionLog:
             self._give_up_journal(error)
 
     def _give_up_journal(self, error: SvmError) -> None:
-        self._journal = self._journal_base = None
+        self._journal_failed = True
         self._warn(f"{error} The session stays in memory until it is saved.")
 
 

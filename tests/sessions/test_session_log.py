@@ -118,6 +118,31 @@ def test_a_disk_that_fills_up_ends_the_journal_with_one_warning(tmp_path: Path) 
     assert len(warned) == 1
     assert "game.jsonl cannot be written: File too large" in warned[0]
     assert len(session.record.seconds) == 3
+    session.save()
+    session.close()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["game.json", "game.vtt"]
+
+
+def test_where_neither_journal_nor_files_can_be_finished_the_first_part_stays(tmp_path: Path) -> None:
+    session = log(tmp_path / "game", endings=(".nonsense",))
+    session.add(second_done(0))
+    with full_disk(tmp_path / "game.jsonl"):
+        session.add(second_done(1))
+    with pytest.raises(SvmError, match=r"The first part of the session is in .*game\.jsonl"):
+        session.save()
+    session.close()
+    assert [s.index for s in load_session(tmp_path / "game.jsonl").seconds] == [0]
+
+
+def test_a_journal_that_cannot_begin_leaves_no_file(tmp_path: Path) -> None:
+    (tmp_path / "other").touch()
+    warned: list[str] = []
+    session = log(tmp_path / "game", warned=warned)
+    with full_disk(tmp_path / "other"):
+        session.add(second_done(0))
+        session.add(second_done(1))
+    assert len(warned) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["other"]
 
 
 def test_a_journal_stays_when_the_session_could_not_be_saved(tmp_path: Path) -> None:
