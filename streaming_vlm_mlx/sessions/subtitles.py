@@ -162,8 +162,12 @@ def _clip_of_session(content: bytes) -> str | None:
 
 
 def _clip_name(clip: str) -> str:
-    """Return the name of a clip as one line; an address loses its query, which may hold a password."""
-    name = Path(urlsplit(clip).path if "://" in clip else clip).name or clip.split("?", 1)[0]
+    """Return the name of a clip as one line; an address loses its user and its query, which may hold a password."""
+    if "://" in clip:
+        address = urlsplit(clip)
+        name = Path(address.path).name or address.hostname or address.scheme
+    else:
+        name = Path(clip).name or clip
     return " ".join(tidy(name).split()).replace("-->", "→")
 
 
