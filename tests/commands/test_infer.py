@@ -89,6 +89,17 @@ def test_a_record_brings_its_own_range_and_previous_text(clip, tmp_path, capsys)
     assert "holds records 0 to 0; there is no record 4" in refusal(capsys, tmp_path / "r.jsonl", "--record", 4)
 
 
+def test_a_query_is_warned_of_only_where_the_user_gave_it(clip, tmp_path, capsys):
+    (tmp_path / "training.yaml").write_text("style: training\n")
+    turns = (Turn(0.0, 1.0, "Time=0.0-1.0s", "\n ..."),)
+    (tmp_path / "r.jsonl").write_bytes(StreamingRecord(str(clip), 0.0, 1.0, turns, query="in rhyme").to_line())
+    command = ["infer", str(tmp_path / "r.jsonl"), "--config", str(tmp_path / "training.yaml")]
+    assert cli.main(command) == 0
+    assert "has no effect" not in capsys.readouterr().err
+    assert cli.main([*command, "--query", "in prose"]) == 0
+    assert "--query has no effect" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

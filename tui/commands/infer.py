@@ -55,10 +55,11 @@ def run(args: argparse.Namespace) -> int:
     if args.out:
         find_format(args.out)
         check_writable(args.out)
+    asked = args.query is not None
     args = fill_in(args)
     if args.out:
         check_replaceable(args.out, args.clip, args.force)
-    config, folder = resolve_settings(args)
+    config, folder = resolve_settings(args, warn=asked)
     if run_as_follower(folder, config):
         return 0
     with closing(open_video(args.clip, config.fps)) as source:

@@ -45,8 +45,8 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, metavar="N", help="seed of the sampling (default: --ckpt's own, else 0)")
 
 
-def resolve_settings(args: argparse.Namespace) -> "tuple[StreamConfig, Path]":
-    """Return the stream's settings and the checkpoint's folder.
+def resolve_settings(args: argparse.Namespace, warn: bool = True) -> "tuple[StreamConfig, Path]":
+    """Return the stream's settings and the checkpoint's folder; `warn` says so where the query has no effect.
 
     The settings are the adapter's or else the checkpoint's, then those of --config, then the options. Without --ckpt
     the checkpoint is the one in the package.
@@ -66,7 +66,7 @@ def resolve_settings(args: argparse.Namespace) -> "tuple[StreamConfig, Path]":
     given = {k: getattr(args, k) for k in ("query", "previous", "fps", "kv_bits") if getattr(args, k) is not None}
     sampling = {} if args.seed is None else {"sampling": {"seed": args.seed}}
     config = config.merged({**given, **sampling})
-    if args.query is not None:
+    if warn and args.query is not None:
         _warn_of_unused_query(config, folder)
     return config, folder
 
