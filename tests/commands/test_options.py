@@ -1,6 +1,7 @@
 """Options that commands share, and settings files: which value wins, and that a misspelt key is refused."""
 
 import argparse
+import gc
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,20 @@ def test_a_query_that_the_template_has_no_place_for_is_warned_of(
     )
     assert capsys.readouterr().err == (warning if warns else "")
     assert (config.query == "in rhyme") is bool(words)
+
+
+def test_a_player_that_follows_another_machine_collects_garbage(monkeypatch: pytest.MonkeyPatch) -> None:
+    collecting: list[bool] = []
+
+    def follow(*_: object) -> bool:
+        collecting.append(gc.isenabled())
+        gc.enable()
+        return True
+
+    monkeypatch.setenv("MLX_RANK", "1")
+    monkeypatch.setattr("tui.commands.play.run_as_follower", follow)
+    assert cli.main(["play", "clip.mp4"]) == 0
+    assert collecting == [True]
 
 
 def settled(settings: Path, *words: str) -> argparse.Namespace:

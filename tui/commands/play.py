@@ -85,7 +85,7 @@ def run(args: argparse.Namespace) -> int:
     """Play the clip; the session is saved however the player ends. On a follower's rank, serve rank 0 instead."""
     if not is_follower(os.environ):
         check_terminal(interactive(), os.environ.get("TERM", ""), f"svm-tui infer {args.clip or ''}".rstrip())
-    gc_tuning.begin()
+        gc_tuning.begin()
     args.clip = args.clip or str(SAMPLE)
     fill_in(args, add_options, settings_file(), VIEW)
     config, folder = resolve_settings(args)
