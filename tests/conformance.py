@@ -30,8 +30,8 @@ from streaming_vlm_mlx.config import ModelConfig, SamplingConfig, StreamConfig
 from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.models.loading import ModelBundle
 from streaming_vlm_mlx.models.vlm import VisionLanguageModel
+from streaming_vlm_mlx.stream.generate import SecondRequest, Session
 from streaming_vlm_mlx.stream.sampling import TokenSampler
-from streaming_vlm_mlx.stream.session import SecondRequest, Session
 from streaming_vlm_mlx.text.chat_template import ChatTemplate
 from streaming_vlm_mlx.text.tokenizer import Tokenizer
 from streaming_vlm_mlx.text.vocabulary import FullVocabulary

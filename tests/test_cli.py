@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from streaming_vlm_mlx.errors import SvmError
-from tui import cli, commands
+from tui import cli
 
 ROOT = Path(__file__).parents[1]
 
@@ -28,7 +28,7 @@ def register(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[argparse.Na
         module.add_arguments = lambda parser: parser.add_argument("word", nargs="?")
         module.run = run
         monkeypatch.setitem(sys.modules, "tui.commands.try_it", module)
-        monkeypatch.setattr(cli, "COMMANDS", {**commands.COMMANDS, "try-it": "try a thing"})
+        monkeypatch.setattr(cli, "COMMANDS", {**cli.COMMANDS, "try-it": "try a thing"})
 
     return put
 
@@ -112,14 +112,14 @@ def test_what_was_printed_before_an_error_is_kept(register: Any, capfd: pytest.C
 def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["--help"]) == 0
     asked = capsys.readouterr().out
-    for name, line in commands.COMMANDS.items():
+    for name, line in cli.COMMANDS.items():
         assert [name] in [listed.split()[:1] for listed in asked.splitlines() if listed.startswith("    ")]
         assert line.split()[0] in asked
     assert cli.main([]) == 0
     assert capsys.readouterr().out == asked
 
 
-@pytest.mark.parametrize("name", commands.COMMANDS)
+@pytest.mark.parametrize("name", cli.COMMANDS)
 def test_each_command_is_whole(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     module = importlib.import_module(f"tui.commands.{name.replace('-', '_')}")
     assert callable(module.run)

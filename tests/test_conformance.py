@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from streaming_vlm_mlx.models.vlm import VisionLanguageModel
-from streaming_vlm_mlx.stream.session import Session
+from streaming_vlm_mlx.stream.generate import Session
 from tests.modules import load_module
 
 SCRIPT = Path(__file__).with_name("conformance.py")

@@ -20,12 +20,12 @@ from PIL import Image
 from textual.binding import Binding
 
 from streaming_vlm_mlx.config import ModelConfig, StreamConfig, TextConfig, VisionConfig
-from streaming_vlm_mlx.models.convert import quantization_for
+from streaming_vlm_mlx.models.convert_checkpoint import quantization_for
 from streaming_vlm_mlx.models.memory_budget import GIB, estimate
 from streaming_vlm_mlx.models.vlm import VisionLanguageModel
 from streaming_vlm_mlx.shipped import CHECKPOINT, recommendation
 from streaming_vlm_mlx.train.config import TrainConfig
-from tui import cli, commands
+from tui import cli
 from tui.player.screens.help import key_label
 from tui.player.screens.player import PlayerScreen
 
@@ -122,7 +122,7 @@ def parse(words: str) -> argparse.Namespace:
         ValueError: there is no such command or option.
     """
     name, *rest = [word for word in shlex.split(words) if word != "--debug"] or [""]
-    if name not in commands.COMMANDS:
+    if name not in cli.COMMANDS:
         raise ValueError(f"no command {name!r}")
     module = importlib.import_module(f"tui.commands.{name.replace('-', '_')}")
     parser = Parser(name, allow_abbrev=False)
@@ -136,13 +136,13 @@ def ids(line: Line) -> str:
 
 def test_pages_show_commands() -> None:
     assert len(SHELL) > 50
-    assert {line.words.split()[0] for line in SHELL if line.words} >= set(commands.COMMANDS)
+    assert {line.words.split()[0] for line in SHELL if line.words} >= set(cli.COMMANDS)
 
 
 @pytest.mark.parametrize("line", SVM, ids=ids)
 def test_command_lines_parse(line: Line) -> None:
     # A command's bare name in a sentence, and the patterns of the usage, name no arguments.
-    if line.words not in (*commands.COMMANDS, "COMMAND --help", "--help", "…"):
+    if line.words not in (*cli.COMMANDS, "COMMAND --help", "--help", "…"):
         parse(line.words.removesuffix(" --help"))
 
 

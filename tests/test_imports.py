@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tui.commands import COMMANDS
+from tui.cli import COMMANDS
 
 ROOT = Path(__file__).parents[1]
 HEAVY = {"numpy", "mlx", "textual", "rich", "transformers", "tokenizers", "torch", "av", "PIL", "matplotlib"}
@@ -28,7 +28,7 @@ BREAKS = [
     ("streaming_vlm_mlx/data/dataset.py", "import streaming_vlm_mlx.train.loss", LAYERS),
     ("streaming_vlm_mlx/eval/text_metrics.py", f"{IN_FUNCTION} streaming_vlm_mlx.train.loss", LAYERS),
     ("streaming_vlm_mlx/stream/spans.py", f"{IN_FUNCTION} streaming_vlm_mlx.stream.masks", CIRCLES),
-    ("tui/player/__init__.py", "import tui.cli", CIRCLES),
+    ("tui/player/__init__.py", "import tui.commands.play", CIRCLES),
     ("tui/cli.py", f"{IN_FUNCTION} mlx.core", TENSORS),
     ("tui/player/app.py", "import streaming_vlm_mlx.models.vlm", MODEL),
 ]

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 import webvtt
 
-from streaming_vlm_mlx.matches.truth import TEST_SEEDS, read_truth
+from streaming_vlm_mlx.matches.match_truth import TEST_SEEDS, read_truth
 from streaming_vlm_mlx.shipped import CHECKPOINT, SAMPLE, notice, recommendation
-from streaming_vlm_mlx.video.source import open_video
+from streaming_vlm_mlx.video.video_file import open_video
 from tui import cli
 
 MB = 1_000_000

@@ -21,7 +21,7 @@ from streaming_vlm_mlx.text.detokenizer import Scratchpad
 from streaming_vlm_mlx.text.tokenizer import Tokenizer
 from streaming_vlm_mlx.text.vocabulary import Vocabulary
 from streaming_vlm_mlx.video.image_processor import grid_thw
-from streaming_vlm_mlx.video.source import probe
+from streaming_vlm_mlx.video.pyav_reader import probe
 
 IGNORED = -100
 

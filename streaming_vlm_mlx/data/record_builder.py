@@ -17,10 +17,10 @@ from types import SimpleNamespace
 from typing import Any
 
 from streaming_vlm_mlx.config import PixelConfig
-from streaming_vlm_mlx.data.annotations import Annotation, Candidate
 from streaming_vlm_mlx.data.clip_metadata import ClipCache, ClipMetadata
 from streaming_vlm_mlx.data.frame_workers import count_seconds
 from streaming_vlm_mlx.data.jsonl import BadSampleError
+from streaming_vlm_mlx.data.livecc_annotations import Annotation, Candidate
 from streaming_vlm_mlx.data.records import StreamingRecord, Turn
 from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.text.chat_template import assistant_text, user_text

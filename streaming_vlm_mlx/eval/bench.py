@@ -13,9 +13,9 @@ from streaming_vlm_mlx.config_io import FromDict, read_config, read_yaml
 from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.eval.plots import drawing
 from streaming_vlm_mlx.memory import read_memory
+from streaming_vlm_mlx.stream.bundle_loader import random_bundle
 from streaming_vlm_mlx.stream.events import GenerationResult
-from streaming_vlm_mlx.stream.loader import random_bundle
-from streaming_vlm_mlx.stream.session import SecondRequest, Session
+from streaming_vlm_mlx.stream.generate import SecondRequest, Session
 from streaming_vlm_mlx.video.image_processor import patchify
 
 

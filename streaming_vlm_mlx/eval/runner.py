@@ -14,7 +14,7 @@ from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.eval.text_metrics import TextCounts, Word, count_text, spread
 from streaming_vlm_mlx.stream.events import Event, Failed, GenerationResult
 from streaming_vlm_mlx.video.chunk import Chunk
-from streaming_vlm_mlx.video.source import open_video
+from streaming_vlm_mlx.video.video_file import open_video
 
 GREY = 128
 

@@ -21,7 +21,7 @@ from streaming_vlm_mlx.config import StreamConfig
 from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.eval.text_metrics import Word
 from streaming_vlm_mlx.matches.camera import Pixels, write_clip
-from streaming_vlm_mlx.matches.truth import TEST_SEEDS, Question, Truth, write_truth
+from streaming_vlm_mlx.matches.match_truth import TEST_SEEDS, Question, Truth, write_truth
 
 
 class Match(Protocol):

@@ -11,7 +11,7 @@ from streaming_vlm_mlx.config import ModelConfig, StreamConfig, TextConfig, Visi
 from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.memory import available_memory, machine_memory
 from streaming_vlm_mlx.models.attention import QUERY_BLOCK
-from streaming_vlm_mlx.models.convert import quantization_for
+from streaming_vlm_mlx.models.convert_checkpoint import quantization_for
 from streaming_vlm_mlx.models.language import round_up_capacity
 from streaming_vlm_mlx.models.loading import open_checkpoint
 from streaming_vlm_mlx.models.quantization import kv_group_size

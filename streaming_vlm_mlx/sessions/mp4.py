@@ -14,7 +14,7 @@ from streaming_vlm_mlx.atomic import replacing
 from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.sessions.subtitles import export_mark, srt
 from streaming_vlm_mlx.stream.events import GenerationResult
-from streaming_vlm_mlx.video.container import open_video_stream
+from streaming_vlm_mlx.video.source import open_video_stream
 
 
 def write_mp4(path: Path, clip: str, seconds: Iterable[GenerationResult]) -> None:
@@ -32,15 +32,6 @@ def write_mp4(path: Path, clip: str, seconds: Iterable[GenerationResult]) -> Non
         raise SvmError(f"{clip} cannot be put into an MP4 file: {error}. Export subtitles (.vtt, .srt).") from error
     finally:
         source.close()
-
-
-def read_comment(path: Path) -> str:
-    """Return the comment in the metadata of the media file `path`; empty where there is none."""
-    try:
-        with av.open(str(path)) as container:
-            return str(container.metadata.get("comment", ""))
-    except av.error.FFmpegError:
-        return ""
 
 
 def _copy(source: InputContainer, target: OutputContainer, subtitles: str) -> None:

@@ -123,7 +123,8 @@ def exported_clip(path: Path) -> str | None:
             case ".json":
                 return _clip_of_session(path.read_bytes())
             case ".mp4":
-                from streaming_vlm_mlx.sessions.mp4 import read_comment
+                # Only this format needs PyAV, which takes 0.2 s to import.
+                from streaming_vlm_mlx.video.source import read_comment
 
                 head = read_comment(path)
             case _:

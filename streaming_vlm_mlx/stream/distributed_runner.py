@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from streaming_vlm_mlx.distributed import Ranks
 from streaming_vlm_mlx.models.vlm import VisionLanguageModel
-from streaming_vlm_mlx.stream.generate import Logits, Positions, Runner, TokenIds, Visibility
+from streaming_vlm_mlx.stream.runner import Logits, Positions, Runner, TokenIds, Visibility
 
 _NUMBERS = 5
 

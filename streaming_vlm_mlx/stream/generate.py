@@ -1,100 +1,395 @@
-"""Prefill and decode: the model and the KV cache of one stream."""
+"""Generates commentary second by second: prune, append the turn, prefill, decode. A `Session` is one stream's state."""
 
-from dataclasses import replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
 
-from streaming_vlm_mlx.models.vlm import VisionLanguageModel
-from streaming_vlm_mlx.stream.kv_cache import KVCache
-from streaming_vlm_mlx.stream.masks import OPEN, visibility_mask
+from streaming_vlm_mlx.config import StreamConfig
+from streaming_vlm_mlx.models.loading import ModelBundle
+from streaming_vlm_mlx.stream import spans as sp
+from streaming_vlm_mlx.stream.distributed_runner import make_runner, release
+from streaming_vlm_mlx.stream.events import GenerationResult, SpanMap, SpanView, TextPiece, Timings
+from streaming_vlm_mlx.stream.masks import OPEN, token_visibility
+from streaming_vlm_mlx.stream.pruning import prune, reanchor
+from streaming_vlm_mlx.stream.runner import Logits, Runner, Visibility
+from streaming_vlm_mlx.stream.sampling import Sampler, TokenSampler
+from streaming_vlm_mlx.text.detokenizer import SCRATCH_TOKENS, CommentaryCleaner, Scratchpad, StreamDecoder
+from streaming_vlm_mlx.text.tokenizer import Tokenizer
+from streaming_vlm_mlx.video.image_processor import Patches
 
-Positions = npt.NDArray[np.int64]
-TokenIds = npt.NDArray[np.int32]
-Logits = npt.NDArray[np.float32]
-# See `masks.token_visibility`.
-Visibility = npt.NDArray[np.int32]
 
-
-class Runner:
-    """Runs the model over the cache of one stream.
+@dataclass(frozen=True)
+class SecondRequest:
+    """One second of video, as a session takes it.
 
     Attributes:
-        cache: keys and values of the tokens so far.
-        positions: M-RoPE positions of the cached tokens, [3, cached].
-        can_move: whether the positions of cached tokens can change.
+        index: the second's number, which its events carry.
+        start: seconds from the clip's beginning.
+        end: seconds from the clip's beginning.
+        patches: its pixels, or None for a stream of text alone.
+        question: the viewer's question in this second, else empty.
     """
 
-    def __init__(
-        self, model: VisionLanguageModel, capacity: int, keep_unrotated: bool, kv_bits: int | None = None
-    ) -> None:
-        """Allocate a cache of `capacity` tokens; to change positions later, it must keep the unrotated keys.
+    index: int
+    start: float
+    end: float
+    patches: Patches | None
+    question: str = ""
+
+
+class Session:
+    """The state of one stream: its spans, its cache and its sampler."""
+
+    def __init__(self, bundle: ModelBundle, config: StreamConfig) -> None:
+        """Begin a stream with `config.previous` as its previous text; nothing is computed yet."""
+        self._bundle, self._config = bundle, config
+        self.reset()
+
+    @property
+    def config(self) -> StreamConfig:
+        """The settings that the next second runs under."""
+        return self._config
+
+    @property
+    def ids(self) -> sp.Ids:
+        """The tokens of the kept sequence, as the tokenizer's ids."""
+        return sp.join_ids(self._spans)
+
+    @property
+    def positions(self) -> npt.NDArray[np.int64]:
+        """M-RoPE positions [3, n] of the cached tokens, or of those cached before a second was cut short."""
+        return self._runner.positions if self._runner else np.zeros((3, 0), np.int64)
+
+    @property
+    def cache_length(self) -> int:
+        """The number of cached tokens, which lead the kept sequence."""
+        return self._runner.cache.length if self._runner else 0
+
+    @property
+    def cache_bytes(self) -> int:
+        """Bytes of the cache's blocks."""
+        return self._runner.cache.nbytes if self._runner else 0
+
+    @property
+    def prefilled_from(self) -> int:
+        """The number of tokens that were cached when the last second was prefilled."""
+        return self._prefilled_from
+
+    def close(self) -> None:
+        """Release the other machines that hold a part of the model.
 
         Raises:
-            SvmError: the model's keys do not divide into groups of `kv_bits`.
+            SvmError: the connection to one of them was lost.
         """
-        self._model = model
-        # A model that is split over machines has only this machine's heads.
-        heads = model.model.layers[0].self_attn.num_kv_heads
-        text = replace(model.config.text_config, num_key_value_heads=heads)
-        self.cache = KVCache(text, model.dtype, capacity, keep_unrotated, kv_bits)
-        self.positions: Positions = np.zeros((3, 0), np.int64)
-        self.can_move = keep_unrotated
+        release(self._bundle.ranks)
 
-    def keep(self, slots: TokenIds) -> None:
-        """Keep the cached tokens at `slots` in that order, with their positions, and drop the others."""
-        self.cache.keep(slots)
-        self.positions = self.positions[:, slots]
+    def configure(self, config: StreamConfig) -> None:
+        """Change query, sampling and windows from the next second on; new sampling settings restart its random draws.
 
-    def prefill(
-        self,
-        rows: TokenIds,
-        positions: Positions,
-        features: mx.array | None,
-        is_video: npt.NDArray[np.bool_],
-        visibility: Visibility | None = None,
-    ) -> Logits:
-        """Append tokens to the cached ones and return the last one's logits, float32 [vocab].
+        After a change of `mode`, `pos_mode`, `kv_bits` or `previous`, call `reset`.
+        """
+        if config.sampling != self._config.sampling:
+            self._sampler = self._make_sampler(config)
+        self._config = config
+
+    def reset(self) -> None:
+        """Forget everything but the settings."""
+        template = self._bundle.template
+        head = (
+            sp.new_span("head", -1, template.head_open),
+            sp.new_span("previous", -1, self._encode(self._config.previous)),
+            sp.new_span("head", -1, template.head_close),
+        )
+        self._spans = sp.number_slots(head)
+        self._round, self._query, self._prefilled_from = 0, "", 0
+        self._features: dict[int, mx.array] = {}
+        self._ahead: _Encoded | None = None
+        self._sampler = self._make_sampler(self._config)
+        self._runner: Runner | None = None
+
+    def reanchor(self) -> None:
+        """Empty the windows after a seek: the commentary joins the previous text, and all turns are dropped."""
+        if self._runner and not self._runner.can_move:
+            self._runner.keep(np.zeros(0, np.int32))
+        self._keep(*reanchor(self._spans, self._config))
+        self._round, self._query = 0, ""
+
+    def generate(
+        self, second: SecondRequest, sampler: Sampler | None = None, stopped: Callable[[], bool] = lambda: False
+    ) -> Iterator[SpanMap | TextPiece | GenerationResult]:
+        """Comment on one second: yield the span map, pieces of text as they come, and the second's record.
 
         Args:
-            rows: embedding rows of the new tokens, [n].
-            positions: of the whole sequence, cached and new, [3, cached + n].
-            features: vision features of the new video spans in order, [m, hidden_size], or None.
-            is_video: which of the new tokens are replaced by `features`, [n] with m true.
-            visibility: of all tokens, cached and new, [cached + n]; None for plain causal attention.
+            second: pixels and times.
+            sampler: used instead of the session's own, for example to force recorded tokens.
+            stopped: called before each token; once it returns True, the second ends as at its token limit. Closing the
+                iterator has the same effect.
         """
-        cached = self.cache.length
-        self.cache.reserve(cached + len(rows))
-        if not np.array_equal(positions[:, :cached], self.positions):
-            self.cache.rotate(*self._model.model.rope(positions[:, :cached]))
-        self.positions = positions
-        return self._forward(rows, features, is_video, "causal" if visibility is None else _mask(visibility, cached))
+        clock, sampler = self._bundle.clock, sampler or self._sampler
+        begun = clock()
+        encoded = self._take_encoded(second)
+        seen = clock()
+        dropped = self._prune()
+        self._append_turn(second, encoded.features)
+        logits: Logits | None = self._prefill()
+        prefilled = clock()
+        first_text = 0.0
+        reply = _Reply(self._bundle.tokenizer, with_notes=bool(self._config.scratchpad) and not second.question)
+        try:
+            yield SpanMap(second.index, sp.merge_views(self._spans), dropped)
+            if reply.scratch is not None:
+                logits = self._write_notes(logits, sampler, stopped, reply.scratch)
+            for token in () if logits is None else self._decode(logits, sampler, stopped):
+                if piece := reply.push(token):
+                    first_text = first_text or clock()
+                    yield TextPiece(second.index, piece)
+        finally:
+            self._close_turn(reply)
+        if piece := reply.flush():
+            yield TextPiece(second.index, piece)
+        done = clock()
+        yield GenerationResult(
+            second.index,
+            second.start,
+            second.end,
+            reply.text,
+            tokens=reply.token_count,
+            video_tokens=0 if encoded.features is None else encoded.features.shape[0],
+            cache_tokens=self.cache_length,
+            cache_bytes=self.cache_bytes,
+            query=second.question,
+            timings=Timings(
+                vision_ms=1e3 * (seen - begun + encoded.seconds),
+                prefill_ms=1e3 * (prefilled - seen),
+                decode_ms=1e3 * (done - prefilled),
+                first_text_ms=1e3 * ((first_text or done) - begun),
+                total_ms=1e3 * (done - begun + encoded.seconds),
+            ),
+            notes=reply.notes,
+        )
 
-    def step(self, row: int, visibility: Visibility | None = None) -> Logits:
-        """Append one token, by its embedding row, and return its logits, float32 [vocab].
+    def encode_ahead(self, second: SecondRequest) -> None:
+        """Run the vision tower over `second` now, so that `generate` finds its features ready."""
+        begun = self._bundle.clock()
+        features = self._encode_video(second)
+        if features is not None:
+            self._ahead = _Encoded(second.patches, features, self._bundle.clock() - begun)
 
-        With the `visibility` of the cached tokens, [cached], the new token is `OPEN`; without, it sees all of them.
+    def _take_encoded(self, second: SecondRequest) -> "_Encoded":
+        """Return the second's features: those encoded ahead, or new ones."""
+        ahead, self._ahead = self._ahead, None
+        if ahead and ahead.patches is second.patches:
+            return ahead
+        return _Encoded(second.patches, self._encode_video(second))
+
+    def _encode_video(self, second: SecondRequest) -> mx.array | None:
+        if second.patches is None or self._bundle.model.config.vision_config is None:
+            return None
+        features = self._bundle.model.visual(mx.array(second.patches.pixel_values), second.patches.grid_thw)
+        mx.eval(features)
+        return features
+
+    def _prune(self) -> tuple[SpanView, ...]:
+        """Drop the spans that this second no longer keeps, from the sequence and the cache; return their views."""
+        spans, dropped = prune(self._spans, self._round, self._config)
+        self._keep(spans, dropped)
+        if self._config.mode == "window" and dropped:
+            self._query = ""
+        return sp.merge_views(dropped)
+
+    def _keep(self, spans: sp.Spans, dropped: sp.Spans) -> None:
+        """Make `spans` the sequence: gather the cache once, and forget the features of dropped video."""
+        for span in dropped:
+            if span.part == "video":
+                self._features.pop(span.round, None)
+        if self._runner:
+            slots = sp.join_slots(spans)
+            self._runner.keep(slots[slots < self._runner.cache.length])
+        self._spans = sp.number_slots(spans)
+
+    def _append_turn(self, second: SecondRequest, features: mx.array | None) -> None:
+        """Append the second's user turn and the opening of its assistant turn."""
+        template, number = self._bundle.template, self._round
+        question = second.question or self._config.scratchpad
+        turn = [
+            sp.new_span("open", number, template.user_open),
+            sp.new_span("time", number, self._encode(template.time(second.start, second.end, question, not number))),
+        ]
+        if features is not None:
+            assert second.patches is not None
+            time, rows, columns = second.patches.grid_thw
+            merge = self._config.pixels.merge_size
+            grid = (time, rows // merge, columns // merge)
+            turn.append(sp.new_span("video", number, template.video(features.shape[0]), grid))
+            self._features[number] = features
+        if template.has_query and self._config.query != self._query:
+            turn.append(sp.new_span("query", number, self._encode(self._config.query)))
+            self._query = self._config.query
+        turn.append(sp.new_span("close", number, template.turn_close))
+        turn.append(sp.new_span("assistant", number, template.assistant_open(bool(question))))
+        self._spans = sp.number_slots((*self._spans, *turn))
+
+    def _prefill(self) -> Logits:
+        """Run the model over the tokens that are not cached; return the last token's logits [vocab]."""
+        runner = self._runner = self._runner or self._make_runner()
+        if self._config.mode == "recompute":
+            runner.keep(np.zeros(0, np.int32))
+        cached, ids = self.cache_length, self.ids
+        self._prefilled_from = cached
+        is_video = sp.join_video(self._spans, self._bundle.model.config.video_token_id)[cached:]
+        new = [s.round for s in self._spans if s.part == "video" and s.slots[0] >= cached]
+        features = mx.concatenate([self._features[r] for r in new]) if new else None
+        positions = self._count_positions(cached)
+        logits = runner.prefill(self._rows(ids[cached:]), positions, features, is_video, self._visibility())
+        if self._config.mode != "recompute":
+            self._features.clear()
+        self._seen_rows = self._rows(ids)
+        return logits
+
+    def _visibility(self) -> Visibility | None:
+        """Return the visibility of each token; None without a scratchpad, for plain causal attention.
+
+        While describing the frame, the model cannot attend to its earlier commentary.
         """
-        self.cache.reserve(self.cache.length + 1)
-        position = np.full((3, 1), self.positions[:, -1].max() + 1)
-        self.positions = np.concatenate([self.positions, position], axis=1)
-        cached = self.cache.length
-        mask = None if visibility is None else _mask(np.append(visibility, np.int32(OPEN)), cached)
-        return self._forward(np.array([row], np.int32), None, np.zeros(1, np.bool_), mask)
+        return token_visibility(self._spans) if self._config.scratchpad else None
 
-    def _forward(
-        self, rows: TokenIds, features: mx.array | None, is_video: npt.NDArray[np.bool_], mask: mx.array | str | None
-    ) -> Logits:
-        x = self._model.embed(rows, features, is_video)
-        angles = self._model.model.rope(self.positions[:, -len(rows) :])
-        hidden = self._model.model(x, angles, self.cache.layers, mask)
-        logits = self._model.head(hidden[:, -1]).astype(mx.float32)
-        mx.eval(logits, self.cache.state)
-        return np.array(logits[0])
+    def _count_positions(self, cached: int) -> npt.NDArray[np.int64]:
+        """Return positions [3, n] of the whole sequence: counted from 0, or on from the last of the cached tokens."""
+        vision, pixels = self._bundle.model.config.vision_config, self._config.pixels
+        steps = vision.time_step(pixels.temporal_patch_size / self._config.fps) if vision else 0.0
+        if self._config.pos_mode == "shrink" or not cached:
+            return sp.positions(self._spans, 0, self._config, steps)
+        assert self._runner is not None
+        old = self._runner.positions[:, :cached]
+        fresh = (s.cut(slice(max(cached - int(s.slots[0]), 0), None)) for s in self._spans if s.slots.size)
+        new = sp.positions((s for s in fresh if len(s.ids)), int(old.max()) + 1, self._config, steps)
+        return np.concatenate([old, new], axis=1)
+
+    def _write_notes(
+        self, logits: Logits | None, sampler: Sampler, stopped: Callable[[], bool], scratch: Scratchpad
+    ) -> Logits | None:
+        """Generate the line of the scratchpad; return the logits after it, None when the second ends within it."""
+        visibility = self._visibility()
+        while logits is not None and not scratch.is_full:
+            row = sampler.sample(logits, self._seen_rows, 0)
+            token = self._bundle.vocabulary.to_id(row)
+            if token in self._bundle.template.stop_ids or stopped():
+                return None
+            scratch.push(token)
+            logits = self._step(row, None if scratch.is_full or visibility is None else self._padded(visibility))
+        return logits
+
+    def _decode(self, logits: Logits, sampler: Sampler, stopped: Callable[[], bool]) -> Iterator[int]:
+        """Yield the tokens of the commentary, up to and including a stop token, or up to the limit."""
+        limit = self._config.sampling.max_new_tokens
+        for step in range(limit):
+            row = sampler.sample(logits, self._seen_rows, step)
+            token = self._bundle.vocabulary.to_id(row)
+            yield token
+            if token in self._bundle.template.stop_ids or step + 1 == limit or stopped():
+                return
+            logits = self._step(row)
+
+    def _step(self, row: int, visibility: Visibility | None = None) -> Logits:
+        """Append one generated token to the cache; return its logits [vocab]."""
+        assert self._runner is not None
+        self._seen_rows = np.append(self._seen_rows, np.int32(row))
+        return self._runner.step(row, visibility)
+
+    def _padded(self, visibility: Visibility) -> Visibility:
+        """Return `visibility` extended to all cached tokens: the scratchpad line so far is `OPEN` to itself."""
+        return np.pad(visibility, (0, self.cache_length - len(visibility)), constant_values=OPEN)
+
+    def _close_turn(self, reply: "_Reply") -> None:
+        """Append the reply and the turn's end mark, which is prefilled with the next second."""
+        template, number = self._bundle.template, self._round
+        ended = bool(reply.tokens) and reply.tokens[-1] in template.stop_ids
+        turn = (
+            sp.new_span("scratch", number, reply.scratch.ids if reply.scratch else ()),
+            sp.new_span("text", number, reply.tokens[:-1] if ended else reply.tokens),
+            sp.new_span("end", number, template.turn_close),
+        )
+        self._spans = sp.number_slots((*self._spans, *turn))
+        self._round += 1
+
+    def _encode(self, text: str) -> list[int]:
+        """Return the ids of `text` that the model's vocabulary has."""
+        vocabulary = self._bundle.vocabulary
+        return [int(i) for i in vocabulary.to_ids(vocabulary.to_rows(self._bundle.tokenizer.encode(text)))]
+
+    def _rows(self, ids: sp.Ids) -> npt.NDArray[np.int32]:
+        """Return the embedding rows of `ids`."""
+        return self._bundle.vocabulary.to_rows(ids)
+
+    def _make_sampler(self, config: StreamConfig) -> TokenSampler:
+        return TokenSampler(config.sampling, int(self._rows(np.array([self._bundle.template.silence_id], np.int32))[0]))
+
+    def _make_runner(self) -> Runner:
+        """Allocate a cache that the windows cannot outgrow, as far as the settings bound them."""
+        c, turn = self._config, self.ids.size - sum(len(s.ids) for s in self._spans if s.round < 0)
+        rounds = 1 if c.mode == "full" else max(c.window, c.text_round)
+        previous = 0 if c.sink is None or c.slide is None else c.sink + c.slide
+        reply = c.sampling.max_new_tokens + len(self._bundle.template.turn_close)
+        reply += SCRATCH_TOKENS if c.scratchpad else 0
+        # The first turn's time has fewer tokens than a later one may have.
+        longest_time = 16
+        capacity = self.ids.size + previous + rounds * (turn + reply + longest_time)
+        moves = c.mode == "streaming" and c.pos_mode == "shrink"
+        return make_runner(self._bundle.model, self._bundle.ranks, capacity, moves, c.kv_bits)
 
 
-def _mask(visibility: Visibility, cached: int) -> mx.array:
-    """Return the additive mask [1, 1, n, cached + n] of the tokens after the `cached` ones."""
-    length = len(visibility)
-    return mx.array(visibility_mask(np.arange(cached, length), length, visibility)[None, None])
+@dataclass(frozen=True)
+class _Encoded:
+    """A second's vision features.
+
+    Attributes:
+        patches: the pixels that they come from.
+        features: [video tokens, hidden size]; None without video or vision tower.
+        seconds: of work that was done ahead of the second's turn.
+    """
+
+    patches: Patches | None
+    features: mx.array | None
+    seconds: float = 0.0
+
+
+class _Reply:
+    """The reply of the model to one second, without its markup and closing `` ...``.
+
+    Attributes:
+        tokens: those of the commentary, a stop token included.
+        text: the commentary so far.
+        scratch: the line of notes before it, or None.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, with_notes: bool) -> None:
+        self.tokens: list[int] = []
+        self.text = ""
+        self.scratch = Scratchpad(tokenizer) if with_notes else None
+        self._decoder, self._cleaner = StreamDecoder(tokenizer), CommentaryCleaner()
+
+    @property
+    def notes(self) -> str:
+        """The text of the scratchpad."""
+        return self.scratch.text.strip() if self.scratch else ""
+
+    @property
+    def token_count(self) -> int:
+        """The number of generated tokens, notes included."""
+        return len(self.tokens) + (len(self.scratch.ids) if self.scratch else 0)
+
+    def push(self, token: int) -> str:
+        """Add a token; return the text that can be shown now."""
+        self.tokens.append(token)
+        return self._show(self._cleaner.push(self._decoder.push(token)))
+
+    def flush(self) -> str:
+        """Return the text that was held back."""
+        return self._show(self._cleaner.push(self._decoder.flush()) + self._cleaner.flush())
+
+    def _show(self, piece: str) -> str:
+        self.text += piece
+        return piece

@@ -1,8 +1,4 @@
-"""The spans of a stream's sequence, and which of them are pruned each second.
-
-The rules are those of the published StreamingVLM program (arXiv 2510.09608). A span knows where its tokens lie in the
-cache: pruning changes the records, and the cache follows with one gather.
-"""
+"""The spans of a stream's sequence: runs of tokens with one role, which know where their tokens lie in the cache."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -103,79 +99,6 @@ def merge_views(spans: Iterable[Span]) -> tuple[SpanView, ...]:
         else:
             out.append(view)
     return tuple(out)
-
-
-def prune(spans: Spans, now: int, config: StreamConfig) -> tuple[Spans, Spans]:
-    """Return the spans kept for second `now` and the spans dropped, each in order.
-
-    - Commentary older than `text_round` moves to the end of the previous text, without its last token, the closing
-      `` ...``.
-    - Video older than `window` is dropped, a scratchpad line after `scratch_round`.
-    - A user turn is dropped when it is older than both.
-    - The previous text keeps its first `sink` and last `slide` tokens.
-    """
-    if config.mode == "window":
-        return _prune_window(spans, now, config)
-    if config.mode == "full" or now == 0:
-        return spans, ()
-    text_before = now - config.text_round
-    kept, moved, dropped = [], [], []
-    for span in spans:
-        if span.part == "text" and span.round <= text_before:
-            moved.append(span.cut(slice(0, -1)))
-            dropped.append(span.cut(slice(max(len(span.ids) - 1, 0), None)))
-        elif _is_old(span, now, config):
-            dropped.append(span)
-        else:
-            kept.append(span)
-    at = next(k for k, span in enumerate(kept) if span.part == "previous")
-    kept[at] = replace(
-        kept[at],
-        ids=np.concatenate([kept[at].ids, *(m.ids for m in moved)]),
-        slots=np.concatenate([kept[at].slots, *(m.slots for m in moved)]),
-    )
-    kept[at], middle = trim_previous(kept[at], config)
-    return tuple(kept), (middle, *dropped)
-
-
-def _prune_window(spans: Spans, now: int, config: StreamConfig) -> tuple[Spans, Spans]:
-    """Drop all turns every `window` seconds."""
-    if now == 0 or now % config.window:
-        return spans, ()
-    return tuple(s for s in spans if s.round < 0), tuple(s for s in spans if s.round >= 0)
-
-
-def _is_old(span: Span, now: int, config: StreamConfig) -> bool:
-    if span.round < 0:
-        return False
-    age = now - span.round
-    if span.part == "scratch":
-        return age >= config.scratch_round
-    if span.part in ASSISTANT_TURN:
-        return age >= config.text_round
-    if age >= max(config.window, config.text_round):
-        return True
-    if span.part == "video":
-        return age >= config.window
-    return span.part == "time" and age >= config.text_round
-
-
-def trim_previous(previous: Span, config: StreamConfig) -> tuple[Span, Span]:
-    """Cut the previous text to its first `sink` and last `slide` tokens; return the kept and the dropped part.
-
-    As in the published program, the turn's end mark counts among the last `slide`.
-    """
-    size = len(previous.ids)
-    if config.sink is None or config.slide is None or size + 1 <= config.sink + config.slide:
-        return previous, previous.cut(slice(0, 0))
-    tail = size - max(config.slide - 1, 0)
-    return previous.cut(slice(0, config.sink), slice(tail, None)), previous.cut(slice(config.sink, tail))
-
-
-def reanchor(spans: Spans, config: StreamConfig) -> tuple[Spans, Spans]:
-    """Empty the windows after a seek: commentary moves to the previous text, and all turns are dropped."""
-    now = max(s.round for s in spans) + 1
-    return prune(spans, now, replace(config, mode="streaming", window=1, text_round=1, scratch_round=1))
 
 
 def positions(spans: Iterable[Span], start: int, config: StreamConfig, steps_per_grid: float) -> npt.NDArray[np.int64]:

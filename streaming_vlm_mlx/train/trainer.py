@@ -24,7 +24,7 @@ from streaming_vlm_mlx.train.loss import TEXT, LossWeights, TrainModel, count_ta
 from streaming_vlm_mlx.train.metrics import CheckpointSaved, Event, Note, Stage, StepDone, Validated
 from streaming_vlm_mlx.train.microbatch import Grid, Microbatch, Targets, make_microbatches
 from streaming_vlm_mlx.train.optim import rate_fraction
-from streaming_vlm_mlx.train.samples import SampleGenerator
+from streaming_vlm_mlx.train.validation_samples import SampleGenerator
 from streaming_vlm_mlx.train.vision_heads import TargetReader
 from streaming_vlm_mlx.train.workers import WorkerPool
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain
+from os import PathLike, fspath
 
 import av
 import numpy as np
@@ -14,8 +15,8 @@ from av import Packet, VideoFrame
 
 from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.video.chunk import ClipInfo
-from streaming_vlm_mlx.video.container import InputVideo, is_file, open_video_stream
 from streaming_vlm_mlx.video.frame_converter import FrameConverter
+from streaming_vlm_mlx.video.source import InputVideo, is_file, open_video_stream
 from streaming_vlm_mlx.video.timestamps import LONGEST_STEP, TOLERANCE, StreamClock, TimedPicture, TimestampReader
 
 # Consecutive failed reads after which a damaged file counts as ended.
@@ -348,3 +349,14 @@ class FrameReader:
             time = self._timestamps.seconds(frame.pts)
             if time is not None:
                 yield TimedPicture(time, time + min(self._clock.length(frame.duration), self._longest_step), frame)
+
+
+def probe(name: str | PathLike[str]) -> ClipInfo:
+    """Return the `ClipInfo` of `name`; decodes one frame, the only source of the orientation.
+
+    Raises:
+        SvmError: see `FrameReader`.
+    """
+    reader = FrameReader(fspath(name))
+    reader.close()
+    return reader.info

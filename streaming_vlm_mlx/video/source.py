@@ -1,11 +1,24 @@
-"""The `Source` interface of clips and feeds, and `open_video`, which opens one."""
+"""Sources of video: the `Source` interface, and the opening of files, URLs and cameras with failures in one line."""
 
+import os
 from collections.abc import Iterator
-from os import PathLike, fspath
+from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
-from streaming_vlm_mlx.video.chunk import Chunk, ClipInfo
+import av
+from av.container import InputContainer
+from av.video.stream import VideoStream
+
+from streaming_vlm_mlx.errors import SvmError
+from streaming_vlm_mlx.video.chunk import Chunk
+
+# Input devices of FFmpeg that are named `device:input`, such as `avfoundation:0`.
+DEVICES = ("avfoundation", "dshow", "v4l2", "lavfi")
+
+# Seconds without data after which a URL times out.
+URL_TIMEOUT = 10.0
 
 
 class Source(Protocol):
@@ -56,30 +69,102 @@ class Source(Protocol):
     ) -> None: ...
 
 
-def open_video(name: str | PathLike[str], fps: float = 2.0) -> Source:
-    """Open a file, a URL (``https://``, ``rtsp://``), ``/dev/video0`` or a device such as ``avfoundation:0``.
+@dataclass(frozen=True, slots=True)
+class InputVideo:
+    """An open container and its video stream."""
 
-    Args:
-        name: what to open.
-        fps: frames per chunk, a whole number.
-
-    Raises:
-        SvmError: it is missing, damaged, not a video, or unreachable; or `fps` is not a whole number from 1 up.
-    """
-    # Importing PyAV takes 0.2 s, which commands that open nothing do not need.
-    from streaming_vlm_mlx.video.video_file import VideoFile
-
-    return VideoFile(fspath(name), fps)
+    container: InputContainer
+    stream: VideoStream
 
 
-def probe(name: str | PathLike[str]) -> ClipInfo:
-    """Return the `ClipInfo` of `name`; decodes one frame, the only source of the orientation.
+def open_video_stream(name: str) -> InputVideo:
+    """Open a path, a URL (``https://``, ``rtsp://``), ``/dev/video0`` or a device such as ``avfoundation:0``.
 
     Raises:
-        SvmError: see `open_video`.
+        SvmError: it is missing, damaged, not a video, or unreachable.
     """
-    from streaming_vlm_mlx.video.pyav_reader import FrameReader
+    where, options = _address(name)
+    try:
+        # Titles in an old encoding must not prevent opening.
+        container = av.open(where, metadata_errors="replace", **options)
+    except av.error.FFmpegError as error:
+        raise SvmError(_open_failure(name, error)) from error
+    stream = _video_stream(container)
+    if stream is None or stream.codec_context is None:
+        problem = _no_stream(name, container, stream)
+        container.close()
+        raise SvmError(problem)
+    return InputVideo(container, stream)
 
-    reader = FrameReader(fspath(name))
-    reader.close()
-    return reader.info
+
+def is_file(name: str) -> bool:
+    """Return whether `name` is a regular file, which has an end and can be opened again."""
+    return "://" not in name and Path(name).is_file()
+
+
+def read_comment(path: Path) -> str:
+    """Return the comment in the metadata of the media file `path`; empty if it has none."""
+    try:
+        with av.open(str(path)) as container:
+            return str(container.metadata.get("comment", ""))
+    except av.error.FFmpegError:
+        return ""
+
+
+def _address(name: str) -> tuple[str, dict[str, Any]]:
+    if "://" in name:
+        return name, {"timeout": URL_TIMEOUT}
+    if name.startswith("/dev/video"):
+        return name, {"format": "v4l2"}
+    device, _, what = name.partition(":")
+    if device in DEVICES and not Path(name).exists():
+        _check_device(name, device)
+        # macOS cameras refuse FFmpeg's default of 29.97 frames a second.
+        options = {"framerate": "30"} if device == "avfoundation" else {}
+        return what, {"format": device, "options": options}
+    _check_path(name)
+    # With the prefix, FFmpeg does not take a colon in a file name for a protocol.
+    return f"file:{os.path.abspath(name)}", {}  # noqa: PTH100 - Path.absolute keeps ".."
+
+
+def _check_device(name: str, device: str) -> None:
+    try:
+        av.ContainerFormat(device, "r")
+    except ValueError as error:
+        raise SvmError(f"{name} cannot be opened: this FFmpeg has no {device} devices.") from error
+
+
+def _check_path(name: str) -> None:
+    path = Path(name)
+    if path.is_dir():
+        raise SvmError(f"{name} is a folder; give a video file.")
+    if not path.exists():
+        raise SvmError(f"{name} does not exist; check the path.")
+    if path.is_file() and path.stat().st_size == 0:
+        raise SvmError(f"{name} is empty (0 bytes); copy or download it again.")
+
+
+def _open_failure(name: str, error: av.error.FFmpegError) -> str:
+    if not isinstance(error, av.error.InvalidDataError | av.error.EOFError) or not is_file(name):
+        return f"{name} cannot be opened: {error.strerror}. Check the address and the read permission."
+    with Path(name).open("rb") as file:
+        head = file.read(8)
+    if head[4:] == b"ftyp":
+        return f"{name} is incomplete: its index (moov) is missing; copy, download or record it again."
+    return f"{name} is not a video that FFmpeg can read; give a video file, or convert it to MP4."
+
+
+def _video_stream(container: InputContainer) -> VideoStream | None:
+    # FFmpeg opens text files as pictures of a terminal, and the cover art of a song as a video stream.
+    if container.format.name == "tty":
+        return None
+    cover = av.stream.Disposition.attached_pic
+    return next((s for s in container.streams.video if not s.disposition & cover), None)
+
+
+def _no_stream(name: str, container: InputContainer, stream: VideoStream | None) -> str:
+    if stream is not None:
+        return f"{name} has video that this FFmpeg build cannot decode; convert it to H.264 in MP4."
+    if container.streams.audio:
+        return f"{name} has audio but no video; give a video file."
+    return f"{name} is not a video; give a video file."

@@ -4,6 +4,7 @@ import itertools
 import math
 import threading
 from collections.abc import Iterator
+from os import PathLike, fspath
 from types import TracebackType
 from typing import Self
 
@@ -13,6 +14,7 @@ from av import VideoFrame
 from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.video.chunk import Chunk
 from streaming_vlm_mlx.video.pyav_reader import FrameReader
+from streaming_vlm_mlx.video.source import Source
 from streaming_vlm_mlx.video.timestamps import TOLERANCE, FrameCursor
 
 
@@ -138,3 +140,16 @@ class VideoFile:
         self._position = start + 1
         frames = np.stack([self._reader.rgb(pick.picture) for pick in picks])
         return Chunk(index, start, end, frames, tuple(pick.time for pick in picks), self.skipped - skipped)
+
+
+def open_video(name: str | PathLike[str], fps: float = 2.0) -> Source:
+    """Open a file, a URL (``https://``, ``rtsp://``), ``/dev/video0`` or a device such as ``avfoundation:0``.
+
+    Args:
+        name: what to open.
+        fps: frames per chunk, a whole number.
+
+    Raises:
+        SvmError: it is missing, damaged, not a video, or unreachable; or `fps` is not a whole number from 1 up.
+    """
+    return VideoFile(fspath(name), fps)

@@ -4,7 +4,7 @@ import sys
 import threading
 from collections.abc import Iterator
 
-from streaming_vlm_mlx.video import source
+from streaming_vlm_mlx.video import video_file
 from streaming_vlm_mlx.video.chunk import Chunk
 from tests.stream.engines import make_chunk
 from tui import cli
@@ -35,5 +35,5 @@ class Camera:
 
 
 if __name__ == "__main__":
-    source.open_video = Camera
+    video_file.open_video = Camera
     sys.exit(cli.main(sys.argv[1:]))

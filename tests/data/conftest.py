@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from streaming_vlm_mlx.data.annotations import open_samples
-from streaming_vlm_mlx.data.convert import DatasetConversion
+from streaming_vlm_mlx.data.convert_dataset import DatasetConversion
+from streaming_vlm_mlx.data.livecc_annotations import open_samples
 from streaming_vlm_mlx.data.records import RecordFile
 from tests.data.making import convert, write_clip
 

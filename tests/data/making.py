@@ -10,7 +10,7 @@ import av
 import numpy as np
 
 from streaming_vlm_mlx.data.clip_metadata import ClipCache
-from streaming_vlm_mlx.data.convert import ConversionSummary, DatasetConversion, convert_dataset
+from streaming_vlm_mlx.data.convert_dataset import ConversionSummary, DatasetConversion, convert_dataset
 
 
 def conversation(video: str, start: Any, end: Any, words: Any, questions: Any = None, previous: Any = "") -> Any:

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streaming_vlm_mlx.data.annotations import Annotation, Question, open_samples
-from streaming_vlm_mlx.data.convert import DatasetConversion
+from streaming_vlm_mlx.data.convert_dataset import DatasetConversion
+from streaming_vlm_mlx.data.livecc_annotations import Annotation, Question, open_samples
 from streaming_vlm_mlx.data.record_builder import load_lmm_dataset, make_turns
 from streaming_vlm_mlx.data.transcripts import Word
 from streaming_vlm_mlx.errors import SvmError

@@ -17,8 +17,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from streaming_vlm_mlx.data.annotations import open_samples
-from streaming_vlm_mlx.data.convert import ConversionSummary, DatasetConversion, Filters
+from streaming_vlm_mlx.data.convert_dataset import ConversionSummary, DatasetConversion, Filters
+from streaming_vlm_mlx.data.livecc_annotations import open_samples
 from streaming_vlm_mlx.data.resumable_file import ResumableFile
 from streaming_vlm_mlx.errors import SvmError
 from tests.data.making import conversation, convert, write_annotations
@@ -110,8 +110,8 @@ def test_several_times_in_a_row(job: DatasetConversion, whole: tuple[ConversionS
 PROGRAM = """
     import sys
     from pathlib import Path
-    from streaming_vlm_mlx.data.annotations import open_samples
-    from streaming_vlm_mlx.data.convert import DatasetConversion
+    from streaming_vlm_mlx.data.livecc_annotations import open_samples
+    from streaming_vlm_mlx.data.convert_dataset import DatasetConversion
     from tests.data.making import convert
 
     annotations, out, videos = map(Path, sys.argv[1:4])

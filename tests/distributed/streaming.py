@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from streaming_vlm_mlx.models.loading import ModelBundle
-from streaming_vlm_mlx.stream.session import Session
+from streaming_vlm_mlx.stream.generate import Session
 from tests.stream.streams import force, make_second
 
 

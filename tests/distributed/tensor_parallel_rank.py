@@ -16,9 +16,9 @@ import numpy as np
 from streaming_vlm_mlx.config import StreamConfig
 from streaming_vlm_mlx.distributed import join
 from streaming_vlm_mlx.errors import SvmError
+from streaming_vlm_mlx.stream.bundle_loader import bundle_loader
 from streaming_vlm_mlx.stream.distributed_runner import follow
-from streaming_vlm_mlx.stream.loader import bundle_loader
-from streaming_vlm_mlx.stream.session import Session
+from streaming_vlm_mlx.stream.generate import Session
 from tests.distributed.streaming import play
 
 

@@ -17,8 +17,8 @@ from streaming_vlm_mlx.models.loading import Checkpoint, save_checkpoint
 from streaming_vlm_mlx.models.presets import seed_weights
 from streaming_vlm_mlx.models.tensor_parallel import check_splits
 from streaming_vlm_mlx.models.vlm import VisionLanguageModel
-from streaming_vlm_mlx.stream.loader import bundle_loader
-from streaming_vlm_mlx.stream.session import Session
+from streaming_vlm_mlx.stream.bundle_loader import bundle_loader
+from streaming_vlm_mlx.stream.generate import Session
 from streaming_vlm_mlx.text.tokenizer import Tokenizer
 from tests.data.making import write_clip
 from tests.distributed.launching import REPORT_WITHIN, Ended, run

@@ -16,12 +16,12 @@ from streaming_vlm_mlx.data.records import RecordFile, StreamingRecord, Turn
 from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.eval.report import CaseResult, Report
 from streaming_vlm_mlx.eval.runner import GREY, ValidationCase, grey_chunks, load_model, record_cases, run_case
+from streaming_vlm_mlx.matches.match_truth import read_truth
 from streaming_vlm_mlx.matches.tennis.judge import EVENT_LAG, Tally, TennisCounts, TennisJudge, find_judge, match_case
 from streaming_vlm_mlx.matches.tennis.match import Tennis
-from streaming_vlm_mlx.matches.truth import read_truth
 from streaming_vlm_mlx.matches.writer import check_test_seeds, make_match
 from streaming_vlm_mlx.models.loading import ModelBundle
-from streaming_vlm_mlx.stream.engine import Engine
+from streaming_vlm_mlx.stream.async_engine import Engine
 from streaming_vlm_mlx.stream.events import GenerationResult, Loading, Ready
 from streaming_vlm_mlx.text.tokenizer import Tokenizer
 from streaming_vlm_mlx.text.vocabulary import build, count_ids

@@ -1,9 +1,9 @@
 import pytest
 
 from streaming_vlm_mlx.matches.figures import KITS, SKINS, distance, lab, pairs
+from streaming_vlm_mlx.matches.match_truth import stream
 from streaming_vlm_mlx.matches.tennis.court import SURFACES
 from streaming_vlm_mlx.matches.tennis.players import random_cast
-from streaming_vlm_mlx.matches.truth import stream
 
 
 def test_lab_agrees_with_published_values() -> None:

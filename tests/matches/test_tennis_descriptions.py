@@ -6,9 +6,9 @@ from collections import Counter
 
 import pytest
 
+from streaming_vlm_mlx.matches.match_truth import Event
 from streaming_vlm_mlx.matches.tennis.match import Tennis, TennisMatch
 from streaming_vlm_mlx.matches.tennis.questions import CALLED, ENDED, FRESH, PLAIN, description, play
-from streaming_vlm_mlx.matches.truth import Event
 
 STROKES = {"serve", "forehand", "backhand", "volley", "smash", "lob"}
 SENTENCE = re.compile(

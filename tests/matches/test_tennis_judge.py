@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from streaming_vlm_mlx.eval.runner import said_words
 from streaming_vlm_mlx.eval.text_metrics import Word, spread
+from streaming_vlm_mlx.matches.match_truth import Event, Truth, stream
 from streaming_vlm_mlx.matches.tennis.commentary import commentary
 from streaming_vlm_mlx.matches.tennis.judge import (
     FACTS,
@@ -22,7 +23,6 @@ from streaming_vlm_mlx.matches.tennis.judge import (
 )
 from streaming_vlm_mlx.matches.tennis.lexicon import ENDINGS
 from streaming_vlm_mlx.matches.tennis.match import TennisMatch
-from streaming_vlm_mlx.matches.truth import Event, Truth, stream
 from streaming_vlm_mlx.stream.events import GenerationResult
 
 SEEDS = range(900_000, 900_012)

@@ -7,11 +7,11 @@ import pytest
 
 from streaming_vlm_mlx.matches.camera import Pixels
 from streaming_vlm_mlx.matches.figures import lab
+from streaming_vlm_mlx.matches.match_truth import Truth
 from streaming_vlm_mlx.matches.tennis.match import TennisMatch
 from streaming_vlm_mlx.matches.tennis.rules import Score
 from streaming_vlm_mlx.matches.tennis.scoreboard import board_state, speed
 from streaming_vlm_mlx.matches.tennis.script import events
-from streaming_vlm_mlx.matches.truth import Truth
 
 SEEDS = (0, 3, 19)
 SECONDS = 5.0

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from streaming_vlm_mlx.matches.flight import position
+from streaming_vlm_mlx.matches.match_truth import stream
 from streaming_vlm_mlx.matches.tennis.court import (
     HALF_LENGTH,
     NET_CENTRE,
@@ -19,7 +20,6 @@ from streaming_vlm_mlx.matches.tennis.court import (
 from streaming_vlm_mlx.matches.tennis.match import TennisMatch
 from streaming_vlm_mlx.matches.tennis.rules import Opening, Score, after_point, late_score, point_texts, random_score
 from streaming_vlm_mlx.matches.tennis.script import Director, PointScore, Script, events
-from streaming_vlm_mlx.matches.truth import stream
 
 SEEDS = range(40)
 

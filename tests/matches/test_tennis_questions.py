@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from streaming_vlm_mlx.data.annotations import Annotation
+from streaming_vlm_mlx.data.livecc_annotations import Annotation
 from streaming_vlm_mlx.data.record_builder import make_turns
 from streaming_vlm_mlx.errors import SvmError
+from streaming_vlm_mlx.matches.match_truth import Truth
 from streaming_vlm_mlx.matches.tennis.match import Tennis, TennisMatch
 from streaming_vlm_mlx.matches.tennis.questions import QUESTIONS, questions
-from streaming_vlm_mlx.matches.truth import Truth
 from streaming_vlm_mlx.matches.writer import check, make_matches
 
 

@@ -10,6 +10,7 @@ import pytest
 from streaming_vlm_mlx.data.records import StreamingRecord, Turn
 from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.matches.figures import KITS
+from streaming_vlm_mlx.matches.match_truth import Truth
 from streaming_vlm_mlx.matches.tennis.match import Tennis, TennisMatch
 from streaming_vlm_mlx.matches.tennis.rules import POINT_WORDS
 from streaming_vlm_mlx.matches.tennis.vision_targets import (
@@ -23,7 +24,6 @@ from streaming_vlm_mlx.matches.tennis.vision_targets import (
     Values,
     vision_targets,
 )
-from streaming_vlm_mlx.matches.truth import Truth
 from streaming_vlm_mlx.matches.writer import make_matches
 from streaming_vlm_mlx.train.config import HeadConfig
 from streaming_vlm_mlx.train.vision_heads import TargetReader

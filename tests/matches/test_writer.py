@@ -10,10 +10,10 @@ from pathlib import Path
 import av
 import pytest
 
-from streaming_vlm_mlx.data.annotations import Annotation
+from streaming_vlm_mlx.data.livecc_annotations import Annotation
 from streaming_vlm_mlx.errors import SvmError
+from streaming_vlm_mlx.matches.match_truth import TEST_SEEDS, Truth, read_truth
 from streaming_vlm_mlx.matches.tennis.match import Tennis, TennisMatch
-from streaming_vlm_mlx.matches.truth import TEST_SEEDS, Truth, read_truth
 from streaming_vlm_mlx.matches.writer import (
     ANNOTATIONS,
     DESCRIPTIONS,

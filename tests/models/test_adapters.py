@@ -21,7 +21,7 @@ from streaming_vlm_mlx.models.lora import LoraConfig
 from streaming_vlm_mlx.models.quantization import quantize_layers
 from streaming_vlm_mlx.models.vlm import VisionLanguageModel
 from streaming_vlm_mlx.shipped import CHECKPOINT
-from streaming_vlm_mlx.stream.loader import bundle_loader
+from streaming_vlm_mlx.stream.bundle_loader import bundle_loader
 from streaming_vlm_mlx.text.tokenizer import Tokenizer
 from streaming_vlm_mlx.train.metrics import Started, StepDone
 from streaming_vlm_mlx.train.trainer import Trainer, TrainState

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from streaming_vlm_mlx.config import StreamConfig
-from streaming_vlm_mlx.models.convert import Conversion, convert, make_plan
+from streaming_vlm_mlx.models.convert_checkpoint import Conversion, convert, make_plan
 from streaming_vlm_mlx.models.loading import Checkpoint, arrange_for_decode, load_checkpoint, save_checkpoint
 from streaming_vlm_mlx.models.vlm import VisionLanguageModel
 from streaming_vlm_mlx.stream.sampling import penalise

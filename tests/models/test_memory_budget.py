@@ -23,9 +23,9 @@ from streaming_vlm_mlx.memory import machine_memory
 from streaming_vlm_mlx.models.loading import Checkpoint, ModelBundle, save_checkpoint
 from streaming_vlm_mlx.models.memory_budget import Budget, cache_nbytes, check_fits, estimate, memory_limit, ways_out
 from streaming_vlm_mlx.models.vlm import VisionLanguageModel
+from streaming_vlm_mlx.stream.bundle_loader import bundle_loader, random_bundle
+from streaming_vlm_mlx.stream.generate import SecondRequest, Session
 from streaming_vlm_mlx.stream.kv_cache import KVCache
-from streaming_vlm_mlx.stream.loader import bundle_loader, random_bundle
-from streaming_vlm_mlx.stream.session import SecondRequest, Session
 from streaming_vlm_mlx.text.tokenizer import Tokenizer
 from streaming_vlm_mlx.video.image_processor import patchify
 from tests.small import small_config, small_model, small_vocabulary

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streaming_vlm_mlx.video.source import open_video
+from streaming_vlm_mlx.video.video_file import open_video
 from tests.video.clips import make_clip, number_of
 from tui.player.clip import BlankSeconds, ClipSeconds, FrameGrabber, fit
 

@@ -9,7 +9,7 @@ from tests.player.fakes import Player, StartPlayer, until, wait
 from tui.player.clip import Frame, FrameGrabber
 from tui.player.frame_loader import RATE, RATE_BUSY
 from tui.player.screens.player import QUIET_TIME
-from tui.player.widgets.blocks import BLOCK
+from tui.player.widgets.half_blocks import BLOCK
 from tui.player.widgets.picture import Picture
 
 

@@ -11,7 +11,7 @@ def test_work_that_never_ends_does_not_keep_the_program() -> None:
     code = """
 import asyncio, threading
 from streaming_vlm_mlx.background import BackgroundThread
-from tui.player.threads import leave
+from tui.player.exit import leave
 
 async def main():
     worker = BackgroundThread("svm-test")

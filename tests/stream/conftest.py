@@ -3,7 +3,7 @@ from collections.abc import Iterator
 import pytest
 
 from streaming_vlm_mlx.models.loading import ModelBundle
-from streaming_vlm_mlx.stream.engine import Engine
+from streaming_vlm_mlx.stream.async_engine import Engine
 from streaming_vlm_mlx.text.tokenizer import Tokenizer
 from streaming_vlm_mlx.text.vocabulary import CompactVocabulary, build, count_ids
 from tests.stream.engines import CONFIG, Script, engine_threads, make_loader

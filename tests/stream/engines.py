@@ -10,7 +10,7 @@ import numpy as np
 
 from streaming_vlm_mlx.config import PixelConfig, SamplingConfig, StreamConfig
 from streaming_vlm_mlx.models.loading import ModelBundle
-from streaming_vlm_mlx.stream.engine import Engine, Loader
+from streaming_vlm_mlx.stream.async_engine import Engine, Loader
 from streaming_vlm_mlx.stream.events import Event, GenerationResult, Loading, SpanMap, SpanView
 from streaming_vlm_mlx.text.tokenizer import Tokenizer
 from streaming_vlm_mlx.text.vocabulary import CompactVocabulary, Ids

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from streaming_vlm_mlx.config import SamplingConfig, Style
 from streaming_vlm_mlx.models.loading import ModelBundle
 from streaming_vlm_mlx.stream.events import GenerationResult, SpanMap, TextPiece
-from streaming_vlm_mlx.stream.session import SecondRequest, Session
+from streaming_vlm_mlx.stream.generate import SecondRequest, Session
 from streaming_vlm_mlx.text.chat_template import ChatTemplate
 from streaming_vlm_mlx.text.tokenizer import Tokenizer
 from streaming_vlm_mlx.text.vocabulary import Vocabulary

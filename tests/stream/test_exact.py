@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from streaming_vlm_mlx.config import StreamConfig
 from streaming_vlm_mlx.models.loading import ModelBundle
 from streaming_vlm_mlx.stream.events import SpanMap
-from streaming_vlm_mlx.stream.session import SecondRequest, Session
+from streaming_vlm_mlx.stream.generate import SecondRequest, Session
 from streaming_vlm_mlx.text.tokenizer import Tokenizer
 from streaming_vlm_mlx.text.vocabulary import CompactVocabulary
 from tests.stream.streams import Forced, Grid, force, generate, make_bundle, make_second

@@ -15,8 +15,8 @@ from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.models.language import CACHE_STEP as STEP
 from streaming_vlm_mlx.models.loading import ModelBundle
 from streaming_vlm_mlx.models.rope import MRope
+from streaming_vlm_mlx.stream.generate import Session
 from streaming_vlm_mlx.stream.kv_cache import KVCache
-from streaming_vlm_mlx.stream.session import Session
 from streaming_vlm_mlx.text.chat_template import ChatTemplate
 from streaming_vlm_mlx.text.tokenizer import Tokenizer
 from streaming_vlm_mlx.text.vocabulary import CompactVocabulary

@@ -9,7 +9,7 @@ import pytest
 
 from streaming_vlm_mlx.config import StreamConfig
 from streaming_vlm_mlx.models.loading import ModelBundle
-from streaming_vlm_mlx.stream.session import Session
+from streaming_vlm_mlx.stream.generate import Session
 from streaming_vlm_mlx.text.detokenizer import SCRATCH_TOKENS
 from streaming_vlm_mlx.text.tokenizer import Tokenizer
 from streaming_vlm_mlx.text.vocabulary import CompactVocabulary, Vocabulary

@@ -13,7 +13,7 @@ from streaming_vlm_mlx.data.dataset import Sample
 from streaming_vlm_mlx.data.frame_workers import FrameDecoder, FrameJob
 from streaming_vlm_mlx.data.records import StreamingRecord, Turn
 from streaming_vlm_mlx.models.loading import Checkpoint, ModelBundle
-from streaming_vlm_mlx.stream.session import SecondRequest, Session
+from streaming_vlm_mlx.stream.generate import SecondRequest, Session
 from streaming_vlm_mlx.text.chat_template import ChatTemplate
 from streaming_vlm_mlx.train.config import TrainConfig
 from streaming_vlm_mlx.train.gradients import Compute
@@ -23,7 +23,7 @@ from streaming_vlm_mlx.train.trainer import MicrobatchBuilder
 from streaming_vlm_mlx.train.vision_heads import TargetReader
 from streaming_vlm_mlx.train.workers import WorkerPool
 from streaming_vlm_mlx.video.image_processor import patchify
-from streaming_vlm_mlx.video.source import open_video
+from streaming_vlm_mlx.video.video_file import open_video
 from tests.train.batching import make_batch
 from tests.train.running import BASE, write_records
 

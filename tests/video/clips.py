@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from streaming_vlm_mlx.video.chunk import Chunk
-from streaming_vlm_mlx.video.source import open_video
+from streaming_vlm_mlx.video.video_file import open_video
 
 LEVELS = 40
 DARKEST = 25

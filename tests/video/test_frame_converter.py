@@ -8,7 +8,7 @@ import pytest
 
 from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.video.frame_converter import FrameConverter
-from streaming_vlm_mlx.video.source import probe
+from streaming_vlm_mlx.video.pyav_reader import probe
 from tests.video.clips import grey, make_clip, numbers, read
 
 

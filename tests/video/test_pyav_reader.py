@@ -13,10 +13,10 @@ import pytest
 
 from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.video import pyav_reader as decoder
-from streaming_vlm_mlx.video.container import InputVideo
 from streaming_vlm_mlx.video.pyav_reader import MAX_FAILURES, Decoder, stream_clock
-from streaming_vlm_mlx.video.source import open_video
+from streaming_vlm_mlx.video.source import InputVideo
 from streaming_vlm_mlx.video.timestamps import LONGEST_STEP
+from streaming_vlm_mlx.video.video_file import open_video
 from tests.video.clips import damage, make_clip, numbers, read, times
 
 FAILURES: dict[str, Callable[[], Exception]] = {

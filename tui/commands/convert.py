@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from streaming_vlm_mlx.errors import SvmError
 
 if TYPE_CHECKING:
-    from streaming_vlm_mlx.data.convert import DatasetConversion, Filters, Progress
+    from streaming_vlm_mlx.data.convert_dataset import DatasetConversion, Filters, Progress
 
 HELP = (
     "Convert annotation files of StreamingVLM or LiveCC, or clips with a transcript, to training records: "
@@ -80,7 +80,7 @@ def _shard(text: str) -> tuple[int, int]:
 def run(args: argparse.Namespace) -> int:
     """Convert the inputs; print the counts on stdout and problems on stderr."""
     from streaming_vlm_mlx.data.clip_metadata import ClipCache
-    from streaming_vlm_mlx.data.convert import convert_dataset
+    from streaming_vlm_mlx.data.convert_dataset import convert_dataset
     from streaming_vlm_mlx.errors import log_limit
     from tui.session_paths import cache_folder
 
@@ -100,8 +100,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _conversion(args: argparse.Namespace) -> "DatasetConversion":
     from streaming_vlm_mlx.config import PixelConfig
-    from streaming_vlm_mlx.data.annotations import open_samples
-    from streaming_vlm_mlx.data.convert import DatasetConversion
+    from streaming_vlm_mlx.data.convert_dataset import DatasetConversion
+    from streaming_vlm_mlx.data.livecc_annotations import open_samples
 
     return DatasetConversion(
         sources=open_samples(args.inputs, args.query, args.previous),
@@ -125,7 +125,7 @@ def _lmm_dataset() -> Any:
 
 
 def _filters(args: argparse.Namespace) -> "Filters":
-    from streaming_vlm_mlx.data.convert import Filters
+    from streaming_vlm_mlx.data.convert_dataset import Filters
 
     names = ("games", "max_samples", "every", "min_words", "split", "held_out")
     return Filters(shard=args.shard[0], shards=args.shard[1], **{name: getattr(args, name) for name in names})

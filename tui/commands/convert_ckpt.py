@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from streaming_vlm_mlx.models.convert import Conversion, Progress
+    from streaming_vlm_mlx.models.convert_checkpoint import Conversion, Progress
 
 HELP = (
     "Quantize a checkpoint ('svm-tui convert-ckpt Qwen/Qwen2.5-VL-7B-Instruct small --bits 4'), or, without --bits, "
@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
     from streaming_vlm_mlx.hub import resolve_checkpoint
 
     backend.prepare()
-    from streaming_vlm_mlx.models.convert import Conversion, convert, make_plan
+    from streaming_vlm_mlx.models.convert_checkpoint import Conversion, convert, make_plan
     from streaming_vlm_mlx.models.verify import needs_torch
 
     if args.check and args.bits is None:

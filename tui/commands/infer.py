@@ -18,7 +18,7 @@ from tui.session_paths import check_writable, journal_path, new_record
 if TYPE_CHECKING:
     from streaming_vlm_mlx.sessions.record import SessionRecord
     from streaming_vlm_mlx.sessions.session_log import SessionLog
-    from streaming_vlm_mlx.stream.engine import Engine
+    from streaming_vlm_mlx.stream.async_engine import Engine
     from streaming_vlm_mlx.stream.events import Event, GenerationResult
     from streaming_vlm_mlx.video.source import Source
 
@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
     """Comment on the clip; the seconds so far are kept however the run ends."""
     from streaming_vlm_mlx.memory import machine_memory
     from streaming_vlm_mlx.sessions.subtitles import check_replaceable, find_format
-    from streaming_vlm_mlx.video.source import open_video
+    from streaming_vlm_mlx.video.video_file import open_video
 
     if args.out:
         find_format(args.out)

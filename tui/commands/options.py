@@ -20,7 +20,7 @@ AddOptions = Callable[[argparse.ArgumentParser], None]
 
 if TYPE_CHECKING:
     from streaming_vlm_mlx.config import StreamConfig
-    from streaming_vlm_mlx.stream.engine import Engine
+    from streaming_vlm_mlx.stream.async_engine import Engine
 
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
@@ -101,8 +101,8 @@ def make_engine(
     machine = backend.prepare()
     from streaming_vlm_mlx.distributed import join
     from streaming_vlm_mlx.models.loading import checkpoint_notes
-    from streaming_vlm_mlx.stream.engine import Engine
-    from streaming_vlm_mlx.stream.loader import bundle_loader
+    from streaming_vlm_mlx.stream.async_engine import Engine
+    from streaming_vlm_mlx.stream.bundle_loader import bundle_loader
 
     for line in (machine.advice, *checkpoint_notes(folder)):
         if line:
@@ -129,8 +129,8 @@ def run_as_follower(folder: Path, config: "StreamConfig") -> bool:
 
     machine = backend.prepare()
     from streaming_vlm_mlx.distributed import join
+    from streaming_vlm_mlx.stream.bundle_loader import bundle_loader
     from streaming_vlm_mlx.stream.distributed_runner import follow
-    from streaming_vlm_mlx.stream.loader import bundle_loader
 
     _, bundle = bundle_loader(folder, machine.dtype, config, None, partial(join, os.environ))(lambda _: None)
     follow(bundle.model, bundle.ranks)

@@ -97,7 +97,7 @@ def run(args: argparse.Namespace) -> int:
 def watch(spec: "PlayerSpec", theme: str) -> NoReturn:
     """Open the player on `spec`, save its session, print the paths, and end the process."""
     from tui.player.app import PlayerApp
-    from tui.player.threads import leave
+    from tui.player.exit import leave
 
     # The model's thread needs the interpreter lock at each token; Python's default is ten times as long.
     sys.setswitchinterval(SWITCH)
@@ -136,7 +136,7 @@ def check_terminal(there: bool, term: str, instead: str) -> None:
 def _spec(args: argparse.Namespace, config: "StreamConfig", folder: Path) -> "PlayerSpec":
     from streaming_vlm_mlx.memory import machine_memory
     from streaming_vlm_mlx.sessions.session_log import ENDINGS
-    from streaming_vlm_mlx.video.source import open_video
+    from streaming_vlm_mlx.video.video_file import open_video
     from tui.player.clip import ClipSeconds, FrameGrabber
     from tui.player.spec import PlayerSpec
 

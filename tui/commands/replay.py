@@ -58,7 +58,7 @@ def find_clip(record: "SessionRecord", session: Path, named: str | None) -> str 
 
 
 def _spec(args: argparse.Namespace, record: "SessionRecord") -> "PlayerSpec":
-    from streaming_vlm_mlx.video.source import probe
+    from streaming_vlm_mlx.video.pyav_reader import probe
     from tui.player.clip import BlankSeconds, FrameGrabber
     from tui.player.replayer import Replayer, recorded_name
     from tui.player.spec import PlayerSpec

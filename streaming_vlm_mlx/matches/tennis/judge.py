@@ -12,9 +12,9 @@ from streaming_vlm_mlx.data.records import StreamingRecord
 from streaming_vlm_mlx.eval.report import BOTH
 from streaming_vlm_mlx.eval.runner import FigureTable, PendingCase, ValidationCase, said_words
 from streaming_vlm_mlx.eval.text_metrics import Word, align_times
+from streaming_vlm_mlx.matches.match_truth import Event, Question, Truth, read_truth, stream
 from streaming_vlm_mlx.matches.tennis.lexicon import ENDINGS, Mention, mentions
 from streaming_vlm_mlx.matches.tennis.questions import QUESTIONS, descriptions, questions
-from streaming_vlm_mlx.matches.truth import Event, Question, Truth, read_truth, stream
 from streaming_vlm_mlx.stream.events import GenerationResult
 
 # Seconds between a mention in the commentary and its moment in the truth, at most.

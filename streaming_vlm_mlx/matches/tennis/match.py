@@ -9,6 +9,7 @@ from PIL import Image
 from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.eval.text_metrics import Word
 from streaming_vlm_mlx.matches.camera import HEIGHT, WIDTH, Grade, Grain, Pixels, random_grade, vignetted
+from streaming_vlm_mlx.matches.match_truth import BoardState, Question, Truth, stream
 from streaming_vlm_mlx.matches.tennis.arena import paint_plates
 from streaming_vlm_mlx.matches.tennis.commentary import commentary
 from streaming_vlm_mlx.matches.tennis.court import SURFACES
@@ -19,7 +20,6 @@ from streaming_vlm_mlx.matches.tennis.rules import Opening, random_score
 from streaming_vlm_mlx.matches.tennis.scoreboard import Bug, board_state, random_bug
 from streaming_vlm_mlx.matches.tennis.script import Director, Script, events
 from streaming_vlm_mlx.matches.tennis.vision_targets import Values, vision_targets
-from streaming_vlm_mlx.matches.truth import BoardState, Question, Truth, stream
 
 FPS = 25
 LEAST_FPS, MOST_FPS = 2, 60

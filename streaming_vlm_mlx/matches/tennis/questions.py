@@ -11,9 +11,9 @@ from math import ceil, floor
 
 import numpy as np
 
+from streaming_vlm_mlx.matches.match_truth import BoardState, Event, Question, Truth, stream
 from streaming_vlm_mlx.matches.speech import sentence
 from streaming_vlm_mlx.matches.tennis.rules import COUNT_WORDS, POINT_TEXTS, POINT_WORDS, SETS_TO_WIN
-from streaming_vlm_mlx.matches.truth import BoardState, Event, Question, Truth, stream
 
 # Seconds. READY: the server stands ready before the serve. PLAIN: an ending or a run to the net becomes visible. FRESH:
 # an ending comes before everything else. NAMED: an ending is named. CALLED: a game is given as the umpire calls it.

@@ -8,10 +8,10 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from streaming_vlm_mlx.matches.figures import Rgb, shaded
+from streaming_vlm_mlx.matches.match_truth import BoardState, Box
 from streaming_vlm_mlx.matches.tennis.players import Cast
 from streaming_vlm_mlx.matches.tennis.point import Point, Shot
 from streaming_vlm_mlx.matches.tennis.rules import Score, point_texts
-from streaming_vlm_mlx.matches.truth import BoardState, Box
 
 # Seconds that a speed is shown after the ball lands, unless the serve is returned.
 KEPT = 2.9

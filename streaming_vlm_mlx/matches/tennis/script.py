@@ -7,13 +7,13 @@ from math import hypot
 import numpy as np
 
 from streaming_vlm_mlx.matches.flight import Arc, Place, Track, cut, position
+from streaming_vlm_mlx.matches.match_truth import Event
+from streaming_vlm_mlx.matches.match_truth import Score as Shown
 from streaming_vlm_mlx.matches.tennis.court import HALF_LENGTH, end_name
 from streaming_vlm_mlx.matches.tennis.players import Cast
 from streaming_vlm_mlx.matches.tennis.point import PREPARE, Point, PointPlay, Shot
 from streaming_vlm_mlx.matches.tennis.rules import Score, after_point, call_after, ends_change, point_texts
 from streaming_vlm_mlx.matches.tennis.scoreboard import Reading, readings
-from streaming_vlm_mlx.matches.truth import Event
-from streaming_vlm_mlx.matches.truth import Score as Shown
 
 # Places of the officials who signal a ball out, and of the ball kids: metres, as in `court`.
 JUDGES: tuple[Place, ...] = ((-6.6, -8.3), (6.6, -8.3), (-7.4, 9.4), (7.4, 9.4))

@@ -24,8 +24,8 @@ import numpy as np
 import numpy.typing as npt
 
 from streaming_vlm_mlx.matches.figures import KITS
+from streaming_vlm_mlx.matches.match_truth import BoardState, Box, Event, Truth
 from streaming_vlm_mlx.matches.tennis.rules import POINT_TEXTS
-from streaming_vlm_mlx.matches.truth import BoardState, Box, Event, Truth
 
 Values = npt.NDArray[Any]
 # Start and end in seconds, and the class.

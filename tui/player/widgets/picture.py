@@ -12,7 +12,7 @@ from textual.strip import Strip
 from textual.widget import Widget
 
 from tui.player.clip import Frame, fit
-from tui.player.widgets.blocks import BlockStrip, block_rows
+from tui.player.widgets.half_blocks import BlockStrip, block_rows
 
 
 class Picture(Widget):

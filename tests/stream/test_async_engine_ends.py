@@ -9,7 +9,7 @@ import pytest
 
 from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.models.loading import ModelBundle
-from streaming_vlm_mlx.stream.engine import Engine
+from streaming_vlm_mlx.stream.async_engine import Engine
 from streaming_vlm_mlx.stream.events import Failed, GenerationResult, Loading, SpanMap, TextPiece
 from streaming_vlm_mlx.text.tokenizer import Tokenizer
 from streaming_vlm_mlx.video.chunk import Chunk

@@ -19,7 +19,7 @@ from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.memory import read_memory
 from streaming_vlm_mlx.models.loading import ModelBundle
 from streaming_vlm_mlx.stream.events import Event, Failed, GenerationResult, Loading, Ready, SecondStarted
-from streaming_vlm_mlx.stream.session import SecondRequest, Session
+from streaming_vlm_mlx.stream.generate import SecondRequest, Session
 from streaming_vlm_mlx.video.chunk import Chunk
 from streaming_vlm_mlx.video.image_processor import patchify
 

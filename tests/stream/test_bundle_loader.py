@@ -12,10 +12,10 @@ from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.models.loading import Checkpoint, ModelBundle, arrange_for_decode, save_checkpoint
 from streaming_vlm_mlx.models.presets import TinyStreamingDecoder
 from streaming_vlm_mlx.models.vlm import VisionLanguageModel
-from streaming_vlm_mlx.stream.engine import Engine
+from streaming_vlm_mlx.stream.async_engine import Engine
+from streaming_vlm_mlx.stream.bundle_loader import bundle_loader, random_bundle
 from streaming_vlm_mlx.stream.events import Failed, Loading, Ready
-from streaming_vlm_mlx.stream.loader import bundle_loader, random_bundle
-from streaming_vlm_mlx.stream.session import Session
+from streaming_vlm_mlx.stream.generate import Session
 from streaming_vlm_mlx.text.vocabulary import CompactVocabulary, FullVocabulary
 from tests.small import small_config
 from tests.stream.engines import done_texts, gather, make_chunks

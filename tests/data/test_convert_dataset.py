@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from streaming_vlm_mlx.config import PixelConfig
-from streaming_vlm_mlx.data.annotations import open_samples
-from streaming_vlm_mlx.data.convert import ConversionSummary, DatasetConversion, Filters
+from streaming_vlm_mlx.data.convert_dataset import ConversionSummary, DatasetConversion, Filters
+from streaming_vlm_mlx.data.livecc_annotations import open_samples
 from streaming_vlm_mlx.data.records import RecordFile
 from streaming_vlm_mlx.errors import SvmError
 from tests.data.making import conversation, convert, write_annotations, write_clip
@@ -138,7 +138,7 @@ class TestFilters:
         assert {Path(video).name for video in seen["train"] | seen["valid"]} == {"short.mp4", "long.mp4"}
 
     def test_the_share_held_out(self, clips: Path) -> None:
-        from streaming_vlm_mlx.data.annotations import Annotation
+        from streaming_vlm_mlx.data.livecc_annotations import Annotation
 
         taken = Filters(split="valid", held_out=0.1)
         paths = [Annotation(f"game{n}.mp4", 0, 1, ()) for n in range(2000)]

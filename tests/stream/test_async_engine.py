@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from streaming_vlm_mlx.config import SamplingConfig
-from streaming_vlm_mlx.stream.engine import Engine
+from streaming_vlm_mlx.stream.async_engine import Engine
 from streaming_vlm_mlx.stream.events import Event, GenerationResult, Loading, Ready, SecondStarted, SpanMap, TextPiece
 from streaming_vlm_mlx.text.tokenizer import Tokenizer
 from streaming_vlm_mlx.video.chunk import Chunk

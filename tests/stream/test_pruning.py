@@ -1,4 +1,4 @@
-"""Compares pruning with a second implementation of the rules and with bookkeeping."""
+"""Pruning, compared with a second implementation of the rules and with bookkeeping; views and positions of spans."""
 
 from dataclasses import dataclass
 
@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streaming_vlm_mlx.config import StreamConfig
+from streaming_vlm_mlx.stream import pruning
 from streaming_vlm_mlx.stream import spans as sp
 from streaming_vlm_mlx.stream.events import SpanView
 from streaming_vlm_mlx.text.chat_template import ChatTemplate
@@ -72,7 +73,7 @@ def play(story: Story) -> sp.Spans:
     """Return the sequence at the story's end."""
     spans = begin(story.previous)
     for now, (patches, said) in enumerate(story.seconds):
-        kept, _ = sp.prune(spans, now, story.config)
+        kept, _ = pruning.prune(spans, now, story.config)
         spans = sp.number_slots((*kept, *user_turn(now, patches), *commentary(now, said)))
     return spans
 
@@ -85,7 +86,7 @@ def test_the_sequence_is_that_of_the_published_rules(story: Story) -> None:
     spans = begin(story.previous)
     for now, (patches, said) in enumerate(story.seconds):
         inside = [*TIME, *LAYOUT.video(patches), *([] if now else QUERY)]
-        spans = sp.number_slots((*sp.prune(spans, now, c)[0], *user_turn(now, patches)))
+        spans = sp.number_slots((*pruning.prune(spans, now, c)[0], *user_turn(now, patches)))
         assert sp.join_ids(spans).tolist() == oracle.second(now, inside)
         spans = sp.number_slots((*spans, *commentary(now, said)))
         assert sp.join_ids(spans).tolist() == oracle.generate(said)
@@ -95,7 +96,7 @@ def test_the_sequence_is_that_of_the_published_rules(story: Story) -> None:
 def test_every_token_is_kept_or_dropped_once(story: Story, mode: str) -> None:
     config = StreamConfig.from_dict({**story.config.to_dict(), "mode": mode})
     spans = play(story)
-    kept, dropped = sp.prune(spans, len(story.seconds), config)
+    kept, dropped = pruning.prune(spans, len(story.seconds), config)
     slots = np.concatenate([sp.join_slots(kept), sp.join_slots(dropped)]) if dropped else sp.join_slots(kept)
     assert sorted(slots.tolist()) == list(range(len(sp.join_ids(spans))))
     ids = sp.join_ids(spans)
@@ -106,7 +107,7 @@ def test_every_token_is_kept_or_dropped_once(story: Story, mode: str) -> None:
 @given(stories)
 def test_windows_hold_no_more_than_their_rounds(story: Story) -> None:
     now, c = len(story.seconds), story.config
-    kept, _ = sp.prune(play(story), now, c)
+    kept, _ = pruning.prune(play(story), now, c)
     rounds = {part: [s.round for s in kept if s.part == part] for part in ("video", "text")}
     assert rounds["video"] == list(range(max(0, now - max(c.window, 1) + 1), now))
     assert rounds["text"] == list(range(max(0, now - c.text_round + 1), now))
@@ -119,8 +120,8 @@ def test_windows_hold_no_more_than_their_rounds(story: Story) -> None:
 def test_the_long_memory_keeps_its_head_and_its_tail(story: Story) -> None:
     whole = Story(StreamConfig(**{**vars(story.config), "sink": None}), story.previous, story.seconds)
     now = len(story.seconds)
-    full = next(s for s in sp.prune(play(whole), now, whole.config)[0] if s.part == "previous").ids
-    kept = next(s for s in sp.prune(play(story), now, story.config)[0] if s.part == "previous").ids
+    full = next(s for s in pruning.prune(play(whole), now, whole.config)[0] if s.part == "previous").ids
+    kept = next(s for s in pruning.prune(play(story), now, story.config)[0] if s.part == "previous").ids
     sink, slide = story.config.sink, story.config.slide
     if sink is None or slide is None:
         assert np.array_equal(kept, full)
@@ -134,7 +135,7 @@ def test_the_long_memory_keeps_its_head_and_its_tail(story: Story) -> None:
 def test_after_a_seek_only_commentary_is_left(story: Story) -> None:
     config = StreamConfig(**{**vars(story.config), "sink": None, "mode": "full"})
     spans = play(Story(config, story.previous, story.seconds))
-    kept, dropped = sp.reanchor(spans, config)
+    kept, dropped = pruning.reanchor(spans, config)
     said = [token for _, words in story.seconds for token in words[:-1]]
     expected = [*LAYOUT.head_open, *story.previous, *said, *LAYOUT.head_close]
     assert sp.join_ids(kept).tolist() == expected
@@ -145,8 +146,8 @@ def test_a_full_window_takes_every_turn_with_it() -> None:
     config = StreamConfig(mode="window", window=3)
     story = Story(config, [1000], [(1, [1001, 1002])] * 3)
     spans = play(story)
-    assert sp.prune(spans, 2, config) == (spans, ())
-    kept, dropped = sp.prune(spans, 3, config)
+    assert pruning.prune(spans, 2, config) == (spans, ())
+    kept, dropped = pruning.prune(spans, 3, config)
     assert sp.join_ids(kept).tolist() == [*LAYOUT.head_open, 1000, *LAYOUT.head_close]
     assert {s.round for s in dropped} == {0, 1, 2}
 
@@ -167,7 +168,7 @@ def test_views_of_two_rounds_stay_apart() -> None:
     """Once commentary and video are gone, one user turn stands beside the next."""
     config = StreamConfig(window=1, text_round=3)
     silent = Story(config, [], [(1, [])] * 2)
-    kept, _ = sp.prune(play(silent), 2, StreamConfig(window=3, text_round=1))
+    kept, _ = pruning.prune(play(silent), 2, StreamConfig(window=3, text_round=1))
     assert [(v.kind, v.round) for v in sp.merge_views(kept)][1:3] == [("user", 0), ("user", 1)]
 
 

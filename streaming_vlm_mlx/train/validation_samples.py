@@ -9,12 +9,12 @@ from streaming_vlm_mlx.data.records import StreamingRecord, Turn
 from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.models.loading import Checkpoint, ModelBundle
 from streaming_vlm_mlx.stream.events import GenerationResult
-from streaming_vlm_mlx.stream.session import SecondRequest, Session
+from streaming_vlm_mlx.stream.generate import SecondRequest, Session
 from streaming_vlm_mlx.text.chat_template import ChatTemplate
 from streaming_vlm_mlx.train.metrics import Sampled, SampledSecond
 from streaming_vlm_mlx.video.chunk import Chunk
 from streaming_vlm_mlx.video.image_processor import patchify
-from streaming_vlm_mlx.video.source import open_video
+from streaming_vlm_mlx.video.video_file import open_video
 
 
 class SampleGenerator:

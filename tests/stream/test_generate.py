@@ -11,7 +11,7 @@ import pytest
 from streaming_vlm_mlx.config import Mode, SamplingConfig, StreamConfig
 from streaming_vlm_mlx.models.loading import ModelBundle
 from streaming_vlm_mlx.stream.events import GenerationResult, SpanMap, TextPiece, Timings
-from streaming_vlm_mlx.stream.session import Session
+from streaming_vlm_mlx.stream.generate import Session
 from streaming_vlm_mlx.text.tokenizer import Tokenizer
 from streaming_vlm_mlx.text.vocabulary import CompactVocabulary
 from tests.stream.oracle import Oracle

@@ -21,7 +21,7 @@ from streaming_vlm_mlx.models.memory_budget import check_fits, memory_limit
 from streaming_vlm_mlx.models.presets import seed_weights
 from streaming_vlm_mlx.models.quantization import kv_group_size
 from streaming_vlm_mlx.models.vlm import VisionLanguageModel
-from streaming_vlm_mlx.stream.engine import Loader
+from streaming_vlm_mlx.stream.async_engine import Loader
 from streaming_vlm_mlx.stream.events import Loading
 from streaming_vlm_mlx.text.chat_template import ChatTemplate
 from streaming_vlm_mlx.text.tokenizer import Tokenizer

@@ -1,0 +1,100 @@
+"""Runs the model over the KV cache of one stream: prefill, and one step of decode."""
+
+from dataclasses import replace
+
+import mlx.core as mx
+import numpy as np
+import numpy.typing as npt
+
+from streaming_vlm_mlx.models.vlm import VisionLanguageModel
+from streaming_vlm_mlx.stream.kv_cache import KVCache
+from streaming_vlm_mlx.stream.masks import OPEN, visibility_mask
+
+Positions = npt.NDArray[np.int64]
+TokenIds = npt.NDArray[np.int32]
+Logits = npt.NDArray[np.float32]
+# See `masks.token_visibility`.
+Visibility = npt.NDArray[np.int32]
+
+
+class Runner:
+    """Runs the model over the cache of one stream.
+
+    Attributes:
+        cache: keys and values of the tokens so far.
+        positions: M-RoPE positions of the cached tokens, [3, cached].
+        can_move: whether the positions of cached tokens can change.
+    """
+
+    def __init__(
+        self, model: VisionLanguageModel, capacity: int, keep_unrotated: bool, kv_bits: int | None = None
+    ) -> None:
+        """Allocate a cache of `capacity` tokens; to change positions later, it must keep the unrotated keys.
+
+        Raises:
+            SvmError: the model's keys do not divide into groups of `kv_bits`.
+        """
+        self._model = model
+        # A model that is split over machines has only this machine's heads.
+        heads = model.model.layers[0].self_attn.num_kv_heads
+        text = replace(model.config.text_config, num_key_value_heads=heads)
+        self.cache = KVCache(text, model.dtype, capacity, keep_unrotated, kv_bits)
+        self.positions: Positions = np.zeros((3, 0), np.int64)
+        self.can_move = keep_unrotated
+
+    def keep(self, slots: TokenIds) -> None:
+        """Keep the cached tokens at `slots` in that order, with their positions, and drop the others."""
+        self.cache.keep(slots)
+        self.positions = self.positions[:, slots]
+
+    def prefill(
+        self,
+        rows: TokenIds,
+        positions: Positions,
+        features: mx.array | None,
+        is_video: npt.NDArray[np.bool_],
+        visibility: Visibility | None = None,
+    ) -> Logits:
+        """Append tokens to the cached ones and return the last one's logits, float32 [vocab].
+
+        Args:
+            rows: embedding rows of the new tokens, [n].
+            positions: of the whole sequence, cached and new, [3, cached + n].
+            features: vision features of the new video spans in order, [m, hidden_size], or None.
+            is_video: which of the new tokens are replaced by `features`, [n] with m true.
+            visibility: of all tokens, cached and new, [cached + n]; None for plain causal attention.
+        """
+        cached = self.cache.length
+        self.cache.reserve(cached + len(rows))
+        if not np.array_equal(positions[:, :cached], self.positions):
+            self.cache.rotate(*self._model.model.rope(positions[:, :cached]))
+        self.positions = positions
+        return self._forward(rows, features, is_video, "causal" if visibility is None else _mask(visibility, cached))
+
+    def step(self, row: int, visibility: Visibility | None = None) -> Logits:
+        """Append one token, by its embedding row, and return its logits, float32 [vocab].
+
+        With the `visibility` of the cached tokens, [cached], the new token is `OPEN`; without, it sees all of them.
+        """
+        self.cache.reserve(self.cache.length + 1)
+        position = np.full((3, 1), self.positions[:, -1].max() + 1)
+        self.positions = np.concatenate([self.positions, position], axis=1)
+        cached = self.cache.length
+        mask = None if visibility is None else _mask(np.append(visibility, np.int32(OPEN)), cached)
+        return self._forward(np.array([row], np.int32), None, np.zeros(1, np.bool_), mask)
+
+    def _forward(
+        self, rows: TokenIds, features: mx.array | None, is_video: npt.NDArray[np.bool_], mask: mx.array | str | None
+    ) -> Logits:
+        x = self._model.embed(rows, features, is_video)
+        angles = self._model.model.rope(self.positions[:, -len(rows) :])
+        hidden = self._model.model(x, angles, self.cache.layers, mask)
+        logits = self._model.head(hidden[:, -1]).astype(mx.float32)
+        mx.eval(logits, self.cache.state)
+        return np.array(logits[0])
+
+
+def _mask(visibility: Visibility, cached: int) -> mx.array:
+    """Return the additive mask [1, 1, n, cached + n] of the tokens after the `cached` ones."""
+    length = len(visibility)
+    return mx.array(visibility_mask(np.arange(cached, length), length, visibility)[None, None])
