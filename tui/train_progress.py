@@ -45,22 +45,28 @@ class RunMetrics:
         self.validated: Validated | None = None
         self.saved: CheckpointSaved | None = None
         self._recent: deque[StepDone] = deque(maxlen=20)
+        # Seconds of each recent step, and the end of the last one; None if another event came after it.
+        self._seconds: deque[float] = deque(maxlen=self._recent.maxlen)
+        self._step_ended_at: float | None = None
         self._losses: list[float] = []
 
     def add(self, event: Event) -> None:
         """Update the state with `event`."""
         if isinstance(event, StepDone):
             self.last, self.stage = event, None
+            begun_at = event.started_at if self._step_ended_at is None else self._step_ended_at
             self._recent.append(event)
+            self._seconds.append(event.ended_at - begun_at)
+            self._step_ended_at = event.ended_at
             self._losses.append(main_loss(event))
         elif isinstance(event, Stage):
-            self.stage = event
+            self.stage, self._step_ended_at = event, None
         elif isinstance(event, Started):
             self.started = event
         elif isinstance(event, Validated):
             self.validated = event
         elif isinstance(event, CheckpointSaved):
-            self.saved = event
+            self.saved, self._step_ended_at = event, None
 
     @property
     def loss(self) -> float:
@@ -69,11 +75,8 @@ class RunMetrics:
 
     @property
     def elapsed(self) -> float:
-        """Seconds of the recent steps, waits included; of a first step without the wait for its batch."""
-        if not self._recent:
-            return 0.0
-        first, last = self._recent[0], self._recent[-1]
-        return last.ended_at - (first.ended_at if len(self._recent) > 1 else first.started_at)
+        """Seconds of the recent steps, waits for frames included; validations, samples and checkpoints are left out."""
+        return sum(list(self._seconds)[1:] or self._seconds)
 
     @property
     def seconds_a_step(self) -> float:
@@ -100,7 +103,7 @@ class RunMetrics:
 
     @property
     def remaining(self) -> float:
-        """Seconds that the remaining steps take, validations left out."""
+        """Seconds that the remaining steps take, without validations, samples and checkpoints."""
         left = self.started.steps - self.last.step if self.started and self.last else 0
         return left * self.seconds_a_step
 

@@ -55,6 +55,18 @@ def test_speed_counts_the_waits() -> None:
     assert made.loss == pytest.approx(3.0)
 
 
+def test_a_validation_and_a_checkpoint_do_not_count_as_waits() -> None:
+    late = {"started_at": 104.5, "ended_at": 106.0}
+    made = metrics(
+        step(1, 4.0), step(2, 3.0), Stage("validation", 0, 4.0), CheckpointSaved(2, Path("a")), step(3, 2.0, **late)
+    )
+    assert made.seconds_a_step == pytest.approx(1.75)
+    assert made.remaining == pytest.approx(1.75 * 97)
+    assert made.waiting == pytest.approx(0.5 / 3.5)
+    saved = metrics(step(1, 4.0), step(2, 3.0), CheckpointSaved(2, Path("a")), step(3, 2.0, **late))
+    assert saved.seconds_a_step == pytest.approx(1.75)
+
+
 def test_a_run_without_a_step_has_metrics() -> None:
     made = metrics()
     assert (made.video_speed, made.waiting, made.remaining, made.curve) == (0.0, 0.0, 0.0, [])
