@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from streaming_vlm_mlx.errors import SvmError
-from tests.player.fakes import Clock, Player, Scripted, StartPlayer, spec, until, wait
+from streaming_vlm_mlx.video.chunk import Chunk
+from tests.player.fakes import Clock, Feed, Player, Scripted, StartPlayer, spec, until, wait
 from tui.player.app import PlayerApp
 from tui.player.clip import FrameGrabber
 from tui.player.presenter import NOTE_SECONDS
@@ -36,6 +37,56 @@ async def test_an_error_of_the_model_is_told_and_the_clip_plays_on(start_player:
         assert p.position == 5
         await p.press("right")
         assert p.position == 10
+
+
+class BreakingFeed(Feed):
+    """A feed that breaks where another one ends."""
+
+    def read(self, number: int) -> Chunk | None:
+        chunk = super().read(number)
+        if chunk is None:
+            raise SvmError("the camera is gone.")
+        return chunk
+
+
+async def test_a_feed_that_breaks_is_told_while_the_model_goes_on(start_player: StartPlayer) -> None:
+    feed, engine = BreakingFeed(), Scripted()
+    engine.free.clear()
+    async with start_player(engine, seconds=feed) as p:
+        feed.coming.put(0)
+        await engine.until_begun(0)
+        feed.coming.put(1)
+        await until(lambda: p.position == 2)
+        feed.coming.put(None)
+        await until(lambda: "✗" in p.notice)
+        engine.free.set()
+        await engine.until_spoken(1)
+        assert p.notice == "✗ the camera is gone. The clip plays on without commentary."
+
+
+async def test_a_feed_that_breaks_is_told_while_the_model_is_loaded(start_player: StartPlayer) -> None:
+    feed, engine = BreakingFeed(), Scripted()
+    engine.loaded.clear()
+    async with start_player(engine, seconds=feed) as p:
+        feed.coming.put(0)
+        feed.coming.put(None)
+        await until(lambda: "✗" in p.notice)
+        engine.loaded.set()
+        await engine.until_spoken(0)
+        assert p.notice == "✗ the camera is gone. The clip plays on without commentary."
+
+
+async def test_a_failure_is_gone_when_the_model_goes_on_after_a_seek(start_player: StartPlayer) -> None:
+    engine = Scripted()
+    engine.free.clear()
+    async with start_player(engine) as p:
+        await engine.until_begun(0)
+        engine.fails = "the graphics processor went away."
+        engine.free.set()
+        await until(lambda: "✗" in p.notice)
+        await p.press("right")
+        await engine.until_spoken(5)
+        assert not p.notice
 
 
 async def test_loading_shows_a_line_and_goes(start_player: StartPlayer) -> None:

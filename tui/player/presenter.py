@@ -21,6 +21,7 @@ from tui.player.controller import Controller, PlayerEvent, Seeked
 from tui.player.frame_loader import RateLimiter
 from tui.player.metrics import PlayerMetrics, bar, compare
 from tui.player.spec import PlayerSpec
+from tui.player.states import State
 from tui.player.transcript import Timed, Transcript, by_second, harmless, position_label
 from tui.player.widgets.cache_strip import CacheStrip
 from tui.player.widgets.gauges import Gauges
@@ -98,14 +99,16 @@ class Presenter:
     def handle(self, event: PlayerEvent) -> None:
         """Show `event`, or note it for the next `tick` or `flush`."""
         match event:
-            case Loading(stage, done, total):
+            case Loading(stage, done, total) if not self._failed:
                 progress = f"  {bar(done / total, LOADING_BAR)}" if total > 1 else ""
                 self._show_status(f"◌ loading {stage}{progress}")
             case Ready(checkpoint):
                 self._model = checkpoint
-                self._show_status("")
+                if not self._failed:
+                    self._show_status("")
             case SecondStarted(index):
-                if self._failed:
+                # After a feed broke, the model still generates the last second that came.
+                if self._failed and self._controller.state is State.GENERATING:
                     self._show_status("")
                 self.transcript.begin(index)
                 self._changed_rows.add(index)
