@@ -225,18 +225,16 @@ class Engine:
             return
         session.configure(self._config)
         question = self._questions.popleft() if self._questions else ""
-        cut_short = False
-
-        def cut() -> bool:
-            nonlocal cut_short
-            cut_short = stopped()
-            return cut_short
-
+        stopped_before = False
         emit(SecondStarted(second.index, second.start, second.end))
-        for event in session.generate(replace(second, question=question), stopped=cut):
-            emit(replace(event, memory=read_memory()) if isinstance(event, GenerationResult) else event)
-        # A stop after the last token cuts nothing: the question is answered.
-        if question and cut_short:
+        for event in session.generate(replace(second, question=question), stopped=stopped):
+            if isinstance(event, GenerationResult):
+                stopped_before = stopped()
+                emit(replace(event, memory=read_memory()))
+            else:
+                emit(event)
+        # A caller that ended the play before this result drops it, even when the answer is complete.
+        if question and stopped_before:
             self._questions.appendleft(question)
 
 

@@ -4,12 +4,14 @@ import asyncio
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from streaming_vlm_mlx.config import SamplingConfig
 from streaming_vlm_mlx.stream.async_engine import Engine
 from streaming_vlm_mlx.stream.events import Event, GenerationResult, Loading, Ready, SecondStarted, SpanMap, TextPiece
+from streaming_vlm_mlx.stream.generate import Session
 from streaming_vlm_mlx.text.tokenizer import Tokenizer
 from streaming_vlm_mlx.video.chunk import Chunk
 from tests.stream.engines import (
@@ -336,9 +338,8 @@ async def test_a_second_that_is_cut_short_keeps_its_question(engine: Engine, scr
     assert [e.query for e in again if isinstance(e, GenerationResult)] == ["Who has the ball?", ""]
 
 
-async def test_a_question_that_is_answered_when_the_play_ends_is_not_asked_again(
-    engine: Engine, script: Script
-) -> None:
+async def test_a_play_that_ends_before_the_result_keeps_its_question(engine: Engine, script: Script) -> None:
+    """The answer is complete, and yet the player drops what comes after a seek."""
     script.hold_at(len(SCRIPT) - 1)
     engine.ask("Who has the ball?")
     events = engine.play(make_chunks(9))
@@ -346,10 +347,29 @@ async def test_a_question_that_is_answered_when_the_play_ends_is_not_asked_again
     await script.held()
     engine.cancel()
     script.go()
-    (answered,) = [e for e in await gather_rest(events) if isinstance(e, GenerationResult)]
-    assert (answered.query, answered.tokens) == ("Who has the ball?", len(SCRIPT))
-    again = await gather(engine, make_chunks(1))
-    assert [e.query for e in again if isinstance(e, GenerationResult)] == [""]
+    await gather_rest(events)
+    again = await gather(engine, make_chunks(2))
+    assert [e.query for e in again if isinstance(e, GenerationResult)] == ["Who has the ball?", ""]
+
+
+async def test_a_play_that_ends_after_the_result_does_not_ask_again(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended, generate = threading.Event(), Session.generate
+
+    def hold_after_the_result(*args: Any, **options: Any) -> Iterator[Any]:
+        yield from generate(*args, **options)
+        assert ended.wait(PATIENCE)
+
+    monkeypatch.setattr(Session, "generate", hold_after_the_result)
+    engine.ask("Who has the ball?")
+    events = engine.play(make_chunks(9))
+    result = await next_of(events, GenerationResult)
+    await events.aclose()
+    ended.set()
+    (again,) = [e for e in await gather(engine, make_chunks(1)) if isinstance(e, GenerationResult)]
+    assert isinstance(result, GenerationResult)
+    assert (result.query, again.query) == ("Who has the ball?", "")
 
 
 async def test_reset_forgets_questions(engine: Engine) -> None:
