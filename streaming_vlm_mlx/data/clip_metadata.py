@@ -167,15 +167,21 @@ class ClipCache:
                 if row is not None:
                     return ClipMetadata.from_row(row)
         except (sqlite3.Error, zlib.error, ValueError) as error:
-            raise SvmError(f"{self._path} is damaged ({error}); remove it and run again.") from error
+            raise self._damaged(error) from error
         try:
             metadata = probe_clip(video)
         except SvmError as error:
             raise BadSampleError("unreadable video", str(error)) from error
-        # Not stored if the disk is full or the database is locked for too long.
-        with contextlib.suppress(sqlite3.OperationalError):
-            self._database.execute(_INSERT, (*key, *metadata.to_row()))
+        try:
+            # Not stored if the disk is full or the database is locked for too long.
+            with contextlib.suppress(sqlite3.OperationalError):
+                self._database.execute(_INSERT, (*key, *metadata.to_row()))
+        except sqlite3.Error as error:
+            raise self._damaged(error) from error
         return metadata
+
+    def _damaged(self, error: Exception) -> SvmError:
+        return SvmError(f"{self._path} is damaged ({error}); remove it and run again.")
 
 
 def probe_clip(video: Path) -> ClipMetadata:

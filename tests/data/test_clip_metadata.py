@@ -166,6 +166,18 @@ class TestABadDatabase:
         with ClipCache(database) as cache, pytest.raises(SvmError, match="is damaged"):
             cache.get(clips / "short.mp4")
 
+    def test_whose_rows_are_lost(self, database: Path, tmp_path: Path) -> None:
+        videos = [write_clip(tmp_path / f"{n}.mp4", range(n + 2)) for n in range(2)]
+        fill(database, videos[:1])
+        with closing(sqlite3.connect(database)) as connection:
+            (size,) = connection.execute("PRAGMA page_size").fetchone()
+            (page,) = connection.execute("SELECT rootpage FROM sqlite_master WHERE name = 'clips'").fetchone()
+        with database.open("r+b") as file:
+            file.seek((page - 1) * size)
+            file.write(b"\xff" * size)
+        with ClipCache(database) as cache, pytest.raises(SvmError, match=r"clips.sqlite is damaged.*remove it"):
+            cache.get(videos[1])
+
     def test_in_a_folder_that_cannot_be_written(self, tmp_path: Path, clips: Path) -> None:
         (tmp_path / "file").touch()
         reported = list[str]()
