@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from streaming_vlm_mlx.data.frame_workers import Times
-from streaming_vlm_mlx.data.jsonl import BadSampleError
+from streaming_vlm_mlx.data.json_fields import BadSampleError
 from streaming_vlm_mlx.errors import SvmError
 
 # Clips kept in memory. Annotations come game by game, and the frame times of a long game take two megabytes.

@@ -14,7 +14,7 @@ import numpy as np
 from streaming_vlm_mlx.config import PixelConfig
 from streaming_vlm_mlx.config_io import FromDict
 from streaming_vlm_mlx.data.clip_metadata import ClipCache
-from streaming_vlm_mlx.data.jsonl import BadSampleError, Offsets
+from streaming_vlm_mlx.data.json_fields import BadSampleError, Offsets
 from streaming_vlm_mlx.data.livecc_annotations import Annotation, Candidate, SampleSource
 from streaming_vlm_mlx.data.record_builder import BuiltRecord, LMMReader, RecordBuilder
 from streaming_vlm_mlx.data.records import StreamingRecord

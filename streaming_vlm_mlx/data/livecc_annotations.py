@@ -12,7 +12,7 @@ from typing import Any, Protocol, Self
 
 import numpy as np
 
-from streaming_vlm_mlx.data.jsonl import (
+from streaming_vlm_mlx.data.json_fields import (
     BadSampleError,
     Offsets,
     is_seconds,

@@ -19,7 +19,7 @@ from typing import Any
 from streaming_vlm_mlx.config import PixelConfig
 from streaming_vlm_mlx.data.clip_metadata import ClipCache, ClipMetadata
 from streaming_vlm_mlx.data.frame_workers import count_seconds
-from streaming_vlm_mlx.data.jsonl import BadSampleError
+from streaming_vlm_mlx.data.json_fields import BadSampleError
 from streaming_vlm_mlx.data.livecc_annotations import Annotation, Candidate
 from streaming_vlm_mlx.data.records import StreamingRecord, Turn
 from streaming_vlm_mlx.errors import SvmError

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from streaming_vlm_mlx.atomic import replacing
-from streaming_vlm_mlx.data.jsonl import (
+from streaming_vlm_mlx.data.json_fields import (
     BadSampleError,
     Offsets,
     line_starts,

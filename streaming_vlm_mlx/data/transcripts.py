@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from streaming_vlm_mlx.data.jsonl import BadSampleError, is_seconds, parse_json
+from streaming_vlm_mlx.data.json_fields import BadSampleError, is_seconds, parse_json
 from streaming_vlm_mlx.errors import SvmError
 
 Word = tuple[float, float, str]

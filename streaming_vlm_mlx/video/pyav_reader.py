@@ -38,7 +38,7 @@ class Decoder:
         """Open `name`.
 
         Raises:
-            SvmError: see `container.open_video_stream`.
+            SvmError: see `source.open_video_stream`.
         """
         self.name = name
         self.skipped = 0
@@ -217,7 +217,7 @@ def scan_packets(name: str) -> PacketScan:
     """Read all packets of the file `name`, opening it once and decoding only the first frame.
 
     Raises:
-        SvmError: it cannot be opened (see `container.open_video_stream`), or has no frame that can be decoded or shown.
+        SvmError: it cannot be opened (see `source.open_video_stream`), or has no frame that can be decoded or shown.
     """
     decoder = Decoder(name)
     try:
@@ -264,7 +264,7 @@ class FrameReader:
         """Open `name` and decode its first frame, the only source of the orientation.
 
         Raises:
-            SvmError: it cannot be opened (see `container.open_video_stream`), or has no frame that can be decoded or
+            SvmError: it cannot be opened (see `source.open_video_stream`), or has no frame that can be decoded or
                 shown.
         """
         self._decoder = Decoder(name)

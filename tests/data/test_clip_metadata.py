@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from streaming_vlm_mlx.data.clip_metadata import ClipCache, probe_clip
-from streaming_vlm_mlx.data.jsonl import BadSampleError
+from streaming_vlm_mlx.data.json_fields import BadSampleError
 from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.video.pyav_reader import FrameReader
 from tests.data.making import write_clip

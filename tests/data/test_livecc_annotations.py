@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streaming_vlm_mlx.data import livecc_annotations as annotations
-from streaming_vlm_mlx.data.jsonl import BadSampleError
+from streaming_vlm_mlx.data.json_fields import BadSampleError
 from streaming_vlm_mlx.data.livecc_annotations import Annotation, AnnotationFile
 from streaming_vlm_mlx.errors import SvmError
 from tests.data.making import conversation, write_annotations

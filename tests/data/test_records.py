@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streaming_vlm_mlx.data import records as record_file
-from streaming_vlm_mlx.data.jsonl import BadSampleError
+from streaming_vlm_mlx.data.json_fields import BadSampleError
 from streaming_vlm_mlx.data.records import VERSION, NewerRecordError, RecordFile, StreamingRecord, Turn
 from streaming_vlm_mlx.errors import SvmError
 

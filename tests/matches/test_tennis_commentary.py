@@ -5,8 +5,8 @@ from itertools import pairwise
 import pytest
 
 from streaming_vlm_mlx.eval.text_metrics import Word
-from streaming_vlm_mlx.matches.figures import KITS
 from streaming_vlm_mlx.matches.match_truth import Event, Truth
+from streaming_vlm_mlx.matches.people import KITS
 from streaming_vlm_mlx.matches.speech import FASTEST, SLOWEST, timed
 from streaming_vlm_mlx.matches.tennis.commentary import PHRASES
 from streaming_vlm_mlx.matches.tennis.lexicon import ENDINGS, Mention, mentions

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from streaming_vlm_mlx.matches.camera import Pixels
-from streaming_vlm_mlx.matches.figures import lab
 from streaming_vlm_mlx.matches.match_truth import Truth
+from streaming_vlm_mlx.matches.people import lab
 from streaming_vlm_mlx.matches.tennis.match import TennisMatch
 from streaming_vlm_mlx.matches.tennis.rules import Score
 from streaming_vlm_mlx.matches.tennis.scoreboard import board_state, speed

@@ -9,8 +9,8 @@ import pytest
 
 from streaming_vlm_mlx.data.records import StreamingRecord, Turn
 from streaming_vlm_mlx.errors import SvmError
-from streaming_vlm_mlx.matches.figures import KITS
 from streaming_vlm_mlx.matches.match_truth import Truth
+from streaming_vlm_mlx.matches.people import KITS
 from streaming_vlm_mlx.matches.tennis.match import Tennis, TennisMatch
 from streaming_vlm_mlx.matches.tennis.rules import POINT_WORDS
 from streaming_vlm_mlx.matches.tennis.vision_targets import (

@@ -13,7 +13,7 @@ import pytest
 
 from streaming_vlm_mlx.config import ModelConfig, StreamConfig
 from streaming_vlm_mlx.models import convert_checkpoint as convert
-from streaming_vlm_mlx.models import verify as check
+from streaming_vlm_mlx.models import verify_conversion as check
 from streaming_vlm_mlx.models.convert_checkpoint import Conversion, make_plan
 from streaming_vlm_mlx.models.loading import Checkpoint, load_checkpoint, save_checkpoint
 from streaming_vlm_mlx.models.vlm import VisionLanguageModel

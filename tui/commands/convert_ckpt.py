@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
 
     backend.prepare()
     from streaming_vlm_mlx.models.convert_checkpoint import Conversion, convert, make_plan
-    from streaming_vlm_mlx.models.verify import needs_torch
+    from streaming_vlm_mlx.models.verify_conversion import needs_torch
 
     if args.check and args.bits is None:
         needs_torch()
@@ -84,7 +84,7 @@ def _check(job: "Conversion") -> str:
         SvmError: its logits are not those of transformers.
     """
     from streaming_vlm_mlx.errors import SvmError
-    from streaming_vlm_mlx.models.verify import check_against_source, check_against_transformers
+    from streaming_vlm_mlx.models.verify_conversion import check_against_source, check_against_transformers
 
     if job.bits is not None:
         found = check_against_source(job.source, job.out)

@@ -8,7 +8,7 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 from streaming_vlm_mlx.matches.camera import HEIGHT, WIDTH, Camera
-from streaming_vlm_mlx.matches.figures import HAIRS, SKINS, Rgb, shaded
+from streaming_vlm_mlx.matches.people import HAIRS, SKINS, Rgb, shaded
 from streaming_vlm_mlx.matches.tennis.court import DOUBLES, HALF_LENGTH, SERVICE, SINGLES, WALL_X, WALL_Y, Surface
 
 # The plate has a margin for pans and a higher resolution for zooms; it is painted `FINE` times as large.

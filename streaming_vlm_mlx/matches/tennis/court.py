@@ -6,7 +6,7 @@ rule 1 and appendix VIII.
 
 from dataclasses import dataclass
 
-from streaming_vlm_mlx.matches.figures import Rgb
+from streaming_vlm_mlx.matches.people import Rgb
 
 HALF_LENGTH = 11.885
 SINGLES = 4.115

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from streaming_vlm_mlx.eval.text_metrics import Word
-from streaming_vlm_mlx.matches.figures import KITS
+from streaming_vlm_mlx.matches.people import KITS
 from streaming_vlm_mlx.matches.tennis.rules import COUNT_WORDS, POINT_WORDS
 
 _NAME = "|".join(k.name for k in KITS)

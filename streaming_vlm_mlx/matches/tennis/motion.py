@@ -10,8 +10,8 @@ from math import hypot, sin
 
 import numpy as np
 
-from streaming_vlm_mlx.matches.figures import LIFE, Pose
 from streaming_vlm_mlx.matches.flight import position
+from streaming_vlm_mlx.matches.people import LIFE, Pose
 from streaming_vlm_mlx.matches.tennis.point import PREPARE, Shot
 from streaming_vlm_mlx.matches.tennis.script import Script, Span
 

@@ -10,9 +10,9 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw
 
 from streaming_vlm_mlx.matches.camera import HEIGHT, WIDTH, Camera, Floats, Grade, Grain, Pixels, View, followed, framed
-from streaming_vlm_mlx.matches.figures import LIFE, TALL, Look, Pose, draw_person, random_look
 from streaming_vlm_mlx.matches.flight import Place, Vec, position
 from streaming_vlm_mlx.matches.match_truth import BoardState, Box, Frames
+from streaming_vlm_mlx.matches.people import LIFE, TALL, Look, Pose, draw_person, random_look
 from streaming_vlm_mlx.matches.tennis.arena import CROWDS, DENSE, MARGIN_X, MARGIN_Y, on_plate
 from streaming_vlm_mlx.matches.tennis.court import HALF_LENGTH, NET_CENTRE, NET_POST, POST_X
 from streaming_vlm_mlx.matches.tennis.motion import Motion

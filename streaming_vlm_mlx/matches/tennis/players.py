@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from streaming_vlm_mlx.matches.figures import Kit, Look, Rgb, pairs, random_look, shaded
+from streaming_vlm_mlx.matches.people import Kit, Look, Rgb, pairs, random_look, shaded
 from streaming_vlm_mlx.matches.tennis.court import HALF_LENGTH, Surface
 
 RUN = 4.9

@@ -7,8 +7,8 @@ from math import hypot
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from streaming_vlm_mlx.matches.figures import Rgb, shaded
 from streaming_vlm_mlx.matches.match_truth import BoardState, Box
+from streaming_vlm_mlx.matches.people import Rgb, shaded
 from streaming_vlm_mlx.matches.tennis.players import Cast
 from streaming_vlm_mlx.matches.tennis.point import Point, Shot
 from streaming_vlm_mlx.matches.tennis.rules import Score, point_texts

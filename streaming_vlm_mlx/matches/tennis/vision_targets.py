@@ -23,8 +23,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from streaming_vlm_mlx.matches.figures import KITS
 from streaming_vlm_mlx.matches.match_truth import BoardState, Box, Event, Truth
+from streaming_vlm_mlx.matches.people import KITS
 from streaming_vlm_mlx.matches.tennis.rules import POINT_TEXTS
 
 Values = npt.NDArray[Any]

@@ -4,7 +4,7 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streaming_vlm_mlx.data.jsonl import line_starts, read_lines
+from streaming_vlm_mlx.data.json_fields import line_starts, read_lines
 
 
 @given(st.lists(st.sampled_from(["", "a", "bc", "def\r"])), st.booleans(), st.integers(1, 9))

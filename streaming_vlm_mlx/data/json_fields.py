@@ -1,4 +1,4 @@
-"""Reading JSON Lines: random access to lines, and validated values."""
+"""Reads JSON Lines: validated fields of an object, and an index of line offsets for random access."""
 
 import json
 import re

@@ -1,7 +1,7 @@
 import pytest
 
-from streaming_vlm_mlx.matches.figures import KITS, SKINS, distance, lab, pairs
 from streaming_vlm_mlx.matches.match_truth import stream
+from streaming_vlm_mlx.matches.people import KITS, SKINS, distance, lab, pairs
 from streaming_vlm_mlx.matches.tennis.court import SURFACES
 from streaming_vlm_mlx.matches.tennis.players import random_cast
 
