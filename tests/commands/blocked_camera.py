@@ -1,5 +1,6 @@
 """Runs ``svm-tui`` on a camera that stops after two seconds: reads and `close` block, as PyAV's do."""
 
+import signal
 import sys
 import threading
 from collections.abc import Iterator
@@ -35,5 +36,7 @@ class Camera:
 
 
 if __name__ == "__main__":
+    # A job that a shell runs in the background starts with SIGINT ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     video_file.open_video = Camera
     sys.exit(cli.main(sys.argv[1:]))
