@@ -103,7 +103,7 @@ class RunFolder:
         """
         if self.path.exists() and not self.path.is_dir():
             raise SvmError(f"{self.path} is a file; choose another place with --out.")
-        file = self.path / LOCK
+        file, is_new = self.path / LOCK, not self.path.exists()
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             handle = _open_locked(file)
@@ -120,7 +120,7 @@ class RunFolder:
         finally:
             file.unlink(missing_ok=True)
             os.close(handle)
-            if not any(self.path.iterdir()):
+            if is_new and not any(self.path.iterdir()):
                 self.path.rmdir()
 
     def checkpoints(self) -> list[Path]:

@@ -59,7 +59,7 @@ class StepDone:
         epoch: complete passes over the training set before this step.
         started_at: when its frames were ready, in seconds by the run's clock.
         ended_at: when the weights were updated.
-        memory: bytes in use: MLX's active memory on a GPU, the process's memory on a CPU.
+        memory: bytes: MLX's peak memory on a GPU, on a CPU the memory of this process without its workers.
     """
 
     step: int

@@ -61,7 +61,7 @@ async def test_a_feed_that_breaks_is_told_while_the_model_goes_on(start_player: 
         await until(lambda: "✗" in p.notice)
         engine.free.set()
         await engine.until_spoken(1)
-        assert p.notice == "✗ the camera is gone. The clip plays on without commentary."
+        assert p.notice == "✗ the camera is gone. The feed has ended."
 
 
 async def test_a_feed_that_breaks_is_told_while_the_model_is_loaded(start_player: StartPlayer) -> None:
@@ -73,7 +73,7 @@ async def test_a_feed_that_breaks_is_told_while_the_model_is_loaded(start_player
         await until(lambda: "✗" in p.notice)
         engine.loaded.set()
         await engine.until_spoken(0)
-        assert p.notice == "✗ the camera is gone. The clip plays on without commentary."
+        assert p.notice == "✗ the camera is gone. The feed has ended."
 
 
 async def test_a_failure_is_gone_when_the_model_goes_on_after_a_seek(start_player: StartPlayer) -> None:

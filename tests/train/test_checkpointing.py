@@ -78,3 +78,13 @@ def test_a_run_that_was_killed_before_its_first_checkpoint_starts_over(records: 
     assert again.of(Started)[0].step == 0
     assert again.losses == pytest.approx(whole.losses, abs=1e-5)
     assert "starts from step 1" in again.of(Note)[0].text
+
+
+@pytest.mark.parametrize("exists", [False, True])
+def test_a_run_that_leaves_nothing_leaves_the_folder_as_it_was(tmp_path: Path, exists: bool) -> None:
+    folder = tmp_path / "run"
+    if exists:
+        folder.mkdir()
+    with RunFolder(folder).lock():
+        assert folder.is_dir()
+    assert folder.exists() is exists

@@ -300,7 +300,7 @@ class Controller:
                 self._tell(ChunkArrived(chunk))
                 self._notify()
         except SvmError as error:
-            self._fail(str(error))
+            self._fail(str(error), "The feed has ended.")
 
     async def _is_due(self, start: float, end: float) -> bool:
         """Wait for the turn of the second from `start` to `end`; return whether it is to be generated."""
@@ -344,12 +344,12 @@ class Controller:
         self._limit_playhead()
         self._tell(second)
 
-    def _fail(self, message: str) -> None:
+    def _fail(self, message: str, outcome: str = "The clip plays on without commentary.") -> None:
         """Go on without the model: until the next seek, or for good when it was never loaded."""
         self._delay.reset()
         self._move(Trigger.FAILURE)
         self.log.fail(message)
-        self._tell(Failed(message))
+        self._tell(Failed(f"{message} {outcome}"))
 
     def _move(self, trigger: Trigger) -> None:
         """Go to the state that `trigger` leads to."""

@@ -182,7 +182,7 @@ class Presenter:
     def _fail(self, message: str) -> None:
         self.transcript.discard_unfinished()
         self._show_all_rows()
-        self._show_status(f"✗ {message} The clip plays on without commentary.", failed=True)
+        self._show_status(f"✗ {message}", failed=True)
 
     def _show_status(self, text: str, failed: bool = False) -> None:
         """Show what the model does in a line above the commentary; an empty line is hidden."""
