@@ -1,5 +1,6 @@
 """``svm-tui train``: its output, its errors, and how it stops and resumes."""
 
+import io
 import json
 import re
 import signal
@@ -102,6 +103,35 @@ def test_a_run_that_is_told_to_stop_saves_and_says_how_to_go_on(
     assert [path.name for path in (tmp_path / "a" / "steps").iterdir()] == [f"{int(said[1]):08d}"]
     assert "Traceback" not in rest
     assert main([*said[2].split(), "--steps", str(int(said[1]) + 1)]) == 0
+
+
+class InterruptedStderr(io.RawIOBase):
+    """A stderr that Ctrl-C reaches while the first step's line is written."""
+
+    def __init__(self) -> None:
+        self.written = b""
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        line = bytes(data)
+        if line.startswith(b"step 1/") and b"step 1/" not in self.written:
+            signal.raise_signal(signal.SIGINT)
+        self.written += line
+        return len(line)
+
+
+def test_ctrl_c_while_a_line_is_written_stops_the_run(
+    records: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    stderr = InterruptedStderr()
+    monkeypatch.setattr(sys, "stderr", io.TextIOWrapper(io.BufferedWriter(stderr), line_buffering=True))
+    config = write_config(tmp_path, schedule={"steps": 100}, checkpointing={"every": 100})
+    options = ["--config", str(config), "--records", str(records), "--out", str(tmp_path / "a")]
+    assert main(["train", *options]) == 130
+    assert b"stopped and saved at step" in stderr.written
+    assert "stopping after this step" in capfd.readouterr().err
 
 
 def test_a_folder_in_use_is_refused_and_a_lock_of_a_killed_run_is_not(

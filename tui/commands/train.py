@@ -7,7 +7,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -140,7 +140,9 @@ def _stopping() -> Iterator[_Stop]:
         if stopping.status:
             raise KeyboardInterrupt
         stopping.status = 128 + number
-        print("svm-tui: stopping after this step; press Ctrl-C again to stop without a checkpoint.", file=sys.stderr)
+        # Not through sys.stderr: the signal may have come while a line is written to it, which cannot be nested.
+        with suppress(OSError):
+            os.write(2, b"svm-tui: stopping after this step; press Ctrl-C again to stop without a checkpoint.\n")
 
     try:
         for number in before:
