@@ -73,7 +73,7 @@ def check_against_transformers(folder: Path, seed: int = 0) -> Comparison:
     ours, prompt, vocabulary, config = _run_here(folder, seed)
     gc.collect()
     rows = vocabulary.to_ids(np.arange(ours.shape[1], dtype=np.int32))
-    return _compare(ours, _run_in_transformers(folder, config, prompt)[:, rows])
+    return compare_logits(ours, _run_in_transformers(folder, config, prompt)[:, rows])
 
 
 def check_against_source(source: Path, folder: Path, seed: int = 0) -> Comparison:
@@ -84,7 +84,7 @@ def check_against_source(source: Path, folder: Path, seed: int = 0) -> Compariso
     """
     theirs, *_ = _run_here(source, seed)
     gc.collect()
-    return _compare(_run_here(folder, seed)[0], theirs)
+    return compare_logits(_run_here(folder, seed)[0], theirs)
 
 
 def make_prompt(config: ModelConfig, vocabulary: Vocabulary, seed: int) -> Prompt:
@@ -142,6 +142,7 @@ def _run_in_transformers(folder: Path, config: ModelConfig, prompt: Prompt) -> L
     return logits
 
 
-def _compare(ours: Logits, theirs: Logits) -> Comparison:
+def compare_logits(ours: Logits, theirs: Logits) -> Comparison:
+    """Compare logits [tokens, vocab_size]: their largest difference, and how often the best token is equal."""
     same = ours.argmax(axis=1) == theirs.argmax(axis=1)
     return Comparison(float(np.abs(ours - theirs).max()), float(theirs.std()), float(same.mean()))

@@ -138,7 +138,7 @@ def test_a_batch_holds_windows_of_similar_length(windows: Windows, builder: Samp
         assert np.count_nonzero(batch.tokens.segments < 0) <= batch.tokens.segments.shape[1]
 
 
-def test_the_fields_of_a_batch(windows: Windows, builder: SampleBuilder) -> None:
+def test_the_fields_of_a_batch(windows: Windows, builder: SampleBuilder, tokenizer: Tokenizer) -> None:
     config = BatchConfig(batch_size=COUNT, shuffle=False)
     (batch,) = read(Batches(windows, builder, config, 0))
     assert batch.seconds == sum(n % 4 + 1 for n in range(COUNT))
@@ -146,7 +146,7 @@ def test_the_fields_of_a_batch(windows: Windows, builder: SampleBuilder) -> None
     assert batch.tokens.video_grid_thw.shape == (batch.seconds, 3)
     assert batch.pixel_values.shape == (16 * batch.seconds, 1176)
     assert (batch.epoch, batch.following) == (0, Position(epoch=1))
-    pads = np.count_nonzero(batch.tokens.input_ids == builder._template.special.video_pad)
+    pads = np.count_nonzero(batch.tokens.input_ids == tokenizer.special.video_pad)
     assert pads == batch.tokens.video_grid_thw.prod(axis=1).sum() // 4
 
 

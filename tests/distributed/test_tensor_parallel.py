@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
-import mlx.nn as nn
 import numpy as np
 import pytest
 
@@ -51,8 +50,7 @@ def save(folder: Path, tokenizer: Tokenizer, bits: int | None) -> Path:
             layer.self_attn[name].bias = mx.random.normal(bias.shape, key=mx.random.key(number))
     if bits:
         plain = {name: False for name, _ in model.named_modules() if name.startswith("visual.")}
-        nn.quantize(model, 32, bits, class_predicate=lambda name, m: hasattr(m, "to_quantized") and name not in plain)
-        model._config = sizes(len(vocabulary), QuantizationConfig(group_size=32, bits=bits, layers=plain))
+        model.quantize(QuantizationConfig(group_size=32, bits=bits, layers=plain))
     save_checkpoint(folder, Checkpoint(model, tokenizer, vocabulary, CONFIG))
     return folder
 

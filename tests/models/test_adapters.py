@@ -4,7 +4,6 @@ import json
 import re
 import shutil
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,6 @@ from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.models.adapters import ARRAYS, SETTINGS, fingerprint, read_adapter
 from streaming_vlm_mlx.models.loading import load_checkpoint, save_checkpoint
 from streaming_vlm_mlx.models.lora import LoraConfig
-from streaming_vlm_mlx.models.quantization import quantize_layers
 from streaming_vlm_mlx.models.vlm import VisionLanguageModel
 from streaming_vlm_mlx.shipped import CHECKPOINT
 from streaming_vlm_mlx.stream.bundle_loader import bundle_loader
@@ -58,9 +56,7 @@ def packed(base: Path) -> Path:
     checkpoint = load_checkpoint(base, mx.float32)
     plain = {f"model.layers.{n}.mlp.down_proj": False for n in range(2)}
     plain |= {name: False for name, _ in checkpoint.model.named_modules() if name.startswith("visual.")}
-    quantization = QuantizationConfig(group_size=32, bits=8, layers=plain)
-    quantize_layers(checkpoint.model, quantization)
-    checkpoint.model._config = replace(checkpoint.model.config, quantization=quantization)
+    checkpoint.model.quantize(QuantizationConfig(group_size=32, bits=8, layers=plain))
     save_checkpoint(base.with_name("packed"), checkpoint)
     return base.with_name("packed")
 

@@ -343,5 +343,5 @@ def test_a_wrong_result_fails_the_check(
 
 def test_differences_are_reported() -> None:
     ours = np.array([[0.0, 1.0, 4.0], [3.0, 1.0, 2.0]], np.float32)
-    found = check._compare(ours, ours + np.array([[0, 0, 0.5], [-2.5, 0, 0]], np.float32))
+    found = check.compare_logits(ours, ours + np.array([[0, 0, 0.5], [-2.5, 0, 0]], np.float32))
     assert (found.error, found.agreement, found.same) == (2.5, 0.5, False)

@@ -22,7 +22,6 @@ from streaming_vlm_mlx.models.loading import (
     save_checkpoint,
 )
 from streaming_vlm_mlx.models.presets import seed_weights
-from streaming_vlm_mlx.models.quantization import quantize_layers
 from streaming_vlm_mlx.models.vlm import VisionLanguageModel
 from streaming_vlm_mlx.text.tokenizer import Tokenizer
 from streaming_vlm_mlx.text.vocabulary import CompactVocabulary
@@ -79,8 +78,7 @@ def make(tied: bool = False, quantization: QuantizationConfig | None = None) -> 
     model = VisionLanguageModel(config)
     seed_weights(model, 5)
     if quantization is not None:
-        quantize_layers(model, quantization)
-        model._config = replace(config, quantization=quantization)
+        model.quantize(quantization)
     mx.eval(model.parameters())
     return model
 

@@ -1,7 +1,6 @@
 """Trains adapters of a quantized checkpoint: its packed weights neither change nor are cast."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,6 @@ from streaming_vlm_mlx.config import ModelConfig, QuantizationConfig, StreamConf
 from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.models.loading import Checkpoint, save_checkpoint
 from streaming_vlm_mlx.models.lora import LoraConfig, attach
-from streaming_vlm_mlx.models.quantization import quantize_layers
 from streaming_vlm_mlx.models.vlm import VisionLanguageModel
 from streaming_vlm_mlx.text.tokenizer import Tokenizer
 from streaming_vlm_mlx.text.vocabulary import FullVocabulary
@@ -32,9 +30,7 @@ def make(rows: int, packed: bool = True) -> VisionLanguageModel:
     model = small_model(small_config(rows))
     if packed:
         plain = [name for name, m in model.named_modules() if "weight" in m and m.weight.shape[-1] % 32]
-        quantization = QuantizationConfig(32, 8, layers=dict.fromkeys(plain, False))
-        quantize_layers(model, quantization)
-        model._config = replace(model.config, quantization=quantization)
+        model.quantize(QuantizationConfig(32, 8, layers=dict.fromkeys(plain, False)))
         mx.eval(model.parameters())
     return model
 

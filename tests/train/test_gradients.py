@@ -1,5 +1,6 @@
 """Losses and gradients: against Hugging Face's model in PyTorch, and against themselves however a batch is cut."""
 
+import multiprocessing
 from pathlib import Path
 from typing import Any
 
@@ -100,8 +101,9 @@ def test_workers_compute_the_same_gradient(model: VisionLanguageModel) -> None:
 def test_a_worker_that_exited_is_reported(model: VisionLanguageModel) -> None:
     batch = make_batch([[sample] for sample in SAMPLES])
     with open_worker_pool(TrainModel(model), WorkerSpec(model.config), mx.float32, 2) as pool:
-        pool._workers[0]._process.kill()  # type: ignore[attr-defined]
-        pool._workers[0]._process.join()  # type: ignore[attr-defined]
+        (worker,) = multiprocessing.active_children()
+        worker.kill()
+        worker.join()
         with pytest.raises(SvmError, match="A worker process exited"):
             pool.compute_grads(shards_of(batch, 2), LossWeights())
 

@@ -164,8 +164,8 @@ def test_a_batch_of_clips_of_two_sizes(tmp_path: Path) -> None:
     """Each window is asked about the cells of its own clip."""
     small, large = make_sample(2, (1, 4, 4), 1), make_sample(3, (1, 4, 8), 2)
     windows: Any = [record(tmp_path / "absent.mp4", seconds=2), record(sidecar(tmp_path), seconds=3)]
-    checkpoint: Any = SimpleNamespace(model=small_model(small_config(ROWS)), vocabulary=FullVocabulary(ROWS))
-    checkpoint.model._config = replace(checkpoint.model.config, video_token_id=VIDEO)
+    model = small_model(replace(small_config(ROWS), video_token_id=VIDEO))
+    checkpoint: Any = SimpleNamespace(model=model, vocabulary=FullVocabulary(ROWS))
     microbatch_builder = MicrobatchBuilder(checkpoint, TargetReader(HEADS, 2, 2), 2, print)
     first, second = microbatch_builder.microbatches(make_batch([[small], [large]]), windows)
     assert first.head_targets["court"].tolist() == [-1] * 2 * 4
