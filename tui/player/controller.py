@@ -84,6 +84,7 @@ class Controller:
     Attributes:
         playhead: where the clip stands; only to be read.
         log: the session's record.
+        feed_has_failed: whether a live feed ended with an error.
     """
 
     def __init__(
@@ -107,7 +108,7 @@ class Controller:
             pace: how seconds are chosen.
             loop: start again at the clip's end.
         """
-        self.playhead, self.log = playhead, log
+        self.playhead, self.log, self.feed_has_failed = playhead, log, False
         self._make, self._seconds, self._tell, self._loop = make, seconds, tell, loop
         self._loader, self._reader = BackgroundThread("svm-loader"), BackgroundThread("svm-reader")
         self._pacer = Pacer(playhead, pace, 0.0 if seconds.duration is not None else FEED_LATENCY)
@@ -300,7 +301,8 @@ class Controller:
                 self._tell(ChunkArrived(chunk))
                 self._notify()
         except SvmError as error:
-            self._fail(str(error), "The feed has ended.")
+            self.feed_has_failed = True
+            self._fail(str(error))
 
     async def _is_due(self, start: float, end: float) -> bool:
         """Wait for the turn of the second from `start` to `end`; return whether it is to be generated."""
@@ -344,12 +346,12 @@ class Controller:
         self._limit_playhead()
         self._tell(second)
 
-    def _fail(self, message: str, outcome: str = "The clip plays on without commentary.") -> None:
+    def _fail(self, message: str) -> None:
         """Go on without the model: until the next seek, or for good when it was never loaded."""
         self._delay.reset()
         self._move(Trigger.FAILURE)
         self.log.fail(message)
-        self._tell(Failed(f"{message} {outcome}"))
+        self._tell(Failed(message))
 
     def _move(self, trigger: Trigger) -> None:
         """Go to the state that `trigger` leads to."""

@@ -182,7 +182,8 @@ class Presenter:
     def _fail(self, message: str) -> None:
         self.transcript.discard_unfinished()
         self._show_all_rows()
-        self._show_status(f"✗ {message}", failed=True)
+        outcome = "The feed has ended." if self._controller.feed_has_failed else "The clip plays on without commentary."
+        self._show_status(f"✗ {message} {outcome}", failed=True)
 
     def _show_status(self, text: str, failed: bool = False) -> None:
         """Show what the model does in a line above the commentary; an empty line is hidden."""
