@@ -9,11 +9,21 @@ import pytest
 
 from streaming_vlm_mlx.sessions.session_log import SessionLog
 from tests.player.controller_harness import ControllerHarness, StartController
-from tests.player.fakes import RECORD, Blank, Clock, Player, Scripted, StartPlayer, spec
+from tests.player.fakes import DURATION, RECORD, Blank, Clock, Player, Scripted, StartPlayer, spec
 from tui.player.app import PlayerApp
 from tui.player.controller import Commentator, Controller, PlayerEvent
 from tui.player.pace import Pace
 from tui.player.playhead import Playhead
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def head(clock: Clock) -> Playhead:
+    return Playhead(clock, DURATION)
 
 
 @pytest.fixture

@@ -31,6 +31,7 @@ from streaming_vlm_mlx.stream.events import (
 from streaming_vlm_mlx.video.chunk import Chunk
 from tui.player.app import PlayerApp
 from tui.player.controller import Commentator
+from tui.player.playhead import Playhead
 from tui.player.screens.player import PlayerScreen
 from tui.player.spec import Note, PlayerSpec
 from tui.player.transcript import Timed, TranscriptRow
@@ -48,6 +49,10 @@ MAX_HOPS = 10
 CHARACTERS = {"space": " ", "question_mark": "?"}
 
 
+# Seconds of the clip that a playhead is tested on.
+DURATION = 20.5
+
+
 class Clock:
     """A clock that only moves by hand."""
 
@@ -56,6 +61,14 @@ class Clock:
 
     def __call__(self) -> float:
         return self.now
+
+
+def run(head: Playhead, clock: Clock, seconds: float) -> float:
+    """Let `seconds` pass, in ticks of a quarter."""
+    for _ in range(round(4 * seconds)):
+        clock.now += 0.25
+        head.tick()
+    return head.position
 
 
 class Blank:

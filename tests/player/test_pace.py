@@ -6,29 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.player.fakes import Clock
+from tests.player.fakes import DURATION, Clock, run
 from tui.player.pace import Delay, Pace, Pacer
 from tui.player.playhead import Playhead
-
-DURATION = 20.5
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def head(clock: Clock) -> Playhead:
-    return Playhead(clock, DURATION)
-
-
-def run(head: Playhead, clock: Clock, seconds: float) -> float:
-    """Let `seconds` pass, in ticks of a quarter."""
-    for _ in range(round(4 * seconds)):
-        clock.now += 0.25
-        head.tick()
-    return head.position
 
 
 def pacer(head: Playhead, pace: Pace = "live", latency: float = 0.0) -> Pacer:
