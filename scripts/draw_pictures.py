@@ -25,9 +25,9 @@ from matplotlib.patches import Patch  # noqa: E402
 from PIL import Image, ImageDraw, ImageFont  # noqa: E402
 
 from streaming_vlm_mlx.config import StreamConfig  # noqa: E402
-from streaming_vlm_mlx.hub import read_stream_config  # noqa: E402
 from streaming_vlm_mlx.shipped import CHECKPOINT, SAMPLE  # noqa: E402
 from streaming_vlm_mlx.stream.events import SpanMap, SpanView  # noqa: E402
+from streaming_vlm_mlx.stream_settings import read_stream_config  # noqa: E402
 from streaming_vlm_mlx.video.video_file import open_video  # noqa: E402
 from tui.commands.options import make_engine  # noqa: E402
 from tui.commands.play import read_clip_truth  # noqa: E402

@@ -1,4 +1,4 @@
-"""Finds the folder of a checkpoint by its name, downloads it from the hub, and reads its stream settings.
+"""Finds the folder of a checkpoint by its name, and downloads it from the hub.
 
 Imports no MLX.
 """
@@ -6,11 +6,8 @@ Imports no MLX.
 import re
 from pathlib import Path
 
-from streaming_vlm_mlx.config import StreamConfig
-from streaming_vlm_mlx.config_io import read_config
 from streaming_vlm_mlx.errors import SvmError
 
-STREAM = "stream.yaml"
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 HUB_FILES = ("*.json", "*.safetensors", "*.yaml", "*.txt")
 
@@ -31,16 +28,6 @@ def resolve_checkpoint(name: str, root: Path = Path("checkpoints")) -> Path:
     if not HUB_ID.fullmatch(name):
         raise SvmError(f"no checkpoint {name!r}: looked for {looked}; it is not a hub id ('owner/name') either.")
     return _download(name, looked)
-
-
-def read_stream_config(folder: Path) -> StreamConfig:
-    """Return the settings in ``stream.yaml`` of `folder`, or the defaults where there is no such file.
-
-    Raises:
-        SvmError: as `read_config`.
-    """
-    path = folder / STREAM
-    return read_config(path, StreamConfig) if path.is_file() else StreamConfig()
 
 
 def _expand_user(path: Path) -> Path:

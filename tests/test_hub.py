@@ -7,9 +7,8 @@ import huggingface_hub
 import pytest
 from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
-from streaming_vlm_mlx.config import StreamConfig
 from streaming_vlm_mlx.errors import SvmError
-from streaming_vlm_mlx.hub import read_stream_config, resolve_checkpoint
+from streaming_vlm_mlx.hub import resolve_checkpoint
 
 
 @pytest.fixture
@@ -92,9 +91,3 @@ def test_a_hub_that_does_not_give(root: Path, monkeypatch: pytest.MonkeyPatch, e
 def test_a_name_that_the_hub_cannot_have(root: Path) -> None:
     """The library itself refuses it, before it asks."""
     assert "the hub has no such repository" in refused("owner/two--dashes", root)
-
-
-def test_stream_settings_of_a_folder(tmp_path: Path) -> None:
-    assert read_stream_config(tmp_path) == StreamConfig()
-    (tmp_path / "stream.yaml").write_text("window: 3\nsink: null\n", encoding="utf-8")
-    assert read_stream_config(tmp_path) == StreamConfig(window=3, sink=None)

@@ -16,6 +16,7 @@ from streaming_vlm_mlx.stream.masks import OPEN, token_visibility
 from streaming_vlm_mlx.stream.pruning import prune, reanchor
 from streaming_vlm_mlx.stream.runner import Logits, Runner, Visibility
 from streaming_vlm_mlx.stream.sampling import Sampler, TokenSampler
+from streaming_vlm_mlx.stream.turns import TurnWriter
 from streaming_vlm_mlx.text.detokenizer import SCRATCH_TOKENS, CommentaryCleaner, Scratchpad, StreamDecoder
 from streaming_vlm_mlx.text.tokenizer import Tokenizer
 from streaming_vlm_mlx.video.image_processor import Patches
@@ -97,13 +98,8 @@ class Session:
 
     def reset(self) -> None:
         """Forget everything but the settings."""
-        template = self._bundle.template
-        head = (
-            sp.new_span("head", -1, template.head_open),
-            sp.new_span("previous", -1, self._encode(self._config.previous)),
-            sp.new_span("head", -1, template.head_close),
-        )
-        self._spans = sp.number_slots(head)
+        self._turns = TurnWriter(self._bundle.template, self._bundle.tokenizer, self._bundle.vocabulary)
+        self._spans = sp.number_slots(self._turns.head(self._config.previous))
         self._round, self._query, self._prefilled_from = 0, "", 0
         self._features: dict[int, mx.array] = {}
         self._ahead: _Encoded | None = None
@@ -212,24 +208,17 @@ class Session:
 
     def _append_turn(self, second: SecondRequest, features: mx.array | None) -> None:
         """Append the second's user turn and the opening of its assistant turn."""
-        template, number = self._bundle.template, self._round
-        question = second.question or self._config.scratchpad
-        turn = [
-            sp.new_span("open", number, template.user_open),
-            sp.new_span("time", number, self._encode(template.time(second.start, second.end, question, not number))),
-        ]
+        grid, number = None, self._round
         if features is not None:
             assert second.patches is not None
             time, rows, columns = second.patches.grid_thw
             merge = self._config.pixels.merge_size
             grid = (time, rows // merge, columns // merge)
-            turn.append(sp.new_span("video", number, template.video(features.shape[0]), grid))
             self._features[number] = features
-        if template.has_query and self._config.query != self._query:
-            turn.append(sp.new_span("query", number, self._encode(self._config.query)))
-            self._query = self._config.query
-        turn.append(sp.new_span("close", number, template.turn_close))
-        turn.append(sp.new_span("assistant", number, template.assistant_open(bool(question))))
+        query = self._config.query if self._config.query != self._query else ""
+        question = second.question or self._config.scratchpad
+        turn = self._turns.user(number, second.start, second.end, grid, question, query)
+        self._query = self._config.query
         self._spans = sp.number_slots((*self._spans, *turn))
 
     def _prefill(self) -> Logits:
@@ -305,20 +294,11 @@ class Session:
 
     def _close_turn(self, reply: "_Reply") -> None:
         """Append the reply and the turn's end mark, which is prefilled with the next second."""
-        template, number = self._bundle.template, self._round
-        ended = bool(reply.tokens) and reply.tokens[-1] in template.stop_ids
-        turn = (
-            sp.new_span("scratch", number, reply.scratch.ids if reply.scratch else ()),
-            sp.new_span("text", number, reply.tokens[:-1] if ended else reply.tokens),
-            sp.new_span("end", number, template.turn_close),
-        )
+        ended = bool(reply.tokens) and reply.tokens[-1] in self._bundle.template.stop_ids
+        said = reply.tokens[:-1] if ended else reply.tokens
+        turn = self._turns.reply(self._round, said, reply.scratch.ids if reply.scratch else ())
         self._spans = sp.number_slots((*self._spans, *turn))
         self._round += 1
-
-    def _encode(self, text: str) -> list[int]:
-        """Return the ids of `text` that the model's vocabulary has."""
-        vocabulary = self._bundle.vocabulary
-        return [int(i) for i in vocabulary.to_ids(vocabulary.to_rows(self._bundle.tokenizer.encode(text)))]
 
     def _rows(self, ids: sp.Ids) -> npt.NDArray[np.int32]:
         """Return the embedding rows of `ids`."""

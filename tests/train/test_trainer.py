@@ -13,8 +13,8 @@ import pytest
 
 from streaming_vlm_mlx.config import StreamConfig
 from streaming_vlm_mlx.errors import SvmError
-from streaming_vlm_mlx.hub import read_stream_config
 from streaming_vlm_mlx.models.loading import load_checkpoint
+from streaming_vlm_mlx.stream_settings import read_stream_config
 from streaming_vlm_mlx.train.metrics import (
     CheckpointSaved,
     Note,

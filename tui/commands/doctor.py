@@ -147,7 +147,8 @@ def estimate_memory(name: str, settings: Path | None, limit: int | None = None) 
     from streaming_vlm_mlx import backend
     from streaming_vlm_mlx.config import StreamConfig
     from streaming_vlm_mlx.config_io import read_settings
-    from streaming_vlm_mlx.hub import read_stream_config, resolve_checkpoint
+    from streaming_vlm_mlx.hub import resolve_checkpoint
+    from streaming_vlm_mlx.stream_settings import read_stream_config
 
     machine = backend.prepare()
     from streaming_vlm_mlx.models.memory_budget import budget_of, memory_limit, ways_out

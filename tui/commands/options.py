@@ -56,7 +56,8 @@ def resolve_settings(args: argparse.Namespace, warn: bool = True) -> "tuple[Stre
     """
     from streaming_vlm_mlx.config import StreamConfig
     from streaming_vlm_mlx.config_io import read_settings
-    from streaming_vlm_mlx.hub import STREAM, read_stream_config, resolve_checkpoint
+    from streaming_vlm_mlx.hub import resolve_checkpoint
+    from streaming_vlm_mlx.stream_settings import STREAM, read_stream_config
 
     folder = resolve_checkpoint(args.ckpt) if args.ckpt else CHECKPOINT
     owner = args.adapter if args.adapter and (args.adapter / STREAM).is_file() else folder

@@ -1,0 +1,60 @@
+"""Writes the turns of a stream as spans: the head, a second's user turn and its reply."""
+
+import math
+from collections.abc import Sequence
+
+from streaming_vlm_mlx.models.positions import Grid
+from streaming_vlm_mlx.stream.spans import Spans, new_span
+from streaming_vlm_mlx.text.chat_template import ChatTemplate
+from streaming_vlm_mlx.text.tokenizer import Tokenizer
+from streaming_vlm_mlx.text.vocabulary import Vocabulary
+
+
+class TurnWriter:
+    """Writes spans in the markup of one chat template and the ids of one vocabulary."""
+
+    def __init__(self, template: ChatTemplate, tokenizer: Tokenizer, vocabulary: Vocabulary) -> None:
+        self._template, self._tokenizer, self._vocabulary = template, tokenizer, vocabulary
+
+    def head(self, previous: str) -> Spans:
+        """Return what comes before the first second: the system turn, and the turn of the text `previous`."""
+        return (
+            new_span("head", -1, self._template.head_open),
+            new_span("previous", -1, self._encode(previous)),
+            new_span("head", -1, self._template.head_close),
+        )
+
+    def user(self, number: int, start: float, end: float, grid: Grid | None, question: str, query: str) -> Spans:
+        """Return the user turn of second `number` and the opening of its assistant turn.
+
+        Args:
+            number: counted from the stream's start or last seek.
+            start: seconds from the clip's beginning.
+            end: seconds from the clip's beginning.
+            grid: merged patches of the second's video in time, rows and columns; None without video.
+            question: the question that this second's reply begins to answer, or empty.
+            query: the viewer's request, where it is new; a template without a place for it ignores it.
+        """
+        template = self._template
+        video = [] if grid is None else [new_span("video", number, template.video(math.prod(grid)), grid)]
+        has_query = bool(query) and template.has_query
+        return (
+            new_span("open", number, template.user_open),
+            new_span("time", number, self._encode(template.time(start, end, question, not number))),
+            *video,
+            *([new_span("query", number, self._encode(query))] if has_query else []),
+            new_span("close", number, template.turn_close),
+            new_span("assistant", number, template.assistant_open(bool(question))),
+        )
+
+    def reply(self, number: int, said: Sequence[int], scratch: Sequence[int]) -> Spans:
+        """Return the reply of second `number`: the ids of its scratchpad and commentary, and the turn's end mark."""
+        return (
+            new_span("scratch", number, scratch),
+            new_span("text", number, said),
+            new_span("end", number, self._template.turn_close),
+        )
+
+    def _encode(self, text: str) -> list[int]:
+        """Return the ids of `text` that the model's vocabulary has."""
+        return [int(i) for i in self._vocabulary.to_ids(self._vocabulary.to_rows(self._tokenizer.encode(text)))]
