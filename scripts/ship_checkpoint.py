@@ -9,8 +9,8 @@ from pathlib import Path
 import mlx.core as mx
 
 from streaming_vlm_mlx.atomic import replacing, replacing_folder
-from streaming_vlm_mlx.models.loading import CONFIG, load_checkpoint
-from streaming_vlm_mlx.models.weights import WEIGHTS
+from streaming_vlm_mlx.checkpoint_files import CONFIG, WEIGHTS
+from streaming_vlm_mlx.models.loading import load_checkpoint
 from streaming_vlm_mlx.shipped import CHECKPOINT
 
 COPIED = ("stream.yaml", "vocabulary.json", "loss.png")

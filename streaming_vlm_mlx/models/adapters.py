@@ -16,11 +16,12 @@ import mlx.nn as nn
 import yaml
 
 from streaming_vlm_mlx.atomic import replacing_folder, write_text
+from streaming_vlm_mlx.checkpoint_files import CONFIG, find_shards, read_json
 from streaming_vlm_mlx.config_io import FromDict
 from streaming_vlm_mlx.errors import SvmError
-from streaming_vlm_mlx.models.loading import CONFIG, Checkpoint, load_weights, open_checkpoint, save_checkpoint
+from streaming_vlm_mlx.models.loading import Checkpoint, load_weights, open_checkpoint, save_checkpoint
 from streaming_vlm_mlx.models.lora import LoraConfig, adapted_layers, adapter_arrays, attach, fuse
-from streaming_vlm_mlx.models.weights import Stored, find_shards, read_json, sanitize_name
+from streaming_vlm_mlx.models.weights import Stored, sanitize_name
 from streaming_vlm_mlx.stream_settings import STREAM, read_stream_config
 
 ARRAYS, SETTINGS = "adapters.safetensors", "adapter_config.json"

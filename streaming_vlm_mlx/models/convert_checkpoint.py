@@ -11,10 +11,10 @@ import mlx.core as mx
 import numpy as np
 
 from streaming_vlm_mlx.atomic import replacing_folder, write_text
+from streaming_vlm_mlx.checkpoint_files import CONFIG, INDEX, WEIGHTS, read_json
 from streaming_vlm_mlx.config import ModelConfig, QuantizationConfig
 from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.models.loading import (
-    CONFIG,
     CheckpointInfo,
     ShardReader,
     checkpoint_notes,
@@ -23,7 +23,6 @@ from streaming_vlm_mlx.models.loading import (
 )
 from streaming_vlm_mlx.models.quantization import pack, quantizable
 from streaming_vlm_mlx.models.vlm import VisionLanguageModel
-from streaming_vlm_mlx.models.weights import INDEX, WEIGHTS, read_json
 from streaming_vlm_mlx.text.tokenizer import SHIPPED
 from streaming_vlm_mlx.text.vocabulary import CompactVocabulary, Ids
 

@@ -15,20 +15,20 @@ import mlx.core as mx
 import yaml
 
 from streaming_vlm_mlx.atomic import replacing_folder, write_text
+from streaming_vlm_mlx.checkpoint_files import CONFIG, WEIGHTS, read_json
 from streaming_vlm_mlx.config import Family, ModelConfig, QuantizationConfig, StreamConfig, TextConfig, VisionConfig
 from streaming_vlm_mlx.distributed import ALONE, Ranks
 from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.models.quantization import resolve_quantization
 from streaming_vlm_mlx.models.tensor_parallel import check_splits, split_array, split_layers
 from streaming_vlm_mlx.models.vlm import VisionLanguageModel
-from streaming_vlm_mlx.models.weights import WEIGHTS, Stored, list_tensors, read_json
+from streaming_vlm_mlx.models.weights import Stored, list_tensors
 from streaming_vlm_mlx.shipped import CHECKPOINT
 from streaming_vlm_mlx.stream_settings import STREAM, read_stream_config
 from streaming_vlm_mlx.text.chat_template import ChatTemplate
 from streaming_vlm_mlx.text.tokenizer import TOKENIZER, Tokenizer
 from streaming_vlm_mlx.text.vocabulary import CompactVocabulary, FullVocabulary, Ids, Vocabulary
 
-CONFIG = "config.json"
 Progress = Callable[[str, int, int], None]
 
 

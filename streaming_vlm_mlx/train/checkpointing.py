@@ -29,11 +29,11 @@ import mlx.optimizers as optim
 from mlx.utils import tree_flatten, tree_unflatten
 
 from streaming_vlm_mlx.atomic import write_text
+from streaming_vlm_mlx.checkpoint_files import CONFIG
 from streaming_vlm_mlx.config_io import FromDict
 from streaming_vlm_mlx.data.collator import Position
 from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.models.adapters import SETTINGS
-from streaming_vlm_mlx.models.loading import CONFIG
 
 VERSION = 2
 STEPS, TRAINING, LOCK = "steps", "training", "train.lock"

@@ -1,0 +1,165 @@
+"""The files of a checkpoint folder: what they are called, which are needed, which are missing. Imports no MLX."""
+
+import json
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+from streaming_vlm_mlx.errors import SvmError
+
+CONFIG = "config.json"
+WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
+ADAPTER_CONFIG = "adapter_config.json"
+# Ours and mlx-lm's; PEFT's.
+ADAPTER_WEIGHTS = ("adapters.safetensors", "adapter_model.safetensors")
+
+_SETTINGS = (
+    CONFIG,
+    INDEX,
+    "generation_config.json",
+    "preprocessor_config.json",
+    "video_preprocessor_config.json",
+    "processor_config.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.json",
+    "chat_template.jinja",
+    "vocabulary.json",
+    "stream.yaml",
+)
+_TOKENIZER, _TOKENIZER_PARTS = "tokenizer.json", ("vocab.json", "merges.txt")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Return the object in the JSON file `path`.
+
+    Raises:
+        SvmError: the file is missing, is not JSON, or holds no object.
+    """
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SvmError(f"{path} cannot be read: {error.strerror}.") from error
+    except ValueError as error:
+        raise SvmError(f"{path} is not JSON: {error}.") from error
+    if not isinstance(values, dict):
+        raise SvmError(f"{path} holds no settings.")
+    return values
+
+
+def read_index(folder: Path) -> dict[str, str]:
+    """Return the file of each tensor that the index in `folder` names; empty without an index.
+
+    Raises:
+        SvmError: the index is not JSON, or names a file outside the folder.
+    """
+    if not (folder / INDEX).is_file():
+        return {}
+    listed = read_json(folder / INDEX).get("weight_map")
+    # A shard must be in the folder itself.
+    if not isinstance(listed, dict) or not all(isinstance(n, str) and Path(n).name == n for n in listed.values()):
+        raise SvmError(f"{folder / INDEX} has no 'weight_map' of files; download the checkpoint again.")
+    return listed
+
+
+def find_shards(folder: Path) -> list[Path]:
+    """Return the safetensors files with the weights.
+
+    Raises:
+        SvmError: there are none, one that the index names is missing, or there are only pickles.
+    """
+    shards = _shard_names(folder)
+    missing = [name for name in shards if not (folder / name).is_file()]
+    if not missing:
+        return [folder / name for name in shards]
+    if (folder / INDEX).is_file():
+        raise SvmError(f"{folder} lacks {missing[0]}, which {INDEX} names; download the checkpoint again.")
+    pickles = [p.name for pattern in PICKLES for p in folder.glob(pattern)]
+    if pickles:
+        raise SvmError(f"{folder / pickles[0]} is a pickle, which can run code; only safetensors are read.")
+    raise SvmError(f"{folder} holds neither {WEIGHTS} nor {INDEX}.")
+
+
+def missing_file(folder: Path) -> str | None:
+    """Return the first file that the checkpoint in `folder` cannot do without and lacks; None if it is complete."""
+    if not (folder / CONFIG).is_file():
+        return CONFIG
+    try:
+        named = read_json(folder / CONFIG).get("vocabulary")
+        wanted = [*([named] if isinstance(named, str) else []), *_shard_names(folder)]
+    except SvmError:
+        # A damaged file is for the loader to report.
+        return None
+    return next((name for name in wanted if not (folder / name).is_file()), None)
+
+
+def missing_adapter_file(folder: Path) -> str | None:
+    """Return the first file that the adapter in `folder` cannot do without and lacks; None if it is complete."""
+    if not (folder / ADAPTER_CONFIG).is_file():
+        return ADAPTER_CONFIG
+    return None if any((folder / name).is_file() for name in ADAPTER_WEIGHTS) else ADAPTER_WEIGHTS[0]
+
+
+def needed_files(names: Collection[str], folder: Path | None = None) -> list[str]:
+    """Return which of the files `names` of a repository a checkpoint needs, settings first and weights last.
+
+    With an index, the weights are the files that it names if it is in `folder` already, else all numbered shards.
+    """
+    settings = [name for name in _SETTINGS if name in names]
+    tokenizer = [_TOKENIZER] if _TOKENIZER in names else [name for name in _TOKENIZER_PARTS if name in names]
+    if INDEX not in names:
+        weights = [WEIGHTS]
+    elif folder is not None:
+        weights = _shard_names(folder)
+    else:
+        weights = sorted(name for name in names if _is_shard(name))
+    return [*settings, *tokenizer, *(name for name in weights if name in names)]
+
+
+def needed_adapter_files(names: Collection[str]) -> list[str]:
+    """Return which of the files `names` of a repository an adapter needs."""
+    weights = next((name for name in ADAPTER_WEIGHTS if name in names), None)
+    settings = [name for name in (ADAPTER_CONFIG, "stream.yaml") if name in names]
+    return [*settings, *([weights] if weights else [])]
+
+
+def why_no_checkpoint(names: Collection[str]) -> str | None:
+    """Return why a repository with the files `names` holds no checkpoint, and the way out; None if it holds one."""
+    if CONFIG in names and (WEIGHTS in names or INDEX in names):
+        return None
+    if ADAPTER_CONFIG in names:
+        return "is a LoRA adapter; name the model it was trained on with --ckpt, and this with --adapter"
+    if any(name.endswith(".gguf") for name in names):
+        return "holds GGUF files, which are not read; name the model that they were made from"
+    if CONFIG not in names:
+        return f"has no {CONFIG}, so it holds no checkpoint"
+    if pickle := _first_pickle(names):
+        return f"holds pickles only ({pickle}), which can run code; only safetensors are read"
+    return f"holds neither {WEIGHTS} nor {INDEX}"
+
+
+def why_no_adapter(names: Collection[str]) -> str | None:
+    """Return why a repository with the files `names` holds no adapter, and the way out; None if it holds one."""
+    if ADAPTER_CONFIG not in names:
+        instead = "; name a checkpoint with --ckpt" if CONFIG in names else ""
+        return f"has no {ADAPTER_CONFIG}, so it holds no adapter{instead}"
+    if any(name in names for name in ADAPTER_WEIGHTS):
+        return None
+    if pickle := _first_pickle(names):
+        return f"holds pickles only ({pickle}), which can run code; only safetensors are read"
+    return f"holds neither {' nor '.join(ADAPTER_WEIGHTS)}"
+
+
+def _shard_names(folder: Path) -> list[str]:
+    return sorted(set(read_index(folder).values())) if (folder / INDEX).is_file() else [WEIGHTS]
+
+
+def _is_shard(name: str) -> bool:
+    return name.startswith("model-") and "-of-" in name and name.endswith(".safetensors") and "/" not in name
+
+
+def _first_pickle(names: Collection[str]) -> str | None:
+    endings = tuple(pattern.removeprefix("*") for pattern in PICKLES)
+    return next((name for name in sorted(names) if name.endswith(endings)), None)
