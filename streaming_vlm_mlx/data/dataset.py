@@ -1,6 +1,5 @@
 """The training dataset: records as token ids and labels, equal to those of StreamingVLM's ``LMMDataset``."""
 
-import math
 from collections.abc import Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass, field, replace
@@ -16,6 +15,7 @@ from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.models.positions import mrope_positions
 from streaming_vlm_mlx.stream.masks import drop_places, token_visibility
 from streaming_vlm_mlx.stream.spans import Span, join_ids, new_span
+from streaming_vlm_mlx.stream.turns import video_spans
 from streaming_vlm_mlx.text.chat_template import ChatTemplate
 from streaming_vlm_mlx.text.detokenizer import Scratchpad
 from streaming_vlm_mlx.text.tokenizer import Tokenizer
@@ -43,6 +43,7 @@ class SampleConfig(FromDict):
         scratchpad: the question whose answers are scratchpad lines, as in a stream with this setting.
         scratch_round: seconds in which commentary can attend to such a line, its own included.
         features_width: width of precomputed vision features that replace the patches; None for patches.
+        has_stamps: whether each temporal step of a video is a span of its own behind its time, as for Qwen3-VL.
     """
 
     text_sink: int = 512
@@ -53,6 +54,7 @@ class SampleConfig(FromDict):
     scratchpad: str = ""
     scratch_round: int = 1
     features_width: int | None = None
+    has_stamps: bool = False
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,7 @@ class SampleBuilder:
         """Use the ids of `tokenizer`; with a `vocabulary`, only ids that it has a row for."""
         self.config = config
         self._tokenizer, self._vocabulary = tokenizer, vocabulary
-        self._template = ChatTemplate.of(tokenizer, "training")
+        self._template = ChatTemplate.of(tokenizer, "training", has_stamps=config.has_stamps)
 
     @property
     def pad_id(self) -> int:
@@ -113,7 +115,7 @@ class SampleBuilder:
         grid = grid_thw(width, height, int(record.fps), self.config.pixels)
         spans = [*self._head(record.previous)]
         for number, turn in enumerate(record.turns):
-            spans += self._turn(turn, number, grid)
+            spans += self._turn(turn, number, grid, record.fps)
         return self._joined(spans, np.array([grid] * len(record.turns), np.int32), record.fps)
 
     def _head(self, previous: str) -> Iterator[Span]:
@@ -131,16 +133,16 @@ class SampleBuilder:
         yield new_span("previous", -1, turn[opened:-closed])
         yield new_span("head", -1, turn[max(opened, len(turn) - closed) :])
 
-    def _turn(self, turn: Turn, number: int, grid: Grid) -> Iterator[Span]:
+    def _turn(self, turn: Turn, number: int, grid: Grid, fps: float) -> Iterator[Span]:
         """Yield the user turn and the assistant turn of second `number`."""
-        template, special, merge = self._template, self._template.special, self.config.pixels.merge_size
-        merged = grid[0], grid[1] // merge, grid[2] // merge
+        template, special, pixels = self._template, self._template.special, self.config.pixels
+        merged = grid[0], grid[1] // pixels.merge_size, grid[2] // pixels.merge_size
         # The line feed after the role merges with one that opens the commentary, so both are encoded as one text.
         said = self._encode("\n" + turn.assistant_text)
         line = self._line(said[1:]) if turn.question and turn.question == self.config.scratchpad else 0
         yield new_span("open", number, template.user_open)
         yield new_span("time", number, self._encode(turn.user_text))
-        yield new_span("video", number, template.video(math.prod(merged)), merged)
+        yield from video_spans(template, self._encode, number, turn.start, merged, fps, pixels.temporal_patch_size)
         yield new_span("close", number, template.turn_close)
         yield new_span("assistant", number, (special.im_start, special.assistant, said[0]))
         if line:

@@ -208,17 +208,19 @@ class Session:
 
     def _append_turn(self, second: SecondRequest, features: mx.array | None) -> None:
         """Append the second's user turn and the opening of its assistant turn."""
-        grid, number = None, self._round
+        video: sp.Spans = ()
+        number, config = self._round, self._config
         if features is not None:
             assert second.patches is not None
             time, rows, columns = second.patches.grid_thw
-            merge = self._config.pixels.merge_size
+            merge = config.pixels.merge_size
             grid = (time, rows // merge, columns // merge)
+            video = self._turns.video(number, second.start, grid, config.fps, config.pixels.temporal_patch_size)
             self._features[number] = features
-        query = self._config.query if self._config.query != self._query else ""
-        question = second.question or self._config.scratchpad
-        turn = self._turns.user(number, second.start, second.end, grid, question, query)
-        self._query = self._config.query
+        query = config.query if config.query != self._query else ""
+        question = second.question or config.scratchpad
+        turn = self._turns.user(number, second.start, second.end, video, question, query)
+        self._query = config.query
         self._spans = sp.number_slots((*self._spans, *turn))
 
     def _prefill(self) -> Logits:
@@ -229,7 +231,8 @@ class Session:
         cached, ids = self.cache_length, self.ids
         self._prefilled_from = cached
         is_video = sp.join_video(self._spans, self._bundle.model.config.video_token_id)[cached:]
-        new = [s.round for s in self._spans if s.part == "video" and s.slots[0] >= cached]
+        # A second may have several spans, but has one array of features.
+        new = dict.fromkeys(s.round for s in self._spans if s.part == "video" and s.slots[0] >= cached)
         features = mx.concatenate([self._features[r] for r in new]) if new else None
         positions = self._count_positions(cached)
         logits = runner.prefill(self._rows(ids[cached:]), positions, features, is_video, self._visibility())

@@ -17,7 +17,7 @@ def prune(spans: Spans, now: int, config: StreamConfig) -> tuple[Spans, Spans]:
 
     - Commentary older than `text_round` moves to the end of the previous text, without its last token, the closing
       `` ...``.
-    - Video older than `window` is dropped, a scratchpad line after `scratch_round`.
+    - Video older than `window` is dropped with its timestamps, a scratchpad line after `scratch_round`.
     - A user turn is dropped when it is older than both.
     - The previous text keeps its first `sink` and last `slide` tokens.
     """
@@ -62,7 +62,7 @@ def _is_old(span: Span, now: int, config: StreamConfig) -> bool:
         return age >= config.text_round
     if age >= max(config.window, config.text_round):
         return True
-    if span.part == "video":
+    if span.part in ("stamp", "video"):
         return age >= config.window
     return span.part == "time" and age >= config.text_round
 

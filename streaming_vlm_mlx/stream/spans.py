@@ -12,15 +12,17 @@ from streaming_vlm_mlx.models.positions import mrope_positions
 from streaming_vlm_mlx.stream.events import SpanKind, SpanView
 
 Ids = npt.NDArray[np.int32]
-Part = Literal["head", "previous", "open", "time", "video", "query", "close", "assistant", "scratch", "text", "end"]
+Part = Literal[
+    "head", "previous", "open", "time", "stamp", "video", "query", "close", "assistant", "scratch", "text", "end"
+]
 
-USER_TURN: tuple[Part, ...] = ("open", "time", "video", "query", "close")
+USER_TURN: tuple[Part, ...] = ("open", "time", "stamp", "video", "query", "close")
 ASSISTANT_TURN: tuple[Part, ...] = ("assistant", "scratch", "text", "end")
 SAID: tuple[Part, ...] = ("previous", "text")
 _VIEW: dict[Part, SpanKind] = {
     "head": "system",
     "previous": "previous",
-    "video": "video",
+    **dict.fromkeys(("stamp", "video"), "video"),
     **dict.fromkeys(("open", "time", "query", "close"), "user"),
     **dict.fromkeys(ASSISTANT_TURN, "text"),
 }

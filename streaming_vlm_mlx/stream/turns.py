@@ -1,13 +1,45 @@
 """Writes the turns of a stream as spans: the head, a second's user turn and its reply."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from streaming_vlm_mlx.models.positions import Grid
-from streaming_vlm_mlx.stream.spans import Spans, new_span
+from streaming_vlm_mlx.stream.spans import Span, Spans, new_span
 from streaming_vlm_mlx.text.chat_template import ChatTemplate
 from streaming_vlm_mlx.text.tokenizer import Tokenizer
 from streaming_vlm_mlx.text.vocabulary import Vocabulary
+
+Encode = Callable[[str], Sequence[int]]
+
+
+def video_spans(
+    template: ChatTemplate, encode: Encode, number: int, start: float, grid: Grid, fps: float, temporal_patch_size: int
+) -> Spans:
+    """Return the video of second `number`: one span, or where the template stamps times, two for each temporal step.
+
+    A stamp is the mean time of the first and the last frame of its step, as Qwen3-VL's processor (transformers) writes.
+
+    Args:
+        template: how a video is written.
+        encode: text to ids.
+        number: counted from the stream's start or last seek.
+        start: time of the first frame, in seconds from the clip's beginning.
+        grid: merged patches in time, rows and columns.
+        fps: frames in the second.
+        temporal_patch_size: frames in a temporal step.
+    """
+    if not template.has_stamps:
+        return (new_span("video", number, template.video(math.prod(grid)), grid),)
+    steps, rows, columns = grid
+    spans: list[Span] = []
+    for step in range(steps):
+        first = step * temporal_patch_size
+        # A last step with too few frames is filled with the last one.
+        last = min(first + temporal_patch_size, max(int(fps), first + 1)) - 1
+        time = ((start + first / fps) + (start + last / fps)) / 2
+        spans.append(new_span("stamp", number, encode(template.stamp(time))))
+        spans.append(new_span("video", number, template.video(rows * columns), (1, rows, columns)))
+    return tuple(spans)
 
 
 class TurnWriter:
@@ -24,19 +56,22 @@ class TurnWriter:
             new_span("head", -1, self._template.head_close),
         )
 
-    def user(self, number: int, start: float, end: float, grid: Grid | None, question: str, query: str) -> Spans:
+    def video(self, number: int, start: float, grid: Grid, fps: float, temporal_patch_size: int) -> Spans:
+        """Return the video of second `number`; see `video_spans`."""
+        return video_spans(self._template, self._encode, number, start, grid, fps, temporal_patch_size)
+
+    def user(self, number: int, start: float, end: float, video: Spans, question: str, query: str) -> Spans:
         """Return the user turn of second `number` and the opening of its assistant turn.
 
         Args:
             number: counted from the stream's start or last seek.
             start: seconds from the clip's beginning.
             end: seconds from the clip's beginning.
-            grid: merged patches of the second's video in time, rows and columns; None without video.
+            video: the second's video, empty without one.
             question: the question that this second's reply begins to answer, or empty.
             query: the viewer's request, where it is new; a template without a place for it ignores it.
         """
         template = self._template
-        video = [] if grid is None else [new_span("video", number, template.video(math.prod(grid)), grid)]
         has_query = bool(query) and template.has_query
         return (
             new_span("open", number, template.user_open),

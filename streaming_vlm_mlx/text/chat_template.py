@@ -49,16 +49,20 @@ class ChatTemplate:
             video, one line feed to open a commentary. ``training`` writes like its training data: no query, a space
             after the times of every second but the first, two line feeds to open a commentary, one before an answer.
         special: ids of markup, roles and fixed words.
+        has_stamps: whether each temporal step of a video is a span of its own behind its time, as for Qwen3-VL.
     """
 
     system: tuple[int, ...]
     style: Style = "inference"
     special: SpecialIds = field(default_factory=SpecialIds)
+    has_stamps: bool = False
 
     @classmethod
-    def of(cls, tokenizer: Tokenizer, style: Style = "inference", system: str = SYSTEM) -> Self:
+    def of(
+        cls, tokenizer: Tokenizer, style: Style = "inference", system: str = SYSTEM, has_stamps: bool = False
+    ) -> Self:
         """Return the template in the ids of `tokenizer`."""
-        return cls(tuple(tokenizer.encode(system)), style, tokenizer.special)
+        return cls(tuple(tokenizer.encode(system)), style, tokenizer.special, has_stamps)
 
     @property
     def head_open(self) -> tuple[int, ...]:
@@ -110,6 +114,10 @@ class ChatTemplate:
         """
         text = user_text(start, end, question.strip(), first=first)
         return text if self.style == "training" or question.strip() else text.rstrip()
+
+    def stamp(self, seconds: float) -> str:
+        """Return the text before a temporal step that is shown at `seconds` from the clip's beginning."""
+        return f"<{seconds:.1f} seconds>"
 
     def video(self, tokens: int) -> tuple[int, ...]:
         """Return a video span of `tokens` merged patches."""

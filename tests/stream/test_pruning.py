@@ -142,6 +142,29 @@ def test_after_a_seek_only_commentary_is_left(story: Story) -> None:
     assert len(sp.join_ids(kept)) + len(sp.join_ids(dropped)) == len(sp.join_ids(spans))
 
 
+@settings(max_examples=50, deadline=None)
+@given(stories)
+def test_a_stamp_goes_with_its_video(story: Story) -> None:
+    spans = begin(story.previous)
+    for now, (patches, said) in enumerate(story.seconds):
+        opening, time, video, *rest = user_turn(now, patches)
+        stamped = [
+            opening,
+            time,
+            sp.new_span("stamp", now, [27, 15]),
+            video,
+            sp.new_span("stamp", now, [27, 16]),
+            video,
+        ]
+        kept, _ = pruning.prune(spans, now, story.config)
+        spans = sp.number_slots((*kept, *stamped, *rest, *commentary(now, said)))
+    visible = [span for span in spans if span.part in ("stamp", "video")]
+    assert [span.part for span in visible] == ["stamp", "video"] * (len(visible) // 2)
+    assert {span.round for span in visible} == {s.round for s in spans if s.part == "video"}
+    oldest = len(story.seconds) - max(story.config.window, 1)
+    assert min(span.round for span in visible) == max(oldest, 0)
+
+
 def test_a_full_window_takes_every_turn_with_it() -> None:
     config = StreamConfig(mode="window", window=3)
     story = Story(config, [1000], [(1, [1001, 1002])] * 3)
