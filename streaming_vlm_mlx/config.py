@@ -14,7 +14,7 @@ from streaming_vlm_mlx.errors import SvmError
 
 Positions = Literal["shrink", "append"]
 Mode = Literal["streaming", "recompute", "window", "full"]
-Style = Literal["inference", "training"]
+Style = Literal["inference", "training", "livecc"]
 Family = Literal["qwen2_5_vl", "qwen2_vl"]
 
 
@@ -272,7 +272,8 @@ class StreamConfig(FromDict):
         all_text: positions of video count up on one axis, like text (for weights trained as LiveCC).
         kv_bits: bits of a number in the cache, 8 or 4; null keeps the model's dtype.
         fps: frames sampled a second.
-        style: how turns are written: as in the published inference program, or as in its training data.
+        style: how turns are written: as in the published inference program, as in its training data, or as LiveCC's
+            program does.
         query: the viewer's request, in the first second.
         previous: the text before the stream's start.
         scratchpad: a question to the model in each second in which the viewer asks nothing. The model writes an answer,

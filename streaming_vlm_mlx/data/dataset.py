@@ -120,15 +120,13 @@ class SampleBuilder:
 
     def _head(self, previous: str) -> Iterator[Span]:
         """Yield the system turn and the previous text, cut by the rule of ``LMMDataset``."""
-        special = self._template.special
-        opening = (special.im_start, *special.previous, special.newline)
-        system = self._template.head_open[: -len(opening)]
-        turn = (*opening, *self._encode(previous), *self._template.head_close)
+        system, opening, closing = self._template.system_turn, self._template.previous_open, self._template.turn_close
+        turn = (*opening, *self._encode(previous), *closing)
         sink, tail = self.config.text_sink, self.config.text_sliding_window
         if (sink or tail) and sink + tail < len(turn):
             turn = turn[:sink] + turn[len(turn) - tail :]
         # The turn's markup is not previous text; the cut may have removed some of it.
-        opened, closed = min(len(opening), len(turn)), len(self._template.head_close)
+        opened, closed = min(len(opening), len(turn)), len(closing)
         yield new_span("head", -1, system + turn[:opened])
         yield new_span("previous", -1, turn[opened:-closed])
         yield new_span("head", -1, turn[max(opened, len(turn) - closed) :])

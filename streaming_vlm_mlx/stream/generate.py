@@ -314,7 +314,8 @@ class Session:
         """Allocate a cache that the windows cannot outgrow, as far as the settings bound them."""
         c, turn = self._config, self.ids.size - sum(len(s.ids) for s in self._spans if s.round < 0)
         rounds = 1 if c.mode == "full" else max(c.window, c.text_round)
-        previous = 0 if c.sink is None or c.slide is None else c.sink + c.slide
+        bounds = c.sink is not None and c.slide is not None and self._bundle.template.has_previous
+        previous = (c.sink or 0) + (c.slide or 0) if bounds else 0
         reply = c.sampling.max_new_tokens + len(self._bundle.template.turn_close)
         reply += SCRATCH_TOKENS if c.scratchpad else 0
         # The first turn's time has fewer tokens than a later one may have.

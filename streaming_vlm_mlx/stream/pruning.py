@@ -20,21 +20,26 @@ def prune(spans: Spans, now: int, config: StreamConfig) -> tuple[Spans, Spans]:
     - Video older than `window` is dropped with its timestamps, a scratchpad line after `scratch_round`.
     - A user turn is dropped when it is older than both.
     - The previous text keeps its first `sink` and last `slide` tokens.
+
+    A sequence without previous text drops the commentary that others move.
     """
     if config.mode == "window":
         return _prune_window(spans, now, config)
     if config.mode == "full" or now == 0:
         return spans, ()
     text_before = now - config.text_round
+    has_previous = any(span.part == "previous" for span in spans)
     kept, moved, dropped = [], [], []
     for span in spans:
-        if span.part == "text" and span.round <= text_before:
+        if has_previous and span.part == "text" and span.round <= text_before:
             moved.append(span.cut(slice(0, -1)))
             dropped.append(span.cut(slice(max(len(span.ids) - 1, 0), None)))
         elif _is_old(span, now, config):
             dropped.append(span)
         else:
             kept.append(span)
+    if not has_previous:
+        return tuple(kept), tuple(dropped)
     at = next(k for k, span in enumerate(kept) if span.part == "previous")
     kept[at] = replace(
         kept[at],
@@ -80,6 +85,6 @@ def trim_previous(previous: Span, config: StreamConfig) -> tuple[Span, Span]:
 
 
 def reanchor(spans: Spans, config: StreamConfig) -> tuple[Spans, Spans]:
-    """Empty the windows after a seek: commentary moves to the previous text, and all turns are dropped."""
+    """Empty the windows after a seek: commentary moves to the previous text, if any, and all turns are dropped."""
     now = max(s.round for s in spans) + 1
     return prune(spans, now, replace(config, mode="streaming", window=1, text_round=1, scratch_round=1))

@@ -49,11 +49,14 @@ class TurnWriter:
         self._template, self._tokenizer, self._vocabulary = template, tokenizer, vocabulary
 
     def head(self, previous: str) -> Spans:
-        """Return what comes before the first second: the system turn, and the turn of the text `previous`."""
+        """Return what comes before the first second: the system turn and, where there is one, that of `previous`."""
+        template = self._template
+        if not template.has_previous:
+            return (new_span("head", -1, template.system_turn),)
         return (
-            new_span("head", -1, self._template.head_open),
+            new_span("head", -1, (*template.system_turn, *template.previous_open)),
             new_span("previous", -1, self._encode(previous)),
-            new_span("head", -1, self._template.head_close),
+            new_span("head", -1, template.turn_close),
         )
 
     def video(self, number: int, start: float, grid: Grid, fps: float, temporal_patch_size: int) -> Spans:

@@ -48,6 +48,7 @@ class ChatTemplate:
         style: ``inference`` writes like the published inference program: the viewer's query after the first second's
             video, one line feed to open a commentary. ``training`` writes like its training data: no query, a space
             after the times of every second but the first, two line feeds to open a commentary, one before an answer.
+            ``livecc`` writes like ``inference``, but without a turn of role ``previous text``.
         special: ids of markup, roles and fixed words.
         has_stamps: whether each temporal step of a video is a span of its own behind its time, as for Qwen3-VL.
     """
@@ -65,16 +66,15 @@ class ChatTemplate:
         return cls(tuple(tokenizer.encode(system)), style, tokenizer.special, has_stamps)
 
     @property
-    def head_open(self) -> tuple[int, ...]:
-        """The system turn and the opening of the turn of role ``previous text``."""
+    def system_turn(self) -> tuple[int, ...]:
+        """The system turn."""
         s = self.special
-        system = (s.im_start, s.system, s.newline, *self.system, s.im_end, s.newline)
-        return (*system, s.im_start, *s.previous, s.newline)
+        return (s.im_start, s.system, s.newline, *self.system, s.im_end, s.newline)
 
     @property
-    def head_close(self) -> tuple[int, ...]:
-        """The closing of the previous text's turn."""
-        return self.turn_close
+    def previous_open(self) -> tuple[int, ...]:
+        """The opening of the turn of role ``previous text``."""
+        return (self.special.im_start, *self.special.previous, self.special.newline)
 
     @property
     def user_open(self) -> tuple[int, ...]:
@@ -99,7 +99,12 @@ class ChatTemplate:
     @property
     def has_query(self) -> bool:
         """Whether the viewer's query is written after the first second's video."""
-        return self.style == "inference"
+        return self.style != "training"
+
+    @property
+    def has_previous(self) -> bool:
+        """Whether a turn of role ``previous text`` follows the system turn; without it, old commentary is dropped."""
+        return self.style in ("inference", "training")
 
     def assistant_open(self, answers: bool = False) -> tuple[int, ...]:
         """Return the opening of a second's assistant turn; with `answers`, of one that begins with an answer."""

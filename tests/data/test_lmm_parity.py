@@ -68,7 +68,7 @@ def test_the_layout_of_turns_writes_the_same_ids(games: RecordFile, expected: An
     template = ChatTemplate.of(tokenizer, "training")
     for index, want in enumerate(expected["plain"]):
         record = games[index]
-        ids = [*template.head_open, *tokenizer.encode(record.previous), *template.head_close]
+        ids = [*template.system_turn, *template.previous_open, *tokenizer.encode(record.previous), *template.turn_close]
         for number, turn in enumerate(record.turns):
             ids += template.user_open
             ids += tokenizer.encode(template.time(turn.start, turn.end, turn.question, first=not number))

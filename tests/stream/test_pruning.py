@@ -47,9 +47,9 @@ stories = st.builds(
 
 def begin(previous: list[int]) -> sp.Spans:
     head = (
-        sp.new_span("head", -1, LAYOUT.head_open),
+        sp.new_span("head", -1, (*LAYOUT.system_turn, *LAYOUT.previous_open)),
         sp.new_span("previous", -1, previous),
-        sp.new_span("head", -1, LAYOUT.head_close),
+        sp.new_span("head", -1, LAYOUT.turn_close),
     )
     return sp.number_slots(head)
 
@@ -69,9 +69,9 @@ def commentary(now: int, said: list[int]) -> list[sp.Span]:
     return [sp.new_span("text", now, said), sp.new_span("end", now, LAYOUT.turn_close)]
 
 
-def play(story: Story) -> sp.Spans:
-    """Return the sequence at the story's end."""
-    spans = begin(story.previous)
+def play(story: Story, has_previous: bool = True) -> sp.Spans:
+    """Return the sequence at the story's end, with or without a turn of previous text."""
+    spans = begin(story.previous) if has_previous else sp.number_slots([sp.new_span("head", -1, LAYOUT.system_turn)])
     for now, (patches, said) in enumerate(story.seconds):
         kept, _ = pruning.prune(spans, now, story.config)
         spans = sp.number_slots((*kept, *user_turn(now, patches), *commentary(now, said)))
@@ -92,10 +92,10 @@ def test_the_sequence_is_that_of_the_published_rules(story: Story) -> None:
         assert sp.join_ids(spans).tolist() == oracle.generate(said)
 
 
-@given(stories, st.sampled_from(["streaming", "recompute", "window", "full"]))
-def test_every_token_is_kept_or_dropped_once(story: Story, mode: str) -> None:
+@given(stories, st.sampled_from(["streaming", "recompute", "window", "full"]), st.booleans())
+def test_every_token_is_kept_or_dropped_once(story: Story, mode: str, has_previous: bool) -> None:
     config = StreamConfig.from_dict({**story.config.to_dict(), "mode": mode})
-    spans = play(story)
+    spans = play(story, has_previous)
     kept, dropped = pruning.prune(spans, len(story.seconds), config)
     slots = np.concatenate([sp.join_slots(kept), sp.join_slots(dropped)]) if dropped else sp.join_slots(kept)
     assert sorted(slots.tolist()) == list(range(len(sp.join_ids(spans))))
@@ -137,7 +137,7 @@ def test_after_a_seek_only_commentary_is_left(story: Story) -> None:
     spans = play(Story(config, story.previous, story.seconds))
     kept, dropped = pruning.reanchor(spans, config)
     said = [token for _, words in story.seconds for token in words[:-1]]
-    expected = [*LAYOUT.head_open, *story.previous, *said, *LAYOUT.head_close]
+    expected = [*LAYOUT.system_turn, *LAYOUT.previous_open, *story.previous, *said, *LAYOUT.turn_close]
     assert sp.join_ids(kept).tolist() == expected
     assert len(sp.join_ids(kept)) + len(sp.join_ids(dropped)) == len(sp.join_ids(spans))
 
@@ -165,19 +165,36 @@ def test_a_stamp_goes_with_its_video(story: Story) -> None:
     assert min(span.round for span in visible) == max(oldest, 0)
 
 
+@given(stories)
+def test_without_previous_text_the_same_turns_stay(story: Story) -> None:
+    now = len(story.seconds)
+    with_it, without = (pruning.prune(play(story, has), now, story.config)[0] for has in (True, False))
+    turns = [(s.part, s.round, s.ids.tolist()) for s in with_it if s.round >= 0]
+    assert [(s.part, s.round, s.ids.tolist()) for s in without] == [("head", -1, [*LAYOUT.system_turn]), *turns]
+
+
+@given(stories)
+def test_after_a_seek_without_previous_text_nothing_said_is_left(story: Story) -> None:
+    spans = play(story, has_previous=False)
+    kept, dropped = pruning.reanchor(spans, story.config)
+    assert sp.join_ids(kept).tolist() == [*LAYOUT.system_turn]
+    assert len(sp.join_ids(kept)) + len(sp.join_ids(dropped)) == len(sp.join_ids(spans))
+    assert pruning.reanchor(kept, story.config) == (kept, ())
+
+
 def test_a_full_window_takes_every_turn_with_it() -> None:
     config = StreamConfig(mode="window", window=3)
     story = Story(config, [1000], [(1, [1001, 1002])] * 3)
     spans = play(story)
     assert pruning.prune(spans, 2, config) == (spans, ())
     kept, dropped = pruning.prune(spans, 3, config)
-    assert sp.join_ids(kept).tolist() == [*LAYOUT.head_open, 1000, *LAYOUT.head_close]
+    assert sp.join_ids(kept).tolist() == [*LAYOUT.system_turn, *LAYOUT.previous_open, 1000, *LAYOUT.turn_close]
     assert {s.round for s in dropped} == {0, 1, 2}
 
 
 def test_views_join_neighbours_of_one_kind_and_round() -> None:
     spans = play(Story(StreamConfig(), [], [(2, [1000, 1001])]))
-    head = len(LAYOUT.head_open) + len(LAYOUT.head_close)
+    head = len(LAYOUT.system_turn) + len(LAYOUT.previous_open) + len(LAYOUT.turn_close)
     assert sp.merge_views(spans) == (
         SpanView("system", -1, head),
         SpanView("user", 0, 6),

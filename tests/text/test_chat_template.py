@@ -11,7 +11,7 @@ CASES = ["append", "balanced", "full_attention", "recompute", "text_longer", "vi
 
 
 def _head(template, tokenizer, previous):
-    return [*template.head_open, *tokenizer.encode(previous), *template.head_close]
+    return [*template.system_turn, *template.previous_open, *tokenizer.encode(previous), *template.turn_close]
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -90,9 +90,13 @@ def test_a_stream_may_be_long(tokenizer):
     assert ChatTemplate.of(tokenizer).time(35999.0, 36000.0) == "Time=35999.0-36000.0s"
 
 
-def test_only_inference_has_a_query(tokenizer):
-    assert ChatTemplate.of(tokenizer, "inference").has_query
-    assert not ChatTemplate.of(tokenizer, "training").has_query
+@pytest.mark.parametrize(
+    ("style", "has_query", "has_previous"),
+    [("inference", True, True), ("training", False, True), ("livecc", True, False)],
+)
+def test_what_a_style_has_a_place_for(tokenizer, style, has_query, has_previous):
+    template = ChatTemplate.of(tokenizer, style)
+    assert (template.has_query, template.has_previous) == (has_query, has_previous)
 
 
 def test_a_commentary_stops_at_the_end_of_turn(tokenizer):
@@ -109,11 +113,12 @@ def test_what_training_writes_a_viewer_reads(words, answer):
 
 def test_layout_ids_are_all_that_a_layout_writes(tokenizer):
     ids = set(template_ids(tokenizer))
-    for style in ("inference", "training"):
+    for style in ("inference", "training", "livecc"):
         template = ChatTemplate.of(tokenizer, style)
         written = [
-            *template.head_open,
-            *template.head_close,
+            *template.system_turn,
+            *template.previous_open,
+            *template.turn_close,
             *template.user_open,
             *template.video(2),
             *template.stop_ids,

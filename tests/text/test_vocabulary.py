@@ -58,7 +58,8 @@ def test_the_turns_of_a_stream_are_not_split(tokenizer):
     small = small_vocabulary(tokenizer, 320)
     template = ChatTemplate.of(tokenizer, "training")
     turns = [
-        *template.head_open,
+        *template.system_turn,
+        *template.previous_open,
         *template.user_open,
         *template.video(3),
         *template.turn_close,
