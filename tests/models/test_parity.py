@@ -17,7 +17,7 @@ from streaming_vlm_mlx.stream.spans import Span, new_span, positions
 from streaming_vlm_mlx.text.tokenizer import Tokenizer
 
 torch = pytest.importorskip("torch")
-hf = pytest.importorskip("tests.model.hugging_face")
+hf = pytest.importorskip("tests.models.hugging_face")
 
 FEATURE_LIMIT, LOGIT_LIMIT = 1e-3, 2e-3
 GRIDS = [(1, 14, 10), (2, 4, 6), (3, 8, 12), (1, 2, 2), (1, 10, 4), (2, 22, 26)]
