@@ -1,31 +1,33 @@
 """Settings of a model and of a stream: one frozen dataclass a part, read from a dictionary or YAML.
 
-Model parts have Hugging Face's field names, so that a hub folder's ``config.json`` can be read unchanged.
+Model parts have Hugging Face's field names. `models.families` reads a hub folder's ``config.json`` into them.
 """
 
 import dataclasses
-import typing
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self
 
-from streaming_vlm_mlx.config_io import FromDict, demand, demand_sizes
+from streaming_vlm_mlx.config_io import FromDict, demand, demand_sizes, part_of
 from streaming_vlm_mlx.errors import SvmError
 
 Positions = Literal["shrink", "append"]
 Mode = Literal["streaming", "recompute", "window", "full"]
 Style = Literal["inference", "training", "livecc"]
-Family = Literal["qwen2_5_vl", "qwen2_vl"]
+Family = Literal["qwen2_vl", "qwen2_5_vl", "qwen3_vl"]
 
 
 @dataclass(frozen=True)
 class VisionConfig(FromDict):
-    """Sizes of the vision tower, under Qwen2.5-VL's names; `ModelConfig.from_dict` maps Qwen2-VL's names to them.
+    """Sizes of the vision tower, under Qwen2.5-VL's and Qwen3-VL's names; the defaults are Qwen2.5-VL 7B's.
 
     Attributes:
-        architecture: Qwen2.5-VL's blocks (RMSNorm, gated feed-forward, window attention) or Qwen2-VL's (LayerNorm,
-            plain feed-forward, full attention in every block).
-        tokens_per_second: temporal positions in a second of video; null for one position a temporal step (Qwen2-VL).
+        tokens_per_second: temporal positions in a second of video; null for one position a temporal step.
+        window_size: pixels along the side of an attention window; null for full attention in every block.
+        fullatt_block_indexes: blocks with full attention in a tower with windows.
+        num_position_embeddings: learned positions, a square number of them; null for none.
+        deepstack_visual_indexes: blocks behind which features are taken for the first decoder layers (DeepStack).
     """
 
     depth: int = 32
@@ -37,37 +39,114 @@ class VisionConfig(FromDict):
     spatial_merge_size: int = 2
     temporal_patch_size: int = 2
     tokens_per_second: float | None = 2.0
-    window_size: int = 112
+    window_size: int | None = 112
     fullatt_block_indexes: tuple[int, ...] = (7, 15, 23, 31)
+    num_position_embeddings: int | None = None
+    deepstack_visual_indexes: tuple[int, ...] = ()
     out_hidden_size: int = 3584
     hidden_act: str = "silu"
-    architecture: Family = "qwen2_5_vl"
+
+    @property
+    def features_width(self) -> int:
+        """Width of the features of a merged patch: its embedding and its DeepStack features side by side."""
+        return (1 + len(self.deepstack_visual_indexes)) * self.out_hidden_size
 
     def time_step(self, seconds: float) -> float:
         """Return the distance in positions between two temporal steps of a video that are `seconds` apart."""
         return 1.0 if self.tokens_per_second is None else self.tokens_per_second * seconds
 
+    def check(self) -> None:
+        """Check that sizes fit together.
+
+        Raises:
+            SvmError: names the settings that disagree.
+        """
+        demand_sizes(self, "vision_config")
+        if self.hidden_size % (4 * self.num_heads):
+            raise SvmError(
+                f"config: vision hidden_size {self.hidden_size} is not a multiple of 4 × {self.num_heads} heads."
+            )
+        if self.window_size is not None and self.window_size < self.patch_size * self.spatial_merge_size:
+            raise SvmError(
+                f"config: vision window_size {self.window_size} is less than a merged patch "
+                f"({self.patch_size * self.spatial_merge_size} pixels)."
+            )
+        places = self.num_position_embeddings
+        demand(
+            places is None or math.isqrt(places) ** 2 == places,
+            "config: vision num_position_embeddings",
+            places,
+            "a square number",
+        )
+        taken = self.deepstack_visual_indexes
+        demand(
+            len(set(taken)) == len(taken) and all(0 <= index < self.depth for index in taken),
+            "config: vision deepstack_visual_indexes",
+            list(taken),
+            f"different blocks of 0 to {self.depth - 1}",
+        )
+
 
 @dataclass(frozen=True)
 class TextConfig(FromDict):
-    """Sizes of the language model, under Hugging Face's names."""
+    """Sizes of the language model, under Hugging Face's names; the defaults are Qwen2.5-VL 7B's.
+
+    Attributes:
+        head_dim: width of an attention head; hidden_size / num_attention_heads where it is not given.
+        mrope_section: channel pairs of a head that turn with time, with rows and with columns.
+        mrope_interleaved: the axes take turns along the pairs of a head; else each axis has a run of pairs.
+        qkv_bias: whether queries, keys and values have a bias.
+        qk_norm: whether each head of queries and keys is normalised before it is rotated.
+    """
 
     hidden_size: int = 3584
     intermediate_size: int = 18944
     num_hidden_layers: int = 28
     num_attention_heads: int = 28
     num_key_value_heads: int = 4
+    head_dim: int = 0
     vocab_size: int = 152064
     max_position_embeddings: int = 32768
     rms_norm_eps: float = 1e-6
     rope_theta: float = 1_000_000.0
     mrope_section: tuple[int, ...] = (16, 24, 24)
+    mrope_interleaved: bool = False
+    qkv_bias: bool = True
+    qk_norm: bool = False
     tie_word_embeddings: bool = False
 
-    @property
-    def head_dim(self) -> int:
-        """Width of one attention head."""
-        return self.hidden_size // self.num_attention_heads
+    def __post_init__(self) -> None:
+        if not self.head_dim and self.num_attention_heads > 0 and self.hidden_size % self.num_attention_heads == 0:
+            object.__setattr__(self, "head_dim", self.hidden_size // self.num_attention_heads)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values that `from_dict` reads back; `head_dim` only where it does not follow from the others."""
+        values = super().to_dict()
+        if self.head_dim * self.num_attention_heads == self.hidden_size:
+            del values["head_dim"]
+        return values
+
+    def check(self) -> None:
+        """Check that sizes fit together.
+
+        Raises:
+            SvmError: names the settings that disagree.
+        """
+        if self.num_attention_heads > 0 and self.hidden_size > 0 and not self.head_dim:
+            raise SvmError(
+                f"config: hidden_size {self.hidden_size} is not a multiple of {self.num_attention_heads} heads."
+            )
+        demand_sizes(self, "text_config")
+        if self.num_attention_heads % self.num_key_value_heads:
+            raise SvmError(
+                f"config: {self.num_attention_heads} heads do not share {self.num_key_value_heads} key-value heads "
+                "evenly."
+            )
+        if len(self.mrope_section) != 3 or 2 * sum(self.mrope_section) != self.head_dim:
+            raise SvmError(
+                f"config: mrope_section {list(self.mrope_section)} must be three that add up to half a head "
+                f"({self.head_dim // 2})."
+            )
 
 
 @dataclass(frozen=True)
@@ -96,7 +175,7 @@ class QuantizationConfig(FromDict):
         """
         own = {f.name for f in dataclasses.fields(cls)}
         beside = {k: v for k, v in values.items() if k not in own and isinstance(v, Mapping | bool)}
-        return super().from_dict({**values, "layers": {**beside, **_part(values, "layers")}})
+        return super().from_dict({**values, "layers": {**beside, **part_of(values, "layers")}})
 
     def check(self) -> None:
         """Check that MLX supports the bits and the group sizes.
@@ -142,60 +221,15 @@ class ModelConfig(FromDict):
     vocabulary: str | None = None
     quantization: QuantizationConfig | None = None
 
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """Read a hub ``config.json``, with the language model's settings in ``text_config`` or at the root.
-
-        Raises:
-            SvmError: a value is of another type than its field, or sizes do not fit together.
-        """
-        text = {**values, **_part(values, "text_config")}
-        rope = _part(text, "rope_scaling") or _part(text, "rope_parameters")
-        kind = rope.get("rope_type") or rope.get("type") or "default"
-        demand(kind in ("default", "mrope"), "config: rope_type", kind, "'default' or 'mrope'")
-        text.setdefault("mrope_section", rope.get("mrope_section"))
-        text["rope_theta"] = rope.get("rope_theta", text.get("rope_theta"))
-        # Hub folders have this setting at the root, in text_config, or in both.
-        text["tie_word_embeddings"] = text.get("tie_word_embeddings") or values.get("tie_word_embeddings")
-        return super().from_dict({**values, "text_config": text, "vision_config": _vision(values)})
-
     def check(self) -> None:
-        """Check that sizes fit together.
+        """Check that the vision tower's features fit the language model.
 
         Raises:
             SvmError: names the two settings that disagree.
         """
         t, v = self.text_config, self.vision_config
-        demand_sizes(t, "text_config")
-        if t.hidden_size % t.num_attention_heads:
-            raise SvmError(f"config: hidden_size {t.hidden_size} is not a multiple of {t.num_attention_heads} heads.")
-        if t.num_attention_heads % t.num_key_value_heads:
-            raise SvmError(
-                f"config: {t.num_attention_heads} heads do not share {t.num_key_value_heads} key-value heads evenly."
-            )
-        if len(t.mrope_section) != 3 or 2 * sum(t.mrope_section) != t.head_dim:
-            raise SvmError(
-                f"config: mrope_section {list(t.mrope_section)} must be three that add up to half a head "
-                f"({t.head_dim // 2})."
-            )
-        if v:
-            self._check_vision(v)
-
-    def _check_vision(self, v: VisionConfig) -> None:
-        demand_sizes(v, "vision_config")
-        act = _ACTIVATIONS[v.architecture]
-        demand(v.hidden_act == act, "config: vision hidden_act", v.hidden_act, f"{act!r}")
-        if v.out_hidden_size != self.text_config.hidden_size:
-            raise SvmError(
-                f"config: vision out_hidden_size {v.out_hidden_size} is not hidden_size {self.text_config.hidden_size}."
-            )
-        if v.hidden_size % (4 * v.num_heads):
-            raise SvmError(f"config: vision hidden_size {v.hidden_size} is not a multiple of 4 × {v.num_heads} heads.")
-        if v.window_size < v.patch_size * v.spatial_merge_size:
-            raise SvmError(
-                f"config: vision window_size {v.window_size} is less than a merged patch "
-                f"({v.patch_size * v.spatial_merge_size} pixels)."
-            )
+        if v is not None and v.out_hidden_size != t.hidden_size:
+            raise SvmError(f"config: vision out_hidden_size {v.out_hidden_size} is not hidden_size {t.hidden_size}.")
 
 
 @dataclass(frozen=True)
@@ -315,33 +349,3 @@ class StreamConfig(FromDict):
 
 
 _BITS, _GROUPS = (2, 3, 4, 5, 6, 8), (32, 64, 128)
-# Qwen2-VL's names of fields, to Qwen2.5-VL's.
-_QWEN2_NAMES = {"embed_dim": "hidden_size", "hidden_size": "out_hidden_size"}
-_ACTIVATIONS = {"qwen2_5_vl": "silu", "qwen2_vl": "quick_gelu"}
-
-
-def _vision(values: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """Return the vision tower's settings in `values`, under Qwen2.5-VL's names."""
-    part = _part(values, "vision_config")
-    if not part or values.get("model_type") != "qwen2_vl" or "architecture" in part:
-        return part or None
-    embed_dim, ratio = part.get("embed_dim", 1280), part.get("mlp_ratio", 4)
-    for name, value in (("embed_dim", embed_dim), ("mlp_ratio", ratio)):
-        demand(type(value) in (int, float), f"vision_config.{name}", value, "a number")
-    renamed = {_QWEN2_NAMES.get(name, name): value for name, value in part.items()}
-    return {
-        "hidden_act": _ACTIVATIONS["qwen2_vl"],
-        **renamed,
-        "hidden_size": embed_dim,
-        "intermediate_size": int(embed_dim * ratio),
-        "tokens_per_second": None,
-        "fullatt_block_indexes": (),
-        "architecture": "qwen2_vl",
-    }
-
-
-def _part(values: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    """Return the settings nested under `name`; an empty mapping where it is absent or null."""
-    part = values.get(name) or {}
-    demand(isinstance(part, Mapping), name, part, "a mapping of settings")
-    return typing.cast(Mapping[str, Any], part)

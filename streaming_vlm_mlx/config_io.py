@@ -71,7 +71,7 @@ class FromDict:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values that `from_dict` reads back, tuples as lists."""
-        return typing.cast(dict[str, Any], _plain(dataclasses.asdict(self)))  # type: ignore[call-overload]
+        return {f.name: _plain(getattr(self, f.name)) for f in dataclasses.fields(self)}  # type: ignore[arg-type]
 
 
 def _overlay(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
@@ -82,6 +82,8 @@ def _overlay(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]
 
 
 def _plain(value: object) -> object:
+    if isinstance(value, FromDict):
+        return value.to_dict()
     if isinstance(value, Mapping):
         return {k: _plain(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
@@ -111,6 +113,17 @@ def demand_sizes(part: object, name: str) -> None:
     """
     for field_name, value in vars(part).items():
         demand(type(value) is not int or value >= 1, f"{name}.{field_name}", value, "1 or more")
+
+
+def part_of(values: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """Return the settings nested under `name` in `values`; an empty mapping where it is absent or null.
+
+    Raises:
+        SvmError: what is there is not a mapping.
+    """
+    part = values.get(name) or {}
+    demand(isinstance(part, Mapping), name, part, "a mapping of settings")
+    return typing.cast(Mapping[str, Any], part)
 
 
 def _fit(hint: Any, value: Any, name: str) -> Any:

@@ -26,8 +26,9 @@ import mlx.core as mx
 import numpy as np
 from mlx.utils import tree_unflatten
 
-from streaming_vlm_mlx.config import ModelConfig, SamplingConfig, StreamConfig
+from streaming_vlm_mlx.config import SamplingConfig, StreamConfig
 from streaming_vlm_mlx.errors import SvmError
+from streaming_vlm_mlx.models.families import read_config
 from streaming_vlm_mlx.models.loading import ModelBundle
 from streaming_vlm_mlx.models.vlm import VisionLanguageModel
 from streaming_vlm_mlx.stream.generate import SecondRequest, Session
@@ -111,7 +112,7 @@ def read_json(path: Path) -> dict[str, Any]:
 def make_model(folder: Path, recipe: ModuleType, seed: int) -> VisionLanguageModel:
     """Fill the model of `folder`'s model.json with the recipe's weights."""
     described = read_json(folder / "model.json")
-    model = VisionLanguageModel(ModelConfig.from_dict(described["config"]))
+    model = VisionLanguageModel(read_config({"model_type": "qwen2_5_vl", **described["config"]}))
     weights = [(n, mx.array(recipe.weight(seed, n, tuple(s)))) for n, s in described["weights"].items()]
     model.update(tree_unflatten(weights))
     return model

@@ -23,6 +23,8 @@ _LOWEST, _HIGHEST = -126.0, 126.0
 # Coefficients of 2^f for f in [-0.5, 0.5], the constant first, fitted at Chebyshev nodes; relative error 2e-8.
 _POWER_OF_TWO = (1.0, 0.6931472067, 0.2402265121, 0.0555032721, 0.0096180256, 0.0013400432, 0.0001546973)
 
+_GELU_SCALE, _GELU_CUBE = math.sqrt(8.0 / math.pi), 0.044715
+
 
 def uses_products(x: mx.array) -> bool:
     """Return whether the exponential of `x` is computed from products, as for float32 on a CPU."""
@@ -65,3 +67,11 @@ def quick_gelu(x: mx.array) -> mx.array:
     if not uses_products(x):
         return x * mx.sigmoid(1.702 * x)
     return x / (1.0 + exp(-1.702 * x))
+
+
+def gelu_tanh(x: mx.array) -> mx.array:
+    """Return the approximation of GELU by a tanh, elementwise: x · sigmoid(√(8/π) · (x + 0.044715 x³))."""
+    if not uses_products(x):
+        y: mx.array = nn.gelu_approx(x)
+        return y
+    return x / (1.0 + exp(-_GELU_SCALE * x * (1.0 + _GELU_CUBE * mx.square(x))))

@@ -31,6 +31,8 @@ _ROUND = 64
 WORDS = ("model.embed_tokens", "lm_head")
 # Rounding errors of the first layers pass through all others.
 SENSITIVE = (*WORDS, "model.layers.0.", "visual.blocks.0.")
+# Learned positions are added to pixels, and take little memory.
+PLAIN = ("visual.pos_embed",)
 
 
 @dataclass(frozen=True)
@@ -121,7 +123,7 @@ def quantization_for(
     layers = {}
     for name, layer in quantizable(model):
         kept = (keep_vision and name.startswith("visual.")) or (stays and name.startswith(SENSITIVE))
-        if kept or layer.weight.shape[1] % group_size:
+        if kept or name in PLAIN or layer.weight.shape[1] % group_size:
             layers[name] = False
     return QuantizationConfig(group_size, bits, layers=layers)
 

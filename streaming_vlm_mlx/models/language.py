@@ -1,4 +1,4 @@
-"""The language model of Qwen2.5-VL: a decoder with grouped-query attention, M-RoPE and a gated feed-forward part."""
+"""The language model: a decoder with grouped-query attention, M-RoPE and a gated feed-forward part."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -32,6 +32,35 @@ class LogitsToKeep:
         return x.reshape(-1, x.shape[-1])[self.places]
 
 
+@dataclass(frozen=True)
+class DeepStack:
+    """Vision features that are added to the video tokens behind the first decoder layers (arXiv 2406.04334).
+
+    Attributes:
+        places: int [m], the video tokens, as indices into the flattened batch.
+        features: [m, layers × hidden_size], those of the first layers side by side.
+    """
+
+    places: mx.array
+    features: mx.array
+
+    def behind(self, number: int, x: mx.array, tokens: int, logits_to_keep: LogitsToKeep | None) -> mx.array:
+        """Return `x`, the output of layer `number`, with that layer's features added.
+
+        Args:
+            number: the layer, counted from 0.
+            x: [batch, n, hidden_size], or the places of `logits_to_keep`.
+            tokens: batch × n.
+            logits_to_keep: the places that `x` holds; None for all.
+        """
+        width = x.shape[-1]
+        part = self.features[:, number * width : (number + 1) * width]
+        if not part.size:
+            return x
+        added = mx.zeros((tokens, width), x.dtype).at[self.places].add(part.astype(x.dtype))
+        return x + (added[logits_to_keep.places] if logits_to_keep else added.reshape(x.shape))
+
+
 class LayerCache(Protocol):
     """The KV cache of one layer, as attention uses it."""
 
@@ -62,10 +91,13 @@ class Attention(nn.Module):
         super().__init__()
         self.num_heads, self.num_kv_heads = config.num_attention_heads, config.num_key_value_heads
         self.head_dim = config.head_dim
-        self.q_proj = nn.Linear(config.hidden_size, self.num_heads * self.head_dim)
-        self.k_proj = nn.Linear(config.hidden_size, self.num_kv_heads * self.head_dim)
-        self.v_proj = nn.Linear(config.hidden_size, self.num_kv_heads * self.head_dim)
+        self.q_proj = nn.Linear(config.hidden_size, self.num_heads * self.head_dim, bias=config.qkv_bias)
+        self.k_proj = nn.Linear(config.hidden_size, self.num_kv_heads * self.head_dim, bias=config.qkv_bias)
+        self.v_proj = nn.Linear(config.hidden_size, self.num_kv_heads * self.head_dim, bias=config.qkv_bias)
         self.o_proj = nn.Linear(self.num_heads * self.head_dim, config.hidden_size, bias=False)
+        if config.qk_norm:
+            self.q_norm = nn.RMSNorm(self.head_dim, eps=config.rms_norm_eps)
+            self.k_norm = nn.RMSNorm(self.head_dim, eps=config.rms_norm_eps)
 
     def __call__(
         self,
@@ -80,9 +112,11 @@ class Attention(nn.Module):
         `angles` are the cosines and sines of the new tokens' positions.
         """
         batch, n, _ = x.shape
-        q = self.q_proj(logits_to_keep.of(x) if logits_to_keep else x)
-        q = q.reshape(batch, -1, self.num_heads, self.head_dim).transpose(0, 2, 1, 3)
-        keys = self.k_proj(x).reshape(batch, n, self.num_kv_heads, self.head_dim).transpose(0, 2, 1, 3)
+        q = self.q_proj(logits_to_keep.of(x) if logits_to_keep else x).reshape(batch, -1, self.num_heads, self.head_dim)
+        keys = self.k_proj(x).reshape(batch, n, self.num_kv_heads, self.head_dim)
+        if "q_norm" in self:
+            q, keys = self.q_norm(q), self.k_norm(keys)
+        q, keys = q.transpose(0, 2, 1, 3), keys.transpose(0, 2, 1, 3)
         values = self.v_proj(x).reshape(batch, n, self.num_kv_heads, self.head_dim).transpose(0, 2, 1, 3)
         rotated = rotate(keys, *angles)
         if cache is not None:
@@ -139,7 +173,7 @@ class StreamingDecoder(nn.Module):
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
         self.layers = [DecoderLayer(config) for _ in range(config.num_hidden_layers)]
         self.norm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
-        self._rope = MRope(config.head_dim, config.rope_theta, config.mrope_section)
+        self._rope = MRope(config.head_dim, config.rope_theta, config.mrope_section, config.mrope_interleaved)
 
     @property
     def rope(self) -> MRope:
@@ -154,6 +188,7 @@ class StreamingDecoder(nn.Module):
         mask: Mask | None = "causal",
         logits_to_keep: LogitsToKeep | None = None,
         wrap: Wrap = identity,
+        deepstack: DeepStack | None = None,
     ) -> mx.array:
         """Return the hidden states after the final norm, [batch, n, hidden_size], or of the kept positions.
 
@@ -164,10 +199,13 @@ class StreamingDecoder(nn.Module):
             mask: see `attention.attention`; with "causal" the last new token sees the whole cache.
             logits_to_keep: the places to return; None for all.
             wrap: called with each layer; returns what is called in its place.
+            deepstack: features for the first layers, or None.
         """
-        x, last = embeddings, len(self.layers) - 1
+        x, tokens, last = embeddings, embeddings.shape[0] * embeddings.shape[1], len(self.layers) - 1
         for number, layer in enumerate(self.layers):
-            cache = caches[number] if caches else None
-            x = wrap(layer)(x, angles, cache, mask, logits_to_keep if number == last else None)
+            cache, kept = caches[number] if caches else None, logits_to_keep if number == last else None
+            x = wrap(layer)(x, angles, cache, mask, kept)
+            if deepstack is not None:
+                x = deepstack.behind(number, x, tokens, kept)
         normed: mx.array = self.norm(x)
         return normed

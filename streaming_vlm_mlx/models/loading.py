@@ -9,16 +9,17 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import mlx.core as mx
 import yaml
 
 from streaming_vlm_mlx.atomic import replacing_folder, write_text
 from streaming_vlm_mlx.checkpoint_files import CONFIG, WEIGHTS, read_json
-from streaming_vlm_mlx.config import Family, ModelConfig, QuantizationConfig, StreamConfig, TextConfig, VisionConfig
+from streaming_vlm_mlx.config import ModelConfig, QuantizationConfig, StreamConfig
 from streaming_vlm_mlx.distributed import ALONE, Ranks
 from streaming_vlm_mlx.errors import SvmError
+from streaming_vlm_mlx.models.families import family_of, read_config
 from streaming_vlm_mlx.models.quantization import resolve_quantization
 from streaming_vlm_mlx.models.tensor_parallel import check_splits, split_array, split_layers
 from streaming_vlm_mlx.models.vlm import VisionLanguageModel
@@ -76,17 +77,16 @@ def read_model_config(folder: Path) -> ModelConfig:
         SvmError: the file is missing, is not JSON, or describes a model that is not supported.
     """
     values = read_json(folder / CONFIG)
-    family = values.get("model_type")
-    if family not in get_args(Family):
-        families = " and ".join(map(repr, get_args(Family)))
-        raise SvmError(f"{folder} holds a model of type {family!r}; this program runs {families}.")
     foreign = values.get("quantization_config")
     if values.get("quantization") is None and isinstance(foreign, dict):
         raise SvmError(
             f"{folder} is quantized by {foreign.get('quant_method', 'a program')!r}, which MLX cannot read; "
             "use the plain model and quantize it with 'svm-tui convert-ckpt --bits'."
         )
-    config = ModelConfig.from_dict(values)
+    try:
+        config = read_config(values)
+    except SvmError as error:
+        raise SvmError(f"{folder}: {error}") from error
     name = config.vocabulary
     if name is not None and (Path(name).name != name or name in ("", "..")):
         raise SvmError(f"{folder / CONFIG}: vocabulary is {name!r}; it must be the name of a file in that folder.")
@@ -108,7 +108,7 @@ def open_checkpoint(folder: Path) -> CheckpointInfo:
         SvmError: a file is missing, damaged or a pickle, or names and shapes do not fit ``config.json``.
     """
     config = read_model_config(folder)
-    tensors = list_tensors(folder)
+    tensors = list_tensors(folder, family_of(config).sanitize)
     if config.text_config.tie_word_embeddings:
         # Some folders store a head all the same; it is a copy of the embedding.
         tensors = {name: stored for name, stored in tensors.items() if not name.startswith("lm_head.")}
@@ -211,23 +211,16 @@ def _read_vocabulary(folder: Path, config: ModelConfig, tokenizer: Tokenizer) ->
     return vocabulary
 
 
-ARCHITECTURES = {
-    "qwen2_5_vl": "Qwen2_5_VLForConditionalGeneration",
-    "qwen2_vl": "Qwen2VLForConditionalGeneration",
-}
-
-
 def hub_values(config: ModelConfig, dtype: str) -> dict[str, Any]:
     """Return the values of ``config.json`` for weights of `dtype` (``float32``, ``bfloat16``, ``float16``)."""
     ids = ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")
     values: dict[str, Any] = {
-        "architectures": [ARCHITECTURES[config.model_type]],
+        "architectures": [family_of(config).ARCHITECTURE],
         "model_type": config.model_type,
         "torch_dtype": dtype,
         "tie_word_embeddings": config.text_config.tie_word_embeddings,
         **{name: getattr(config, name) for name in ids},
-        "text_config": _text(config.text_config),
-        "vision_config": _vision(config.vision_config) if config.vision_config else None,
+        **family_of(config).write_parts(config),
     }
     if config.vocabulary is not None:
         values["vocabulary"] = config.vocabulary
@@ -240,30 +233,6 @@ def quantization_block(config: QuantizationConfig) -> dict[str, Any]:
     """Return MLX's ``quantization`` block, with the settings of single layers beside the common ones."""
     values = config.to_dict()
     return {**values, **values.pop("layers")}
-
-
-def _text(config: TextConfig) -> dict[str, Any]:
-    values = config.to_dict()
-    section = values.pop("mrope_section")
-    return {**values, "rope_scaling": {"type": "mrope", "rope_type": "default", "mrope_section": section}}
-
-
-def _vision(config: VisionConfig) -> dict[str, Any]:
-    values = config.to_dict()
-    if values.pop("architecture") == "qwen2_vl":
-        for name in ("intermediate_size", "tokens_per_second", "window_size", "fullatt_block_indexes"):
-            del values[name]
-        ratio = _whole(config.intermediate_size / config.hidden_size)
-        width = {"embed_dim": config.hidden_size, "hidden_size": values.pop("out_hidden_size"), "mlp_ratio": ratio}
-        return {**values, **width}
-    if config.tokens_per_second is not None:
-        values["tokens_per_second"] = _whole(config.tokens_per_second)
-    return values
-
-
-def _whole(value: float) -> float:
-    """Return `value` as an int if it is whole; transformers does not accept a float there."""
-    return int(value) if value == int(value) else value
 
 
 Shape = tuple[int, ...]

@@ -15,10 +15,18 @@ def inverse_frequencies(width: int, theta: float) -> npt.NDArray[np.float32]:
 class MRope:
     """Turns positions on three axes into the cosines and sines that rotate a head."""
 
-    def __init__(self, head_dim: int, theta: float, mrope_section: Sequence[int]) -> None:
-        """Give each channel pair an axis: `mrope_section` pairs for time, for rows and for columns."""
+    def __init__(self, head_dim: int, theta: float, mrope_section: Sequence[int], interleaved: bool = False) -> None:
+        """Give each channel pair an axis: `mrope_section` pairs for time, for rows and for columns.
+
+        The pairs of an axis are a run; with `interleaved` (Qwen3-VL) rows take the pairs 1, 4, 7 …, columns 2, 5, 8 …,
+        and time all others.
+        """
         self._inv_freq = inverse_frequencies(head_dim, theta)
         self._axis = np.repeat(np.arange(3), mrope_section)
+        if interleaved:
+            self._axis = np.zeros(head_dim // 2, np.int64)
+            for axis in (1, 2):
+                self._axis[axis : 3 * mrope_section[axis] : 3] = axis
 
     def __call__(self, positions: npt.NDArray[np.int64]) -> tuple[mx.array, mx.array]:
         """Return cosines and sines, float32 [n, head_dim // 2], of `positions` [3, n]."""

@@ -12,7 +12,8 @@ import numpy.typing as npt
 
 from streaming_vlm_mlx.config import ModelConfig
 from streaming_vlm_mlx.errors import SvmError
-from streaming_vlm_mlx.models.loading import ARCHITECTURES, load_checkpoint
+from streaming_vlm_mlx.models.families import family_of
+from streaming_vlm_mlx.models.loading import load_checkpoint
 from streaming_vlm_mlx.models.positions import Grid, mrope_positions
 from streaming_vlm_mlx.text.vocabulary import Vocabulary
 
@@ -118,7 +119,8 @@ def _run_here(folder: Path, seed: int) -> tuple[Logits, Prompt, Vocabulary, Mode
     prompt = make_prompt(model.config, vocabulary, seed)
     features = model.visual(mx.array(prompt.pixels), _GRID) if prompt.pixels.size else None
     x = model.embed(vocabulary.to_rows(prompt.ids), features, prompt.is_video)
-    logits = model.head(model.model(x, model.model.rope(prompt.positions)))[0]
+    deepstack = model.deepstack(features, prompt.is_video)
+    logits = model.head(model.model(x, model.model.rope(prompt.positions), deepstack=deepstack))[0]
     return np.array(logits), prompt, vocabulary, model.config
 
 
@@ -126,7 +128,7 @@ def _run_in_transformers(folder: Path, config: ModelConfig, prompt: Prompt) -> L
     import torch
     import transformers
 
-    made = getattr(transformers, ARCHITECTURES[config.model_type])
+    made = getattr(transformers, family_of(config).ARCHITECTURE)
     try:
         model = made.from_pretrained(folder, dtype=torch.float32).eval()
     except (OSError, ValueError, RuntimeError) as error:

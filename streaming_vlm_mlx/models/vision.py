@@ -1,9 +1,9 @@
-"""The vision towers of Qwen2.5-VL (arXiv 2502.13923) and Qwen2-VL (arXiv 2409.12191).
+"""The parts of a vision tower that the families share: patches, windows, attention, blocks and their order.
 
-They map patches to one vector a merged patch. Compared with Qwen2.5-VL's, Qwen2-VL's tower has LayerNorm instead of
-RMSNorm, a plain feed-forward part instead of a gated one, and no windows.
+A tower maps patches to features, one row a merged patch. A family's module adds its feed-forward part and its mergers.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -13,11 +13,14 @@ import numpy as np
 import numpy.typing as npt
 
 from streaming_vlm_mlx.config import VisionConfig
-from streaming_vlm_mlx.models.activations import Wrap, identity, quick_gelu, silu
+from streaming_vlm_mlx.models.activations import Wrap, identity
 from streaming_vlm_mlx.models.attention import attention
 from streaming_vlm_mlx.models.rope import rotate, vision_angles
 
 NORM_EPS = 1e-6
+
+Angles = tuple[mx.array, mx.array]
+Runs = tuple[tuple[int, int], ...]
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,7 @@ class WindowPlan:
     """
 
     order: npt.NDArray[np.int64]
-    runs: tuple[tuple[int, int], ...]
+    runs: Runs
     rows: npt.NDArray[np.int64]
     columns: npt.NDArray[np.int64]
 
@@ -64,15 +67,18 @@ def plan_windows(height: int, width: int, merge: int, window: int) -> WindowPlan
 class PatchEmbed(nn.Module):
     """The strided convolution over patches, computed as a product with each flattened patch."""
 
-    def __init__(self, config: VisionConfig) -> None:
+    def __init__(self, config: VisionConfig, bias: bool = False) -> None:
         super().__init__()
         shape = (config.in_channels, config.temporal_patch_size, config.patch_size, config.patch_size)
         self.proj = {"weight": mx.random.normal((config.hidden_size, *shape), scale=0.02)}
+        if bias:
+            self.proj["bias"] = mx.zeros((config.hidden_size,))
 
     def __call__(self, patches: mx.array) -> mx.array:
         """Map [..., channels × frames × patch × patch] to [..., hidden_size]."""
         weight = self.proj["weight"]
-        return patches.astype(weight.dtype) @ weight.reshape(weight.shape[0], -1).T
+        x = patches.astype(weight.dtype) @ weight.reshape(weight.shape[0], -1).T
+        return x + self.proj["bias"] if "bias" in self.proj else x
 
 
 class VisionAttention(nn.Module):
@@ -84,7 +90,7 @@ class VisionAttention(nn.Module):
         self.qkv = nn.Linear(config.hidden_size, 3 * config.hidden_size)
         self.proj = nn.Linear(config.hidden_size, config.hidden_size)
 
-    def __call__(self, x: mx.array, angles: tuple[mx.array, mx.array], runs: tuple[tuple[int, int], ...]) -> mx.array:
+    def __call__(self, x: mx.array, angles: Angles, runs: Runs) -> mx.array:
         """Attend within the windows of each run; `x` is [steps, patches, hidden_size]."""
         steps, patches, width = x.shape
         qkv = self.qkv(x).reshape(steps, patches, 3, self.num_heads, -1).transpose(2, 0, 3, 1, 4)
@@ -106,61 +112,40 @@ def _attention(q: mx.array, k: mx.array, v: mx.array, windows: int) -> mx.array:
     return attention(q, k, v, scale=shape[3] ** -0.5).reshape(shape)
 
 
-class VisionMLP(nn.Module):
-    """The gated feed-forward part of a Qwen2.5-VL block."""
-
-    def __init__(self, config: VisionConfig) -> None:
-        super().__init__()
-        self.gate_proj = nn.Linear(config.hidden_size, config.intermediate_size)
-        self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size)
-        self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size)
-
-    def __call__(self, x: mx.array) -> mx.array:
-        """Map [..., hidden_size] to the same shape."""
-        return self.down_proj(silu(self.gate_proj(x)) * self.up_proj(x))
-
-
-class PlainVisionMLP(nn.Module):
-    """The feed-forward part of a Qwen2-VL block."""
-
-    def __init__(self, config: VisionConfig) -> None:
-        super().__init__()
-        self.fc1 = nn.Linear(config.hidden_size, config.intermediate_size)
-        self.fc2 = nn.Linear(config.intermediate_size, config.hidden_size)
-
-    def __call__(self, x: mx.array) -> mx.array:
-        """Map [..., hidden_size] to the same shape."""
-        return self.fc2(quick_gelu(self.fc1(x)))
-
-
-def make_norm(config: VisionConfig) -> nn.Module:
-    """Return a norm over `hidden_size` of the kind that the tower uses."""
-    kind = nn.LayerNorm if config.architecture == "qwen2_vl" else nn.RMSNorm
-    return kind(config.hidden_size, eps=NORM_EPS)
-
-
 class VisionBlock(nn.Module):
     """Attention and feed-forward, each with a norm before it and a residual connection."""
 
-    def __init__(self, config: VisionConfig) -> None:
+    def __init__(self, config: VisionConfig, norm: Callable[[int], nn.Module], mlp: nn.Module) -> None:
+        """Make a block of the family's feed-forward part `mlp` and of norms that `norm` makes for a width."""
         super().__init__()
-        self.norm1, self.norm2 = make_norm(config), make_norm(config)
+        self.norm1, self.norm2 = norm(config.hidden_size), norm(config.hidden_size)
         self.attn = VisionAttention(config)
-        self.mlp = PlainVisionMLP(config) if config.architecture == "qwen2_vl" else VisionMLP(config)
+        self.mlp = mlp
 
-    def __call__(self, x: mx.array, angles: tuple[mx.array, mx.array], runs: tuple[tuple[int, int], ...]) -> mx.array:
+    def __call__(self, x: mx.array, angles: Angles, runs: Runs) -> mx.array:
         """Map [steps, patches, hidden_size] to the same shape."""
         x = x + self.attn(self.norm1(x), angles, runs)
-        return x + self.mlp(self.norm2(x))
+        y: mx.array = x + self.mlp(self.norm2(x))
+        return y
+
+
+def rms_norm(width: int) -> nn.Module:
+    """Return a norm over `width` numbers with a weight."""
+    return nn.RMSNorm(width, eps=NORM_EPS)
+
+
+def layer_norm(width: int) -> nn.Module:
+    """Return a norm over `width` numbers with a weight and a bias."""
+    return nn.LayerNorm(width, eps=NORM_EPS)
 
 
 class PatchMerger(nn.Module):
-    """Merges each square of patches into one vector of the decoder's width."""
+    """The merger of Qwen2-VL and Qwen2.5-VL: each square of patches becomes one vector of the decoder's width."""
 
-    def __init__(self, config: VisionConfig) -> None:
+    def __init__(self, config: VisionConfig, norm: Callable[[int], nn.Module]) -> None:
         super().__init__()
         joined = config.hidden_size * config.spatial_merge_size**2
-        self.ln_q = make_norm(config)
+        self.ln_q = norm(config.hidden_size)
         self.mlp = [nn.Linear(joined, joined), nn.GELU(), nn.Linear(joined, config.out_hidden_size)]
         self._joined = joined
 
@@ -173,18 +158,34 @@ class PatchMerger(nn.Module):
 
 
 class VisionTower(nn.Module):
-    """Patch embedding, blocks with window or full attention, and merger, for both families."""
+    """Patch embedding, blocks with window or full attention, and mergers; a family's tower fills in the parts."""
 
-    def __init__(self, config: VisionConfig) -> None:
+    def __init__(
+        self,
+        config: VisionConfig,
+        block: Callable[[], VisionBlock],
+        merger: Callable[[], nn.Module],
+        patch_bias: bool = False,
+    ) -> None:
+        """Make a tower of `config`.
+
+        Args:
+            config: sizes.
+            block: makes a block of the family.
+            merger: makes what maps the output of the last block to the embeddings of the merged patches.
+            patch_bias: whether the patch embedding has a bias.
+        """
         super().__init__()
         self.config = config
-        self.patch_embed = PatchEmbed(config)
-        self.blocks = [VisionBlock(config) for _ in range(config.depth)]
-        self.merger = PatchMerger(config)
+        self.patch_embed = PatchEmbed(config, patch_bias)
+        self.blocks = [block() for _ in range(config.depth)]
+        self.merger = merger()
         self._plan = lru_cache(maxsize=8)(self._make_plan)
 
     def __call__(self, pixel_values: mx.array, grid_thw: tuple[int, int, int], wrap: Wrap = identity) -> mx.array:
-        """Return the features of one video (or image): [t × h × w / merge², out_hidden_size].
+        """Return the features of one video (or image): [t × h × w / merge², features_width].
+
+        A row is the embedding of a merged patch, then its DeepStack features, of the family's decoder layers in order.
 
         Args:
             pixel_values: [t × h × w, channels × frames × patch × patch], in the processor's order.
@@ -192,34 +193,33 @@ class VisionTower(nn.Module):
                 size can be passed as one.
             wrap: called with each block; returns what is called in its place.
         """
-        x, _ = self.hidden_states(pixel_values, grid_thw, wrap)
-        plan, _ = self._plan(*grid_thw[1:])
-        return self.merger(x)[:, mx.array(np.argsort(plan.order))].reshape(-1, self.config.out_hidden_size)
-
-    def hidden_states(
-        self, pixel_values: mx.array, grid_thw: tuple[int, int, int], wrap: Wrap = identity
-    ) -> tuple[mx.array, WindowPlan]:
-        """Return the output of the last block, [t, h × w, hidden_size], in window order, and the plan of that order."""
         steps, height, width = grid_thw
         plan, angles = self._plan(height, width)
         unit = self.config.spatial_merge_size**2
         patches = pixel_values.reshape(steps, height * width // unit, unit, -1)[:, mx.array(plan.order)]
         x = self.patch_embed(patches.reshape(steps, height * width, -1))
-        whole = ((1, height * width),)
+        positions = self.position_embedding(height, width)
+        x = x if positions is None else x + positions.astype(x.dtype)
+        whole, deepstack = ((1, height * width),), []
         for number, block in enumerate(self.blocks):
-            x = wrap(block)(x, angles, whole if self._sees_all(number) else plan.runs)
-        return x, plan
+            sees_all = self.config.window_size is None or number in self.config.fullatt_block_indexes
+            x = wrap(block)(x, angles, whole if sees_all else plan.runs)
+            deepstack += self.deepstack(number, x)
+        merged = mx.concatenate([self.merger(x), *deepstack], axis=-1) if deepstack else self.merger(x)
+        return merged[:, mx.array(np.argsort(plan.order))].reshape(-1, self.config.features_width)
 
-    def _sees_all(self, number: int) -> bool:
-        """Return whether block `number` attends to the whole frame."""
-        return self.config.architecture == "qwen2_vl" or number in self.config.fullatt_block_indexes
+    def position_embedding(self, height: int, width: int) -> mx.array | None:  # noqa: ARG002
+        """Return what is added to the patches of a grid, [patches, hidden_size] in window order; None for nothing."""
+        return None
 
-    def _make_plan(self, height: int, width: int) -> tuple[WindowPlan, tuple[mx.array, mx.array]]:
+    def deepstack(self, number: int, x: mx.array) -> list[mx.array]:  # noqa: ARG002
+        """Return the DeepStack features [steps, units, out_hidden_size] of the output of block `number`."""
+        return []
+
+    def _make_plan(self, height: int, width: int) -> tuple[WindowPlan, Angles]:
         c = self.config
-        window = c.window_size // c.patch_size // c.spatial_merge_size
-        if c.architecture == "qwen2_vl":
-            window = max(height, width)
-        plan = plan_windows(height, width, c.spatial_merge_size, window)
+        side = max(height, width) if c.window_size is None else c.window_size // c.patch_size // c.spatial_merge_size
+        plan = plan_windows(height, width, c.spatial_merge_size, side)
         angles = vision_angles(plan.rows, plan.columns, c.hidden_size // c.num_heads)
         mx.eval(*angles)
         return plan, angles

@@ -11,9 +11,9 @@ import numpy.typing as npt
 from mlx.utils import tree_flatten
 
 from streaming_vlm_mlx.config import ModelConfig, QuantizationConfig
-from streaming_vlm_mlx.models.language import StreamingDecoder
+from streaming_vlm_mlx.models.families import family_of
+from streaming_vlm_mlx.models.language import DeepStack, StreamingDecoder
 from streaming_vlm_mlx.models.quantization import quantize_layers
-from streaming_vlm_mlx.models.vision import VisionTower
 
 
 class VisionLanguageModel(nn.Module):
@@ -23,12 +23,14 @@ class VisionLanguageModel(nn.Module):
         """Create random weights, computed when first used; without a `vision_config` the model reads text only.
 
         Raises:
-            SvmError: the inputs of a layer to quantize do not divide into groups.
+            SvmError: the family has no such model, or the inputs of a layer to quantize do not divide into groups.
         """
         super().__init__()
         self._config = config
+        family = family_of(config)
+        family.check(config)
         if config.vision_config is not None:
-            self.visual = VisionTower(config.vision_config)
+            self.visual = family.VisionTower(config.vision_config)
         self.model = StreamingDecoder(config.text_config)
         if not config.text_config.tie_word_embeddings:
             self.lm_head = nn.Linear(config.text_config.hidden_size, config.text_config.vocab_size, bias=False)
@@ -63,11 +65,27 @@ class VisionLanguageModel(nn.Module):
     def embed(
         self, rows: npt.NDArray[np.int32], features: mx.array | None, is_video: npt.NDArray[np.bool_]
     ) -> mx.array:
-        """Return embeddings [1, n, hidden_size] of `rows` [n], with `features` [m, hidden_size] at the video places."""
+        """Return embeddings [1, n, hidden_size] of `rows` [n], with those in `features` at the video places.
+
+        Args:
+            rows: embedding rows of the tokens.
+            features: the vision tower's features of the video tokens in order, [m, features_width], or None.
+            is_video: which tokens are video, [n] with m true.
+        """
         x: mx.array = self.model.embed_tokens(mx.array(rows))
         if features is not None:
-            x[mx.array(np.flatnonzero(is_video))] = features.astype(x.dtype)
+            x[mx.array(np.flatnonzero(is_video))] = features[:, : x.shape[1]].astype(x.dtype)
         return x[None]
+
+    def deepstack(self, features: mx.array | None, is_video: npt.NDArray[np.bool_]) -> DeepStack | None:
+        """Return what the decoder adds behind its first layers; None without video, or in a family without DeepStack.
+
+        The arguments are those of `embed`.
+        """
+        width = self._config.text_config.hidden_size
+        if features is None or features.shape[1] == width:
+            return None
+        return DeepStack(mx.array(np.flatnonzero(is_video)), features[:, width:])
 
     def linears(self) -> Iterator[nn.Linear]:
         """Yield every unquantized linear layer."""

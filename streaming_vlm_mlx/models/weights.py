@@ -1,6 +1,6 @@
 """Lists the safetensors of a folder, under one set of parameter names."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +21,8 @@ _PREFIXES = (
 def sanitize_name(name: str) -> str:
     """Return the name that a parameter or layer has in this package: ``visual.…``, ``model.…``, ``lm_head.…``.
 
-    These are the names of the first Qwen2.5-VL folders on the hub; transformers and mlx-vlm also write others.
+    These are the names of the first Qwen2.5-VL folders on the hub; transformers and mlx-vlm also write others, for
+    every family.
     """
     for prefix, ours in _PREFIXES:
         if name.startswith(prefix):
@@ -68,8 +69,8 @@ class Stored:
         return self.dtype == "U32"
 
 
-def list_tensors(folder: Path) -> dict[str, Stored]:
-    """Return the tensors in `folder` by their names as `sanitize_name` gives them, shard by shard.
+def list_tensors(folder: Path, sanitize: Callable[[str], str] = sanitize_name) -> dict[str, Stored]:
+    """Return the tensors in `folder` by their names as `sanitize` gives them, shard by shard.
 
     Raises:
         SvmError: a shard is missing, damaged or a pickle, lacks a tensor that the index names, or has a dtype that MLX
@@ -80,7 +81,7 @@ def list_tensors(folder: Path) -> dict[str, Stored]:
     for shard in find_shards(folder):
         keys = set()
         for stored in _headers(shard):
-            name = sanitize_name(stored.key)
+            name = sanitize(stored.key)
             if name in found:
                 raise SvmError(f"{folder} holds the tensor {name} twice; download the checkpoint again.")
             found[name] = stored

@@ -115,8 +115,8 @@ def follow(model: VisionLanguageModel, ranks: Ranks) -> None:
             runner.keep(_receive(ranks, (a,)))
         elif op == Op.PREFILL:
             rows, positions, is_video = _receive(ranks, (a,)), _receive(ranks, (3, b)), _receive(ranks, (a,))
-            width = model.config.text_config.hidden_size
-            features = _broadcast(ranks, mx.zeros((c, width), mx.float32)) if c else None
+            vision = model.config.vision_config
+            features = _broadcast(ranks, mx.zeros((c, vision.features_width), mx.float32)) if c and vision else None
             visibility = _receive(ranks, (d,)) if d else None
             runner.prefill(rows, positions.astype(np.int64), features, is_video.astype(np.bool_), visibility)
         else:

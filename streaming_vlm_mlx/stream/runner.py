@@ -60,7 +60,7 @@ class Runner:
         Args:
             rows: embedding rows of the new tokens, [n].
             positions: of the whole sequence, cached and new, [3, cached + n].
-            features: vision features of the new video spans in order, [m, hidden_size], or None.
+            features: vision features of the new video spans in order, [m, features_width], or None.
             is_video: which of the new tokens are replaced by `features`, [n] with m true.
             visibility: of all tokens, cached and new, [cached + n]; None for plain causal attention.
         """
@@ -88,7 +88,8 @@ class Runner:
     ) -> Logits:
         x = self._model.embed(rows, features, is_video)
         angles = self._model.model.rope(self.positions[:, -len(rows) :])
-        hidden = self._model.model(x, angles, self.cache.layers, mask)
+        deepstack = self._model.deepstack(features, is_video)
+        hidden = self._model.model(x, angles, self.cache.layers, mask, deepstack=deepstack)
         logits = self._model.head(hidden[:, -1]).astype(mx.float32)
         mx.eval(logits, self.cache.state)
         return np.array(logits[0])

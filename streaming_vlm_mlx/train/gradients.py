@@ -154,7 +154,7 @@ def make_train_model(model: VisionLanguageModel, spec: WorkerSpec) -> TrainModel
     if spec.lora is not None:
         attach(model, spec.lora, spec.seed)
     vision = spec.model.vision_config
-    heads = VisionHeads(spec.heads, vision.out_hidden_size) if vision and spec.heads else None
+    heads = VisionHeads(spec.heads, vision.features_width) if vision and spec.heads else None
     return TrainModel(model, heads)
 
 

@@ -74,10 +74,10 @@ class TrainModel(nn.Module):
 
 
 def encode_videos(model: VisionLanguageModel, microbatch: Microbatch, wrap: Wrap = identity) -> mx.array | None:
-    """Return the features [units, hidden_size] of `microbatch`'s videos; videos of the same size share one call."""
+    """Return the features [units, features_width] of `microbatch`'s videos; videos of the same size share one call."""
     if not microbatch.grids or model.config.vision_config is None:
         return None
-    width, units = model.config.vision_config.out_hidden_size, np.count_nonzero(microbatch.is_video)
+    width, units = model.config.vision_config.features_width, np.count_nonzero(microbatch.is_video)
     # Cached features have the shape [units, width]; the number of rows alone is not enough if nothing is merged.
     if microbatch.pixel_values.shape == (units, width):
         return mx.array(microbatch.pixel_values)
@@ -90,17 +90,17 @@ def text_loss(
     model: VisionLanguageModel, microbatch: Microbatch, features: mx.array | None, wrap: Wrap = identity
 ) -> mx.array:
     """Return the summed cross entropy of `microbatch`'s labels; logits are computed for labelled tokens only."""
-    embeddings = model.embed(microbatch.token_ids.ravel(), features, microbatch.is_video.ravel()).reshape(
-        *microbatch.token_ids.shape, -1
-    )
+    is_video = microbatch.is_video.ravel()
+    embeddings = model.embed(microbatch.token_ids.ravel(), features, is_video)
     positions = microbatch.position_ids.astype(np.int64)
     mask = "causal" if microbatch.mask is None else Causal(mx.array(microbatch.mask))
     hidden = model.model(
-        embeddings,
+        embeddings.reshape(*microbatch.token_ids.shape, -1),
         _rotary(model, positions),
         mask=mask,
         logits_to_keep=_logits_to_keep(model, microbatch, positions),
         wrap=wrap,
+        deepstack=model.deepstack(features, is_video),
     )
     hidden = hidden.reshape(-1, hidden.shape[-1])[mx.array(np.flatnonzero(microbatch.is_target))]
     return cross_entropy(model.head(hidden), mx.array(microbatch.targets)).sum()

@@ -29,7 +29,7 @@ class Microbatch:
         position_ids: int32 [3, batch, n].
         mask: additive attention mask [batch, 1, n, n], which separates packed samples and carries out the scratchpad's
             visibility; None where plain causal attention is enough.
-        pixel_values: float32 [patches, 1176]; or the features of a frozen vision tower, [units, hidden_size].
+        pixel_values: float32 [patches, values]; or the features of a frozen vision tower, [units, features_width].
         grids: patches in time, down and across, of runs of videos of the same size.
         places: int64 [batch, k], the tokens before the labels, padded with 0.
         logits_mask: additive attention mask of these places, [batch, 1, k, n].

@@ -81,7 +81,7 @@ def make_builder(checkpoint: Checkpoint, config: TrainConfig) -> SampleBuilder:
         pixels=data.pixels,
         scratchpad=stream.scratchpad,
         scratch_round=stream.scratch_round,
-        features_width=vision.out_hidden_size if vision and config.keep_features else None,
+        features_width=vision.features_width if vision and config.keep_features else None,
     )
     return SampleBuilder(checkpoint.tokenizer, sample, checkpoint.vocabulary)
 
@@ -285,7 +285,7 @@ def _tower(model: VisionLanguageModel) -> Tower:
     """
     if model.config.vision_config is None:
         raise SvmError("keep_features: the model has no vision tower.")
-    return Tower(model.config.vision_config, dict(as_numpy(flatten(model.visual.parameters()))))
+    return Tower(model.config, dict(as_numpy(flatten(model.visual.parameters()))))
 
 
 def _make_adapter(config: TrainConfig) -> Adapter:

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from streaming_vlm_mlx.backend import prepare
-from streaming_vlm_mlx.config import VisionConfig
+from streaming_vlm_mlx.config import ModelConfig
 from streaming_vlm_mlx.data.frame_workers import Encoder, Features, PixelValues
 from streaming_vlm_mlx.errors import SvmError
 
@@ -92,11 +92,11 @@ class Tower:
     """A vision tower that can be sent to another process.
 
     Attributes:
-        config: sizes of the tower.
+        config: the model that it belongs to.
         weights: float32 parameters by name.
     """
 
-    config: VisionConfig
+    config: ModelConfig
     weights: dict[str, npt.NDArray[np.float32]]
 
     def __call__(self) -> Encoder:
@@ -104,9 +104,10 @@ class Tower:
         prepare()
         import mlx.core as mx
 
-        from streaming_vlm_mlx.models.vision import VisionTower
+        from streaming_vlm_mlx.models.families import family_of
 
-        tower = VisionTower(self.config)
+        assert self.config.vision_config is not None
+        tower = family_of(self.config).VisionTower(self.config.vision_config)
         tower.load_weights([(name, mx.array(array)) for name, array in self.weights.items()])
 
         def encode(pixel_values: PixelValues, grid_thw: tuple[int, int, int]) -> Features:

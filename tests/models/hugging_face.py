@@ -1,4 +1,4 @@
-"""Small seeded Qwen2.5-VL and Qwen2-VL models of transformers, saved as checkpoint folders."""
+"""Small seeded models of transformers, of every family, saved as checkpoint folders."""
 
 import json
 from dataclasses import dataclass
@@ -17,7 +17,8 @@ transformers = pytest.importorskip("transformers")
 
 ROWS = 500
 VIDEO_ROW, IMAGE_ROW = 490, 491
-MODELS = {"qwen2_5_vl": "Qwen2_5_VLForConditionalGeneration", "qwen2_vl": "Qwen2VLForConditionalGeneration"}
+# What transformers calls the classes of a family.
+NAMES = {"qwen2_5_vl": "Qwen2_5_VL", "qwen2_vl": "Qwen2VL", "qwen3_vl": "Qwen3VL"}
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,7 @@ class Sizes:
     """What the models of the tests differ in; `mrope_section` adds up to half a head.
 
     `vision` is the tower's width, heads and depth; `full` are the blocks of Qwen2.5-VL's that see the whole picture.
+    Qwen3-VL has a `head_dim`, `deepstack` blocks and a side of learned positions.
     """
 
     hidden_size: int
@@ -36,6 +38,10 @@ class Sizes:
     window_size: int = 112
     full: tuple[int, ...] = (1,)
     family: str = "qwen2_5_vl"
+    layers: int = 2
+    head_dim: int = 0
+    deepstack: tuple[int, ...] = ()
+    side: int = 6
 
 
 SIZES = {
@@ -54,45 +60,78 @@ SIZES = {
 }
 
 
+def qwen3(hidden_size: int, heads: int, kv_heads: int, section: tuple[int, int, int], tied: bool, **more: Any) -> Sizes:
+    """Return sizes of a Qwen3-VL."""
+    width = 2 * sum(section)
+    return Sizes(hidden_size, heads, kv_heads, section, tied, family="qwen3_vl", head_dim=width, **more)
+
+
+QWEN3_SIZES = {
+    "tied, one query a key, two DeepStack layers": qwen3(32, 2, 2, (4, 2, 2), True, deepstack=(0, 1), side=4),
+    "untied, two queries a key": qwen3(40, 4, 2, (2, 2, 2), False, deepstack=(0, 2), layers=3, side=48),
+    "tied, four queries a key, three DeepStack layers": qwen3(
+        48, 4, 1, (6, 5, 5), True, vision=(48, 4, 5), deepstack=(1, 2, 4), layers=3
+    ),
+    "untied, eight queries a key": qwen3(64, 8, 1, (2, 1, 1), False, vision=(64, 4, 4), deepstack=(0, 2, 3), layers=4),
+    "tied, eight queries a key, four DeepStack layers": qwen3(
+        24, 16, 2, (4, 2, 2), True, vision=(32, 1, 6), deepstack=(0, 1, 3, 5), layers=5, side=5
+    ),
+    "untied, five queries a key, more DeepStack than layers": qwen3(
+        56, 5, 1, (4, 4, 4), False, vision=(40, 2, 4), deepstack=(0, 1, 2), side=3
+    ),
+    "tied, three queries a key, DeepStack out of order": qwen3(
+        80, 6, 2, (4, 3, 3), True, vision=(48, 3, 4), deepstack=(3, 0, 2), layers=4, side=9
+    ),
+    "untied, heads wider than the model": qwen3(16, 4, 4, (12, 10, 10), False, deepstack=(0, 2), layers=2, side=7),
+    "tied, seven queries a key, one position": qwen3(96, 7, 1, (3, 3, 2), True, deepstack=(1, 2), layers=3, side=1),
+}
+
+
 def make_config(sizes: Sizes) -> Any:
     """Return the reference's configuration."""
     text = {
         "hidden_size": sizes.hidden_size,
         "intermediate_size": 2 * sizes.hidden_size,
-        "num_hidden_layers": 2,
+        "num_hidden_layers": sizes.layers,
         "num_attention_heads": sizes.heads,
         "num_key_value_heads": sizes.kv_heads,
         "vocab_size": ROWS,
         "rope_scaling": {"rope_type": "default", "rope_theta": 1e6, "mrope_section": list(sizes.mrope_section)},
         "tie_word_embeddings": sizes.tied,
     }
-    width, heads, depth = sizes.vision
-    vision: dict[str, Any] = {"depth": depth, "num_heads": heads}
-    if sizes.family == "qwen2_vl":
-        vision |= {"embed_dim": width, "hidden_size": sizes.hidden_size, "mlp_ratio": 3}
-    else:
-        vision |= {
-            "hidden_size": width,
-            "intermediate_size": width * 3 // 2,
-            "window_size": sizes.window_size,
-            "fullatt_block_indexes": list(sizes.full),
-            "out_hidden_size": sizes.hidden_size,
-            "tokens_per_second": 2,
-        }
-    make = transformers.Qwen2VLConfig if sizes.family == "qwen2_vl" else transformers.Qwen2_5_VLConfig
-    return make(
+    if sizes.head_dim:
+        text["head_dim"] = sizes.head_dim
+    return getattr(transformers, f"{NAMES[sizes.family]}Config")(
         text_config=text,
-        vision_config=vision,
+        vision_config=_vision(sizes),
         tie_word_embeddings=sizes.tied,
         video_token_id=VIDEO_ROW,
         image_token_id=IMAGE_ROW,
     )
 
 
+def _vision(sizes: Sizes) -> dict[str, Any]:
+    width, heads, depth = sizes.vision
+    vision: dict[str, Any] = {"depth": depth, "num_heads": heads}
+    if sizes.family == "qwen2_vl":
+        return vision | {"embed_dim": width, "hidden_size": sizes.hidden_size, "mlp_ratio": 3}
+    vision |= {"hidden_size": width, "intermediate_size": width * 3 // 2, "out_hidden_size": sizes.hidden_size}
+    if sizes.family == "qwen3_vl":
+        return vision | {
+            "num_position_embeddings": sizes.side**2,
+            "deepstack_visual_indexes": list(sizes.deepstack),
+        }
+    return vision | {
+        "window_size": sizes.window_size,
+        "fullatt_block_indexes": list(sizes.full),
+        "tokens_per_second": 2,
+    }
+
+
 def make_torch(sizes: Sizes, seed: int) -> Any:
     """Return the reference in float32, its values of the order of 1 throughout, so that an error can show."""
     config = make_config(sizes)
-    model = getattr(transformers, MODELS[sizes.family])(config).float().eval()
+    model = getattr(transformers, f"{NAMES[sizes.family]}ForConditionalGeneration")(config).float().eval()
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in model.parameters():

@@ -32,18 +32,17 @@ Save = Callable[..., Path]
 def sizes(family: str = "qwen2_5_vl", tied: bool = True, vision: bool = True) -> ModelConfig:
     """Sizes whose layers divide into groups of 32, save one in the vision tower."""
     config = small_config(ROWS, vision=vision, tied=tied)
-    text = replace(config.text_config, hidden_size=64, intermediate_size=96, mrope_section=(2, 3, 3))
+    text = replace(config.text_config, hidden_size=64, intermediate_size=96, head_dim=16, mrope_section=(2, 3, 3))
     tower = config.vision_config
     if tower is not None:
         tower = replace(tower, hidden_size=32, intermediate_size=48, out_hidden_size=64)
     if tower is not None and family == "qwen2_vl":
         tower = replace(
             tower,
-            architecture="qwen2_vl",
             hidden_act="quick_gelu",
             tokens_per_second=None,
             fullatt_block_indexes=(),
-            window_size=112,
+            window_size=None,
             intermediate_size=64,
         )
     return replace(config, text_config=text, vision_config=tower, model_type=family)  # type: ignore[arg-type]

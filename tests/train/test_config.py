@@ -108,7 +108,7 @@ PLACES = {
     "seed: 1\ncheckpointing:\n  keep: 0": "3: checkpointing.keep is 0",
     "seed: 1\nstream:\n  window: 0": "3: window is 0",
     "model:\n  seed: 1\n  config:\n    text_config:\n      hidden_size: wide": "5: TextConfig.hidden_size is 'wide'",
-    "model:\n  config:\n    text_config:\n      num_hidden_layers: 0": "3: text_config.num_hidden_layers is 0",
+    "model:\n  config:\n    text_config:\n      num_hidden_layers: 0": "4: text_config.num_hidden_layers is 0",
     # A width alone does not say how many heads there are.
     "seed: 1\nmodel:\n  config:\n    text_config: {hidden_size: 194}": "3: config: hidden_size 194 is not a multiple",
     # What a "<<" brings in stands where it was written; a setting of the same name is the one that counts.
