@@ -267,6 +267,11 @@ class SamplingConfig(FromDict):
         silence_threshold: the `` ...`` token is excluded unless its probability is above this; null never excludes it.
         silence_step: added to the threshold at each token of a second.
         max_new_tokens: the most tokens in a second.
+        max_words: the most words in a second; null for no limit. A limit never cuts a word.
+        max_sentences: the most sentences in a second; null for no limit.
+        no_repeat_ngram_size: tokens of an n-gram that is not said again in the same second, nor within
+            `repetition_window` seconds; 0 allows all. As Hugging Face's, over commentary only.
+        repetition_window: seconds in which the same sentence is not said again; 0 allows it.
         seed: of the random draws of a stream.
     """
 
@@ -276,6 +281,10 @@ class SamplingConfig(FromDict):
     silence_threshold: float | None = None
     silence_step: float = 0.0
     max_new_tokens: int = 20
+    max_words: int | None = None
+    max_sentences: int | None = None
+    no_repeat_ngram_size: int = 0
+    repetition_window: float = 0.0
     seed: int = 0
 
     def check(self) -> None:
@@ -288,6 +297,12 @@ class SamplingConfig(FromDict):
         demand(0 < self.top_p <= 1, "sampling.top_p", self.top_p, "above 0 and at most 1")
         demand(self.repetition_penalty > 0, "sampling.repetition_penalty", self.repetition_penalty, "above 0")
         demand(self.max_new_tokens >= 1, "sampling.max_new_tokens", self.max_new_tokens, "1 or more")
+        for name in ("max_words", "max_sentences"):
+            value = getattr(self, name)
+            demand(value is None or value >= 1, f"sampling.{name}", value, "1 or more, or null for no limit")
+        size = self.no_repeat_ngram_size
+        demand(size == 0 or size >= 2, "sampling.no_repeat_ngram_size", size, "2 or more, or 0 to allow all")
+        demand(self.repetition_window >= 0, "sampling.repetition_window", self.repetition_window, "0 or more")
         demand(self.seed >= 0, "sampling.seed", self.seed, "0 or more")
 
 

@@ -14,11 +14,12 @@ from streaming_vlm_mlx.stream.distributed_runner import make_runner, release
 from streaming_vlm_mlx.stream.events import GenerationResult, SpanMap, SpanView, TextPiece, Timings
 from streaming_vlm_mlx.stream.masks import OPEN, token_visibility
 from streaming_vlm_mlx.stream.pruning import prune, reanchor
+from streaming_vlm_mlx.stream.repetition import RepetitionGuard
+from streaming_vlm_mlx.stream.reply import Reply
 from streaming_vlm_mlx.stream.runner import Logits, Runner, Visibility
 from streaming_vlm_mlx.stream.sampling import Sampler, TokenSampler
 from streaming_vlm_mlx.stream.turns import TurnWriter
-from streaming_vlm_mlx.text.detokenizer import SCRATCH_TOKENS, CommentaryCleaner, Scratchpad, StreamDecoder
-from streaming_vlm_mlx.text.tokenizer import Tokenizer
+from streaming_vlm_mlx.text.detokenizer import SCRATCH_TOKENS, Scratchpad
 from streaming_vlm_mlx.video.image_processor import Patches
 
 
@@ -94,6 +95,7 @@ class Session:
         """
         if config.sampling != self._config.sampling:
             self._sampler = self._make_sampler(config)
+            self._guard.configure(config.sampling)
         self._config = config
 
     def reset(self) -> None:
@@ -103,7 +105,7 @@ class Session:
         self._round, self._query, self._prefilled_from = 0, "", 0
         self._features: dict[int, mx.array] = {}
         self._ahead: _Encoded | None = None
-        self._sampler = self._make_sampler(self._config)
+        self._sampler, self._guard = self._make_sampler(self._config), self._make_guard()
         self._runner: Runner | None = None
 
     def reanchor(self) -> None:
@@ -111,6 +113,7 @@ class Session:
         if self._runner and not self._runner.can_move:
             self._runner.keep(np.zeros(0, np.int32))
         self._keep(*reanchor(self._spans, self._config))
+        self._guard.clear()
         self._round, self._query = 0, ""
 
     def generate(
@@ -133,18 +136,21 @@ class Session:
         logits: Logits | None = self._prefill()
         prefilled = clock()
         first_text = 0.0
-        reply = _Reply(self._bundle.tokenizer, with_notes=bool(self._config.scratchpad) and not second.question)
+        reply = self._begin_reply(second)
         try:
             yield SpanMap(second.index, sp.merge_views(self._spans), dropped)
             if reply.scratch is not None:
                 logits = self._write_notes(logits, sampler, stopped, reply.scratch)
-            for token in () if logits is None else self._decode(logits, sampler, stopped):
+            for token in () if logits is None else self._decode(logits, sampler, stopped, not second.question):
                 if piece := reply.push(token):
                     first_text = first_text or clock()
                     yield TextPiece(second.index, piece)
+                if reply.is_full:
+                    break
         finally:
-            self._close_turn(reply)
-        if piece := reply.flush():
+            piece = reply.flush()
+            self._close_turn(second, reply)
+        if piece:
             yield TextPiece(second.index, piece)
         done = clock()
         yield GenerationResult(
@@ -274,11 +280,23 @@ class Session:
             logits = self._step(row, None if scratch.is_full or visibility is None else self._padded(visibility))
         return logits
 
-    def _decode(self, logits: Logits, sampler: Sampler, stopped: Callable[[], bool]) -> Iterator[int]:
-        """Yield the tokens of the commentary, up to and including a stop token, or up to the limit."""
-        limit = self._config.sampling.max_new_tokens
+    def _begin_reply(self, second: SecondRequest) -> Reply:
+        """Return the empty reply to `second`; the answer to a question may repeat what was said."""
+        config, bundle = self._config, self._bundle
+        self._guard.forget_before(second.start)
+        guard = self._guard if config.sampling.repetition_window and not second.question else None
+        with_notes = bool(config.scratchpad) and not second.question
+        return Reply(bundle.tokenizer, bundle.template.stop_ids, with_notes, config.sampling, guard)
+
+    def _decode(self, logits: Logits, sampler: Sampler, stopped: Callable[[], bool], guarded: bool) -> Iterator[int]:
+        """Yield the tokens of the commentary, up to and including a stop token, or up to the limit.
+
+        With `guarded`, no n-gram is repeated.
+        """
+        limit, rows = self._config.sampling.max_new_tokens, list[int]()
         for step in range(limit):
-            row = sampler.sample(logits, self._seen_rows, step)
+            row = sampler.sample(self._guard.ban(logits, rows) if guarded else logits, self._seen_rows, step)
+            rows.append(row)
             token = self._bundle.vocabulary.to_id(row)
             yield token
             if token in self._bundle.template.stop_ids or step + 1 == limit or stopped():
@@ -295,13 +313,22 @@ class Session:
         """Return `visibility` extended to all cached tokens: the scratchpad line so far is `OPEN` to itself."""
         return np.pad(visibility, (0, self.cache_length - len(visibility)), constant_values=OPEN)
 
-    def _close_turn(self, reply: "_Reply") -> None:
+    def _close_turn(self, second: SecondRequest, reply: Reply) -> None:
         """Append the reply and the turn's end mark, which is prefilled with the next second."""
-        ended = bool(reply.tokens) and reply.tokens[-1] in self._bundle.template.stop_ids
-        said = reply.tokens[:-1] if ended else reply.tokens
-        turn = self._turns.reply(self._round, said, reply.scratch.ids if reply.scratch else ())
+        said, scratch = reply.said, reply.scratch.ids if reply.scratch else []
+        self._guard.add(second.start, self._rows(np.array(said, np.int32)).tolist(), reply.text)
+        if reply.is_repeated:
+            said = [self._bundle.template.silence_id]
+        self._forget_unsaid(reply.tokens, said, self.ids.size + len(scratch))
+        turn = self._turns.reply(self._round, said, scratch)
         self._spans = sp.number_slots((*self._spans, *turn))
         self._round += 1
+
+    def _forget_unsaid(self, tokens: list[int], said: list[int], start: int) -> None:
+        """Drop from the cache the generated `tokens`, the first at `start`, from the first that is not `said` on."""
+        same = next((k for k, (one, other) in enumerate(zip(tokens, said, strict=False)) if one != other), len(said))
+        if self._runner and self.cache_length > start + same:
+            self._runner.keep(np.arange(start + same, dtype=np.int32))
 
     def _rows(self, ids: sp.Ids) -> npt.NDArray[np.int32]:
         """Return the embedding rows of `ids`."""
@@ -309,6 +336,11 @@ class Session:
 
     def _make_sampler(self, config: StreamConfig) -> TokenSampler:
         return TokenSampler(config.sampling, int(self._rows(np.array([self._bundle.template.silence_id], np.int32))[0]))
+
+    def _make_guard(self) -> RepetitionGuard:
+        template = self._bundle.template
+        endings = self._rows(np.array([template.silence_id, *template.stop_ids], np.int32))
+        return RepetitionGuard(self._config.sampling, endings.tolist())
 
     def _make_runner(self) -> Runner:
         """Allocate a cache that the windows cannot outgrow, as far as the settings bound them."""
@@ -338,42 +370,3 @@ class _Encoded:
     patches: Patches | None
     features: mx.array | None
     seconds: float = 0.0
-
-
-class _Reply:
-    """The reply of the model to one second, without its markup and closing `` ...``.
-
-    Attributes:
-        tokens: those of the commentary, a stop token included.
-        text: the commentary so far.
-        scratch: the line of notes before it, or None.
-    """
-
-    def __init__(self, tokenizer: Tokenizer, with_notes: bool) -> None:
-        self.tokens: list[int] = []
-        self.text = ""
-        self.scratch = Scratchpad(tokenizer) if with_notes else None
-        self._decoder, self._cleaner = StreamDecoder(tokenizer), CommentaryCleaner()
-
-    @property
-    def notes(self) -> str:
-        """The text of the scratchpad."""
-        return self.scratch.text.strip() if self.scratch else ""
-
-    @property
-    def token_count(self) -> int:
-        """The number of generated tokens, notes included."""
-        return len(self.tokens) + (len(self.scratch.ids) if self.scratch else 0)
-
-    def push(self, token: int) -> str:
-        """Add a token; return the text that can be shown now."""
-        self.tokens.append(token)
-        return self._show(self._cleaner.push(self._decoder.push(token)))
-
-    def flush(self) -> str:
-        """Return the text that was held back."""
-        return self._show(self._cleaner.push(self._decoder.flush()) + self._cleaner.flush())
-
-    def _show(self, piece: str) -> str:
-        self.text += piece
-        return piece
