@@ -1,22 +1,40 @@
-"""Finds the folder of a checkpoint by its name, and downloads it from the hub.
+"""Finds the folder of a checkpoint or an adapter by its name, and downloads it from the hub.
 
 Imports no MLX.
 """
 
-import re
 from pathlib import Path
 
 from streaming_vlm_mlx.errors import SvmError
+from streaming_vlm_mlx.hub_cache import parse_hub_name
+from streaming_vlm_mlx.hub_client import NotFoundError
+from streaming_vlm_mlx.hub_download import ADAPTER, CHECKPOINT, Check, Hub, Report, fetch
 
-HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
-HUB_FILES = ("*.json", "*.safetensors", "*.yaml", "*.txt")
+
+def _accept(_: object) -> None:
+    """Take anything."""
 
 
-def resolve_checkpoint(name: str, root: Path = Path("checkpoints")) -> Path:
-    """Return the folder of the checkpoint `name`: a path, else a folder in `root`, else a hub id, which is downloaded.
+def resolve_checkpoint(
+    name: str,
+    root: Path = Path("checkpoints"),
+    check: Check = _accept,
+    report: Report = _accept,
+    hub: Hub | None = None,
+) -> Path:
+    """Return the folder of the checkpoint `name`: a path, else a folder in `root`, else a name on the hub.
+
+    ``owner/name`` and ``owner/name@revision`` are downloaded once; see `hub_download.fetch`.
+
+    Args:
+        name: the checkpoint's name.
+        root: the folder with the checkpoints that have a short name.
+        check: refuses the settings of a model that cannot be used, before its weights are downloaded.
+        report: receives the progress of a download.
+        hub: the hub and its cache; None for those that the environment names.
 
     Raises:
-        SvmError: there is none; the text lists the places that were tried.
+        SvmError: there is none, and the text lists the places that were tried; or it cannot be downloaded.
     """
     places = [_expand_user(Path(name)), root / name]
     for place in places:
@@ -24,10 +42,29 @@ def resolve_checkpoint(name: str, root: Path = Path("checkpoints")) -> Path:
             return place
         if place.is_file():
             raise SvmError(f"{place} is a file; a checkpoint is a folder with config.json and model.safetensors.")
-    looked = ", ".join(str(p) for p in places)
-    if not HUB_ID.fullmatch(name):
-        raise SvmError(f"no checkpoint {name!r}: looked for {looked}; it is not a hub id ('owner/name') either.")
-    return _download(name, looked)
+    looked = f"no checkpoint {name!r}: looked for {', '.join(map(str, places))}"
+    on_hub = parse_hub_name(name)
+    if on_hub is None:
+        raise SvmError(f"{looked}; it is not a hub id ('owner/name' or 'owner/name@revision') either.")
+    try:
+        return fetch(on_hub, CHECKPOINT, hub or Hub.of_environment(), check, report)
+    except NotFoundError as error:
+        raise SvmError(f"{looked}; {error}") from error
+
+
+def resolve_adapter(path: Path, report: Report = _accept, hub: Hub | None = None) -> Path:
+    """Return the folder of the adapter `path`: a folder, else a name on the hub, which is downloaded once.
+
+    Raises:
+        SvmError: the hub has no such adapter, or it cannot be downloaded.
+    """
+    on_hub = parse_hub_name(str(path))
+    if path.exists() or on_hub is None:
+        return path
+    try:
+        return fetch(on_hub, ADAPTER, hub or Hub.of_environment(), _accept, report)
+    except NotFoundError as error:
+        raise SvmError(f"no adapter '{path}': there is no such folder; {error}") from error
 
 
 def _expand_user(path: Path) -> Path:
@@ -36,18 +73,3 @@ def _expand_user(path: Path) -> Path:
         return path.expanduser()
     except RuntimeError:
         return path
-
-
-def _download(repo_id: str, looked: str) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError
-
-    try:
-        return Path(snapshot_download(repo_id, allow_patterns=list(HUB_FILES)))
-    except (RepositoryNotFoundError, HFValidationError) as error:
-        raise SvmError(f"no checkpoint {repo_id!r}: looked for {looked}; the hub has no such repository.") from error
-    except OSError as error:
-        raise SvmError(
-            f"no checkpoint {repo_id!r}: looked for {looked}, and the hub cannot be reached; "
-            "download it while online, or name a folder."
-        ) from error

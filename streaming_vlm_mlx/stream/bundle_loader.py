@@ -9,6 +9,7 @@ import mlx.core as mx
 from streaming_vlm_mlx.config import ModelConfig, StreamConfig
 from streaming_vlm_mlx.distributed import ALONE, Ranks
 from streaming_vlm_mlx.errors import SvmError
+from streaming_vlm_mlx.hub_cache import checkpoint_name
 from streaming_vlm_mlx.models.adapters import check_base, load_adapter, read_adapter
 from streaming_vlm_mlx.models.loading import (
     ModelBundle,
@@ -71,7 +72,7 @@ def bundle_loader(
             load_adapter(adapter, described, checkpoint.model, dtype)
         arrange_for_decode(checkpoint.model)
         template = ChatTemplate.of(checkpoint.tokenizer, config.style)
-        return folder.name, ModelBundle(
+        return checkpoint_name(folder), ModelBundle(
             checkpoint.model, checkpoint.tokenizer, checkpoint.vocabulary, template, time.perf_counter, ranks
         )
 

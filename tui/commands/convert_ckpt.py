@@ -5,6 +5,9 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tui.commands.options import CHECKPOINT_NAMES
+from tui.downloads import find_checkpoint
+
 if TYPE_CHECKING:
     from streaming_vlm_mlx.models.convert_checkpoint import Conversion, Progress
 
@@ -19,7 +22,7 @@ GIB = 1 << 30
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    parser.add_argument("source", metavar="SRC", help="checkpoint: a folder, a name in checkpoints/, or a hub id")
+    parser.add_argument("source", metavar="SRC", help=f"checkpoint: {CHECKPOINT_NAMES}")
     parser.add_argument("out", type=Path, metavar="DST", help="folder to write, which must not exist")
     parser.add_argument("--bits", type=int, choices=(4, 8), help="bits a weight (default: not quantized)")
     parser.add_argument(
@@ -49,7 +52,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Convert the checkpoint, and print the result's size."""
     from streaming_vlm_mlx import backend
-    from streaming_vlm_mlx.hub import resolve_checkpoint
 
     backend.prepare()
     from streaming_vlm_mlx.models.convert_checkpoint import Conversion, convert, make_plan
@@ -58,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
     if args.check and args.bits is None:
         needs_torch()
     job = Conversion(
-        resolve_checkpoint(args.source),
+        find_checkpoint(args.source),
         args.out,
         args.bits,
         args.group_size,

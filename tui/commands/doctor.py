@@ -13,6 +13,8 @@ from pathlib import Path
 
 from streaming_vlm_mlx.backend import installed_version
 from streaming_vlm_mlx.errors import SvmError
+from tui.commands.options import CHECKPOINT_NAMES
+from tui.downloads import find_checkpoint
 from tui.session_paths import CHECKPOINTS, state_folder
 
 PACKAGES = ("svm-tui", "mlx", "numpy", "av", "textual", "transformers")
@@ -137,7 +139,7 @@ def estimate_memory(name: str, settings: Path | None, limit: int | None = None) 
     """Return the memory that checkpoint `name` needs under its own stream settings and those in the file `settings`.
 
     Args:
-        name: a folder, a name in checkpoints/, or a hub id.
+        name: a folder, a name in checkpoints/, or a name on the hub.
         settings: YAML of settings that replace the checkpoint's own, or None.
         limit: bytes that it may use; None for this machine's limit.
 
@@ -147,13 +149,12 @@ def estimate_memory(name: str, settings: Path | None, limit: int | None = None) 
     from streaming_vlm_mlx import backend
     from streaming_vlm_mlx.config import StreamConfig
     from streaming_vlm_mlx.config_io import read_settings
-    from streaming_vlm_mlx.hub import resolve_checkpoint
     from streaming_vlm_mlx.stream_settings import read_stream_config
 
     machine = backend.prepare()
     from streaming_vlm_mlx.models.memory_budget import budget_of, memory_limit, ways_out
 
-    folder = resolve_checkpoint(name)
+    folder = find_checkpoint(name)
     stream = read_stream_config(folder)
     if settings:
         stream = stream.merged(read_settings(settings, StreamConfig))
@@ -223,7 +224,7 @@ GIB = 1 << 30
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    parser.add_argument("--ckpt", metavar="C", help="checkpoint: a folder, a name in checkpoints/, or a hub id")
+    parser.add_argument("--ckpt", metavar="C", help=f"checkpoint: {CHECKPOINT_NAMES}")
     parser.add_argument("--config", type=Path, metavar="S", help="YAML of stream settings that replace --ckpt's own")
     parser.add_argument("--json", action="store_true", help="print one JSON object, sizes in bytes")
 

@@ -3,6 +3,9 @@
 import argparse
 from pathlib import Path
 
+from tui.commands.options import ADAPTER_NAMES, CHECKPOINT_NAMES
+from tui.downloads import find_adapter, find_checkpoint
+
 HELP = (
     "Merge a LoRA adapter into its base checkpoint: 'svm-tui fuse --ckpt BASE --adapter run1 --out all', "
     "then 'svm-tui play clip.mp4 --ckpt all'."
@@ -11,10 +14,8 @@ HELP = (
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    parser.add_argument(
-        "--ckpt", required=True, metavar="C", help="base: a folder, a name in checkpoints/, or a hub id"
-    )
-    parser.add_argument("--adapter", required=True, type=Path, metavar="A", help="a folder that train --lora wrote")
+    parser.add_argument("--ckpt", required=True, metavar="C", help=f"base: {CHECKPOINT_NAMES}")
+    parser.add_argument("--adapter", required=True, type=Path, metavar="A", help=f"adapter: {ADAPTER_NAMES}")
     parser.add_argument("--out", required=True, type=Path, metavar="D", help="folder to write the checkpoint to")
 
 
@@ -23,9 +24,10 @@ def run(args: argparse.Namespace) -> int:
     from streaming_vlm_mlx import backend
 
     backend.prepare()
-    from streaming_vlm_mlx.hub import resolve_checkpoint
     from streaming_vlm_mlx.models.adapters import fuse_checkpoint
 
-    fuse_checkpoint(resolve_checkpoint(args.ckpt), args.adapter, args.out)
+    adapter = find_adapter(args.adapter)
+    assert adapter
+    fuse_checkpoint(find_checkpoint(args.ckpt), adapter, args.out)
     print(args.out)
     return 0

@@ -13,8 +13,13 @@ from typing import TYPE_CHECKING, NoReturn
 
 from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.shipped import CHECKPOINT
+from tui.downloads import find_adapter, find_checkpoint
 
 PLAYER_SETTINGS = "player.yaml"
+
+# What can be named, in the help of options.
+CHECKPOINT_NAMES = "a folder, a name in checkpoints/, or owner/name[@revision] on the hub"
+ADAPTER_NAMES = "a folder, or owner/name[@revision] on the hub"
 
 AddOptions = Callable[[argparse.ArgumentParser], None]
 
@@ -28,9 +33,9 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--ckpt",
         metavar="C",
-        help="checkpoint: a folder, a name in checkpoints/, or a hub id (default: the one of the package, for matches)",
+        help=f"checkpoint: {CHECKPOINT_NAMES} (default: the one of the package, for matches)",
     )
-    parser.add_argument("--adapter", type=Path, metavar="A", help="LoRA adapter of --ckpt: a folder of train --lora")
+    parser.add_argument("--adapter", type=Path, metavar="A", help=f"LoRA adapter of --ckpt: {ADAPTER_NAMES}")
     parser.add_argument(
         "--query", metavar="TEXT", help="what to ask the model for, in the first second (default: the checkpoint's)"
     )
@@ -48,6 +53,8 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
 def resolve_settings(args: argparse.Namespace, warn: bool = True) -> "tuple[StreamConfig, Path]":
     """Return the stream's settings and the checkpoint's folder; `warn` says so where the query has no effect.
 
+    A checkpoint and an adapter on the hub are downloaded; `args.adapter` becomes the adapter's folder.
+
     The settings are the adapter's or else the checkpoint's, then those of --config, then the options. Without --ckpt
     the checkpoint is the one in the package.
 
@@ -56,10 +63,10 @@ def resolve_settings(args: argparse.Namespace, warn: bool = True) -> "tuple[Stre
     """
     from streaming_vlm_mlx.config import StreamConfig
     from streaming_vlm_mlx.config_io import read_settings
-    from streaming_vlm_mlx.hub import resolve_checkpoint
     from streaming_vlm_mlx.stream_settings import STREAM, read_stream_config
 
-    folder = resolve_checkpoint(args.ckpt) if args.ckpt else CHECKPOINT
+    folder = find_checkpoint(args.ckpt) if args.ckpt else CHECKPOINT
+    args.adapter = find_adapter(args.adapter)
     owner = args.adapter if args.adapter and (args.adapter / STREAM).is_file() else folder
     config = read_stream_config(owner)
     if args.config:
@@ -73,11 +80,12 @@ def resolve_settings(args: argparse.Namespace, warn: bool = True) -> "tuple[Stre
 
 
 def _warn_of_unused_query(config: "StreamConfig", folder: Path) -> None:
+    from streaming_vlm_mlx.hub_cache import checkpoint_name
     from tui.player.spec import uses_query
 
     if not uses_query(config):
         print(
-            f"svm-tui: --query has no effect: the training template of {folder.name} has no query; "
+            f"svm-tui: --query has no effect: the training template of {checkpoint_name(folder)} has no query; "
             "ask questions in the player with /.",
             file=sys.stderr,
         )

@@ -134,6 +134,7 @@ def check_terminal(there: bool, term: str, instead: str) -> None:
 
 
 def _spec(args: argparse.Namespace, config: "StreamConfig", folder: Path) -> "PlayerSpec":
+    from streaming_vlm_mlx.hub_cache import checkpoint_name
     from streaming_vlm_mlx.memory import machine_memory
     from streaming_vlm_mlx.sessions.session_log import ENDINGS
     from streaming_vlm_mlx.video.video_file import open_video
@@ -146,7 +147,7 @@ def _spec(args: argparse.Namespace, config: "StreamConfig", folder: Path) -> "Pl
     record = new_record(args.clip, str(folder), config)
     return PlayerSpec(
         clip=Path(args.clip).name or args.clip,
-        model=folder.name,
+        model=checkpoint_name(folder),
         size=source.size,
         seconds=ClipSeconds(source),
         open_grabber=None if source.duration is None else partial(FrameGrabber, args.clip),

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from streaming_vlm_mlx.errors import SvmError
+from tui.downloads import find_checkpoint
 
 if TYPE_CHECKING:
     from streaming_vlm_mlx.backend import Backend
@@ -35,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--resume", action="store_true", help="continue the run in --out from its newest checkpoint")
     parser.add_argument("--records", nargs="+", metavar="F", help="training records, for data.records")
     parser.add_argument("--validation", nargs="+", metavar="F", help="validation records, for validation.records")
-    parser.add_argument("--ckpt", metavar="C", help="start from this checkpoint, for model.checkpoint")
+    parser.add_argument("--ckpt", metavar="C", help="checkpoint to start from, as for play; for model.checkpoint")
     parser.add_argument(
         "--steps", type=int, metavar="N", help="total steps, for schedule.steps; the warm-up is shortened in proportion"
     )
@@ -53,6 +54,8 @@ def run(args: argparse.Namespace) -> int:
     if args.out is None:
         raise SvmError("name the run's folder with --out, for example --out runs/first.")
     config = _config(args)
+    if config.model.checkpoint and (config.lora or not args.resume):
+        find_checkpoint(config.model.checkpoint)
     from streaming_vlm_mlx.distributed import count_neighbours, join
     from streaming_vlm_mlx.train.setup import train
     from streaming_vlm_mlx.train.trainer import Callbacks

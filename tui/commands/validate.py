@@ -10,7 +10,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from streaming_vlm_mlx.errors import SvmError
-from tui.commands.options import add_model_arguments, make_engine, resolve_settings, run_as_follower
+from tui.commands.options import (
+    ADAPTER_NAMES,
+    CHECKPOINT_NAMES,
+    add_model_arguments,
+    make_engine,
+    resolve_settings,
+    run_as_follower,
+)
+from tui.downloads import find_adapter
 from tui.session_paths import cache_folder, check_writable
 
 if TYPE_CHECKING:
@@ -36,8 +44,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     clips = parser.add_mutually_exclusive_group(required=True)
     clips.add_argument("--matches", type=int, metavar="N", help="simulated matches to use; missing ones are filmed")
     clips.add_argument("--records", type=Path, nargs="+", metavar="F", help="records (.jsonl) to validate on instead")
-    parser.add_argument("--ckpt", metavar="C", help="a folder, a name below checkpoints/, or a hub id")
-    parser.add_argument("--adapter", type=Path, metavar="A", help="folder of train --lora, added to --ckpt")
+    parser.add_argument("--ckpt", metavar="C", help=CHECKPOINT_NAMES)
+    parser.add_argument("--adapter", type=Path, metavar="A", help=f"LoRA adapter of --ckpt: {ADAPTER_NAMES}")
     parser.add_argument("--config", type=Path, metavar="F", help="YAML of stream settings; overrides the checkpoint's")
     parser.add_argument("--json", type=Path, metavar="F", help="write the figures, and those of every case")
     parser.add_argument(
@@ -61,6 +69,7 @@ def run(args: argparse.Namespace) -> int:
     """Validate, print tables and write the JSON file; an interrupted run keeps the results so far."""
     from streaming_vlm_mlx.eval.report import Report
 
+    args.adapter = find_adapter(args.adapter)
     config, folder = resolve_settings(_as_viewed(args))
     if args.json:
         check_writable(args.json)
