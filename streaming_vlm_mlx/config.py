@@ -248,12 +248,16 @@ class PixelConfig(FromDict):
     image_std: tuple[float, ...] = (0.26862954, 0.26130258, 0.27577711)
 
     def check(self) -> None:
-        """Check that sizes are 1 or more.
+        """Check that sizes are 1 or more, and that each of three channels can be normalised.
 
         Raises:
             SvmError: names the setting.
         """
         demand_sizes(self, "pixels")
+        mean, deviation = list(self.image_mean), list(self.image_std)
+        demand(len(mean) == 3 and all(map(math.isfinite, mean)), "pixels.image_mean", mean, "three numbers")
+        usable = len(deviation) == 3 and all(0 < value < math.inf for value in deviation)
+        demand(usable, "pixels.image_std", deviation, "three numbers above 0")
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Frames to patches for the Qwen2.5-VL vision tower: resize, normalise, patchify, as Hugging Face's processor does."""
+"""Frames to patches for the vision tower: resize, normalise, patchify, as Hugging Face's processors do."""
 
 import math
 from dataclasses import dataclass

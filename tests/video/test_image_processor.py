@@ -1,6 +1,7 @@
 import json
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,10 +10,11 @@ from hypothesis import strategies as st
 
 from streaming_vlm_mlx.config import PixelConfig
 from streaming_vlm_mlx.errors import SvmError
+from streaming_vlm_mlx.processor_config import DEFAULTS
 from streaming_vlm_mlx.video.image_processor import patchify, resize_frames, smart_resize, to_patches
 from tests.modules import load_module
 
-CONFIG = PixelConfig()
+CONFIG, QWEN3 = PixelConfig(), DEFAULTS["qwen3_vl"]
 CASES = ("append", "balanced", "full_attention", "recompute", "text_longer", "vision_longer")
 
 
@@ -42,24 +44,38 @@ def test_rows_are_those_of_the_published_program(shared: Path, name: str) -> Non
     ("count", "height", "width"), [(2, 364, 644), (2, 360, 640), (3, 96, 130), (4, 1080, 1920), (1, 640, 360)]
 )
 def test_patches_are_hugging_faces(count: int, height: int, width: int) -> None:
-    torch = pytest.importorskip("torch")
     pytest.importorskip("torchvision")
     from transformers import Qwen2VLVideoProcessor
 
     processor = Qwen2VLVideoProcessor(size={"shortest_edge": CONFIG.min_pixels, "longest_edge": CONFIG.max_pixels})
-    frames = noise(count, height, width)
+    check_patches(processor, noise(count, height, width), CONFIG)
 
+
+@pytest.mark.parametrize(
+    ("count", "height", "width"), [(2, 352, 640), (2, 360, 640), (4, 130, 96), (2, 1080, 1920), (3, 640, 360)]
+)
+def test_patches_are_qwen3_vls(count: int, height: int, width: int) -> None:
+    pytest.importorskip("torchvision")
+    from transformers import Qwen3VLVideoProcessor
+
+    # This processor's limits are for all frames of a video.
+    limits = {"shortest_edge": QWEN3.min_pixels * count, "longest_edge": QWEN3.max_pixels * count}
+    check_patches(Qwen3VLVideoProcessor(size=limits), noise(count, height, width), QWEN3)
+
+
+def check_patches(processor: Any, frames: np.ndarray, config: PixelConfig) -> None:
+    torch = pytest.importorskip("torch")
     theirs = processor(
         videos=[torch.from_numpy(frames.transpose(0, 3, 1, 2))], do_sample_frames=False, return_tensors="pt"
     )
-    ours = patchify(frames, CONFIG)
+    ours = patchify(frames, config)
 
     assert list(ours.grid_thw) == theirs["video_grid_thw"][0].tolist()
     apart = np.abs(ours.pixel_values - theirs["pixel_values_videos"].numpy())
-    if smart_resize(height, width, CONFIG) == (height, width):
+    if smart_resize(frames.shape[1], frames.shape[2], config) == frames.shape[1:3]:
         assert apart.max() < 1e-5
     else:
-        check_levels(apart * 255 * min(CONFIG.image_std))
+        check_levels(apart * 255 * min(config.image_std))
 
 
 def check_levels(apart: np.ndarray) -> None:
