@@ -24,6 +24,11 @@ class FamilyModule(Protocol):
         ...
 
     @property
+    def HAS_STAMPS(self) -> bool:  # noqa: N802
+        """Whether each temporal step of a video is a span of its own behind its time."""
+        ...
+
+    @property
     def VisionTower(self) -> Callable[[VisionConfig], VisionTower]:  # noqa: N802
         """The class of its vision tower."""
         ...

@@ -15,9 +15,10 @@ from streaming_vlm_mlx.models import hub_config, vision
 from streaming_vlm_mlx.models.activations import silu
 from streaming_vlm_mlx.models.weights import sanitize_name as sanitize
 
-__all__ = ["ARCHITECTURE", "NAME", "VisionTower", "check", "read_config", "sanitize", "write_parts"]
+__all__ = ["ARCHITECTURE", "HAS_STAMPS", "NAME", "VisionTower", "check", "read_config", "sanitize", "write_parts"]
 
 NAME, ARCHITECTURE = "Qwen2.5-VL", "Qwen2_5_VLForConditionalGeneration"
+HAS_STAMPS = False
 
 
 def read_config(values: Mapping[str, Any]) -> ModelConfig:

@@ -15,9 +15,10 @@ from streaming_vlm_mlx.models import hub_config, vision
 from streaming_vlm_mlx.models.activations import quick_gelu
 from streaming_vlm_mlx.models.weights import sanitize_name as sanitize
 
-__all__ = ["ARCHITECTURE", "NAME", "VisionTower", "check", "read_config", "sanitize", "write_parts"]
+__all__ = ["ARCHITECTURE", "HAS_STAMPS", "NAME", "VisionTower", "check", "read_config", "sanitize", "write_parts"]
 
 NAME, ARCHITECTURE = "Qwen2-VL", "Qwen2VLForConditionalGeneration"
+HAS_STAMPS = False
 # What is the same in all models of the family; time counts one position a temporal step.
 _TOWER: dict[str, Any] = {
     "hidden_act": "quick_gelu",

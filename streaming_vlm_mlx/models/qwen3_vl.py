@@ -19,9 +19,10 @@ from streaming_vlm_mlx.models import hub_config, vision
 from streaming_vlm_mlx.models.activations import gelu_tanh
 from streaming_vlm_mlx.models.weights import sanitize_name as sanitize
 
-__all__ = ["ARCHITECTURE", "NAME", "VisionTower", "check", "read_config", "sanitize", "write_parts"]
+__all__ = ["ARCHITECTURE", "HAS_STAMPS", "NAME", "VisionTower", "check", "read_config", "sanitize", "write_parts"]
 
 NAME, ARCHITECTURE = "Qwen3-VL", "Qwen3VLForConditionalGeneration"
+HAS_STAMPS = True
 # What is the same in all models of the family.
 _TEXT: dict[str, Any] = {"mrope_interleaved": True, "qkv_bias": False, "qk_norm": True}
 _TOWER: dict[str, Any] = {"tokens_per_second": None, "window_size": None, "fullatt_block_indexes": ()}

@@ -11,6 +11,7 @@ from streaming_vlm_mlx.distributed import ALONE, Ranks
 from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.hub_cache import checkpoint_name
 from streaming_vlm_mlx.models.adapters import check_base, load_adapter, read_adapter
+from streaming_vlm_mlx.models.families import family_of
 from streaming_vlm_mlx.models.loading import (
     ModelBundle,
     arrange_for_decode,
@@ -71,7 +72,8 @@ def bundle_loader(
         if adapter and described:
             load_adapter(adapter, described, checkpoint.model, dtype)
         arrange_for_decode(checkpoint.model)
-        template = ChatTemplate.of(checkpoint.tokenizer, config.style)
+        has_stamps = family_of(checkpoint.model.config).HAS_STAMPS
+        template = ChatTemplate.of(checkpoint.tokenizer, config.style, has_stamps=has_stamps)
         return checkpoint_name(folder), ModelBundle(
             checkpoint.model, checkpoint.tokenizer, checkpoint.vocabulary, template, time.perf_counter, ranks
         )
@@ -94,4 +96,5 @@ def random_bundle(model_config: ModelConfig, dtype: mx.Dtype, config: StreamConf
     model.set_dtype(dtype)
     arrange_for_decode(model)
     vocabulary = FullVocabulary(rows)
-    return ModelBundle(model, tokenizer, vocabulary, ChatTemplate.of(tokenizer, config.style), time.perf_counter)
+    template = ChatTemplate.of(tokenizer, config.style, has_stamps=family_of(model_config).HAS_STAMPS)
+    return ModelBundle(model, tokenizer, vocabulary, template, time.perf_counter)

@@ -22,6 +22,7 @@ from streaming_vlm_mlx.distributed import ALONE, Ranks
 from streaming_vlm_mlx.errors import SvmError, log_limit
 from streaming_vlm_mlx.hub import resolve_checkpoint
 from streaming_vlm_mlx.models.adapters import Adapter, continue_adapter, fingerprint
+from streaming_vlm_mlx.models.families import family_of
 from streaming_vlm_mlx.models.loading import Checkpoint, load_weights, open_checkpoint
 from streaming_vlm_mlx.models.memory_budget import check_trains, memory_limit
 from streaming_vlm_mlx.models.presets import seed_weights, tiny_config
@@ -82,6 +83,7 @@ def make_builder(checkpoint: Checkpoint, config: TrainConfig) -> SampleBuilder:
         scratchpad=stream.scratchpad,
         scratch_round=stream.scratch_round,
         features_width=vision.features_width if vision and config.keep_features else None,
+        has_stamps=family_of(checkpoint.model.config).HAS_STAMPS,
     )
     return SampleBuilder(checkpoint.tokenizer, sample, checkpoint.vocabulary)
 

@@ -7,6 +7,7 @@ from streaming_vlm_mlx.config import StreamConfig
 from streaming_vlm_mlx.data.dataset import Windows, cut
 from streaming_vlm_mlx.data.records import StreamingRecord, Turn
 from streaming_vlm_mlx.errors import SvmError
+from streaming_vlm_mlx.models.families import family_of
 from streaming_vlm_mlx.models.loading import Checkpoint, ModelBundle
 from streaming_vlm_mlx.stream.events import GenerationResult
 from streaming_vlm_mlx.stream.generate import SecondRequest, Session
@@ -27,7 +28,8 @@ class SampleGenerator:
     def __init__(self, checkpoint: Checkpoint, windows: Windows, seconds: int) -> None:
         """Generate for the first `seconds` seconds of a window of `windows`, with the model of `checkpoint`."""
         self._stream, self._windows, self._seconds = checkpoint.stream, windows, seconds
-        template = ChatTemplate.of(checkpoint.tokenizer, checkpoint.stream.style)
+        has_stamps = family_of(checkpoint.model.config).HAS_STAMPS
+        template = ChatTemplate.of(checkpoint.tokenizer, checkpoint.stream.style, has_stamps=has_stamps)
         # Nobody reads the timings of a sample, so its clock stands still.
         self._bundle = ModelBundle(
             checkpoint.model, checkpoint.tokenizer, checkpoint.vocabulary, template, clock=lambda: 0.0
