@@ -12,6 +12,7 @@ import pytest
 from streaming_vlm_mlx.data.dataset import Sample
 from streaming_vlm_mlx.data.frame_workers import FrameDecoder, FrameJob
 from streaming_vlm_mlx.data.records import StreamingRecord, Turn
+from streaming_vlm_mlx.models.families import family_of
 from streaming_vlm_mlx.models.loading import Checkpoint, ModelBundle
 from streaming_vlm_mlx.stream.generate import SecondRequest, Session
 from streaming_vlm_mlx.text.chat_template import ChatTemplate
@@ -30,6 +31,25 @@ from tests.train.running import BASE, write_records
 SECONDS, WINDOW = 9, 3
 ASKED = "What do you see?"
 CONFIG = BASE.merged({"data": {"seconds": WINDOW, "stride": 1}})
+
+QWEN3 = CONFIG.merged(
+    {
+        "model": {
+            "config": {
+                "model_type": "qwen3_vl",
+                "text_config": {"qk_norm": True, "qkv_bias": False, "mrope_interleaved": True},
+                "vision_config": {
+                    "tokens_per_second": None,
+                    "window_size": None,
+                    "fullatt_block_indexes": [],
+                    "hidden_act": "gelu_pytorch_tanh",
+                    "num_position_embeddings": 16,
+                    "deepstack_visual_indexes": [0, 1],
+                },
+            }
+        }
+    }
+)
 
 
 @dataclass
@@ -68,7 +88,8 @@ def generate(
     checkpoint: Checkpoint, record: StreamingRecord, config: TrainConfig
 ) -> Iterator[tuple[Forced, np.ndarray]]:
     builder = make_builder(checkpoint, config)
-    layout = ChatTemplate.of(checkpoint.tokenizer, "training")
+    has_stamps = family_of(checkpoint.model.config).HAS_STAMPS
+    layout = ChatTemplate.of(checkpoint.tokenizer, "training", has_stamps=has_stamps)
     bundle = ModelBundle(checkpoint.model, checkpoint.tokenizer, checkpoint.vocabulary, layout, lambda: 0.0)
     session = Session(bundle, replace(checkpoint.stream, previous=record.previous))
     with open_video(record.video, 2) as source:
@@ -108,6 +129,17 @@ def test_the_loss_equals_that_of_the_stream(stream: Any) -> None:
     """While nothing was let go of, the stream's own losses are those of the first window."""
     checkpoint, windows, met = stream
     check_losses(checkpoint, windows, met, CONFIG)
+
+
+def test_the_loss_of_a_qwen3_vl_equals_that_of_the_stream(tmp_path: Path) -> None:
+    """Its stamps and its DeepStack features are the same in training and in a stream."""
+    files = open_records([str(write_records(tmp_path, clips=1, seconds=WINDOW))], print)
+    checkpoint = load_initial_checkpoint(QWEN3, files)
+    met = list(generate(checkpoint, files[0][0], QWEN3))
+    sample = make_builder(checkpoint, QWEN3).build(files[0][0])
+    assert checkpoint.tokenizer.decode(sample.input_ids, markup=True).count(" seconds>") == WINDOW
+    assert checkpoint.model.config.vision_config.features_width == 3 * checkpoint.model.config.text_config.hidden_size
+    check_losses(checkpoint, make_windows(files, QWEN3), met, QWEN3)
 
 
 def test_the_loss_with_a_scratchpad_equals_that_of_the_stream(tmp_path: Path) -> None:
