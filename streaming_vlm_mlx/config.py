@@ -259,6 +259,20 @@ class PixelConfig(FromDict):
         usable = len(deviation) == 3 and all(0 < value < math.inf for value in deviation)
         demand(usable, "pixels.image_std", deviation, "three numbers above 0")
 
+    def check_fits(self, vision: VisionConfig) -> None:
+        """Check that patches are of the size that the vision tower takes.
+
+        Raises:
+            SvmError: names the setting and what it must be.
+        """
+        wanted = {
+            "patch_size": vision.patch_size,
+            "temporal_patch_size": vision.temporal_patch_size,
+            "merge_size": vision.spatial_merge_size,
+        }
+        for name, size in wanted.items():
+            demand(getattr(self, name) == size, f"pixels.{name}", getattr(self, name), f"{size}, as in this checkpoint")
+
 
 @dataclass(frozen=True)
 class SamplingConfig(FromDict):

@@ -4,13 +4,15 @@ Imports no MLX.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast, get_args
 
 from streaming_vlm_mlx.checkpoint_files import CONFIG, read_json
-from streaming_vlm_mlx.config import SamplingConfig, StreamConfig
+from streaming_vlm_mlx.config import Family, SamplingConfig, StreamConfig
 from streaming_vlm_mlx.config_io import read_settings
 from streaming_vlm_mlx.errors import SvmError
+from streaming_vlm_mlx.processor_config import read_pixel_config
 
 STREAM = "stream.yaml"
 STREAMINGVLM, LIVECC = "streamingvlm", "livecc"
@@ -33,11 +35,17 @@ PRESETS: Mapping[str, StreamConfig] = {
 def read_stream_config(folder: Path) -> StreamConfig:
     """Return the settings of the checkpoint in `folder`: those in its ``stream.yaml``, else those of its preset.
 
+    Without settings of its own, pixels are prepared as the folder's processor config says.
+
     Raises:
-        SvmError: the file cannot be read, or has an unknown setting or a value that does not fit.
+        SvmError: a file cannot be read, or has an unknown setting or a value that does not fit.
     """
     given = _given(folder)
-    return PRESETS[_choose_preset(folder, given)].merged(given)
+    preset = PRESETS[_choose_preset(folder, given)]
+    family = _read_hub_config(folder).get("model_type")
+    if family in get_args(Family):
+        preset = replace(preset, pixels=read_pixel_config(folder, cast(Family, family)))
+    return preset.merged(given)
 
 
 def preset_of(folder: Path) -> str:
@@ -63,13 +71,17 @@ def _choose_preset(folder: Path, given: Mapping[str, Any]) -> str:
     style = given.get("style")
     if style is not None:
         return LIVECC if style == "livecc" else STREAMINGVLM
-    try:
-        config = read_json(folder / CONFIG)
-    except SvmError:
-        # A damaged file is for the loader to report.
-        return STREAMINGVLM
+    config = _read_hub_config(folder)
     is_livecc = any("livecc" in name.lower() for name in _names(folder, config))
     return LIVECC if is_livecc and config.get("model_type") == "qwen2_vl" else STREAMINGVLM
+
+
+def _read_hub_config(folder: Path) -> Mapping[str, Any]:
+    """Return the values of ``config.json`` in `folder`; empty if there are none, which is for the loader to report."""
+    try:
+        return read_json(folder / CONFIG)
+    except SvmError:
+        return {}
 
 
 def _names(folder: Path, config: Mapping[str, Any]) -> list[str]:

@@ -86,3 +86,13 @@ def test_a_damaged_config_is_left_to_the_loader(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", PRESETS)
 def test_a_preset_can_be_used(name: str) -> None:
     assert StreamConfig.from_dict(PRESETS[name].to_dict()) == PRESETS[name]
+
+
+def test_pixels_are_prepared_as_the_folder_says(tmp_path: Path) -> None:
+    folder = make_folder(tmp_path / "run1", "qwen3_vl", settings="pixels: {max_pixels: 150000}\n")
+    (folder / "preprocessor_config.json").write_text(
+        '{"patch_size": 16, "image_mean": [0.1, 0.2, 0.3]}', encoding="utf-8"
+    )
+    pixels = read_stream_config(folder).pixels
+    assert (pixels.patch_size, pixels.image_mean, pixels.image_std) == (16, (0.1, 0.2, 0.3), (0.5, 0.5, 0.5))
+    assert (pixels.min_pixels, pixels.max_pixels) == (100 * 32 * 32, 150000)

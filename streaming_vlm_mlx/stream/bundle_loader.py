@@ -57,6 +57,8 @@ def bundle_loader(
         if config.kv_bits:
             kv_group_size(read_model_config(folder).text_config, config.kv_bits)
         info = open_checkpoint(folder)
+        if info.config.vision_config:
+            config.pixels.check_fits(info.config.vision_config)
         room = memory_limit() if limit is None else limit
         on_gpu = mx.default_device().type != mx.DeviceType.cpu
         check_fits(info.model, folder, config, dtype, on_gpu, room, ranks.size)

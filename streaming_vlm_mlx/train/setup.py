@@ -13,7 +13,7 @@ import yaml
 from mlx.utils import tree_reduce
 
 from streaming_vlm_mlx.atomic import write_text
-from streaming_vlm_mlx.config import StreamConfig
+from streaming_vlm_mlx.config import PixelConfig, StreamConfig
 from streaming_vlm_mlx.data.collator import Batches
 from streaming_vlm_mlx.data.dataset import SampleBuilder, SampleConfig, Windows
 from streaming_vlm_mlx.data.frame_workers import FramePool
@@ -27,6 +27,7 @@ from streaming_vlm_mlx.models.loading import Checkpoint, load_weights, open_chec
 from streaming_vlm_mlx.models.memory_budget import check_trains, memory_limit
 from streaming_vlm_mlx.models.presets import seed_weights, tiny_config
 from streaming_vlm_mlx.models.vlm import VisionLanguageModel
+from streaming_vlm_mlx.stream_settings import read_stream_config
 from streaming_vlm_mlx.text.tokenizer import Tokenizer
 from streaming_vlm_mlx.text.vocabulary import build, count_ids
 from streaming_vlm_mlx.train.checkpointing import Progress, RunFolder, load_heads, load_training, read_progress
@@ -70,9 +71,27 @@ def make_windows(files: Sequence[RecordFile], config: TrainConfig) -> Windows:
     return Windows(files, config.data.seconds, config.data.stride, config.data.drop_context_prob)
 
 
+def with_pixels_of(config: TrainConfig, folder: Path) -> TrainConfig:
+    """Return `config` with the pixel settings of the checkpoint in `folder` where its own are the defaults.
+
+    Raises:
+        SvmError: the checkpoint's settings cannot be read.
+    """
+    default = PixelConfig().to_dict()
+    chosen = {name: value for name, value in config.data.pixels.to_dict().items() if value != default[name]}
+    pixels = read_stream_config(folder).pixels.merged(chosen)
+    return replace(config, data=replace(config.data, pixels=pixels))
+
+
 def make_builder(checkpoint: Checkpoint, config: TrainConfig) -> SampleBuilder:
-    """Return the builder of samples in the tokens of `checkpoint`."""
+    """Return the builder of samples in the tokens of `checkpoint`.
+
+    Raises:
+        SvmError: the run's patches are not of the size that the model takes.
+    """
     vision = checkpoint.model.config.vision_config
+    if vision is not None:
+        config.data.pixels.check_fits(vision)
     data, stream = config.data, StreamConfig().merged(config.stream)
     sample = SampleConfig(
         text_sink=data.text_sink,
@@ -207,6 +226,8 @@ def _train(
     """Train as `train` does, in a folder that is locked."""
     if not resume:
         folder.check_new()
+    if config.model.checkpoint is not None:
+        config = with_pixels_of(config, resolve_checkpoint(config.model.checkpoint))
     checkpoint_folder = folder.newest() if resume else None
     report = log_limit(lambda text: callbacks.report(Note(text)))
     files = open_records(config.data.records, report)

@@ -8,7 +8,15 @@ import pytest
 
 from streaming_vlm_mlx.data.dataset import SampleBuilder
 from streaming_vlm_mlx.data.records import RecordFile
-from streaming_vlm_mlx.train.setup import load_initial_checkpoint, make_builder, make_stream, make_windows, open_records
+from streaming_vlm_mlx.errors import SvmError
+from streaming_vlm_mlx.train.setup import (
+    load_initial_checkpoint,
+    make_builder,
+    make_stream,
+    make_windows,
+    open_records,
+    with_pixels_of,
+)
 from tests.train.running import BASE, write_records
 
 
@@ -55,6 +63,19 @@ def test_the_stream_has_the_records_rate(tmp_path: Path, files: list[RecordFile]
     fast = open_records([str(path)], print)
     assert (make_stream(BASE, files).fps, make_stream(BASE, fast).fps) == (2.0, 4.0)
     assert make_stream(BASE.merged({"stream": {"fps": 1.0}}), fast).fps == 1.0
+
+
+def test_patches_are_those_of_the_checkpoint_unless_a_setting_says_otherwise(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "qwen3_vl"}', encoding="utf-8")
+    pixels = with_pixels_of(BASE, tmp_path).data.pixels
+    assert (pixels.patch_size, pixels.image_mean, pixels.min_pixels) == (16, (0.5, 0.5, 0.5), 784)
+    assert pixels.max_pixels == 384 * 32 * 32
+
+
+def test_patches_of_another_size_than_the_model_takes_are_refused(files: list[RecordFile]) -> None:
+    checkpoint = load_initial_checkpoint(BASE, [])
+    with pytest.raises(SvmError, match=r"^pixels\.patch_size is 16; it must be 14, as in this checkpoint"):
+        make_builder(checkpoint, BASE.merged({"data": {"pixels": {"patch_size": 16}}}))
 
 
 def test_bad_lines_are_told_of(tmp_path: Path, files: list[RecordFile]) -> None:
