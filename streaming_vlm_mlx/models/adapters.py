@@ -1,7 +1,8 @@
-"""Loads and saves adapter folders: ``adapters.safetensors`` and ``adapter_config.json``, as in mlx-lm.
+"""Opens adapter folders of any program, and saves those of this one so that mlx-lm and mlx-vlm open them too.
 
-The config also names the checkpoint that the adapter was trained on and holds its fingerprint: an adapter works with
-the weights that it was trained on, and no others.
+A folder holds ``adapter_config.json`` and ``adapters.safetensors``; `peft` says what PEFT's holds. The config that is
+written here has what mlx-lm and mlx-vlm read, and beside it the name of the checkpoint that the adapter was trained on
+and a fingerprint of its weights: such an adapter works with these weights, and no others.
 """
 
 import hashlib
@@ -12,19 +13,36 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import mlx.core as mx
-import mlx.nn as nn
 import yaml
 
 from streaming_vlm_mlx.atomic import replacing_folder, write_text
-from streaming_vlm_mlx.checkpoint_files import CONFIG, find_shards, read_json
+from streaming_vlm_mlx.checkpoint_files import ADAPTER_CONFIG, CONFIG, find_shards, read_json
 from streaming_vlm_mlx.config_io import FromDict
 from streaming_vlm_mlx.errors import SvmError
-from streaming_vlm_mlx.models.loading import Checkpoint, load_weights, open_checkpoint, save_checkpoint
-from streaming_vlm_mlx.models.lora import LoraConfig, adapted_layers, adapter_arrays, attach, fuse
-from streaming_vlm_mlx.models.weights import Stored, sanitize_name
+from streaming_vlm_mlx.models.adapter_info import (
+    MERGED,
+    AdaptedLayer,
+    AdapterInfo,
+    check_fits,
+    check_parts,
+    exact_config,
+    load_adapter,
+    restore,
+)
+from streaming_vlm_mlx.models.loading import (
+    Checkpoint,
+    CheckpointInfo,
+    load_weights,
+    open_checkpoint,
+    save_checkpoint,
+)
+from streaming_vlm_mlx.models.lora import Kind, LoraConfig, adapted_layers, fuse, trained_arrays
+from streaming_vlm_mlx.models.peft import open_peft
+from streaming_vlm_mlx.models.vlm import VisionLanguageModel
+from streaming_vlm_mlx.models.weights import Stored, read_headers, sanitize_name
 from streaming_vlm_mlx.stream_settings import STREAM, read_stream_config
 
-ARRAYS, SETTINGS = "adapters.safetensors", "adapter_config.json"
+ARRAYS, SETTINGS = "adapters.safetensors", ADAPTER_CONFIG
 # Bytes at each end of a tensor that go into a fingerprint. Training changes every number, so a few are enough.
 _ENDS = 128
 
@@ -92,25 +110,51 @@ def save_adapter(
     Raises:
         SvmError: the folder cannot be written.
     """
-    arrays = _arrays(checkpoint.model)
+    arrays = trained_arrays(checkpoint.model)
     counted = replace(adapter, trained_parameters=sum(array.size for array in arrays.values()))
+    values = {**counted.to_dict(), **_mlx_values(adapter.lora, checkpoint.model)}
+    named = {mlx_name(name.replace(".linear.", ".")): array for name, array in arrays.items()}
     with replacing_folder(folder) as part:
-        write_text(part / SETTINGS, json.dumps(counted.to_dict(), indent=1) + "\n")
+        write_text(part / SETTINGS, json.dumps(values, indent=1) + "\n")
         write_text(part / STREAM, yaml.safe_dump(checkpoint.stream.to_dict(), sort_keys=False))
         try:
-            mx.save_safetensors(str(part / ARRAYS), arrays, {"format": "mlx"})
+            mx.save_safetensors(str(part / ARRAYS), named, {"format": "mlx"})
         except RuntimeError as error:
             raise SvmError(f"{folder} cannot be written: {error}") from error
         extra(part)
 
 
+def _mlx_values(lora: LoraConfig, model: VisionLanguageModel) -> dict[str, Any]:
+    """Return the settings that mlx-lm and mlx-vlm read; they have one rank and one scale for all layers."""
+    sizes = {"rank": lora.rank, "scale": lora.scale, "dropout": 0.0}
+    return {
+        "fine_tune_type": lora.kind,
+        "num_layers": model.config.text_config.num_hidden_layers,
+        **sizes,
+        "alpha": lora.scale * lora.rank,
+        "lora_parameters": {**sizes, "keys": [mlx_name(name) for name, _ in adapted_layers(model)]},
+    }
+
+
+def mlx_name(name: str) -> str:
+    """Return the name that mlx-vlm gives to a layer or parameter with this package's `name`."""
+    for ours, theirs in (
+        ("visual.", "vision_tower."),
+        ("model.", "language_model.model."),
+        ("lm_head", "language_model.lm_head"),
+    ):
+        if name.startswith(ours):
+            return theirs + name.removeprefix(ours)
+    return name
+
+
 def read_adapter(folder: Path) -> Adapter:
-    """Return the contents of ``adapter_config.json`` in `folder`.
+    """Return the contents of the ``adapter_config.json`` in `folder` that this program wrote.
 
     Raises:
         SvmError: the file is missing, damaged, or was not written by this program.
     """
-    values: dict[str, Any] = read_json(folder / SETTINGS)
+    values = read_json(folder / SETTINGS)
     if "lora" not in values or "fingerprint" not in values:
         raise SvmError(
             f"{folder / SETTINGS} does not say what it was trained on; use an adapter of 'svm-tui train --lora'."
@@ -118,29 +162,109 @@ def read_adapter(folder: Path) -> Adapter:
     return Adapter.from_dict(values)
 
 
-def check_base(folder: Path, adapter: Adapter, base: Path) -> None:
-    """Check that the adapter in `folder` was trained on the weights in `base`.
+def open_adapter(folder: Path) -> AdapterInfo:
+    """Open the adapter in `folder`: one of this program, of PEFT, of mlx-lm or of mlx-vlm. Reads no array.
 
     Raises:
-        SvmError: it was trained on other weights.
+        SvmError: a file is missing or damaged, config and file disagree, or the method is not supported.
     """
-    if fingerprint(base) != adapter.fingerprint:
-        raise SvmError(f"{folder} is an adapter of {adapter.base}, whose weights are not those of {base}.")
+    values = read_json(folder / SETTINGS)
+    if "peft_type" in values:
+        return open_peft(folder, values)
+    if "lora" in values and "fingerprint" in values:
+        return _open_ours(folder, Adapter.from_dict(values))
+    return _open_mlx(folder, values)
 
 
-def load_adapter(folder: Path, adapter: Adapter, model: nn.Module, dtype: mx.Dtype) -> None:
-    """Attach the adapter in `folder` to `model`, with its parameters cast to `dtype`.
+def _open_ours(folder: Path, adapter: Adapter) -> AdapterInfo:
+    parts, full = _group(folder)
+    layers = {name: AdaptedLayer(*adapter.lora.of(name), arrays) for name, arrays in parts.items()}
+    check_parts(folder, adapter.lora.kind, layers)
+    count = sum(stored.size for arrays in (full, *parts.values()) for stored in arrays.values())
+    if count != adapter.trained_parameters:
+        raise SvmError(
+            f"{folder / SETTINGS} says {adapter.trained_parameters:,} trained parameters, {ARRAYS} holds {count:,}; "
+            "download the adapter again."
+        )
+    base = adapter.base, adapter.fingerprint
+    return AdapterInfo(folder, folder / ARRAYS, adapter.lora, layers, {}, full, {}, False, *base)
+
+
+# mlx-lm and mlx-vlm write the first names, mlx-vlm before 0.4 the others.
+_PARTS = {"lora_a": "lora_a", "lora_b": "lora_b", "m": "m", "A": "lora_a", "B": "lora_b"}
+
+
+def _open_mlx(folder: Path, values: dict[str, Any]) -> AdapterInfo:
+    kind, given = values.get("fine_tune_type", "lora"), values.get("lora_parameters", values)
+    sizes: dict[str, Any] = given if isinstance(given, dict) else {}
+    rank, scale = sizes.get("rank"), sizes.get("scale")
+    if scale is None and rank and type(values.get("alpha")) in (int, float):
+        scale = values["alpha"] / rank
+    if kind not in ("lora", "dora") or type(rank) is not int or rank < 1 or not isinstance(scale, int | float):
+        raise SvmError(
+            f"{folder / SETTINGS} describes no adapter that svm-tui takes: LoRA and DoRA of 'svm-tui train --lora', "
+            "PEFT, mlx-lm and mlx-vlm."
+        )
+    method: Kind = kind
+    parts, full = _group(folder)
+    layers = {name: AdaptedLayer(rank, scale, arrays) for name, arrays in parts.items()}
+    check_parts(folder, method, layers)
+    for name in MERGED:
+        if name in layers:
+            raise SvmError(f"{folder} adapts {name}, which svm-tui takes from adapters of PEFT only.")
+    model = values.get("model")
+    base = model if isinstance(model, str) else ""
+    return AdapterInfo(folder, folder / ARRAYS, exact_config(method, layers, full), layers, {}, full, base=base)
+
+
+def _group(folder: Path) -> tuple[dict[str, dict[str, Stored]], dict[str, Stored]]:
+    """Return the stored arrays of each adapted layer, and the parameters that are stored whole, by name.
 
     Raises:
-        SvmError: the arrays are missing or damaged, or do not fit `adapter`.
+        SvmError: the file is missing or damaged.
     """
-    attach(model, adapter.lora)
-    _check_count(folder, adapter, model)
-    _restore(folder, model, dtype)
+    parts: dict[str, dict[str, Stored]] = {}
+    full: dict[str, Stored] = {}
+    if not (folder / ARRAYS).is_file():
+        raise SvmError(f"{folder} lacks {ARRAYS}; download the adapter again.")
+    for stored in read_headers(folder / ARRAYS):
+        name = sanitize_name(stored.key)
+        layer, _, leaf = name.rpartition(".")
+        if leaf in _PARTS:
+            parts.setdefault(layer, {})[_PARTS[leaf]] = stored
+        else:
+            full[name] = stored
+    return parts, full
 
 
-def continue_adapter(folder: Path, adapter: Adapter, model: nn.Module) -> None:
-    """Load the adapter in `folder` into the adapter layers of `model`, in float32, to continue its training.
+def check_base(adapter: AdapterInfo, base: CheckpointInfo) -> None:
+    """Check that `adapter` fits `base`, and was trained on its weights where it says so; reads no weight in full.
+
+    Raises:
+        SvmError: it was trained on other weights, or names a layer that does not fit.
+    """
+    if adapter.fingerprint and fingerprint(base.folder) != adapter.fingerprint:
+        raise SvmError(
+            f"{adapter.folder} is an adapter of {adapter.base}, whose weights are not those of {base.folder}."
+        )
+    check_fits(adapter, base)
+
+
+def adapter_notes(folder: Path, base: Path) -> list[str]:
+    """Return sentences that the user of the adapter in `folder` with the checkpoint in `base` should read."""
+    try:
+        adapter = open_adapter(folder)
+    except SvmError:
+        # It is reported when the adapter is loaded.
+        return []
+    name = adapter.base.rstrip("/").rpartition("/")[2].lower()
+    if adapter.fingerprint or not name or name in str(base.absolute()).lower():
+        return []
+    return [f"{folder} names {adapter.base} as its base; its layers are looked for in {base}."]
+
+
+def continue_adapter(folder: Path, adapter: Adapter, model: VisionLanguageModel) -> None:
+    """Load the adapter that this run wrote to `folder` into the adapter layers of `model`, to continue its training.
 
     Raises:
         SvmError: the layers or the base checkpoint differ from `adapter`, or a file is damaged.
@@ -148,59 +272,34 @@ def continue_adapter(folder: Path, adapter: Adapter, model: nn.Module) -> None:
     saved = read_adapter(folder)
     if saved.fingerprint != adapter.fingerprint:
         raise SvmError(f"{folder} is an adapter of {saved.base}, whose weights are not those of {adapter.base}.")
-    _check_count(folder, saved, model)
-    if saved.lora != adapter.lora:
-        raise SvmError(f"{folder} was trained with {saved.lora}; continue with the same settings of lora.")
-    _restore(folder, model, mx.float32)
-
-
-def _arrays(model: nn.Module) -> dict[str, mx.array]:
-    return {f"{name}.{key}": a for name, layer in adapted_layers(model) for key, a in adapter_arrays(layer).items()}
-
-
-def _check_count(folder: Path, adapter: Adapter, model: nn.Module) -> None:
-    count = sum(array.size for array in _arrays(model).values())
-    if count != adapter.trained_parameters:
+    count = sum(array.size for array in trained_arrays(model).values())
+    if count != saved.trained_parameters:
         raise SvmError(
-            f"{folder / SETTINGS} says {adapter.trained_parameters:,} trained parameters, but the adapted layers of "
+            f"{folder / SETTINGS} says {saved.trained_parameters:,} trained parameters, but the adapted layers of "
             f"this model have {count:,}; use the checkpoint and the settings of its training."
         )
-
-
-def _restore(folder: Path, model: nn.Module, dtype: mx.Dtype) -> None:
-    path = folder / ARRAYS
-    try:
-        loaded = mx.load(str(path))
-        assert isinstance(loaded, dict)
-        mx.eval(loaded)
-    except (RuntimeError, OSError) as error:
-        raise SvmError(f"{path} cannot be read: {error}.") from error
-    wanted = _arrays(model)
-    for name in sorted(wanted.keys() | loaded.keys()):
-        if name not in wanted or name not in loaded or loaded[name].shape != wanted[name].shape:
-            raise SvmError(f"{path}: {name} does not fit {SETTINGS}; download the adapter again.")
-    model.load_weights([(name, array.astype(dtype)) for name, array in loaded.items()], strict=False)
-    mx.eval(model.parameters())
+    if saved.lora != adapter.lora:
+        raise SvmError(f"{folder} was trained with {saved.lora}; continue with the same settings of lora.")
+    restore(open_adapter(folder), model)
 
 
 _DTYPES = {"F32": mx.float32, "F16": mx.float16, "BF16": mx.bfloat16}
 
 
-def fuse_checkpoint(base: Path, adapter: Path, out: Path) -> None:
-    """Fuse the adapter in `adapter` into the checkpoint in `base` and write the result to `out`, in the base's dtype.
+def fuse_checkpoint(base: Path, folder: Path, out: Path) -> None:
+    """Fuse the adapter in `folder` into the checkpoint in `base` and write the result to `out`, in the base's dtype.
 
     Raises:
         SvmError: `out` holds a checkpoint, the adapter belongs to another base, or a file cannot be used.
     """
     if (out / CONFIG).exists():
         raise SvmError(f"{out} already holds a checkpoint; choose another folder with --out.")
-    described = read_adapter(adapter)
-    check_base(adapter, described, base)
-    info = open_checkpoint(base)
+    adapter, info = open_adapter(folder), open_checkpoint(base)
+    check_base(adapter, info)
     checkpoint = load_weights(info, _dtype(info.tensors))
-    load_adapter(adapter, described, checkpoint.model, mx.float32)
+    load_adapter(adapter, info, mx.float32)
     fuse(checkpoint.model)
-    stream = read_stream_config(adapter) if (adapter / STREAM).is_file() else checkpoint.stream
+    stream = read_stream_config(folder) if (folder / STREAM).is_file() else checkpoint.stream
     save_checkpoint(out, replace(checkpoint, stream=stream))
 
 

@@ -46,6 +46,18 @@ class VisionLanguageModel(nn.Module):
         quantize_layers(self, quantization)
         self._config = replace(self._config, quantization=quantization)
 
+    def untie(self) -> None:
+        """Give a model whose head is its embedding a head of its own, which shares the embedding's arrays at first."""
+        if "lm_head" in self:
+            return
+        words, text = self.model.embed_tokens, self._config.text_config
+        head: nn.Linear | nn.QuantizedLinear = nn.Linear(text.hidden_size, text.vocab_size, bias=False)
+        if isinstance(words, nn.QuantizedEmbedding):
+            packing = words.group_size, words.bits, words.mode
+            head = nn.QuantizedLinear(text.hidden_size, text.vocab_size, False, *packing)
+        self["lm_head"] = head.update(words.parameters())
+        self._config = replace(self._config, text_config=replace(text, tie_word_embeddings=False))
+
     @property
     def config(self) -> ModelConfig:
         """Sizes and special ids."""

@@ -80,7 +80,7 @@ def list_tensors(folder: Path, sanitize: Callable[[str], str] = sanitize_name) -
     found: dict[str, Stored] = {}
     for shard in find_shards(folder):
         keys = set()
-        for stored in _headers(shard):
+        for stored in read_headers(shard):
             name = sanitize(stored.key)
             if name in found:
                 raise SvmError(f"{folder} holds the tensor {name} twice; download the checkpoint again.")
@@ -91,7 +91,12 @@ def list_tensors(folder: Path, sanitize: Callable[[str], str] = sanitize_name) -
     return found
 
 
-def _headers(shard: Path) -> Iterator[Stored]:
+def read_headers(shard: Path) -> Iterator[Stored]:
+    """Yield the tensors of the safetensors file `shard`; reads no number.
+
+    Raises:
+        SvmError: the file is missing or damaged, or has a dtype that MLX does not compute with.
+    """
     from safetensors import SafetensorError, safe_open
 
     try:

@@ -10,7 +10,8 @@ from streaming_vlm_mlx.config import ModelConfig, StreamConfig
 from streaming_vlm_mlx.distributed import ALONE, Ranks
 from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.hub_cache import checkpoint_name
-from streaming_vlm_mlx.models.adapters import check_base, load_adapter, read_adapter
+from streaming_vlm_mlx.models.adapter_info import load_adapter
+from streaming_vlm_mlx.models.adapters import check_base, open_adapter
 from streaming_vlm_mlx.models.families import family_of
 from streaming_vlm_mlx.models.loading import (
     ModelBundle,
@@ -62,17 +63,17 @@ def bundle_loader(
         room = memory_limit() if limit is None else limit
         on_gpu = mx.default_device().type != mx.DeviceType.cpu
         check_fits(info.model, folder, config, dtype, on_gpu, room, ranks.size)
-        described = read_adapter(adapter) if adapter else None
-        if adapter and described:
-            check_base(adapter, described, folder)
+        opened = open_adapter(adapter) if adapter else None
+        if opened:
+            check_base(opened, info)
         checkpoint = load_weights(
             info,
             dtype,
             lambda stage, done, total: report(Loading(stage, done, total)),
             ranks,
         )
-        if adapter and described:
-            load_adapter(adapter, described, checkpoint.model, dtype)
+        if opened:
+            load_adapter(opened, info, dtype)
         arrange_for_decode(checkpoint.model)
         has_stamps = family_of(checkpoint.model.config).HAS_STAMPS
         template = ChatTemplate.of(checkpoint.tokenizer, config.style, has_stamps=has_stamps)

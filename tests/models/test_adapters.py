@@ -91,7 +91,7 @@ def test_only_the_adapter_is_saved(adapted: tuple[Path, Heard]) -> None:
     folder, _ = adapted
     saved = mx.load(str(folder / ARRAYS))
     assert isinstance(saved, dict)
-    assert all(re.fullmatch(r"model\.layers\.\d\..*_proj\.lora_[ab]", name) for name in saved)
+    assert all(re.fullmatch(r"language_model\.model\.layers\.\d\..*_proj\.lora_[ab]", name) for name in saved)
     assert not list(folder.glob("**/model*.safetensors"))
 
 
@@ -213,9 +213,13 @@ def test_a_fingerprint_depends_on_the_weights_only(base: Path, tmp_path: Path) -
     ("file", "content", "message"),
     [
         (SETTINGS, b"{", "is not JSON"),
-        (SETTINGS, json.dumps({"fine_tune_type": "lora", "num_layers": 4}).encode(), "what it was trained on"),
-        (ARRAYS, b"short", "cannot be read"),
-        (ARRAYS, None, "cannot be read"),
+        (
+            SETTINGS,
+            json.dumps({"fine_tune_type": "lora", "num_layers": 4}).encode(),
+            "describes no adapter that svm-tui takes",
+        ),
+        (ARRAYS, b"short", "is truncated or not a safetensors file"),
+        (ARRAYS, None, "run1 lacks adapters.safetensors"),
     ],
 )
 def test_damage_is_reported_in_one_line(

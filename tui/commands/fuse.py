@@ -1,6 +1,7 @@
 """``svm-tui fuse``: merges a LoRA adapter into its base checkpoint."""
 
 import argparse
+import sys
 from pathlib import Path
 
 from tui.commands.options import ADAPTER_NAMES, CHECKPOINT_NAMES
@@ -24,10 +25,12 @@ def run(args: argparse.Namespace) -> int:
     from streaming_vlm_mlx import backend
 
     backend.prepare()
-    from streaming_vlm_mlx.models.adapters import fuse_checkpoint
+    from streaming_vlm_mlx.models.adapters import adapter_notes, fuse_checkpoint
 
-    adapter = find_adapter(args.adapter)
+    base, adapter = find_checkpoint(args.ckpt), find_adapter(args.adapter)
     assert adapter
-    fuse_checkpoint(find_checkpoint(args.ckpt), adapter, args.out)
+    for note in adapter_notes(adapter, base):
+        print(f"svm-tui: {note}", file=sys.stderr)
+    fuse_checkpoint(base, adapter, args.out)
     print(args.out)
     return 0

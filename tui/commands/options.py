@@ -109,11 +109,12 @@ def make_engine(
 
     machine = backend.prepare()
     from streaming_vlm_mlx.distributed import join
+    from streaming_vlm_mlx.models.adapters import adapter_notes
     from streaming_vlm_mlx.models.loading import checkpoint_notes
     from streaming_vlm_mlx.stream.async_engine import Engine
     from streaming_vlm_mlx.stream.bundle_loader import bundle_loader
 
-    for line in (machine.advice, *checkpoint_notes(folder)):
+    for line in (machine.advice, *checkpoint_notes(folder), *(adapter_notes(adapter, folder) if adapter else ())):
         if line:
             note(line)
     name = f"{folder} with {adapter}" if adapter else str(folder)
