@@ -132,7 +132,7 @@ class DoRALinear(LoRALinear):
         return like(self.linear, (plain_weight(self.linear) + self.delta()) * self._factors()[:, None])
 
     def _factors(self) -> mx.array:
-        """Return m over the rows' lengths, float32 [outputs]; as in the paper, no gradient flows through the lengths."""
+        """Return m over the rows' lengths, float32 [outputs]; as in the paper, no gradient flows through these."""
         if self._ratio is not None:
             return self._ratio
         a, b = mx.stop_gradient(self.lora_a), mx.stop_gradient(self.lora_b)

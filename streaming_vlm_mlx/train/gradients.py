@@ -12,7 +12,7 @@ from mlx.utils import tree_flatten, tree_map
 
 from streaming_vlm_mlx.config import ModelConfig
 from streaming_vlm_mlx.models.activations import Wrap, identity
-from streaming_vlm_mlx.models.lora import LoraConfig, attach
+from streaming_vlm_mlx.models.lora import LoraConfig, attach, remeasure
 from streaming_vlm_mlx.models.vlm import VisionLanguageModel
 from streaming_vlm_mlx.train.config import HeadConfig
 from streaming_vlm_mlx.train.loss import LossWeights, TrainModel
@@ -161,6 +161,8 @@ def make_train_model(model: VisionLanguageModel, spec: WorkerSpec) -> TrainModel
 def handle_request(train_model: TrainModel, request: Request, compute: Compute) -> Result:
     """Update the weights of `train_model` from `request` and compute its losses, with a gradient if asked for."""
     train_model.load_weights([(name, mx.array(array)) for name, array in request.parameters.items()], strict=False)
+    if any(name.endswith(".linear.weight") for name in request.parameters):
+        remeasure(train_model)
     if request.counts is None:
         return Result(as_floats(compute_losses(train_model, request.microbatch, request.weights, compute)), {})
     losses, grads = compute_grads(train_model, request.microbatch, request.weights, request.counts, compute)

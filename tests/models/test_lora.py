@@ -8,7 +8,16 @@ import pytest
 from mlx.utils import tree_flatten
 
 from streaming_vlm_mlx.errors import SvmError
-from streaming_vlm_mlx.models.lora import DoRALinear, LoraConfig, LoRALinear, adapted_layers, attach, fuse, like
+from streaming_vlm_mlx.models.lora import (
+    DoRALinear,
+    LoraConfig,
+    LoRALinear,
+    adapted_layers,
+    attach,
+    fuse,
+    like,
+    remeasure,
+)
 from streaming_vlm_mlx.models.vlm import VisionLanguageModel
 from tests.small import small_config, small_model
 
@@ -102,6 +111,46 @@ def test_no_gradient_goes_through_the_lengths() -> None:
     shares = np.array(layer.m) / np.sqrt((whole**2).sum(axis=1))
     constant = SCALE * (np.array(x) @ np.array(layer.lora_a)).sum(axis=0)[:, None] * shares
     assert np.allclose(gradient, constant, atol=1e-3)
+
+
+@pytest.mark.parametrize("mode", ["affine", "mxfp4"])
+def test_lengths_need_no_unpacked_weight(monkeypatch: pytest.MonkeyPatch, mode: str) -> None:
+    """Neither while training, nor after they were fixed."""
+    linear = make_linear(None, bias=True)
+    packed = nn.QuantizedLinear.from_linear(linear, 32, 4, mode=mode)
+    layer = trained(DoRALinear, packed)
+    assert isinstance(layer, DoRALinear)
+    mx.eval(layer.arrays())
+    x = mx.random.normal((4, INPUTS), key=mx.random.key(4))
+    plain = trained(DoRALinear, nn.Linear(INPUTS, OUTPUTS))
+    how = {"group_size": 32, "bits": 4, "mode": mode}
+    plain.linear.weight = mx.dequantize(packed.weight, packed.scales, packed.get("biases"), **how).astype(mx.float32)
+    plain.linear.bias = packed.bias
+    plain.measure()
+    plain.m = layer.m
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("a weight was unpacked")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(mx, "dequantize", refuse)
+        assert np.allclose(layer(x), plain(x), atol=1e-3)
+    layer.fix_lengths()
+    monkeypatch.setattr(mx, "dequantize", refuse)
+    assert np.allclose(layer(x), plain(x), atol=1e-3)
+    with pytest.raises(AssertionError, match="unpacked"):
+        layer.fix_lengths()
+
+
+def test_replaced_weights_are_measured_again() -> None:
+    layer = trained(DoRALinear, make_linear(None, bias=False))
+    mx.eval(layer.arrays())
+    layer.linear.weight = 3 * layer.linear.weight
+    x = np.random.default_rng(3).standard_normal((2, INPUTS))
+    found = np.array(layer(mx.array(x.astype(np.float32))))
+    assert not np.allclose(found, expected(layer, x), atol=0.1)
+    remeasure(layer)
+    assert np.allclose(layer(mx.array(x.astype(np.float32))), expected(layer, x), atol=2e-4)
 
 
 def test_a_packed_weight_lets_the_gradient_through() -> None:

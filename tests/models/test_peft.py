@@ -1,9 +1,6 @@
 """Compares adapters with PEFT's: those that it wrote, opened here, and those written here, opened by it."""
 
-import json
 import math
-import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +10,6 @@ import numpy.typing as npt
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.models.adapter_info import load_adapter
 from streaming_vlm_mlx.models.adapters import (
     Adapter,
@@ -107,9 +103,7 @@ def logits(name: str, model: VisionLanguageModel) -> Logits:
 
 def write(name: str, out: Path, **settings: Any) -> Logits:
     """Let PEFT write an adapter with values that are no first values; return its logits."""
-    model = peft.get_peft_model(
-        make(name), peft.LoraConfig(**{"r": 4, "lora_alpha": 6, **settings})
-    )
+    model = peft.get_peft_model(make(name), peft.LoraConfig(**{"r": 4, "lora_alpha": 6, **settings}))
     generator = torch.Generator().manual_seed(9)
     with torch.no_grad():
         for key, parameter in model.named_parameters():
@@ -185,7 +179,14 @@ def test_an_adapter_of_peft_computes_what_it_does_there(case: str, bases: dict[s
     assert np.abs(expected - plain).max() > 0.05
 
 
-OURS = {"lora": "lora", "dora": "everything", "ranks": "ranks", "whole modules": "whole modules", "qwen2": "qwen2", "qwen3": "qwen3: dora"}
+OURS = {
+    "lora": "lora",
+    "dora": "everything",
+    "ranks": "ranks",
+    "whole modules": "whole modules",
+    "qwen2": "qwen2",
+    "qwen3": "qwen3: dora",
+}
 
 
 @pytest.mark.parametrize("case", OURS)

@@ -12,10 +12,19 @@ from mlx.utils import tree_flatten, tree_map
 
 from streaming_vlm_mlx.data.collator import Batch
 from streaming_vlm_mlx.errors import SvmError
+from streaming_vlm_mlx.models.lora import LoraConfig, adapted_layers
 from streaming_vlm_mlx.models.vlm import VisionLanguageModel
 from streaming_vlm_mlx.text.tokenizer import Tokenizer
 from streaming_vlm_mlx.text.vocabulary import FullVocabulary
-from streaming_vlm_mlx.train.gradients import Compute, WorkerSpec
+from streaming_vlm_mlx.train.gradients import (
+    Compute,
+    Request,
+    WorkerSpec,
+    as_numpy,
+    flatten,
+    handle_request,
+    make_train_model,
+)
 from streaming_vlm_mlx.train.loss import TEXT, LossWeights, TrainModel
 from streaming_vlm_mlx.train.microbatch import Microbatch, make_microbatches
 from streaming_vlm_mlx.train.optim import freeze
@@ -52,6 +61,20 @@ def assert_close(found: Gradient, expected: Gradient, limit: float) -> None:
         reference = np.array(array)
         error = np.abs(np.array(found[name]) - reference).max() / max(np.abs(reference).max(), 1e-6)
         assert error < limit, name
+
+
+def test_a_worker_measures_the_weights_that_dora_adapts() -> None:
+    spec = WorkerSpec(small_config(ROWS), lora=LoraConfig(kind="dora", rank=2))
+    own = make_train_model(small_model(spec.model), spec)
+    for number, (_, layer) in enumerate(adapted_layers(own)):
+        layer.lora_b = 0.1 * mx.random.normal(layer.lora_b.shape, key=mx.random.key(number))
+    (microbatch,) = shards_of(make_batch([[SAMPLES[0]]]))
+    request = Request(as_numpy(flatten(own.parameters())), microbatch, LossWeights(), {TEXT: 3.0})
+    found, expected = (handle_request(model, request, Compute()) for model in (spec.build(), own))
+    assert found.losses[TEXT] == pytest.approx(expected.losses[TEXT], rel=1e-5)
+    assert_close(
+        {n: mx.array(a) for n, a in found.grads.items()}, {n: mx.array(a) for n, a in expected.grads.items()}, 1e-4
+    )
 
 
 def test_the_loss_is_that_of_all_logits(model: VisionLanguageModel) -> None:

@@ -19,7 +19,7 @@ PLAYER_SETTINGS = "player.yaml"
 
 # What can be named, in the help of options.
 CHECKPOINT_NAMES = "a folder, a name in checkpoints/, or owner/name[@revision] on the hub"
-ADAPTER_NAMES = "a folder, or owner/name[@revision] on the hub"
+ADAPTER_NAMES = "a folder (of train --lora, PEFT or mlx-vlm), or owner/name[@revision] on the hub"
 
 AddOptions = Callable[[argparse.ArgumentParser], None]
 
