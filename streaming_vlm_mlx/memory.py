@@ -43,6 +43,14 @@ def machine_memory() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
+def mac_gpu_memory(machine: int) -> int:
+    """Return the bytes that macOS recommends for the GPU on a Mac with `machine` bytes, where nothing was changed.
+
+    Metal's ``recommendedMaxWorkingSetSize`` is two thirds of the memory up to 32 GiB, and three quarters above.
+    """
+    return machine * 3 // 4 if machine > 32 << 30 else machine * 2 // 3
+
+
 def available_memory() -> int | None:
     """Return the bytes that a new program could use without swapping; None where the system does not report it."""
     meminfo = Path("/proc/meminfo")

@@ -29,6 +29,7 @@ COMMANDS: Mapping[str, str] = {
     "validate": "measure the quality of a model's commentary on clips it was not trained on",
     "matches": "render simulated matches with commentary, for training and tests",
     "bench": "measure time and memory of a second of the stream on this machine",
+    "models": "list the checkpoints on this machine, and which sizes fit it",
     "doctor": "show what MLX computes on here, and how to make it faster",
 }
 

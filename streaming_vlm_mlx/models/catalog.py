@@ -1,0 +1,235 @@
+"""Lists the checkpoints on this machine with what they need, and says which published sizes fit a memory.
+
+Only configs and the headers of weights are read.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+
+from streaming_vlm_mlx.checkpoint_files import ADAPTER_CONFIG, CONFIG, missing_file, read_json
+from streaming_vlm_mlx.config import ModelConfig, StreamConfig
+from streaming_vlm_mlx.errors import SvmError
+from streaming_vlm_mlx.hub_cache import DEFAULT_REVISION, HubCache
+from streaming_vlm_mlx.memory import mac_gpu_memory
+from streaming_vlm_mlx.models.convert_checkpoint import quantization_for
+from streaming_vlm_mlx.models.families import FAMILIES, family_of, read_config
+from streaming_vlm_mlx.models.loading import read_model_config
+from streaming_vlm_mlx.models.memory_budget import GIB, estimate
+from streaming_vlm_mlx.models.quantization import quantizable, resolve_quantization
+from streaming_vlm_mlx.models.vlm import VisionLanguageModel
+from streaming_vlm_mlx.models.weights import list_tensors
+from streaming_vlm_mlx.shipped import CHECKPOINT
+from streaming_vlm_mlx.stream_settings import read_stream_config
+
+PACKAGE, FOLDER, CACHE = "package", "checkpoints/", "hub cache"
+BITS = (16, 8, 4)
+# Of the memory that a model may use on a Mac, the part to fill: other programs need some of it too.
+_ROOM = 3 / 4
+# Gibibytes of the Macs that a choice is made for.
+MACS = (8, 16, 32, 64)
+
+
+@dataclass(frozen=True)
+class CheckpointSummary:
+    """A checkpoint on this machine.
+
+    Attributes:
+        name: what ``--ckpt`` takes.
+        place: where it is: with the package, in ``checkpoints/``, or in the hub's cache.
+        folder: its folder.
+        size: bytes of its files.
+        revision: for a snapshot in the hub's cache, the branch or tag that points to it, else None.
+        commit: for a snapshot in the hub's cache, its commit, else None.
+        family: its family's name; None where it cannot be read.
+        bits: bits of most weights.
+        peak: bytes that its stream needs under its own settings on this machine.
+        fits: whether they are at most this machine's limit.
+        problem: why it cannot be used, or empty.
+        is_foreign: whether it is a model of a kind that this program does not run.
+    """
+
+    name: str
+    place: str
+    folder: str
+    size: int
+    revision: str | None = None
+    commit: str | None = None
+    family: str | None = None
+    bits: int | None = None
+    peak: int | None = None
+    fits: bool | None = None
+    problem: str = ""
+    is_foreign: bool = False
+
+
+@dataclass(frozen=True)
+class Computing:
+    """What this machine computes in, whether on a GPU, and the bytes that a model may use."""
+
+    dtype: mx.Dtype
+    gpu: bool
+    limit: int
+
+
+def list_checkpoints(root: Path, cache: HubCache, machine: Computing) -> Iterator[CheckpointSummary]:
+    """Yield the checkpoint of the package, those in the folder `root`, and those in the hub's cache."""
+    yield _summary(CheckpointSummary("(no --ckpt)", PACKAGE, str(CHECKPOINT), 0), CHECKPOINT, machine)
+    for folder in sorted(path for path in root.glob("*") if path.is_dir() and not path.name.startswith(".")):
+        yield _summary(CheckpointSummary(folder.name, FOLDER, str(folder), 0), folder, machine)
+    for name, folder in cache.snapshots():
+        is_branch = name.revision != folder.name
+        shown = name.repo_id if name.revision == DEFAULT_REVISION else str(name)
+        found = CheckpointSummary(
+            shown, CACHE, str(folder), 0, name.revision if is_branch else None, commit=folder.name
+        )
+        yield _summary(found, folder, machine)
+
+
+def _summary(found: CheckpointSummary, folder: Path, machine: Computing) -> CheckpointSummary:
+    """Return `found` with what the files in `folder` say."""
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    found = replace(found, size=sum(path.stat().st_size for path in files))
+    try:
+        if (folder / ADAPTER_CONFIG).is_file():
+            return replace(found, problem="an adapter; name it with --adapter")
+        lacks = missing_file(folder)
+        values = read_json(folder / CONFIG) if lacks != CONFIG else {}
+        if values and values.get("model_type") not in FAMILIES:
+            return replace(found, problem=f"a model of type {values.get('model_type')!r}", is_foreign=True)
+        if lacks:
+            again = "; name it in a command while online to complete it" if found.place == CACHE else ""
+            return replace(found, problem=f"incomplete: it lacks {lacks}{again}")
+        return _measured(found, folder, machine)
+    except SvmError as error:
+        return replace(found, problem=str(error).replace(f"{folder}/", "").removeprefix(f"{folder}: ").rstrip("."))
+
+
+def _measured(found: CheckpointSummary, folder: Path, machine: Computing) -> CheckpointSummary:
+    config, tensors = read_model_config(folder), list_tensors(folder)
+    model = VisionLanguageModel(replace(config, quantization=None))
+    bits = 8 * max((tensor.nbytes // tensor.size for tensor in tensors.values()), default=0)
+    if config.quantization is not None:
+        model.quantize(resolve_quantization(config.quantization, model, tensors))
+        bits = config.quantization.bits
+    peak = estimate(model, read_stream_config(folder), machine.dtype, machine.gpu).peak
+    return replace(found, family=family_of(config).NAME, bits=bits, peak=peak, fits=peak <= machine.limit)
+
+
+def _qwen2(family: str, text: tuple[int, ...], tied: bool, vision: Mapping[str, Any]) -> dict[str, Any]:
+    names = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads")
+    sizes = dict(zip((*names, "vocab_size"), text, strict=True))
+    section = {"type": "mrope", "mrope_section": [16, 24, 24]}
+    return {
+        "model_type": family,
+        **sizes,
+        "rope_scaling": section,
+        "tie_word_embeddings": tied,
+        "vision_config": vision,
+    }
+
+
+def _qwen3(text: tuple[int, ...], tied: bool, vision: tuple[int, ...], deepstack: list[int]) -> dict[str, Any]:
+    values = _qwen2("qwen3_vl", text, tied, {})
+    section = {"rope_type": "default", "mrope_section": [24, 20, 20], "mrope_interleaved": True}
+    names = ("depth", "hidden_size", "intermediate_size", "out_hidden_size")
+    tower: dict[str, Any] = {"num_heads": 16, "patch_size": 16, **dict(zip(names, vision, strict=True))}
+    tower |= {"hidden_act": "gelu_pytorch_tanh", "num_position_embeddings": 2304, "deepstack_visual_indexes": deepstack}
+    return {
+        "model_type": "qwen3_vl",
+        "text_config": {**values, "head_dim": 128, "rope_scaling": section, "rope_theta": 5_000_000},
+        "tie_word_embeddings": tied,
+        "vision_config": tower,
+    }
+
+
+# The hub's config.json of the published sizes. StreamingVLM is a Qwen2.5-VL 7B, LiveCC a Qwen2-VL 7B.
+_SEVEN = (3584, 18944, 28, 28, 4, 152064)
+_PUBLISHED: dict[str, dict[str, Any]] = {
+    "Qwen3-VL 2B": _qwen3((2048, 6144, 28, 16, 8, 151936), True, (24, 1024, 4096, 2048), [5, 11, 17]),
+    "Qwen3-VL 4B": _qwen3((2560, 9728, 36, 32, 8, 151936), True, (24, 1024, 4096, 2560), [5, 11, 17]),
+    "Qwen3-VL 8B": _qwen3((4096, 12288, 36, 32, 8, 151936), False, (27, 1152, 4304, 4096), [8, 16, 24]),
+    "Qwen2.5-VL 3B": _qwen2("qwen2_5_vl", (2048, 11008, 36, 16, 2, 151936), True, {"out_hidden_size": 2048}),
+    "Qwen2.5-VL 7B, StreamingVLM": _qwen2("qwen2_5_vl", _SEVEN, False, {"out_hidden_size": 3584}),
+    "Qwen2-VL 2B": _qwen2("qwen2_vl", (1536, 8960, 28, 12, 2, 151936), True, {"hidden_size": 1536}),
+    "Qwen2-VL 7B, LiveCC": _qwen2("qwen2_vl", _SEVEN, False, {"hidden_size": 3584}),
+}
+
+
+def published_sizes() -> dict[str, ModelConfig]:
+    """Return the configs of the published sizes by their names, smaller ones of a family first."""
+    return {name: read_config(values) for name, values in _PUBLISHED.items()}
+
+
+@dataclass(frozen=True)
+class Need:
+    """A published size in so many bits, and the bytes that a stream of it needs."""
+
+    model: str
+    bits: int
+    peak: int
+
+
+def published_needs(stream: StreamConfig | None = None) -> list[Need]:
+    """Return what each published size needs in 16, 8 and 4 bits on a GPU, under `stream` or the default settings."""
+    stream = stream or StreamConfig()
+    found = []
+    for name, config in published_sizes().items():
+        model = VisionLanguageModel(config)
+        plain = estimate(model, stream, mx.bfloat16, gpu=True).peak
+        found.append(Need(name, 16, plain))
+        found += [Need(name, bits, plain - _saved(model, bits)) for bits in (8, 4)]
+    return found
+
+
+def _saved(model: VisionLanguageModel, bits: int) -> int:
+    """Return the bytes that ``convert-ckpt --bits`` saves; building each quantized model would take seconds."""
+    plan = quantization_for(model, bits)
+    numbers = sum(layer.weight.size for name, layer in quantizable(model) if plan.layers.get(name) is not False)
+    two = mx.bfloat16.size
+    # A scale and a bias for each group.
+    return numbers * two - numbers * bits // 8 - 2 * two * numbers // plan.group_size
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What to take on a Mac.
+
+    Attributes:
+        memory: the Mac's bytes.
+        usable: those that a model may use.
+        take: of each line of models, the largest that fits well, in the most bits that fit well.
+    """
+
+    memory: int
+    usable: int
+    take: Mapping[str, Need]
+
+
+# Lines of models: their names, and the published sizes that belong to them, larger ones first.
+LINES: Mapping[str, tuple[str, ...]] = {
+    "StreamingVLM": ("Qwen2.5-VL 7B, StreamingVLM",),
+    "LiveCC": ("Qwen2-VL 7B, LiveCC",),
+    "Qwen3-VL": ("Qwen3-VL 8B", "Qwen3-VL 4B", "Qwen3-VL 2B"),
+    "Qwen2.5-VL": ("Qwen2.5-VL 7B, StreamingVLM", "Qwen2.5-VL 3B"),
+}
+
+
+def choices(needs: Iterable[Need]) -> list[Choice]:
+    """Return what to take on Macs of `MACS`, by `published_needs`: three quarters of the usable memory are filled."""
+    known = {(need.model, need.bits): need for need in needs}
+    found = []
+    for memory in (gib * GIB for gib in MACS):
+        usable = mac_gpu_memory(memory)
+        take = {}
+        for line, models in LINES.items():
+            fitting = [
+                known[model, bits] for model in models for bits in BITS if known[model, bits].peak <= _ROOM * usable
+            ]
+            if fitting:
+                take[line] = fitting[0]
+        found.append(Choice(memory, usable, take))
+    return found
