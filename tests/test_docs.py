@@ -11,21 +11,20 @@ import sys
 import types
 import typing
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
-import mlx.core as mx
 import pytest
 from PIL import Image
 from textual.binding import Binding
 
-from streaming_vlm_mlx.config import ModelConfig, StreamConfig, TextConfig, VisionConfig
-from streaming_vlm_mlx.models.convert_checkpoint import quantization_for
-from streaming_vlm_mlx.models.memory_budget import GIB, estimate
-from streaming_vlm_mlx.models.vlm import VisionLanguageModel
+from streaming_vlm_mlx.config import StreamConfig
+from streaming_vlm_mlx.models.catalog import BITS, LINES, choices, published_needs
+from streaming_vlm_mlx.models.memory_budget import GIB
 from streaming_vlm_mlx.shipped import CHECKPOINT, recommendation
 from streaming_vlm_mlx.train.config import TrainConfig
 from tui import cli
+from tui.commands.models import describe_choice
 from tui.player.screens.help import key_label
 from tui.player.screens.player import PlayerScreen
 
@@ -36,7 +35,7 @@ CONFIGS = sorted(ROOT.glob("configs/*/*.yaml"))
 
 # What makes a command of the docs small enough for a test.
 SMALLER = (
-    (r"(?:Qwen|mit-han-lab)/[\w.-]+", "base"),
+    (r"(?:Qwen|mit-han-lab)/[\w.@-]+", "base"),
     (r"^matches (\S+) .*?(--late)?.*$", r"matches \1 --count 1 --fps 4 --seconds 8 --ask 4"),
     (r"(^bench .*--seconds) \d+", r"\1 1"),
     (r"(^validate --matches) \d+(.*)", r"\1 1 \2 --seconds 2 --fps 4"),
@@ -314,39 +313,43 @@ def test_every_setting_is_documented_and_no_other(page: str, part: type) -> None
     assert shown - {"data.pixels"} == set(settings(part)) - pixels
 
 
-SEVEN = ModelConfig(text_config=TextConfig(), vision_config=VisionConfig())
-THREE = replace(
-    SEVEN,
-    text_config=TextConfig(
-        hidden_size=2048,
-        intermediate_size=11008,
-        num_hidden_layers=36,
-        num_attention_heads=16,
-        num_key_value_heads=2,
-        vocab_size=151936,
-        tie_word_embeddings=True,
-    ),
-    vision_config=VisionConfig(out_hidden_size=2048),
-)
+NEEDS = {(need.model, need.bits): f"{need.peak / GIB:.1f} GiB" for need in published_needs()}
 
 
-def needs(config: ModelConfig, bits: int) -> str:
-    """Return what a model takes with the default windows on a GPU, as the pages write it."""
-    packed = config if bits == 16 else replace(config, quantization=quantization_for(VisionLanguageModel(config), bits))
-    return f"{estimate(VisionLanguageModel(packed), StreamConfig(), mx.bfloat16, gpu=True).peak / GIB:.1f} GiB"
+def needs_table() -> str:
+    """Return the table of what the published sizes need, as docs/models.md has it."""
+    rows = ["| model | 16 bits | 8 bits | 4 bits |", "| --- | --- | --- | --- |"]
+    for model in dict.fromkeys(model for model, _ in NEEDS):
+        rows.append(f"| {model} | {' | '.join(NEEDS[model, bits] for bits in BITS)} |")
+    return "\n".join(rows)
 
 
-def test_the_sizes_of_models_are_what_the_memory_budget_says() -> None:
+def choices_table() -> str:
+    """Return the table of what to take, as docs/models.md has it."""
+    rows = [f"| memory | for a model | {' | '.join(LINES)} |", f"| --- | --- |{' --- |' * len(LINES)}"]
+    for choice in choices(published_needs()):
+        cells = " | ".join(describe_choice(line, choice.take.get(line)) for line in LINES)
+        rows.append(f"| {choice.memory // GIB} GB | {choice.usable / GIB:.1f} GiB | {cells} |")
+    return "\n".join(rows)
+
+
+def test_the_tables_of_models_are_what_the_memory_budget_says() -> None:
     text = (ROOT / "docs" / "models.md").read_text(encoding="utf-8")
-    for name, config in (("Qwen2.5-VL 7B, StreamingVLM", SEVEN), ("Qwen2.5-VL 3B", THREE)):
-        assert f"| {name} | {needs(config, 16)} | {needs(config, 8)} | {needs(config, 4)} |" in text
+    for table in (needs_table(), choices_table()):
+        assert [row for row in table.splitlines() if row not in text] == []
+
+
+def test_the_readme_recommends_what_fits() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    for memory, config, bits in ((8, THREE, 4), (16, SEVEN, 4), (32, SEVEN, 8), (64, SEVEN, 16)):
+    three, seven = "Qwen2.5-VL 3B", "Qwen2.5-VL 7B, StreamingVLM"
+    taken = {choice.memory: choice.take for choice in choices(published_needs())}
+    for memory, model, bits in ((8, three, 4), (16, seven, 4), (32, seven, 8), (64, seven, 16)):
+        assert (model, bits) in [(need.model, need.bits) for need in taken[memory << 30].values()]
         row = next(row for row in readme.splitlines() if row.startswith(f"| {memory} GB |"))
-        assert row.endswith(f"| {needs(config, bits)} |"), row
-        assert ("3B" in row) == (config is THREE)
+        assert row.endswith(f"| {NEEDS[model, bits]} |"), row
+        assert ("3B" in row) == (model == three)
         # The hint on the screen says the same.
-        assert f"needs {needs(config, bits)}" in recommendation(memory << 30)
+        assert f"needs {NEEDS[model, bits]}" in recommendation(memory << 30)
 
 
 def test_every_key_is_in_the_table_of_the_player() -> None:

@@ -22,6 +22,7 @@ from streaming_vlm_mlx.models.memory_budget import GIB, estimate
 from streaming_vlm_mlx.models.quantization import quantizable, resolve_quantization
 from streaming_vlm_mlx.models.vlm import VisionLanguageModel
 from streaming_vlm_mlx.models.weights import list_tensors
+from streaming_vlm_mlx.processor_config import DEFAULTS as PIXELS
 from streaming_vlm_mlx.shipped import CHECKPOINT
 from streaming_vlm_mlx.stream_settings import read_stream_config
 
@@ -174,12 +175,15 @@ class Need:
 
 
 def published_needs(stream: StreamConfig | None = None) -> list[Need]:
-    """Return what each published size needs in 16, 8 and 4 bits on a GPU, under `stream` or the default settings."""
+    """Return what each published size needs in 16, 8 and 4 bits on a GPU, under `stream` or the default settings.
+
+    Frames are the largest that its family's processor makes.
+    """
     stream = stream or StreamConfig()
     found = []
     for name, config in published_sizes().items():
         model = VisionLanguageModel(config)
-        plain = estimate(model, stream, mx.bfloat16, gpu=True).peak
+        plain = estimate(model, replace(stream, pixels=PIXELS[config.model_type]), mx.bfloat16, gpu=True).peak
         found.append(Need(name, 16, plain))
         found += [Need(name, bits, plain - _saved(model, bits)) for bits in (8, 4)]
     return found

@@ -26,6 +26,7 @@ from streaming_vlm_mlx.models.catalog import (
 from streaming_vlm_mlx.models.convert_checkpoint import Conversion, convert, make_plan, quantization_for
 from streaming_vlm_mlx.models.memory_budget import GIB, budget_of, estimate
 from streaming_vlm_mlx.models.vlm import VisionLanguageModel
+from streaming_vlm_mlx.processor_config import DEFAULTS
 from streaming_vlm_mlx.shipped import CHECKPOINT
 from streaming_vlm_mlx.stream_settings import read_stream_config
 
@@ -149,7 +150,8 @@ def test_needs_are_those_of_the_quantized_model(needs: dict[tuple[str, int], int
     config = published_sizes()[name]
     if bits != 16:
         config = replace(config, quantization=quantization_for(VisionLanguageModel(config), bits))
-    assert needs[name, bits] == estimate(VisionLanguageModel(config), StreamConfig(), mx.bfloat16, gpu=True).peak
+    stream = StreamConfig(pixels=DEFAULTS[config.model_type])
+    assert needs[name, bits] == estimate(VisionLanguageModel(config), stream, mx.bfloat16, gpu=True).peak
 
 
 def test_what_to_take_fits_and_nothing_larger_does(needs: dict[tuple[str, int], int]) -> None:

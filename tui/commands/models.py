@@ -138,13 +138,13 @@ def _print_choices(found: Catalog, console: "Console") -> None:
         table.add_column(line, overflow="fold")
     for choice in found.choices:
         mark = "→ " if choice == found.mine else "  "
-        cells = (_cell(line, choice.take.get(line)) for line in lines)
+        cells = (describe_choice(line, choice.take.get(line)) for line in lines)
         table.add_row(f"{mark}{choice.memory // GIB} GB", f"{choice.usable / GIB:.1f} GiB", *cells)
     console.print(table, markup=False)
     console.print("→ is this machine's row. docs/models.md says how to get each.", highlight=False)
 
 
-def _cell(line: str, need: "Need | None") -> str:
+def describe_choice(line: str, need: "Need | None") -> str:
     """Return what to take of a line of models: the size where the line has several, the bits, and what it needs."""
     if need is None:
         return "–"
