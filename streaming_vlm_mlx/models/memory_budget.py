@@ -141,12 +141,14 @@ def estimate(model: VisionLanguageModel, stream: StreamConfig, dtype: mx.Dtype, 
     moves = stream.mode == "streaming" and stream.pos_mode == "shrink"
     text = config.text_config
     text = replace(text, num_key_value_heads=max(text.num_key_value_heads // machines, 1))
-    new = tokens if stream.mode == "recompute" else turn + _HEAD + kept
+    recompute = stream.mode == "recompute"
+    new, seconds = (tokens, rounds + 1) if recompute else (turn + _HEAD + kept, 1)
+    deepstack = _deepstack(config, new, seconds * _video_tokens(config.vision_config, stream), dtype)
     return Budget(
         weights=_weights(model, dtype, machines),
         cache=cache_nbytes(text, dtype, tokens, moves, stream.kv_bits),
         vision=_vision(config.vision_config, stream, dtype, gpu),
-        decoder=_decoder(text, new, round_up_capacity(tokens), dtype, gpu),
+        decoder=_decoder(text, new, round_up_capacity(tokens), dtype, gpu) + deepstack,
         tokens=tokens,
         rounds=rounds,
         bounded=bounded,
@@ -266,11 +268,23 @@ def _vision(vision: VisionConfig | None, stream: StreamConfig, dtype: mx.Dtype, 
     # The residual and its norm; queries, keys and values, rotated and not; the gated feed-forward.
     numbers = 12 * vision.hidden_size + 4 * vision.intermediate_size
     scores = 0 if gpu else vision.num_heads * patches * 4 * _COPIES
-    return patches * steps * (2 * values * 4 + numbers * dtype.size + scores)
+    features = vision.features_width * dtype.size // vision.spatial_merge_size**2
+    more = features if vision.deepstack_visual_indexes else 0
+    return patches * steps * (2 * values * 4 + numbers * dtype.size + scores + more)
+
+
+def _deepstack(config: ModelConfig, new: int, video: int, dtype: mx.Dtype) -> int:
+    """Return the bytes of the DeepStack features of `video` tokens, and of what `new` tokens get behind one layer."""
+    vision = config.vision_config
+    if vision is None or not vision.deepstack_visual_indexes:
+        return 0
+    width = config.text_config.hidden_size
+    return 2 * (video * (vision.features_width - width) + new * width) * dtype.size
 
 
 def _decoder(text: TextConfig, new: int, capacity: int, dtype: mx.Dtype, gpu: bool) -> int:
-    numbers = 12 * text.hidden_size + 4 * text.intermediate_size
+    heads = text.num_attention_heads * text.head_dim
+    numbers = 6 * text.hidden_size + 6 * heads + 4 * text.intermediate_size
     scores = 0 if gpu else text.num_attention_heads * min(new, QUERY_BLOCK) * capacity * 4 * _COPIES
     # Keys are rotated in float32; pruning and rotating hold the arrays of one layer twice.
     layer = 4 * capacity * text.num_key_value_heads * text.head_dim * 4

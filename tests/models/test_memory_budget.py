@@ -3,7 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import mlx.core as mx
 import numpy as np
@@ -22,7 +22,9 @@ from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.memory import machine_memory
 from streaming_vlm_mlx.models.loading import Checkpoint, ModelBundle, save_checkpoint
 from streaming_vlm_mlx.models.memory_budget import Budget, cache_nbytes, check_fits, estimate, memory_limit, ways_out
+from streaming_vlm_mlx.models.published_sizes import PUBLISHED
 from streaming_vlm_mlx.models.vlm import VisionLanguageModel
+from streaming_vlm_mlx.processor_config import DEFAULTS
 from streaming_vlm_mlx.stream.bundle_loader import bundle_loader, random_bundle
 from streaming_vlm_mlx.stream.generate import SecondRequest, Session
 from streaming_vlm_mlx.stream.kv_cache import KVCache
@@ -54,6 +56,28 @@ WIDE = ModelConfig(
         out_hidden_size=256,
     ),
 )
+# Of these sizes in Qwen3-VL, with heads that are twice as wide as the model together.
+WIDE_QWEN3 = replace(
+    PUBLISHED["Qwen3-VL 2B"],
+    text_config=replace(
+        PUBLISHED["Qwen3-VL 2B"].text_config,
+        hidden_size=256,
+        intermediate_size=704,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        vocab_size=151_680,
+    ),
+    vision_config=replace(
+        cast(VisionConfig, PUBLISHED["Qwen3-VL 2B"].vision_config),
+        depth=2,
+        hidden_size=128,
+        intermediate_size=340,
+        num_heads=4,
+        deepstack_visual_indexes=(0, 1),
+        out_hidden_size=256,
+    ),
+)
 STREAM = StreamConfig(
     window=3,
     text_round=3,
@@ -74,16 +98,20 @@ def estimate_of(config: ModelConfig, stream: StreamConfig, dtype: mx.Dtype, gpu:
     return estimate(VisionLanguageModel(config), stream, dtype, gpu, machines)
 
 
-@pytest.fixture(scope="module")
-def bundle() -> ModelBundle:
-    """A model of the sizes `WIDE`."""
-    return random_bundle(WIDE, mx.float32, STREAM, seed=0)
+@pytest.fixture(scope="module", params=[WIDE, WIDE_QWEN3], ids=["Qwen2.5-VL", "Qwen3-VL"])
+def bundle(request: pytest.FixtureRequest) -> ModelBundle:
+    """A model of these sizes."""
+    return random_bundle(request.param, mx.float32, STREAM, seed=0)
 
 
 @pytest.mark.parametrize("stream", STREAMS.values(), ids=STREAMS.keys())
 def test_a_stream_uses_the_estimated_memory(bundle: ModelBundle, stream: StreamConfig) -> None:
+    config, unit = bundle.model.config, 28
+    if config.model_type == "qwen3_vl":
+        unit = 32
+        stream = replace(stream, pixels=replace(DEFAULTS["qwen3_vl"], max_pixels=200 * unit**2))
     session = Session(bundle, stream)
-    side = int(stream.pixels.max_pixels**0.5) // 28 * 28
+    side = int(stream.pixels.max_pixels**0.5) // unit * unit
     frames = np.random.default_rng(0).integers(0, 255, (2, side, side, 3), dtype=np.uint8)
     mx.clear_cache()
     before = mx.get_active_memory()
@@ -92,7 +120,7 @@ def test_a_stream_uses_the_estimated_memory(bundle: ModelBundle, stream: StreamC
     for number in range(6):
         for _ in session.generate(SecondRequest(number, float(number), number + 1.0, patchify(frames, stream.pixels))):
             pass
-    estimated = estimate_of(WIDE, stream, mx.float32, gpu=mx.default_device().type != mx.DeviceType.cpu)
+    estimated = estimate_of(config, stream, mx.float32, gpu=mx.default_device().type != mx.DeviceType.cpu)
     taken = mx.get_peak_memory() - before + weights
     assert estimated.weights == weights
     assert session.cache_bytes <= estimated.cache <= 1.5 * session.cache_bytes
