@@ -1,11 +1,12 @@
-"""Run recorded cases of the published StreamingVLM program through this engine, teacher-forced.
+"""Run recorded cases of the published StreamingVLM and LiveCC programs through this engine, teacher-forced.
 
     python tests/conformance.py [--dir DIR] [--kv-bits 8] CASE...
 
-DIR holds ``model.json`` (the model's shapes), ``recipe.py`` (its weights and frames) and the case files. One line a
-case; exit status 1 when ids, positions or cache lengths differ at all, a logit by more than 2e-3, or a free choice
-where the recorded margin leaves no doubt. With ``--kv-bits`` the cache is rounded, which is no longer the recorded
-program: ids, positions and lengths must still be exact, logits and choices are only reported.
+DIR holds ``model.json`` (the model's shapes; ``livecc_model.json`` for cases of LiveCC), ``recipe.py`` (its weights and
+frames) and the case files. One line a case; exit status 1 when ids, positions or cache lengths differ at all, a logit
+by more than 2e-3, or a free choice where the recorded margin leaves no doubt. With ``--kv-bits`` the cache is rounded,
+which is no longer the recorded program: ids, positions and lengths must still be exact, logits and choices are only
+reported.
 """
 
 import argparse
@@ -13,6 +14,7 @@ import importlib.util
 import json
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -33,12 +35,15 @@ from streaming_vlm_mlx.models.loading import ModelBundle
 from streaming_vlm_mlx.models.vlm import VisionLanguageModel
 from streaming_vlm_mlx.stream.generate import SecondRequest, Session
 from streaming_vlm_mlx.stream.sampling import TokenSampler
+from streaming_vlm_mlx.stream_settings import LIVECC, PRESETS
 from streaming_vlm_mlx.text.chat_template import ChatTemplate
 from streaming_vlm_mlx.text.tokenizer import Tokenizer
 from streaming_vlm_mlx.text.vocabulary import FullVocabulary
 from streaming_vlm_mlx.video.image_processor import to_patches
 
 LOGIT_LIMIT = 2e-3
+# The ` ...` token.
+SILENCE = 2503
 CLEAR_MARGIN = 1e-2
 DEFAULT_DIR = Path(__file__).resolve().parents[2] / "shared" / "conformance"
 
@@ -109,19 +114,25 @@ def read_json(path: Path) -> dict[str, Any]:
         raise SvmError(f"{path} cannot be read: {error}.") from error
 
 
-def make_model(folder: Path, recipe: ModuleType, seed: int) -> VisionLanguageModel:
-    """Fill the model of `folder`'s model.json with the recipe's weights."""
-    described = read_json(folder / "model.json")
+def make_model(folder: Path, recipe: ModuleType, case: dict[str, Any]) -> VisionLanguageModel:
+    """Fill the model of a case, which `folder` describes, with the recipe's weights."""
+    params = case["params"]
+    described = read_json(folder / ("livecc_model.json" if case.get("style") == "livecc" else "model.json"))
     model = VisionLanguageModel(read_config({"model_type": "qwen2_5_vl", **described["config"]}))
-    weights = [(n, mx.array(recipe.weight(seed, n, tuple(s)))) for n, s in described["weights"].items()]
-    model.update(tree_unflatten(weights))
+    weights = {n: recipe.weight(params["seed"], n, tuple(s)) for n, s in described["weights"].items()}
+    weights["lm_head.weight"][SILENCE] *= np.float32(params.get("silence_gain", 1))
+    model.update(tree_unflatten([(name, mx.array(array)) for name, array in weights.items()]))
     return model
 
 
-def make_session(model: VisionLanguageModel, params: dict[str, Any], kv_bits: int | None = None) -> Session:
-    """Begin the stream that a case describes."""
-    tokenizer = Tokenizer.load()
-    config = StreamConfig(
+def make_config(case: dict[str, Any], kv_bits: int | None) -> StreamConfig:
+    """Return the settings that a case was recorded with."""
+    params = case["params"]
+    if case.get("style") == "livecc":
+        silence = {"silence_threshold": params.get("base"), "silence_step": params.get("step", 0.0)}
+        given = {"query": params["query"], "kv_bits": kv_bits, "sampling": silence}
+        return PRESETS[LIVECC].merged(given)
+    return StreamConfig(
         mode="recompute" if params.get("recompute") else "streaming",
         window=params["window"],
         text_round=params["text_round"],
@@ -134,27 +145,52 @@ def make_session(model: VisionLanguageModel, params: dict[str, Any], kv_bits: in
         previous=params.get("prev", ""),
         sampling=SamplingConfig(repetition_penalty=params.get("reppen", 1.05), max_new_tokens=20),
     )
+
+
+def make_session(model: VisionLanguageModel, case: dict[str, Any], kv_bits: int | None = None) -> Session:
+    """Begin the stream that a case describes."""
+    tokenizer, config = Tokenizer.load(), make_config(case, kv_bits)
+    template = ChatTemplate.of(tokenizer, config.style)
     vocabulary = FullVocabulary(model.config.text_config.vocab_size)
-    return Session(ModelBundle(model, tokenizer, vocabulary, ChatTemplate.of(tokenizer), time.perf_counter), config)
+    return Session(ModelBundle(model, tokenizer, vocabulary, template, time.perf_counter), config)
+
+
+def list_turns(case: dict[str, Any]) -> Iterator[tuple[dict[str, Any], list[int], str]]:
+    """Yield what was recorded of each turn, the seconds that it shows, and the viewer's question in it.
+
+    A question of LiveCC's cases is there from a second on: in the turn that ends then.
+    """
+    questions = case["params"].get("questions", {})
+    for number, chunk in enumerate(case.get("chunks", ())):
+        yield chunk, [number], ""
+    for turn in case.get("turns", ()):
+        yield turn, list(range(round(turn["start"]), round(turn["end"]))), questions.get(f"{turn['end']:.0f}", "")
+
+
+def make_second(
+    recipe: ModuleType, params: dict[str, Any], config: StreamConfig, second: int, question: str = ""
+) -> SecondRequest:
+    """Return the request for one second of a case's frames."""
+    frames = recipe.frames(params["seed"], second, params["h"], params["w"]).transpose(0, 2, 3, 1)
+    return SecondRequest(second, float(second), second + 1.0, to_patches(frames, config.pixels), question)
 
 
 def run_case(
     folder: Path, name: str, model: VisionLanguageModel, recipe: ModuleType, kv_bits: int | None = None
 ) -> Tally:
-    """Play every recorded chunk and count what differs."""
+    """Play every recorded turn and count what differs."""
     case = read_json(folder / f"{name}.json")
-    params = case["params"]
-    session = make_session(model, params, kv_bits)
-    sampler = TokenSampler(session.config.sampling, silence_row=0)
+    session = make_session(model, case, kv_bits)
+    sampler = TokenSampler(session.config.sampling, silence_row=SILENCE)
     projection = recipe.projection(model.config.text_config.vocab_size)
     tally = Tally(rounded=kv_bits is not None)
-    for number, chunk in enumerate(case["chunks"]):
-        frames = recipe.frames(params["seed"], number, params["h"], params["w"]).transpose(0, 2, 3, 1)
-        second = SecondRequest(number, float(number), number + 1.0, to_patches(frames, session.config.pixels))
-        forced = Forced(session, chunk["out"], sampler)
-        for _ in session.generate(second, forced):
-            pass
-        compare(tally, chunk, forced, session, projection)
+    for turn, seconds, question in list_turns(case):
+        forced = Forced(session, turn["out"], sampler)
+        for second in seconds:
+            request = make_second(recipe, case["params"], session.config, second, question)
+            for _ in session.generate(request, forced):
+                pass
+        compare(tally, turn, forced, session, projection)
     return tally
 
 
@@ -187,8 +223,8 @@ def main(argv: list[str] | None = None) -> int:
         recipe = load_recipe(args.dir)
         passed = True
         for name in args.case:
-            seed = read_json(args.dir / f"{name}.json")["params"]["seed"]
-            tally = run_case(args.dir, name, make_model(args.dir, recipe, seed), recipe, args.kv_bits)
+            model = make_model(args.dir, recipe, read_json(args.dir / f"{name}.json"))
+            tally = run_case(args.dir, name, model, recipe, args.kv_bits)
             print(tally.line(name), flush=True)
             passed &= tally.passed
     except SvmError as error:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import takewhile
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -21,6 +22,7 @@ from tests.modules import load_module
 
 SCRIPT = Path(__file__).with_name("conformance.py")
 CASES = ["balanced", "text_longer", "vision_longer", "append", "full_attention", "recompute"]
+LIVECC = ["livecc_plain", "livecc_question", "livecc_silence"]
 
 Chunk = dict[str, Any]
 
@@ -31,9 +33,11 @@ def conformance() -> ModuleType:
     module = load_module(SCRIPT, "conformance_command")
     make_model, models = module.make_model, dict[int, VisionLanguageModel]()
 
-    def make_once(folder: Path, recipe: ModuleType, seed: int) -> VisionLanguageModel:
+    def make_once(folder: Path, recipe: ModuleType, case: dict[str, Any]) -> VisionLanguageModel:
+        # No two cases of different models have one seed.
+        seed = case["params"]["seed"]
         if seed not in models:
-            models[seed] = make_model(folder, recipe, seed)
+            models[seed] = make_model(folder, recipe, case)
         return models[seed]
 
     module.make_model = make_once  # type: ignore[attr-defined]
@@ -68,12 +72,37 @@ def change_choice(chunks: list[Chunk]) -> None:
     chunks[-1]["min_margin"] = 1.0
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", [*CASES, *LIVECC])
 def test_recorded_cases(conformance: ModuleType, cases: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert conformance.main(["--dir", str(cases), name]) == 0
     line = capsys.readouterr().out
     assert line.startswith(name)
     assert "0 ids, 0 positions, 0 cache lengths, 0 choices" in line
+
+
+@pytest.mark.parametrize("name", LIVECC)
+def test_free_choices_are_livecc_s_as_long_as_margins_are_clear(
+    conformance: ModuleType, cases: Path, name: str
+) -> None:
+    case = conformance.read_json(cases / f"{name}.json")
+    recipe = conformance.load_recipe(cases)
+    session = conformance.make_session(conformance.make_model(cases, recipe, case), case)
+    sampler = conformance.TokenSampler(session.config.sampling, conformance.SILENCE)
+    turns = list(conformance.list_turns(case))
+    clear = list(takewhile(lambda turn: turn[0]["min_margin"] > conformance.CLEAR_MARGIN, turns))
+    assert clear or turns[0][0]["min_margin"] < conformance.CLEAR_MARGIN
+    for recorded, seconds, question in clear:
+        said: list[int] = []
+
+        class Free:
+            def sample(self, logits: Any, seen: Any, step: int, said: list[int] = said) -> int:
+                said.append(sampler.sample(logits, seen, step))
+                return said[-1]
+
+        for second in seconds:
+            request = conformance.make_second(recipe, case["params"], session.config, second, question)
+            assert sum(1 for _ in session.generate(request, Free())) >= 2
+        assert said == recorded["out"]
 
 
 def test_full_mode_is_full_attention(
@@ -154,11 +183,10 @@ def test_video_counts_up_like_text_on_one_axis(conformance: ModuleType, cases: P
     """No case was recorded with `all_text`; its positions are those of a text of that length."""
     recipe = conformance.load_recipe(cases)
     params = {"seed": 1, "h": 84, "w": 112, "window": 2, "text_round": 2, "sink": 4, "slide": 4, "all_text": True}
-    session = conformance.make_session(conformance.make_model(cases, recipe, 1), params)
+    case = {"params": params}
+    session = conformance.make_session(conformance.make_model(cases, recipe, case), case)
     for number in range(4):
-        frames = recipe.frames(1, number, params["h"], params["w"]).transpose(0, 2, 3, 1)
-        patches = conformance.to_patches(frames, session.config.pixels)
-        second = conformance.SecondRequest(number, float(number), number + 1.0, patches)
+        second = conformance.make_second(recipe, params, session.config, number)
         forced = conformance.Forced(session, [374, 2503, 151645], conformance.TokenSampler(session.config.sampling, 0))
         assert sum(1 for _ in session.generate(second, forced)) > 1
         assert (forced.ids == 151656).sum() == 12 * min(number + 1, 2)

@@ -89,6 +89,9 @@ class Engine:
                     job = partial(self._generate, second, outbox.put, stop.is_set)
                     async for event in self._follow(job, outbox):
                         yield event
+            if not stop.is_set():
+                async for event in self._follow(partial(self._finish, outbox.put, stop.is_set), outbox):
+                    yield event
         except SvmError as error:
             yield Failed(str(error))
         finally:
@@ -224,10 +227,33 @@ class Engine:
         if stopped():
             return
         session.configure(self._config)
+        # A second that only shows a part of a turn has no reply to a question.
+        question = self._questions.popleft() if self._questions and session.completes_turn else ""
+        events = session.generate(replace(second, question=question), stopped=stopped)
+        self._emit(second, question, events, emit, stopped)
+
+    def _finish(self, emit: Emit, stopped: Callable[[], bool]) -> None:
+        """Comment on the seconds of a first turn that the end of the chunks left waiting; on the thread."""
+        session = self._session
+        assert session is not None
+        if session.waiting is None or stopped():
+            return
+        session.configure(self._config)
         question = self._questions.popleft() if self._questions else ""
+        self._emit(session.waiting, question, session.generate_rest(question, stopped=stopped), emit, stopped)
+
+    def _emit(
+        self,
+        second: SecondRequest,
+        question: str,
+        events: Iterable[Event],
+        emit: Emit,
+        stopped: Callable[[], bool],
+    ) -> None:
+        """Emit the `events` of `second`; keep its `question` for the next second when it was cut short."""
         stopped_before = False
         emit(SecondStarted(second.index, second.start, second.end))
-        for event in session.generate(replace(second, question=question), stopped=stopped):
+        for event in events:
             if isinstance(event, GenerationResult):
                 stopped_before = stopped()
                 emit(replace(event, memory=read_memory()))

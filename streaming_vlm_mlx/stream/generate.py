@@ -1,7 +1,7 @@
 """Generates commentary second by second: prune, append the turn, prefill, decode. A `Session` is one stream's state."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import mlx.core as mx
 import numpy as np
@@ -11,15 +11,18 @@ from streaming_vlm_mlx.config import StreamConfig
 from streaming_vlm_mlx.models.loading import ModelBundle
 from streaming_vlm_mlx.stream import spans as sp
 from streaming_vlm_mlx.stream.distributed_runner import make_runner, release
-from streaming_vlm_mlx.stream.events import GenerationResult, SpanMap, SpanView, TextPiece, Timings
+from streaming_vlm_mlx.stream.events import GenerationResult, SpanMap, SpanView, TextPiece
 from streaming_vlm_mlx.stream.masks import OPEN, token_visibility
-from streaming_vlm_mlx.stream.pruning import prune, reanchor
+from streaming_vlm_mlx.stream.pruning import count_window_tokens, prune, reanchor
 from streaming_vlm_mlx.stream.repetition import RepetitionGuard
 from streaming_vlm_mlx.stream.reply import Reply
 from streaming_vlm_mlx.stream.runner import Logits, Runner, Visibility
 from streaming_vlm_mlx.stream.sampling import Sampler, TokenSampler
+from streaming_vlm_mlx.stream.step_times import StepTimes
+from streaming_vlm_mlx.stream.turn_collector import TurnCollector, TurnInput
 from streaming_vlm_mlx.stream.turns import TurnWriter
-from streaming_vlm_mlx.text.detokenizer import SCRATCH_TOKENS, Scratchpad
+from streaming_vlm_mlx.stream.video_encoder import VideoEncoder
+from streaming_vlm_mlx.text.detokenizer import Scratchpad
 from streaming_vlm_mlx.video.image_processor import Patches
 
 
@@ -76,6 +79,16 @@ class Session:
         return self._runner.cache.nbytes if self._runner else 0
 
     @property
+    def completes_turn(self) -> bool:
+        """Whether the next second completes a turn, so that it is commented on."""
+        return self._collector.completes
+
+    @property
+    def waiting(self) -> SecondRequest | None:
+        """The last second whose turn is not complete yet; None when no second waits."""
+        return self._waiting
+
+    @property
     def prefilled_from(self) -> int:
         """The number of tokens that were cached when the last second was prefilled."""
         return self._prefilled_from
@@ -102,11 +115,13 @@ class Session:
         """Forget everything but the settings."""
         self._turns = TurnWriter(self._bundle.template, self._bundle.tokenizer, self._bundle.vocabulary)
         self._spans = sp.number_slots(self._turns.head(self._config.previous))
-        self._round, self._query, self._prefilled_from = 0, "", 0
+        self._prefilled_from = 0
         self._features: dict[int, mx.array] = {}
-        self._ahead: _Encoded | None = None
+        self._encoder = VideoEncoder(self._bundle.model, self._bundle.clock)
+        self._waiting: SecondRequest | None = None
         self._sampler, self._guard = self._make_sampler(self._config), self._make_guard()
         self._runner: Runner | None = None
+        self._begin_turns()
 
     def reanchor(self) -> None:
         """Empty the windows after a seek: the commentary joins the previous text, and all turns are dropped."""
@@ -114,7 +129,7 @@ class Session:
             self._runner.keep(np.zeros(0, np.int32))
         self._keep(*reanchor(self._spans, self._config))
         self._guard.clear()
-        self._round, self._query = 0, ""
+        self._begin_turns()
 
     def generate(
         self, second: SecondRequest, sampler: Sampler | None = None, stopped: Callable[[], bool] = lambda: False
@@ -127,78 +142,100 @@ class Session:
             stopped: called before each token; once it returns True, the second ends as at its token limit. Closing the
                 iterator has the same effect.
         """
-        clock, sampler = self._bundle.clock, sampler or self._sampler
+        clock = self._bundle.clock
         begun = clock()
-        encoded = self._take_encoded(second)
-        seen = clock()
+        encoded = self._encoder.take(second.patches)
+        times = StepTimes(begun, clock(), encoded.seconds)
+        grid = second.patches.grid_thw if second.patches and encoded.features is not None else None
+        turn = self._collector.add(TurnInput(second.start, second.end, grid, encoded.features, second.question))
+        self._waiting = second if turn is None else None
+        if turn is not None:
+            yield from self._comment(second, turn, times, sampler or self._sampler, stopped)
+            return
+        yield SpanMap(second.index, sp.merge_views(self._spans), ())
+        yield self._result(second, times)
+
+    def generate_rest(
+        self, question: str = "", sampler: Sampler | None = None, stopped: Callable[[], bool] = lambda: False
+    ) -> Iterator[SpanMap | TextPiece | GenerationResult]:
+        """Comment on the seconds of a first turn that the clip's end left waiting; yield nothing without any.
+
+        The record is that of the last of these seconds; see `generate`.
+        """
+        second, turn, now = self._waiting, self._collector.rest(), self._bundle.clock()
+        self._waiting = None
+        if second is not None and turn is not None:
+            turn = replace(turn, question=question or turn.question)
+            yield from self._comment(second, turn, StepTimes(now, now), sampler or self._sampler, stopped)
+
+    def _comment(
+        self,
+        second: SecondRequest,
+        turn: TurnInput,
+        times: StepTimes,
+        sampler: Sampler,
+        stopped: Callable[[], bool],
+    ) -> Iterator[SpanMap | TextPiece | GenerationResult]:
+        """Comment on `turn`, which `second` completes; see `generate`."""
+        clock = self._bundle.clock
         dropped = self._prune()
-        self._append_turn(second, encoded.features)
+        self._append_turn(turn)
         logits: Logits | None = self._prefill()
-        prefilled = clock()
-        first_text = 0.0
-        reply = self._begin_reply(second)
+        times.prefilled = clock()
+        reply = self._begin_reply(turn)
         try:
             yield SpanMap(second.index, sp.merge_views(self._spans), dropped)
             if reply.scratch is not None:
                 logits = self._write_notes(logits, sampler, stopped, reply.scratch)
-            for token in () if logits is None else self._decode(logits, sampler, stopped, not second.question):
+            for token in () if logits is None else self._decode(logits, sampler, stopped, not turn.question):
                 if piece := reply.push(token):
-                    first_text = first_text or clock()
+                    times.first_text = times.first_text or clock()
                     yield TextPiece(second.index, piece)
                 if reply.is_full:
                     break
         finally:
             piece = reply.flush()
-            self._close_turn(second, reply)
+            self._close_turn(turn, reply)
         if piece:
             yield TextPiece(second.index, piece)
-        done = clock()
-        yield GenerationResult(
-            second.index,
-            second.start,
-            second.end,
-            reply.text,
+        times.done = clock()
+        yield replace(
+            self._result(second, times),
+            text=reply.text,
             tokens=reply.token_count,
-            video_tokens=0 if encoded.features is None else encoded.features.shape[0],
-            cache_tokens=self.cache_length,
-            cache_bytes=self.cache_bytes,
-            query=second.question,
-            timings=Timings(
-                vision_ms=1e3 * (seen - begun + encoded.seconds),
-                prefill_ms=1e3 * (prefilled - seen),
-                decode_ms=1e3 * (done - prefilled),
-                first_text_ms=1e3 * ((first_text or done) - begun),
-                total_ms=1e3 * (done - begun + encoded.seconds),
-            ),
+            video_tokens=0 if turn.features is None else turn.features.shape[0],
+            query=turn.question,
             notes=reply.notes,
         )
 
+    def _result(self, second: SecondRequest, times: StepTimes) -> GenerationResult:
+        """Return the record of a second in which nothing is generated."""
+        return GenerationResult(
+            second.index,
+            second.start,
+            second.end,
+            "",
+            cache_tokens=self.cache_length,
+            cache_bytes=self.cache_bytes,
+            timings=times.timings(),
+        )
+
+    def _begin_turns(self) -> None:
+        """Make the next second the first of the first turn."""
+        self._round, self._query = 0, ""
+        self._collector = TurnCollector(self._bundle.template.rules.first_seconds)
+        self._waiting = None
+
     def encode_ahead(self, second: SecondRequest) -> None:
         """Run the vision tower over `second` now, so that `generate` finds its features ready."""
-        begun = self._bundle.clock()
-        features = self._encode_video(second)
-        if features is not None:
-            self._ahead = _Encoded(second.patches, features, self._bundle.clock() - begun)
-
-    def _take_encoded(self, second: SecondRequest) -> "_Encoded":
-        """Return the second's features: those encoded ahead, or new ones."""
-        ahead, self._ahead = self._ahead, None
-        if ahead and ahead.patches is second.patches:
-            return ahead
-        return _Encoded(second.patches, self._encode_video(second))
-
-    def _encode_video(self, second: SecondRequest) -> mx.array | None:
-        if second.patches is None or self._bundle.model.config.vision_config is None:
-            return None
-        features = self._bundle.model.visual(mx.array(second.patches.pixel_values), second.patches.grid_thw)
-        mx.eval(features)
-        return features
+        self._encoder.encode_ahead(second.patches)
 
     def _prune(self) -> tuple[SpanView, ...]:
         """Drop the spans that this second no longer keeps, from the sequence and the cache; return their views."""
         spans, dropped = prune(self._spans, self._round, self._config)
         self._keep(spans, dropped)
-        if self._config.mode == "window" and dropped:
+        is_query_gone = self._bundle.template.rules.repeats_query and all(s.part != "query" for s in spans)
+        if is_query_gone or (self._config.mode == "window" and dropped):
             self._query = ""
         return sp.merge_views(dropped)
 
@@ -212,22 +249,21 @@ class Session:
             self._runner.keep(slots[slots < self._runner.cache.length])
         self._spans = sp.number_slots(spans)
 
-    def _append_turn(self, second: SecondRequest, features: mx.array | None) -> None:
-        """Append the second's user turn and the opening of its assistant turn."""
+    def _append_turn(self, turn: TurnInput) -> None:
+        """Append the user turn and the opening of its assistant turn."""
         video: sp.Spans = ()
         number, config = self._round, self._config
-        if features is not None:
-            assert second.patches is not None
-            time, rows, columns = second.patches.grid_thw
+        if turn.grid is not None and turn.features is not None:
+            time, rows, columns = turn.grid
             merge = config.pixels.merge_size
             grid = (time, rows // merge, columns // merge)
-            video = self._turns.video(number, second.start, grid, config.fps, config.pixels.temporal_patch_size)
-            self._features[number] = features
+            video = self._turns.video(number, turn.start, grid, config.fps, config.pixels.temporal_patch_size)
+            self._features[number] = turn.features
         query = config.query if config.query != self._query else ""
-        question = second.question or config.scratchpad
-        turn = self._turns.user(number, second.start, second.end, video, question, query)
+        question = turn.question or config.scratchpad
+        spans = self._turns.user(number, turn.start, turn.end, video, question, query)
         self._query = config.query
-        self._spans = sp.number_slots((*self._spans, *turn))
+        self._spans = sp.number_slots((*self._spans, *spans))
 
     def _prefill(self) -> Logits:
         """Run the model over the tokens that are not cached; return the last token's logits [vocab]."""
@@ -280,12 +316,12 @@ class Session:
             logits = self._step(row, None if scratch.is_full or visibility is None else self._padded(visibility))
         return logits
 
-    def _begin_reply(self, second: SecondRequest) -> Reply:
-        """Return the empty reply to `second`; the answer to a question may repeat what was said."""
+    def _begin_reply(self, turn: TurnInput) -> Reply:
+        """Return the empty reply to `turn`; the answer to a question may repeat what was said."""
         config, bundle = self._config, self._bundle
-        self._guard.forget_before(second.start)
-        guard = self._guard if config.sampling.repetition_window and not second.question else None
-        with_notes = bool(config.scratchpad) and not second.question
+        self._guard.forget_before(turn.start)
+        guard = self._guard if config.sampling.repetition_window and not turn.question else None
+        with_notes = bool(config.scratchpad) and not turn.question
         return Reply(bundle.tokenizer, bundle.template.stop_ids, with_notes, config.sampling, guard)
 
     def _decode(self, logits: Logits, sampler: Sampler, stopped: Callable[[], bool], guarded: bool) -> Iterator[int]:
@@ -313,15 +349,17 @@ class Session:
         """Return `visibility` extended to all cached tokens: the scratchpad line so far is `OPEN` to itself."""
         return np.pad(visibility, (0, self.cache_length - len(visibility)), constant_values=OPEN)
 
-    def _close_turn(self, second: SecondRequest, reply: Reply) -> None:
+    def _close_turn(self, turn: TurnInput, reply: Reply) -> None:
         """Append the reply and the turn's end mark, which is prefilled with the next second."""
         said, scratch = reply.said, reply.scratch.ids if reply.scratch else []
-        self._guard.add(second.start, self._rows(np.array(said, np.int32)).tolist(), reply.text)
+        if len(said) == len(reply.tokens) and not self._bundle.template.rules.keeps_last:
+            said = said[:-1]
+        self._guard.add(turn.start, self._rows(np.array(said, np.int32)).tolist(), reply.text)
         if reply.is_repeated:
             said = [self._bundle.template.silence_id]
         self._forget_unsaid(reply.tokens, said, self.ids.size + len(scratch))
-        turn = self._turns.reply(self._round, said, scratch)
-        self._spans = sp.number_slots((*self._spans, *turn))
+        spans = self._turns.reply(self._round, said, scratch)
+        self._spans = sp.number_slots((*self._spans, *spans))
         self._round += 1
 
     def _forget_unsaid(self, tokens: list[int], said: list[int], start: int) -> None:
@@ -344,29 +382,7 @@ class Session:
 
     def _make_runner(self) -> Runner:
         """Allocate a cache that the windows cannot outgrow, as far as the settings bound them."""
-        c, turn = self._config, self.ids.size - sum(len(s.ids) for s in self._spans if s.round < 0)
-        rounds = 1 if c.mode == "full" else max(c.window, c.text_round)
-        bounds = c.sink is not None and c.slide is not None and self._bundle.template.has_previous
-        previous = (c.sink or 0) + (c.slide or 0) if bounds else 0
-        reply = c.sampling.max_new_tokens + len(self._bundle.template.turn_close)
-        reply += SCRATCH_TOKENS if c.scratchpad else 0
-        # The first turn's time has fewer tokens than a later one may have.
-        longest_time = 16
-        capacity = self.ids.size + previous + rounds * (turn + reply + longest_time)
+        c = self._config
         moves = c.mode == "streaming" and c.pos_mode == "shrink"
+        capacity = count_window_tokens(self._spans, c, self._bundle.template)
         return make_runner(self._bundle.model, self._bundle.ranks, capacity, moves, c.kv_bits)
-
-
-@dataclass(frozen=True)
-class _Encoded:
-    """A second's vision features.
-
-    Attributes:
-        patches: the pixels that they come from.
-        features: [video tokens, hidden size]; None without video or vision tower.
-        seconds: of work that was done ahead of the second's turn.
-    """
-
-    patches: Patches | None
-    features: mx.array | None
-    seconds: float = 0.0

@@ -10,6 +10,8 @@ import numpy as np
 
 from streaming_vlm_mlx.config import StreamConfig
 from streaming_vlm_mlx.stream.spans import ASSISTANT_TURN, Span, Spans
+from streaming_vlm_mlx.text.chat_template import ChatTemplate
+from streaming_vlm_mlx.text.detokenizer import SCRATCH_TOKENS
 
 
 def prune(spans: Spans, now: int, config: StreamConfig) -> tuple[Spans, Spans]:
@@ -88,3 +90,21 @@ def reanchor(spans: Spans, config: StreamConfig) -> tuple[Spans, Spans]:
     """Empty the windows after a seek: commentary moves to the previous text, if any, and all turns are dropped."""
     now = max(s.round for s in spans) + 1
     return prune(spans, now, replace(config, mode="streaming", window=1, text_round=1, scratch_round=1))
+
+
+def count_window_tokens(spans: Spans, config: StreamConfig, template: ChatTemplate) -> int:
+    """Return how many tokens a stream that begins with `spans`, the head and the first turn, keeps at most.
+
+    Only what the settings bound is counted: in mode ``full``, one second beside `spans`.
+    """
+    rules, bounds = template.rules, config.sink is not None and config.slide is not None and template.has_previous
+    previous = (config.sink or 0) + (config.slide or 0) if bounds else 0
+    rounds = 1 if config.mode == "full" else max(config.window, config.text_round)
+    # A first turn of several seconds has as much more video.
+    video = sum(len(span.ids) for span in spans if span.part == "video")
+    turn = sum(len(span.ids) for span in spans if span.round >= 0) - video + -(-video // rules.first_seconds)
+    reply = config.sampling.max_new_tokens + len(template.turn_close)
+    reply += SCRATCH_TOKENS if config.scratchpad else 0
+    # The first turn's time has fewer tokens than a later one may have.
+    longest_time = 16
+    return sum(len(span.ids) for span in spans) + previous + rounds * (turn + reply + longest_time)

@@ -37,8 +37,9 @@ class TokenSampler:
     def sample(self, logits: Scores, seen: Rows, step: int) -> int:
         """Return the next token's row; see `Sampler.sample`."""
         scores = penalise(logits, seen, self.config.repetition_penalty)
-        if self.config.silence_threshold is not None:
-            threshold = self.config.silence_threshold + self.config.silence_step * step
+        threshold = (self.config.silence_threshold or 0.0) + self.config.silence_step * step
+        # No probability is 0 or less, so such a threshold rules out nothing; softmax over all rows takes a while.
+        if self.config.silence_threshold is not None and threshold > 0:
             scores = hold_silence(scores, self._silence_row, threshold)
         if self.config.temperature == 0:
             return int(scores.argmax())

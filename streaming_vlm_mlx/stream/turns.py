@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from streaming_vlm_mlx.models.positions import Grid
 from streaming_vlm_mlx.stream.spans import Span, Spans, new_span
@@ -60,8 +61,11 @@ class TurnWriter:
         )
 
     def video(self, number: int, start: float, grid: Grid, fps: float, temporal_patch_size: int) -> Spans:
-        """Return the video of second `number`; see `video_spans`."""
-        return video_spans(self._template, self._encode, number, start, grid, fps, temporal_patch_size)
+        """Return the video of turn `number`; see `video_spans`. Where it counts up like text, it has no grid."""
+        spans = video_spans(self._template, self._encode, number, start, grid, fps, temporal_patch_size)
+        if number == 0 or self._template.rules.later_grids:
+            return spans
+        return tuple(replace(span, grid=None) for span in spans)
 
     def user(self, number: int, start: float, end: float, video: Spans, question: str, query: str) -> Spans:
         """Return the user turn of second `number` and the opening of its assistant turn.
@@ -75,6 +79,8 @@ class TurnWriter:
             query: the viewer's request, where it is new; a template without a place for it ignores it.
         """
         template = self._template
+        if template.rules.asks_after_video:
+            query, question = question or query, ""
         has_query = bool(query) and template.has_query
         return (
             new_span("open", number, template.user_open),

@@ -1,7 +1,7 @@
 """The chat template: Qwen's markup, one user turn and one assistant turn a second.
 
 It follows StreamingVLM (arXiv 2510.09608), whose inference program and training data differ in details that a model may
-have learned; `ChatTemplate.style` chooses between them.
+have learned, or another program; `ChatTemplate.style` chooses between them, and `styles` has their rules.
 """
 
 from collections.abc import Iterable
@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Self
 
 from streaming_vlm_mlx.config import Style
+from streaming_vlm_mlx.text.styles import STYLES, StyleRules
 from streaming_vlm_mlx.text.tokenizer import SpecialIds, Tokenizer
 
 SYSTEM = "You are a helpful assistant."
@@ -48,22 +49,35 @@ class ChatTemplate:
         style: ``inference`` writes like the published inference program: the viewer's query after the first second's
             video, one line feed to open a commentary. ``training`` writes like its training data: no query, a space
             after the times of every second but the first, two line feeds to open a commentary, one before an answer.
-            ``livecc`` writes like ``inference``, but without a turn of role ``previous text``.
+            ``livecc`` writes like ``inference``, but without a turn of role ``previous text``, and writes a viewer's
+            question after the video too.
         special: ids of markup, roles and fixed words.
         has_stamps: whether each temporal step of a video is a span of its own behind its time, as for Qwen3-VL.
+        eos_ids: ids that end a commentary instead of the style's own; None for those.
     """
 
     system: tuple[int, ...]
     style: Style = "inference"
     special: SpecialIds = field(default_factory=SpecialIds)
     has_stamps: bool = False
+    eos_ids: tuple[int, ...] | None = None
 
     @classmethod
     def of(
-        cls, tokenizer: Tokenizer, style: Style = "inference", system: str = SYSTEM, has_stamps: bool = False
+        cls,
+        tokenizer: Tokenizer,
+        style: Style = "inference",
+        system: str = SYSTEM,
+        has_stamps: bool = False,
+        eos_ids: tuple[int, ...] | None = None,
     ) -> Self:
         """Return the template in the ids of `tokenizer`."""
-        return cls(tuple(tokenizer.encode(system)), style, tokenizer.special, has_stamps)
+        return cls(tuple(tokenizer.encode(system)), style, tokenizer.special, has_stamps, eos_ids)
+
+    @property
+    def rules(self) -> StyleRules:
+        """How turns differ from those of the published program."""
+        return STYLES[self.style]
 
     @property
     def system_turn(self) -> tuple[int, ...]:
@@ -89,7 +103,7 @@ class ChatTemplate:
     @property
     def stop_ids(self) -> tuple[int, ...]:
         """The ids that end a commentary."""
-        return (self.special.im_end, self.special.endoftext)
+        return self.eos_ids or (self.special.im_end, self.special.endoftext)
 
     @property
     def silence_id(self) -> int:
@@ -99,12 +113,12 @@ class ChatTemplate:
     @property
     def has_query(self) -> bool:
         """Whether the viewer's query is written after the first second's video."""
-        return self.style != "training"
+        return self.rules.has_query
 
     @property
     def has_previous(self) -> bool:
         """Whether a turn of role ``previous text`` follows the system turn; without it, old commentary is dropped."""
-        return self.style in ("inference", "training")
+        return self.rules.has_previous
 
     def assistant_open(self, answers: bool = False) -> tuple[int, ...]:
         """Return the opening of a second's assistant turn; with `answers`, of one that begins with an answer."""

@@ -38,9 +38,10 @@ class Models:
         self.made: dict[tuple[int, int | None], VisionLanguageModel] = {}
 
     def of(self, name: str, bits: int | None) -> VisionLanguageModel:
-        seed = self.conformance.read_json(self.cases / f"{name}.json")["params"]["seed"]
+        case = self.conformance.read_json(self.cases / f"{name}.json")
+        seed = case["params"]["seed"]
         if (seed, bits) not in self.made:
-            self.made[seed, bits] = self._through_a_folder(seed, bits)
+            self.made[seed, bits] = self._through_a_folder(case, seed, bits)
         return self.made[seed, bits]
 
     @cache  # noqa: B019 - as many plays as there are cases, for as long as the tests run
@@ -59,11 +60,11 @@ class Models:
             patch.setattr(self.conformance, "Forced", Compared)
             return self.conformance.run_case(self.cases, name, self.of(name, bits), self.recipe), choices
 
-    def _through_a_folder(self, seed: int, bits: int | None) -> VisionLanguageModel:
-        """Return the model of a seed behind Hugging Face's layout, and behind `bits` that were made of that."""
+    def _through_a_folder(self, case: dict[str, Any], seed: int, bits: int | None) -> VisionLanguageModel:
+        """Return the model of a case behind Hugging Face's layout, and behind `bits` that were made of that."""
         source, hub, packed = (self.folder / f"{name}{seed}" for name in ("run", "hub", f"packed{bits}-"))
         if not source.exists():
-            model = self.conformance.make_model(self.cases, self.recipe, seed)
+            model = self.conformance.make_model(self.cases, self.recipe, case)
             vocabulary = FullVocabulary(model.config.text_config.vocab_size)
             save_checkpoint(source, Checkpoint(model, self.tokenizer, vocabulary, StreamConfig()))
             self._convert(Conversion(source, hub, shard_bytes=10_000_000))

@@ -48,21 +48,6 @@ def test_the_first_second_is_written_as_the_published_program_writes_it(bundle: 
     )
 
 
-def test_a_style_without_previous_text_begins_with_the_first_turn(
-    tokenizer: Tokenizer, vocabulary: CompactVocabulary
-) -> None:
-    bundle = make_bundle(tokenizer, vocabulary, style="livecc")
-    session = Session(bundle, replace(SMALL, previous="The reds lead", window=1, text_round=1))
-    force(session, bundle, make_second(0), [ONE, SILENCE, IM_END])
-    force(session, bundle, make_second(1), [TWO, IM_END])
-    system = "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
-    turn = "<|im_start|>user\nTime=1.0-2.0s<|vision_start|><|vision_end|><|im_end|>\n<|im_start|>assistant\n two"
-    assert written(session, bundle) == f"{system}{turn}<|im_end|>\n"
-    session.reanchor()
-    assert written(session, bundle) == system
-    assert session.cache_length == len(bundle.template.system_turn)
-
-
 def test_a_question_is_written_as_models_were_trained_on_it(
     tokenizer: Tokenizer, vocabulary: CompactVocabulary
 ) -> None:
