@@ -21,7 +21,7 @@ from streaming_vlm_mlx.models.loading import (
     hub_values,
     open_checkpoint,
 )
-from streaming_vlm_mlx.models.quantization import pack, quantizable
+from streaming_vlm_mlx.models.quantization import dequantize, pack, quantizable
 from streaming_vlm_mlx.models.vlm import VisionLanguageModel
 from streaming_vlm_mlx.text.tokenizer import SHIPPED
 from streaming_vlm_mlx.text.vocabulary import CompactVocabulary, Ids
@@ -248,6 +248,7 @@ def convert(job: Conversion, plan: Plan, progress: Progress = lambda *_: None) -
 def _weights(plan: Plan, dtype: mx.Dtype | None, progress: Progress) -> Iterator[tuple[str, mx.array]]:
     """Yield the tensors of the target, not yet computed, in the order of the source on disk."""
     info, reader = plan.info, ShardReader(plan.info.layout)
+    plain = dtype or getattr(mx, _stored_dtype(plan))
     shapes = {name: array.shape for name, array in info.model.named_arrays()}
 
     def take(name: str) -> mx.array:
@@ -261,8 +262,10 @@ def _weights(plan: Plan, dtype: mx.Dtype | None, progress: Progress) -> Iterator
         array = take(name)
         if info.tensors[name].is_quantized:
             assert info.config.quantization is not None
-            bits, group_size = info.config.quantization.of(layer) or (0, 0)
-            array = mx.dequantize(array, take(f"{layer}.scales"), take(f"{layer}.biases"), group_size, bits)
+            how = info.config.quantization.of(layer)
+            assert how is not None
+            biases = take(f"{layer}.biases") if how.mode == "affine" else None
+            array = dequantize(array, take(f"{layer}.scales"), biases, how, plain if biases is None else None)
         if plan.ids is not None and layer in WORDS:
             array = _spread(array, plan.ids, plan.config.text_config.vocab_size)
         yield from _packed(name, array, plan)
@@ -285,7 +288,7 @@ def _packed(name: str, array: mx.array, plan: Plan) -> Iterator[tuple[str, mx.ar
         yield name, array
         return
     mx.eval(array)
-    parts = pack(array, *chosen)
+    parts = pack(array, chosen.bits, chosen.group_size)
     yield from zip((name, f"{layer}.scales", f"{layer}.biases"), parts, strict=True)
 
 
@@ -293,24 +296,28 @@ def _stored_dtype(plan: Plan) -> str:
     """Return the dtype that most numbers of the source have."""
     counts: dict[str, int] = {}
     for stored in plan.info.tensors.values():
-        if not stored.is_quantized:
+        if stored.is_float:
             counts[stored.dtype] = counts.get(stored.dtype, 0) + stored.size
     return _DTYPES[max(counts, key=lambda name: counts[name])]
 
 
 def _config_values(source: Path, plan: Plan, dtype: str) -> dict[str, Any]:
     """Return the source's ``config.json`` with the changes of the conversion."""
-    ours = hub_values(plan.config, dtype)
-    own = {k: v for k, v in read_json(source / CONFIG).items() if k not in ("quantization", "quantization_config")}
-    own.pop("dtype", None)
-    if "text_config" not in own:
-        # Older folders have the decoder's settings at the root.
-        own |= {k: ours[k] for k in ("torch_dtype", "quantization") if k in ours}
-        return own | {"vocab_size": plan.config.text_config.vocab_size}
-    nested = {k: {**(own.get(k) or {}), **v} for k, v in ours.items() if k in ("text_config", "vision_config") and v}
-    for part in nested.values():
-        part.pop("dtype", None)
-    return {**own, **ours, **nested}
+    ours, own = hub_values(plan.config, dtype), read_json(source / CONFIG)
+    merged = {**_fresh(own), **ours}
+    for name in ("text_config", "vision_config"):
+        if ours[name]:
+            merged[name] = {**_fresh(own.get(name) or {}), **ours[name]}
+    if ours["vision_config"]:
+        # mlx-vlm refuses the type that transformers 5 writes there, and no program needs one.
+        merged["vision_config"].pop("model_type", None)
+    return merged
+
+
+def _fresh(values: dict[str, Any]) -> dict[str, Any]:
+    """Return `values` without what `hub_values` writes under another name or leaves out for a reason."""
+    stale = ("quantization", "quantization_config", "dtype", "rope_parameters")
+    return {name: value for name, value in values.items() if name not in stale}
 
 
 def _generation(folder: Path, plan: Plan, ids: Ids) -> dict[str, Any]:

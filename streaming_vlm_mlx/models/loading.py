@@ -23,7 +23,7 @@ from streaming_vlm_mlx.models.families import family_of, read_config
 from streaming_vlm_mlx.models.quantization import resolve_quantization
 from streaming_vlm_mlx.models.tensor_parallel import check_splits, split_array, split_layers
 from streaming_vlm_mlx.models.vlm import VisionLanguageModel
-from streaming_vlm_mlx.models.weights import Stored, list_tensors
+from streaming_vlm_mlx.models.weights import Stored, list_tensors, mlx_vlm_name
 from streaming_vlm_mlx.shipped import CHECKPOINT
 from streaming_vlm_mlx.stream_settings import STREAM, read_stream_config
 from streaming_vlm_mlx.text.chat_template import ChatTemplate
@@ -212,27 +212,32 @@ def _read_vocabulary(folder: Path, config: ModelConfig, tokenizer: Tokenizer) ->
 
 
 def hub_values(config: ModelConfig, dtype: str) -> dict[str, Any]:
-    """Return the values of ``config.json`` for weights of `dtype` (``float32``, ``bfloat16``, ``float16``)."""
+    """Return the values of ``config.json`` for weights of `dtype` (``float32``, ``bfloat16``, ``float16``).
+
+    The language model's settings are there twice: transformers reads ``text_config``, mlx-vlm the root.
+    """
     ids = ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")
+    parts = family_of(config).write_parts(config)
     values: dict[str, Any] = {
         "architectures": [family_of(config).ARCHITECTURE],
         "model_type": config.model_type,
         "torch_dtype": dtype,
-        "tie_word_embeddings": config.text_config.tie_word_embeddings,
+        **parts["text_config"],
         **{name: getattr(config, name) for name in ids},
-        **family_of(config).write_parts(config),
+        **parts,
     }
     if config.vocabulary is not None:
         values["vocabulary"] = config.vocabulary
     if config.quantization is not None:
-        values["quantization"] = quantization_block(config.quantization)
+        # mlx-vlm reads the first, the hub's pages the second.
+        values["quantization"] = values["quantization_config"] = quantization_block(config.quantization)
     return values
 
 
 def quantization_block(config: QuantizationConfig) -> dict[str, Any]:
-    """Return MLX's ``quantization`` block, with the settings of single layers beside the common ones."""
+    """Return MLX's ``quantization`` block: beside the common settings those of single layers, by mlx-vlm's names."""
     values = config.to_dict()
-    return {**values, **values.pop("layers")}
+    return values | {mlx_vlm_name(name): part for name, part in values.pop("layers").items()}
 
 
 Shape = tuple[int, ...]
@@ -279,7 +284,7 @@ class ShardReader:
         self._arrays: dict[str, mx.array] = {}
 
     def take(self, name: str, stored: Stored, shape: Shape, dtype: mx.Dtype | None) -> mx.array:
-        """Return parameter `name` in `shape`, cast to `dtype` unless that is None or the tensor is packed.
+        """Return parameter `name` in `shape`, cast to `dtype` unless that is None or its numbers are not plain floats.
 
         The array is lazy: nothing is read before it is evaluated. A tensor can be taken once.
 
@@ -289,7 +294,7 @@ class ShardReader:
         if stored.shard != self._shard:
             self._shard, self._arrays = stored.shard, _open(stored.shard)
         array = self._layout.sanitize(name, self._arrays.pop(stored.key), shape)
-        return array if stored.is_quantized or dtype is None else array.astype(dtype)
+        return array.astype(dtype) if stored.is_float and dtype is not None else array
 
 
 def check_tensors(
@@ -306,13 +311,17 @@ def check_tensors(
     for name, stored in sorted(tensors.items()):
         if name not in wanted:
             raise SvmError(f"{folder} holds the tensor {name}, which its config.json has no place for.")
-        packed = wanted[name].dtype == mx.uint32
-        if stored.is_quantized != packed:
-            kind = "packed" if stored.is_quantized else f"{stored.dtype}, not packed"
-            raise SvmError(f"{folder}: {name} is {kind}, and the 'quantization' in its config.json says otherwise.")
+        kind = _EXACT.get(wanted[name].dtype)
+        if kind != (None if stored.is_float else stored.dtype):
+            found = "packed" if stored.is_quantized else f"{stored.dtype}, not {'packed' if kind == 'U32' else kind}"
+            raise SvmError(f"{folder}: {name} is {found}, and the 'quantization' in its config.json says otherwise.")
         shapes = layout.stored_shapes(name, wanted[name].shape)
         if stored.shape not in shapes:
             raise SvmError(f"{folder}: {name} is {list(stored.shape)}, its config.json calls for {list(shapes[0])}.")
+
+
+# Dtypes that have to be as the model has them: words of packed weights, scales of eight bits.
+_EXACT = {mx.uint32: "U32", mx.uint8: "U8"}
 
 
 def _open(shard: Path) -> dict[str, mx.array]:

@@ -254,7 +254,7 @@ def _steps(stream: StreamConfig) -> int:
 
 def _weights(model: VisionLanguageModel, dtype: mx.Dtype, machines: int = 1) -> int:
     def nbytes(name: str, array: mx.array) -> int:
-        size: int = array.size * (array.dtype.size if array.dtype == mx.uint32 else dtype.size)
+        size: int = array.size * (dtype if mx.issubdtype(array.dtype, mx.floating) else array.dtype).size
         return size if split_axis(name) is None else size // machines
 
     return sum(nbytes(name, array) for name, array in model.named_arrays())

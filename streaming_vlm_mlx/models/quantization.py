@@ -1,13 +1,13 @@
 """Quantized layers: which ones, and packing with a smaller error than `mx.quantize`."""
 
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
 
-from streaming_vlm_mlx.config import QuantizationConfig, TextConfig
+from streaming_vlm_mlx.config import LayerQuantization, QuantizationConfig, TextConfig
 from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.models.weights import sanitize_name
 
@@ -28,15 +28,15 @@ def quantize_layers(model: nn.Module, config: QuantizationConfig) -> None:
     for name, layer in quantizable(model):
         chosen = config.of(name)
         width = layer.weight.shape[1]
-        if chosen and width % chosen[1]:
+        if chosen and width % chosen.group_size:
             raise SvmError(
-                f"quantization: the {width} inputs of {name} do not divide into groups of {chosen[1]}; "
+                f"quantization: the {width} inputs of {name} do not divide into groups of {chosen.group_size}; "
                 "choose another group size, or leave the weights plain."
             )
 
     def settings(name: str, module: nn.Module) -> bool | dict[str, Any]:
         chosen = config.of(name) if isinstance(module, nn.Linear | nn.Embedding) else None
-        return {"bits": chosen[0], "group_size": chosen[1]} if chosen else False
+        return asdict(chosen) if chosen else False
 
     nn.quantize(model, class_predicate=settings)
 
@@ -52,6 +52,13 @@ def resolve_quantization(config: QuantizationConfig, plain: nn.Module, stored: C
     layers = {sanitize_name(name): part for name, part in config.layers.items() if isinstance(part, Mapping)}
     absent = {name: False for name, _ in quantizable(plain) if f"{name}.scales" not in stored}
     return replace(config, layers=layers | absent)
+
+
+def dequantize(
+    words: mx.array, scales: mx.array, biases: mx.array | None, how: LayerQuantization, dtype: mx.Dtype | None = None
+) -> mx.array:
+    """Return the weight [rows, width] of a layer that is quantized as `how` says; `dtype` None is MLX's choice."""
+    return mx.dequantize(words, scales, biases, how.group_size, how.bits, how.mode, dtype=dtype)
 
 
 _KV_GROUP_SIZES = (64, 32)

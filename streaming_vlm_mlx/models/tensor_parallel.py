@@ -36,10 +36,10 @@ def check_splits(config: ModelConfig, size: int) -> None:
     for number in range(text.num_hidden_layers):
         for part, name in (("self_attn", "o_proj"), ("mlp", "down_proj")):
             packed = config.quantization.of(f"model.layers.{number}.{part}.{name}")
-            if packed and inputs[name] // size % packed[1]:
+            if packed and inputs[name] // size % packed.group_size:
                 raise SvmError(
-                    f"{size} machines cannot share the {inputs[name]} inputs of {name} in groups of {packed[1]}; use "
-                    "fewer, or a checkpoint with smaller groups."
+                    f"{size} machines cannot share the {inputs[name]} inputs of {name} in groups of "
+                    f"{packed.group_size}; use fewer, or a checkpoint with smaller groups."
                 )
 
 

@@ -15,6 +15,9 @@ from streaming_vlm_mlx.models.families import family_of
 from streaming_vlm_mlx.models.language import DeepStack, StreamingDecoder
 from streaming_vlm_mlx.models.quantization import quantize_layers
 
+# The parameters of a quantized layer; only those with mode `affine` have biases.
+_PACKED = ("weight", "scales", "biases")
+
 
 class VisionLanguageModel(nn.Module):
     """Weights and pure functions; the cache, positions and spans of a stream are kept by the stream."""
@@ -84,7 +87,7 @@ class VisionLanguageModel(nn.Module):
             features: the vision tower's features of the video tokens in order, [m, features_width], or None.
             is_video: which tokens are video, [n] with m true.
         """
-        x: mx.array = self.model.embed_tokens(mx.array(rows))
+        x: mx.array = self.model.embed_tokens(mx.array(rows)).astype(self.dtype)
         if features is not None:
             x[mx.array(np.flatnonzero(is_video))] = features[:, : x.shape[1]].astype(x.dtype)
         return x[None]
@@ -112,6 +115,8 @@ class VisionLanguageModel(nn.Module):
     def parameter_count(self) -> int:
         """Return how many weights the model has; packed weights count one by one."""
         packed = (m for m in self.modules() if isinstance(m, nn.QuantizedLinear | nn.QuantizedEmbedding))
-        # A packed layer holds several weights in a number, and a scale and a bias for each group.
-        more: int = sum(m.weight.size * 32 // m.bits - m.weight.size - 2 * m.scales.size for m in packed)
+        # A packed layer holds several weights in a number, and a scale and perhaps a bias for each group.
+        more: int = sum(
+            m.weight.size * 32 // m.bits - sum(m[part].size for part in _PACKED if part in m) for m in packed
+        )
         return more + sum(array.size for _, array in self.named_arrays())

@@ -30,8 +30,15 @@ def sanitize_name(name: str) -> str:
     return name
 
 
-# Bytes of the safetensors dtypes that MLX computes with; quantized weights are packed into U32.
-SIZES = {"F32": 4, "F16": 2, "BF16": 2, "U32": 4}
+def mlx_vlm_name(name: str) -> str:
+    """Return the name in mlx-vlm of the parameter or layer `name` of this package."""
+    return name.replace("visual.", "vision_tower.", 1) if name.startswith("visual.") else f"language_model.{name}"
+
+
+# Bytes of the safetensors dtypes that MLX computes with; quantized weights are packed into U32, and the scales of
+# `mxfp4`, `mxfp8` and `nvfp4` are floating-point numbers of eight bits, which are stored as U8.
+SIZES = {"F32": 4, "F16": 2, "BF16": 2, "U32": 4, "U8": 1}
+_SCALES = ".scales"
 
 
 @dataclass(frozen=True)
@@ -67,6 +74,11 @@ class Stored:
     def is_quantized(self) -> bool:
         """Whether each number holds several weights."""
         return self.dtype == "U32"
+
+    @property
+    def is_float(self) -> bool:
+        """Whether its numbers can be cast to another dtype."""
+        return self.dtype not in ("U32", "U8")
 
 
 def list_tensors(folder: Path, sanitize: Callable[[str], str] = sanitize_name) -> dict[str, Stored]:
@@ -104,7 +116,7 @@ def read_headers(shard: Path) -> Iterator[Stored]:
             for key in file.keys():  # noqa: SIM118 - not a mapping
                 part = file.get_slice(key)
                 stored = Stored(shard, key, part.get_dtype(), tuple(part.get_shape()))
-                if stored.dtype not in SIZES:
+                if stored.dtype not in SIZES or (stored.dtype == "U8" and not key.endswith(_SCALES)):
                     raise SvmError(
                         f"{shard}: {key} has the unsupported dtype {stored.dtype}; use a folder in BF16, F16 or F32."
                     )

@@ -247,7 +247,15 @@ def test_packed_tensors_without_a_block(lay: Callable[..., Path]) -> None:
     [
         ({"group_size": 32, "bits": 7}, "quantization: bits is 7; it must be one of 2, 3, 4, 5, 6, 8"),
         ({"group_size": 48, "bits": 4}, "quantization: group_size is 48; it must be 32, 64 or 128"),
-        ({"group_size": 32, "bits": 4, "mode": "mxfp4"}, "QuantizationConfig.mode is 'mxfp4'"),
+        ({"group_size": 32, "bits": 4, "mode": "mxfp6"}, "QuantizationConfig.mode is 'mxfp6'"),
+        (
+            {"group_size": 32, "bits": 4, "mode": "nvfp4"},
+            "quantization: group_size is 32; it must be 16 with mode 'nvfp4'",
+        ),
+        ({"group_size": 32, "bits": 4, "mode": "mxfp8"}, "quantization: bits is 4; it must be 8 with mode 'mxfp8'"),
+        ({"group_size": 32, "bits": 4, "mode": "mxfp4"}, "lm_head.biases, which its config.json has no place for"),
+        ({"group_size": 32, "bits": 4, "lm_head": {"mode": ["mxfp4"]}}, "quantization of lm_head: mode is ['mxfp4']"),
+        ({"group_size": 32, "bits": 4, "lm_head": {"mode": "mxfp8", "group_size": 64}}, "lm_head: group_size is 64"),
         ({"group_size": 32, "bits": 4, "lm_head": {"bits": 1}}, "quantization of lm_head: bits is 1"),
         ({"group_size": 128, "bits": 4}, "the 64 inputs of"),
     ],

@@ -1,0 +1,152 @@
+"""Compares with mlx-vlm: folders that it quantized load here, ours open there, with the same logits and tokens."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+import pytest
+
+from streaming_vlm_mlx.config import StreamConfig
+from streaming_vlm_mlx.models.convert_checkpoint import Conversion, convert, make_plan
+from streaming_vlm_mlx.models.loading import load_checkpoint, open_checkpoint, save_checkpoint
+from streaming_vlm_mlx.models.memory_budget import estimate
+from streaming_vlm_mlx.models.verify_conversion import check_against_source
+from streaming_vlm_mlx.text.tokenizer import Tokenizer
+from tests.models.hugging_face import torch, transformers
+from tests.models.mlx_vlms import (
+    SIZES,
+    FewIds,
+    make_prompt,
+    our_logits,
+    our_tokens,
+    save_folder,
+    their_conversion,
+    their_logits,
+    their_tokens,
+)
+
+FAMILIES = list(SIZES)
+RECIPES: dict[str, dict[str, Any]] = {
+    "q4 g64": {"q_bits": 4, "q_group_size": 64},
+    "q4 g32": {"q_bits": 4, "q_group_size": 32},
+    "q8": {"q_bits": 8, "q_group_size": 64},
+    "mixed_2_6": {"quant_predicate": "mixed_2_6"},
+    "mixed_3_4": {"quant_predicate": "mixed_3_4"},
+    "mixed_4_8": {"quant_predicate": "mixed_4_8"},
+    "mxfp4": {"q_mode": "mxfp4", "q_bits": 4, "q_group_size": 32},
+    "mxfp8": {"q_mode": "mxfp8", "q_bits": 8, "q_group_size": 32},
+    "nvfp4": {"q_mode": "nvfp4", "q_bits": 4, "q_group_size": 16},
+}
+
+
+class Folders:
+    """Folders by family and recipe, each made once; ``plain`` is what transformers saved."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def of(self, family: str, recipe: str = "plain") -> Path:
+        folder = self.root / f"{family} {recipe}"
+        if not folder.exists() and recipe == "plain":
+            save_folder(family, folder)
+        elif not folder.exists():
+            their_conversion(self.of(family), folder, **RECIPES[recipe])
+        return folder
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Folders]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Tokenizer, "load", lambda _=None: FewIds())
+        yield Folders(tmp_path_factory.mktemp("mlx-vlm"))
+
+
+def error(folder: Path, is_video: bool) -> float:
+    """Return the largest difference between mlx-vlm's logits and ours."""
+    prompt = make_prompt(is_video)
+    theirs = their_logits(folder, prompt)
+    assert theirs.std() > 0.5
+    return float(np.abs(our_logits(load_checkpoint(folder, mx.float32).model, prompt) - theirs).max())
+
+
+def assert_agrees(folder: Path) -> None:
+    """Compare logits of an image and of a video, and the greedy tokens behind a video."""
+    assert error(folder, is_video=False) < 1e-4
+    assert error(folder, is_video=True) < 1e-4
+    prompt = make_prompt(is_video=True, seed=1)
+    assert our_tokens(folder, prompt) == their_tokens(folder, prompt)
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_folder_that_mlx_vlm_quantized_loads_as_it_is(folders: Folders, family: str, recipe: str) -> None:
+    assert_agrees(folders.of(family, recipe))
+
+
+def run(source: Path, out: Path, **how: Any) -> Path:
+    job = Conversion(source, out, **how)
+    convert(job, make_plan(job))
+    return out
+
+
+HOW: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "4 bits": {"bits": 4},
+    "8 bits": {"bits": 8},
+    "8 bits, all but the tower": {"bits": 8, "keep_sensitive": False, "keep_vision": True},
+}
+
+
+@pytest.mark.parametrize("how", HOW.values(), ids=HOW.keys())
+@pytest.mark.parametrize("family", FAMILIES)
+def test_what_convert_ckpt_writes_opens_in_mlx_vlm(
+    folders: Folders, tmp_path: Path, family: str, how: dict[str, Any]
+) -> None:
+    assert_agrees(run(folders.of(family), tmp_path / "out", **how))
+
+
+@pytest.mark.parametrize("recipe", ["plain", "mixed_4_8", "nvfp4"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_what_train_and_fuse_write_opens_in_mlx_vlm(folders: Folders, tmp_path: Path, family: str, recipe: str) -> None:
+    save_checkpoint(tmp_path / "run1", load_checkpoint(folders.of(family, recipe), mx.float32))
+    assert_agrees(tmp_path / "run1")
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a_quantized_folder_is_unpacked_for_transformers(folders: Folders, tmp_path: Path, recipe: str) -> None:
+    source = folders.of("qwen2_5_vl", recipe)
+    out = run(source, tmp_path / "out")
+    assert check_against_source(source, out).error < 1e-4
+    assert_same_in_transformers(out)
+    assert error(out, is_video=True) < 1e-4
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_plain_folder_gives_transformers_logits(folders: Folders, tmp_path: Path, family: str) -> None:
+    assert_same_in_transformers(run(folders.of(family), tmp_path / "out"))
+    assert_same_in_transformers(folders.of(family))
+
+
+def assert_same_in_transformers(folder: Path) -> None:
+    prompt = make_prompt(is_video=True)
+    model = transformers.AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32).eval()
+    with torch.no_grad():
+        theirs = model(
+            input_ids=torch.tensor([prompt.rows]),
+            position_ids=torch.tensor(prompt.positions[:, None]),
+            pixel_values_videos=torch.tensor(np.array(prompt.pixels)),
+            video_grid_thw=torch.tensor([prompt.grid]),
+        ).logits[0]
+    ours = our_logits(load_checkpoint(folder, mx.float32).model, prompt)
+    assert np.abs(ours - theirs.numpy()).max() < 1e-4
+
+
+def test_all_parameters_are_counted_in_every_mode(folders: Folders) -> None:
+    whole = open_checkpoint(folders.of("qwen2_5_vl")).model.parameter_count()
+    for recipe in RECIPES:
+        info = open_checkpoint(folders.of("qwen2_5_vl", recipe))
+        assert info.model.parameter_count() == whole, recipe
+        stored = sum(tensor.nbytes for tensor in info.tensors.values())
+        assert estimate(info.model, StreamConfig(), mx.float32, gpu=True).weights == stored, recipe
