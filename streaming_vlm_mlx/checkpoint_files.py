@@ -87,8 +87,7 @@ def missing_file(folder: Path) -> str | None:
     if not (folder / CONFIG).is_file():
         return CONFIG
     try:
-        named = read_json(folder / CONFIG).get("vocabulary")
-        wanted = [*([named] if isinstance(named, str) else []), *_shard_names(folder)]
+        wanted = _named_files(folder)
     except SvmError:
         # A damaged file is for the loader to report.
         return None
@@ -103,19 +102,20 @@ def missing_adapter_file(folder: Path) -> str | None:
 
 
 def needed_files(names: Collection[str], folder: Path | None = None) -> list[str]:
-    """Return which of the files `names` of a repository a checkpoint needs, settings first and weights last.
+    """Return which files a checkpoint needs of a repository with the files `names`, settings first and weights last.
 
-    With an index, the weights are the files that it names if it is in `folder` already, else all numbered shards.
+    What ``config.json`` and the index name is known if they are in `folder` already, and listed even if the repository
+    lacks it. Without `folder`, the weights are all numbered shards.
     """
     settings = [name for name in _SETTINGS if name in names]
     tokenizer = [_TOKENIZER] if _TOKENIZER in names else [name for name in _TOKENIZER_PARTS if name in names]
-    if INDEX not in names:
-        weights = [WEIGHTS]
-    elif folder is not None:
-        weights = _shard_names(folder)
-    else:
+    if folder is not None:
+        weights = _named_files(folder)
+    elif INDEX in names:
         weights = sorted(name for name in names if _is_shard(name))
-    return [*settings, *tokenizer, *(name for name in weights if name in names)]
+    else:
+        weights = [name for name in (WEIGHTS,) if name in names]
+    return list(dict.fromkeys((*settings, *tokenizer, *weights)))
 
 
 def needed_adapter_files(names: Collection[str]) -> list[str]:
@@ -150,6 +150,13 @@ def why_no_adapter(names: Collection[str]) -> str | None:
     if pickle := _first_pickle(names):
         return f"holds pickles only ({pickle}), which can run code; only safetensors are read"
     return f"holds neither {' nor '.join(ADAPTER_WEIGHTS)}"
+
+
+def _named_files(folder: Path) -> list[str]:
+    """Return the files that ``config.json`` and the index of `folder` name: a vocabulary, and the weights."""
+    named = read_json(folder / CONFIG).get("vocabulary")
+    is_file_here = isinstance(named, str) and Path(named).name == named
+    return [*([str(named)] if is_file_here else []), *_shard_names(folder)]
 
 
 def _shard_names(folder: Path) -> list[str]:

@@ -5,6 +5,7 @@ The versions of huggingface_hub below 1.0 use requests, later ones httpx; both a
 
 import contextlib
 import hashlib
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,8 @@ from streaming_vlm_mlx.hub_cache import HubName
 # Seconds to wait for an answer.
 WAIT = 10.0
 _CHUNK = 1 << 16
+# They become names of files.
+_HASH = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 
 
 class NotFoundError(SvmError):
@@ -71,9 +74,11 @@ def list_files(name: HubName, endpoint: str, timeout: float) -> Listing:
     files = {}
     for sibling in info.siblings or []:
         etag = sibling.lfs.sha256 if sibling.lfs else sibling.blob_id
-        if sibling.size is None or not etag:
+        if sibling.size is None or not (etag and _HASH.fullmatch(etag)):
             raise SvmError(f"{endpoint} lists no size or hash of {sibling.rfilename}; download {name} by hand.")
         files[sibling.rfilename] = RemoteFile(sibling.rfilename, sibling.size, etag, sibling.lfs is not None)
+    if not _HASH.fullmatch(str(info.sha)):
+        raise UnreachableError(f"{endpoint} does not answer as a hub")
     return Listing(str(info.sha), files)
 
 

@@ -196,7 +196,8 @@ class _Download:
             with self._hub.cache.lock(self._name.repo_id, self._wait):
                 self._run(check)
         except OSError as error:
-            if error.errno == errno.ENOSPC:
+            # The last is for a stderr that is closed.
+            if error.errno in (errno.ENOSPC, errno.EPIPE):
                 raise
             place = error.filename or self._hub.cache.root
             raise SvmError(
@@ -218,13 +219,13 @@ class _Download:
         except SvmError as error:
             raise SvmError(str(error).replace(str(self._folder), str(self._name))) from error
         needed = self._kind.needed(names, self._folder)
+        if absent := [path for path in needed if path not in names]:
+            raise SvmError(f"{self._name} lacks {absent[0]}, which its other files name; use another checkpoint.")
         self._check_space(needed)
         self._checked = True
         self._tell()
         for path in needed:
             self._take(self._listing.files[path])
-        if lacks := self._kind.missing(self._folder):
-            raise SvmError(f"{self._name} lacks {lacks}, which its other files name; use another checkpoint.")
         cache.write_ref(self._name, self._listing.commit)
 
     def _check_space(self, paths: list[str]) -> None:
@@ -305,6 +306,9 @@ class _Download:
                     part.write(chunk)
                     self._done += len(chunk)
                     self._tell()
+        except BrokenPipeError:
+            # From stderr: those of the connection come as errors of its own.
+            raise
         except HfHubHTTPError as error:
             status = error.response.status_code
             if status not in _BUSY:

@@ -24,6 +24,7 @@ class Repo:
     kind: str = "models"
     # What the hub answers to who may not read it: GatedRepo for its files, RepoNotFound for the whole.
     closed: str = ""
+    token: str = ""
     refs: dict[str, str] = field(default_factory=dict)
     commits: dict[str, dict[str, bytes]] = field(default_factory=dict)
 
@@ -47,7 +48,10 @@ class SmallHub:
         asked: method and path of each request, with the first byte where a range was asked for.
         breaks: for a file, after how many bytes of a body the connection ends; one number a request.
         statuses: for a path, what the next requests get instead of an answer.
+        damaged: files whose last byte is another one.
         with_ranges: whether a part of a file can be asked for.
+        storage: the address of another server that large files are sent from; empty for none.
+        logins: the tokens that came with the requests.
     """
 
     repos: dict[str, Repo] = field(default_factory=dict)
@@ -56,6 +60,8 @@ class SmallHub:
     statuses: dict[str, list[int]] = field(default_factory=dict)
     damaged: set[str] = field(default_factory=set)
     with_ranges: bool = True
+    storage: str = ""
+    logins: list[str] = field(default_factory=list)
     url: str = ""
     connections: set[socket.socket] = field(default_factory=set)
 
@@ -100,6 +106,7 @@ class _Handler(BaseHTTPRequestHandler):
         path = unquote(urlsplit(self.path).path)
         start = int((self.headers.get("Range") or "bytes=0-").removeprefix("bytes=").partition("-")[0])
         self.hub.asked.append(f"{self.command} {path}{f' from {start}' if start else ''}")
+        self.hub.logins.append(self.headers.get("Authorization") or "")
         for ending, statuses in self.hub.statuses.items():
             if path.endswith(ending) and statuses:
                 return self._refuse(statuses.pop(0), "")
@@ -112,7 +119,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _find(self, kind: str, repo_id: str, revision: str) -> tuple[Repo, str] | None:
         repo = self.hub.repos.get(repo_id)
-        if repo is None or repo.kind != kind or repo.closed == "RepoNotFound":
+        if repo is None or repo.kind != kind or (repo.closed == "RepoNotFound" and not self._may_read(repo)):
             # Who is not logged in is told the same of a private repository and of none.
             self._refuse(401, "RepoNotFound")
             return None
@@ -121,6 +128,9 @@ class _Handler(BaseHTTPRequestHandler):
             self._refuse(404, "RevisionNotFound")
             return None
         return repo, commit
+
+    def _may_read(self, repo: Repo) -> bool:
+        return bool(repo.token) and self.headers.get("Authorization") == f"Bearer {repo.token}"
 
     def _describe(self, kind: str, repo_id: str, what: str | None, revision: str) -> None:
         if (found := self._find(kind, repo_id, revision)) is None:
@@ -137,10 +147,12 @@ class _Handler(BaseHTTPRequestHandler):
         if (found := self._find("models", repo_id, revision)) is None:
             return None
         repo, commit = found
-        if repo.closed == "GatedRepo":
+        if repo.closed == "GatedRepo" and not self._may_read(repo):
             return self._refuse(401, "GatedRepo")
         if path not in repo.commits[commit]:
             return self._refuse(404, "EntryNotFound")
+        if self.hub.storage and is_large(path):
+            return self._redirect(f"{self.hub.storage}/{repo_id}/resolve/{commit}/{path}")
         content = repo.commits[commit][path]
         tag = etag(path, content)
         body = content[:-1] + b"?" if path in self.hub.damaged else content
@@ -163,6 +175,12 @@ class _Handler(BaseHTTPRequestHandler):
             self.connection.shutdown(socket.SHUT_RDWR)
             self.close_connection = True
         return None
+
+    def _redirect(self, url: str) -> None:
+        self.send_response(302)
+        self.send_header("Location", url)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
 
     def _send_json(self, values: Any) -> None:
         body = json.dumps(values).encode()

@@ -1,7 +1,9 @@
 """Downloads from a small hub on 127.0.0.1, which can break connections, refuse, and be shut down."""
 
+import errno
 import itertools
 import json
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -51,7 +53,7 @@ def server() -> Iterator[SmallHub]:
 def small(server: SmallHub) -> SmallHub:
     """The server with one repository, and no failure to come."""
     server.repos = {"owner/name": Repo({**NEEDED, **OTHERS})}
-    server.asked, server.breaks, server.statuses = [], {}, {}
+    server.asked, server.breaks, server.statuses, server.logins, server.storage = [], {}, {}, [], ""
     server.damaged, server.with_ranges = set(), True
     return server
 
@@ -338,6 +340,75 @@ def test_a_hub_that_is_down_leaves_the_cache(small: SmallHub, hub: Hub) -> None:
     assert "not in the hub's cache, and the hub cannot be reached (ConnectError)" in refused(
         there, "owner/none"
     ).replace("ConnectionError", "ConnectError")
+
+
+@pytest.mark.parametrize("closed", ["RepoNotFound", "GatedRepo"])
+def test_a_login_opens_what_is_closed(hub: Hub, small: SmallHub, closed: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    small.repos["owner/closed"] = Repo(NEEDED, closed=closed, token="hf_secret")
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    assert content(get(hub, "owner/closed")) == NEEDED
+
+
+def test_a_login_stays_with_the_hub_where_its_files_are_elsewhere(
+    hub: Hub, small: SmallHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    with serving(SmallHub(small.repos, breaks={SHARDS[0]: [1_500_000]})) as storage:
+        small.storage = storage.url
+        assert content(get(hub)) == NEEDED
+    assert set(small.logins) == {"Bearer hf_secret"}
+    assert set(storage.logins) == {""}
+    assert [line.partition(" from ")[0] for line in storage.files_asked] == [SHARDS[0], SHARDS[0], SHARDS[1]]
+    assert " from " in storage.files_asked[1]
+
+
+def test_a_shard_that_the_repository_lacks_is_named_before_the_others_are_fetched(hub: Hub, small: SmallHub) -> None:
+    files = dict(NEEDED)
+    del files[SHARDS[1]]
+    small.repos["owner/name"] = Repo(files)
+    assert refused(hub) == f"owner/name lacks {SHARDS[1]}, which its other files name; use another checkpoint."
+    assert SHARDS[0] not in small.files_asked
+
+
+def test_a_vocabulary_is_fetched_under_the_name_that_the_config_gives_it(hub: Hub, small: SmallHub) -> None:
+    files = {**NEEDED, "config.json": b'{"vocabulary": "words.json"}', "words.json": b"[]"}
+    small.repos["owner/name"] = Repo({**files, **OTHERS})
+    assert content(get(hub)) == files
+
+
+def test_two_processes_do_not_write_the_same_files(hub: Hub, small: SmallHub) -> None:
+    waits, got = threading.Event(), []
+
+    def report(progress: DownloadProgress) -> None:
+        if "another process downloads it" in progress.note:
+            waits.set()
+
+    def run() -> None:
+        got.append(resolve_checkpoint("owner/name", report=report, hub=hub))
+
+    with hub.cache.lock("owner/name", lambda: None):
+        thread = threading.Thread(target=run)
+        thread.start()
+        assert waits.wait(60)
+        assert not small.files_asked
+    thread.join()
+    assert content(got[0]) == NEEDED
+
+
+def test_hashes_that_name_other_files_are_not_taken(hub: Hub, small: SmallHub) -> None:
+    repo = small.repos["owner/name"]
+    repo.commits["../../x"] = repo.commits[repo.refs["main"]]
+    repo.refs["main"] = "../../x"
+    assert "does not answer as a hub" in refused(hub)
+
+
+def test_a_stderr_that_is_closed_ends_the_download(hub: Hub, small: SmallHub, pauses: list[float]) -> None:
+    def report(_: DownloadProgress) -> None:
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+    with pytest.raises(BrokenPipeError):
+        resolve_checkpoint("owner/name", report=report, hub=hub)
+    assert not pauses
 
 
 def test_a_busy_hub_counts_as_down(hub: Hub, small: SmallHub) -> None:
