@@ -313,7 +313,7 @@ def test_every_setting_is_documented_and_no_other(page: str, part: type) -> None
     assert shown - {"data.pixels"} == set(settings(part)) - pixels
 
 
-NEEDS = {(need.model, need.bits): f"{need.peak / GIB:.1f} GiB" for need in published_needs()}
+NEEDS = {(need.label, need.bits): f"{need.peak / GIB:.1f} GiB" for need in published_needs()}
 
 
 def needs_table() -> str:
@@ -344,7 +344,7 @@ def test_the_readme_recommends_what_fits() -> None:
     three, seven = "Qwen2.5-VL 3B", "Qwen2.5-VL 7B, StreamingVLM"
     taken = {choice.memory: choice.take for choice in choices(published_needs())}
     for memory, model, bits in ((8, three, 4), (16, seven, 4), (32, seven, 8), (64, seven, 16)):
-        assert (model, bits) in [(need.model, need.bits) for need in taken[memory << 30].values()]
+        assert (model, bits) in [(need.label, need.bits) for need in taken[memory << 30].values()]
         row = next(row for row in readme.splitlines() if row.startswith(f"| {memory} GB |"))
         assert row.endswith(f"| {NEEDS[model, bits]} |"), row
         assert ("3B" in row) == (model == three)

@@ -129,7 +129,7 @@ def live_view(console: "Console", get_time: Callable[[], float] | None = None) -
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn())
     times = (TransferSpeedColumn(), TimeRemainingColumn())
     with Progress(*columns, *times, console=console, transient=True, get_time=get_time) as bar:
-        task = bar.add_task("", total=None)
+        task = bar.add_task("", total=None, visible=False)
         drawn_at = float("-inf")
 
         def show(progress: "DownloadProgress") -> None:
@@ -137,7 +137,7 @@ def live_view(console: "Console", get_time: Callable[[], float] | None = None) -
             if progress.note:
                 console.print(f"{progress.name}: {progress.note}", markup=False, highlight=False, soft_wrap=True)
             if progress.at - drawn_at >= _REDRAW or progress.done == progress.total:
-                bar.update(task, description=progress.name, completed=progress.done, total=progress.total)
+                bar.update(task, description=progress.name, completed=progress.done, total=progress.total, visible=True)
                 drawn_at = progress.at
 
         yield show

@@ -6,19 +6,19 @@ Only configs and the headers of weights are read.
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import mlx.core as mx
 
 from streaming_vlm_mlx.checkpoint_files import ADAPTER_CONFIG, CONFIG, missing_file, read_json
-from streaming_vlm_mlx.config import ModelConfig, StreamConfig
+from streaming_vlm_mlx.config import StreamConfig
 from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.hub_cache import DEFAULT_REVISION, HubCache
 from streaming_vlm_mlx.memory import mac_gpu_memory
 from streaming_vlm_mlx.models.convert_checkpoint import quantization_for
-from streaming_vlm_mlx.models.families import FAMILIES, family_of, read_config
+from streaming_vlm_mlx.models.families import FAMILIES, family_of
 from streaming_vlm_mlx.models.loading import read_model_config
 from streaming_vlm_mlx.models.memory_budget import GIB, estimate
+from streaming_vlm_mlx.models.published_sizes import PUBLISHED
 from streaming_vlm_mlx.models.quantization import quantizable, resolve_quantization
 from streaming_vlm_mlx.models.vlm import VisionLanguageModel
 from streaming_vlm_mlx.models.weights import list_tensors
@@ -120,49 +120,8 @@ def _measured(found: CheckpointSummary, folder: Path, machine: Computing) -> Che
     return replace(found, family=family_of(config).NAME, bits=bits, peak=peak, fits=peak <= machine.limit)
 
 
-def _qwen2(family: str, text: tuple[int, ...], tied: bool, vision: Mapping[str, Any]) -> dict[str, Any]:
-    names = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads")
-    sizes = dict(zip((*names, "vocab_size"), text, strict=True))
-    section = {"type": "mrope", "mrope_section": [16, 24, 24]}
-    return {
-        "model_type": family,
-        **sizes,
-        "rope_scaling": section,
-        "tie_word_embeddings": tied,
-        "vision_config": vision,
-    }
-
-
-def _qwen3(text: tuple[int, ...], tied: bool, vision: tuple[int, ...], deepstack: list[int]) -> dict[str, Any]:
-    values = _qwen2("qwen3_vl", text, tied, {})
-    section = {"rope_type": "default", "mrope_section": [24, 20, 20], "mrope_interleaved": True}
-    names = ("depth", "hidden_size", "intermediate_size", "out_hidden_size")
-    tower: dict[str, Any] = {"num_heads": 16, "patch_size": 16, **dict(zip(names, vision, strict=True))}
-    tower |= {"hidden_act": "gelu_pytorch_tanh", "num_position_embeddings": 2304, "deepstack_visual_indexes": deepstack}
-    return {
-        "model_type": "qwen3_vl",
-        "text_config": {**values, "head_dim": 128, "rope_scaling": section, "rope_theta": 5_000_000},
-        "tie_word_embeddings": tied,
-        "vision_config": tower,
-    }
-
-
-# The hub's config.json of the published sizes. StreamingVLM is a Qwen2.5-VL 7B, LiveCC a Qwen2-VL 7B.
-_SEVEN = (3584, 18944, 28, 28, 4, 152064)
-_PUBLISHED: dict[str, dict[str, Any]] = {
-    "Qwen3-VL 2B": _qwen3((2048, 6144, 28, 16, 8, 151936), True, (24, 1024, 4096, 2048), [5, 11, 17]),
-    "Qwen3-VL 4B": _qwen3((2560, 9728, 36, 32, 8, 151936), True, (24, 1024, 4096, 2560), [5, 11, 17]),
-    "Qwen3-VL 8B": _qwen3((4096, 12288, 36, 32, 8, 151936), False, (27, 1152, 4304, 4096), [8, 16, 24]),
-    "Qwen2.5-VL 3B": _qwen2("qwen2_5_vl", (2048, 11008, 36, 16, 2, 151936), True, {"out_hidden_size": 2048}),
-    "Qwen2.5-VL 7B, StreamingVLM": _qwen2("qwen2_5_vl", _SEVEN, False, {"out_hidden_size": 3584}),
-    "Qwen2-VL 2B": _qwen2("qwen2_vl", (1536, 8960, 28, 12, 2, 151936), True, {"hidden_size": 1536}),
-    "Qwen2-VL 7B, LiveCC": _qwen2("qwen2_vl", _SEVEN, False, {"hidden_size": 3584}),
-}
-
-
-def published_sizes() -> dict[str, ModelConfig]:
-    """Return the configs of the published sizes by their names, smaller ones of a family first."""
-    return {name: read_config(values) for name, values in _PUBLISHED.items()}
+# Published models that are of one of the published sizes, and are known by another name.
+_ALSO = {"Qwen2.5-VL 7B": "StreamingVLM", "Qwen2-VL 7B": "LiveCC"}
 
 
 @dataclass(frozen=True)
@@ -173,6 +132,11 @@ class Need:
     bits: int
     peak: int
 
+    @property
+    def label(self) -> str:
+        """The name of the size, and of a model that is known by another."""
+        return ", ".join(name for name in (self.model, _ALSO.get(self.model)) if name)
+
 
 def published_needs(stream: StreamConfig | None = None) -> list[Need]:
     """Return what each published size needs in 16, 8 and 4 bits on a GPU, under `stream` or the default settings.
@@ -181,7 +145,7 @@ def published_needs(stream: StreamConfig | None = None) -> list[Need]:
     """
     stream = stream or StreamConfig()
     found = []
-    for name, config in published_sizes().items():
+    for name, config in PUBLISHED.items():
         model = VisionLanguageModel(config)
         plain = estimate(model, replace(stream, pixels=PIXELS[config.model_type]), mx.bfloat16, gpu=True).peak
         found.append(Need(name, 16, plain))
@@ -215,10 +179,10 @@ class Choice:
 
 # Lines of models: their names, and the published sizes that belong to them, larger ones first.
 LINES: Mapping[str, tuple[str, ...]] = {
-    "StreamingVLM": ("Qwen2.5-VL 7B, StreamingVLM",),
-    "LiveCC": ("Qwen2-VL 7B, LiveCC",),
+    "StreamingVLM": ("Qwen2.5-VL 7B",),
+    "LiveCC": ("Qwen2-VL 7B",),
     "Qwen3-VL": ("Qwen3-VL 8B", "Qwen3-VL 4B", "Qwen3-VL 2B"),
-    "Qwen2.5-VL": ("Qwen2.5-VL 7B, StreamingVLM", "Qwen2.5-VL 3B"),
+    "Qwen2.5-VL": ("Qwen2.5-VL 7B", "Qwen2.5-VL 3B"),
 }
 
 

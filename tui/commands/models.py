@@ -121,8 +121,8 @@ def _print_needs(found: Catalog, console: "Console") -> None:
     bits = list(dict.fromkeys(need.bits for need in found.needs))
     for number in bits:
         table.add_column(f"{number} bits", justify="right", no_wrap=True)
-    for model in dict.fromkeys(need.model for need in found.needs):
-        table.add_row(model, *(f"{need.peak / GIB:.1f} GiB" for need in found.needs if need.model == model))
+    for label in dict.fromkeys(need.label for need in found.needs):
+        table.add_row(label, *(f"{need.peak / GIB:.1f} GiB" for need in found.needs if need.label == label))
     console.print(table, markup=False)
     console.print()
 
@@ -148,5 +148,5 @@ def describe_choice(line: str, need: "Need | None") -> str:
     """Return what to take of a line of models: the size where the line has several, the bits, and what it needs."""
     if need is None:
         return "–"
-    size = need.model.removeprefix(line).split(",")[0].strip()
+    size = need.model.removeprefix(line).strip()
     return f"{f'{size}, ' if need.model.startswith(line) else ''}{need.bits} bits: {need.peak / GIB:.1f} GiB"
