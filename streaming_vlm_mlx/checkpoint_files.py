@@ -49,6 +49,22 @@ def read_json(path: Path) -> dict[str, Any]:
     return values
 
 
+def read_eos_ids(folder: Path) -> tuple[int, ...] | None:
+    """Return the ids that end a reply, from ``generation_config.json`` in `folder`, else ``config.json``; None without.
+
+    Raises:
+        SvmError: a file is not JSON, or the value is neither an id nor a list of ids.
+    """
+    for name in ("generation_config.json", CONFIG):
+        found = read_json(folder / name).get("eos_token_id") if (folder / name).is_file() else None
+        if found is not None:
+            ids = found if isinstance(found, list) else [found]
+            if not ids or any(type(one) is not int or one < 0 for one in ids):
+                raise SvmError(f"{folder / name}: eos_token_id is {found!r}; it must be an id or a list of ids.")
+            return tuple(ids)
+    return None
+
+
 def read_index(folder: Path) -> dict[str, str]:
     """Return the file of each tensor that the index in `folder` names; empty without an index.
 

@@ -13,6 +13,7 @@ from streaming_vlm_mlx.data.records import RecordFile, StreamingRecord
 from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.eval.text_metrics import TextCounts, Word, count_text, spread
 from streaming_vlm_mlx.stream.events import Event, Failed, GenerationResult
+from streaming_vlm_mlx.text.styles import STYLES
 from streaming_vlm_mlx.video.chunk import Chunk
 from streaming_vlm_mlx.video.video_file import open_video
 
@@ -181,7 +182,7 @@ def run_case(
     config = config.merged(case.settings)
     speaker.configure(config)
     questions = case.judge.questions if case.judge else {}
-    with open_video(case.clip, config.fps) as source:
+    with open_video(case.clip, config.fps, STYLES[config.style].takes_ending_frames) as source:
         chunks = source.chunks(case.start, case.end - case.start)
         seconds = asyncio.run(_collect(speaker, grey_chunks(chunks) if grey else chunks, questions, on_event))
     if not seconds:

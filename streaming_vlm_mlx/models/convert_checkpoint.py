@@ -9,6 +9,7 @@ from typing import Any
 
 import mlx.core as mx
 import numpy as np
+import yaml
 
 from streaming_vlm_mlx.atomic import replacing_folder, write_text
 from streaming_vlm_mlx.checkpoint_files import CONFIG, INDEX, WEIGHTS, read_json
@@ -23,6 +24,7 @@ from streaming_vlm_mlx.models.loading import (
 )
 from streaming_vlm_mlx.models.quantization import dequantize, pack, quantizable
 from streaming_vlm_mlx.models.vlm import VisionLanguageModel
+from streaming_vlm_mlx.stream_settings import STREAM, STREAMINGVLM, preset_of, read_stream_config
 from streaming_vlm_mlx.text.tokenizer import SHIPPED
 from streaming_vlm_mlx.text.vocabulary import CompactVocabulary, Ids
 
@@ -235,6 +237,10 @@ def convert(job: Conversion, plan: Plan, progress: Progress = lambda *_: None) -
     """
     with replacing_folder(job.out) as part:
         _copy_files(job.source, part)
+        if not (part / STREAM).is_file() and preset_of(job.source) != STREAMINGVLM:
+            # The new name may not say what the old one says.
+            stream = read_stream_config(job.source).to_dict()
+            write_text(part / STREAM, yaml.safe_dump(stream, sort_keys=False))
         dtype = job.dtype or _stored_dtype(plan)
         write_text(part / CONFIG, json.dumps(_config_values(job.source, plan, dtype), indent=1) + "\n")
         if plan.ids is not None:

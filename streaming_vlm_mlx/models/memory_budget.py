@@ -18,6 +18,7 @@ from streaming_vlm_mlx.models.quantization import kv_group_size
 from streaming_vlm_mlx.models.tensor_parallel import split_axis
 from streaming_vlm_mlx.models.vlm import VisionLanguageModel
 from streaming_vlm_mlx.text.detokenizer import SCRATCH_TOKENS
+from streaming_vlm_mlx.text.styles import STYLES
 
 GIB = 1 << 30
 # Tokens of markup, time and question in a second, and of the head before the first.
@@ -133,9 +134,11 @@ def estimate(model: VisionLanguageModel, stream: StreamConfig, dtype: mx.Dtype, 
         SvmError: the settings do not fit the model.
     """
     config = model.config
-    rounds, bounded = _rounds(stream)
+    rules, (rounds, bounded) = STYLES[stream.style], _rounds(stream)
+    # The first turn may show several seconds.
+    more = (rules.first_seconds - 1) * _video_tokens(config.vision_config, stream)
     turn = _video_tokens(config.vision_config, stream) + _TURN
-    kept = (stream.sink or 0) + (stream.slide or 0)
+    kept = more + ((stream.sink or 0) + (stream.slide or 0) if rules.has_previous else 0)
     spoken = stream.sampling.max_new_tokens + (SCRATCH_TOKENS if stream.scratchpad else 0)
     tokens = _HEAD + kept + (rounds + 1) * (turn + spoken)
     moves = stream.mode == "streaming" and stream.pos_mode == "shrink"
@@ -189,7 +192,10 @@ def ways_out(config: ModelConfig, stream: StreamConfig, dtype: mx.Dtype, gpu: bo
             found.append(Change(f"'svm-tui convert-ckpt --bits {bits}'", peak(small, stream)))
     window, text_round = max(stream.window // 2, 1), max(stream.text_round // 2, 1)
     short = replace(stream, window=window, text_round=text_round)
-    if short != stream and stream.mode != "full":
+    if stream.mode == "full":
+        short = replace(stream, mode="streaming", pos_mode="shrink")
+        found.append(Change("mode streaming and pos_mode shrink", peak(config, short)))
+    elif short != stream:
         found.append(Change(f"window {window} and text_round {text_round}", peak(config, short)))
     pixels = replace(stream.pixels, max_pixels=max(stream.pixels.max_pixels // 2, stream.pixels.min_pixels))
     if config.vision_config and pixels != stream.pixels:
@@ -230,10 +236,10 @@ def _gib(size: int) -> str:
 
 def _rounds(stream: StreamConfig) -> tuple[int, bool]:
     """Return the seconds that are kept, 600 when everything is, and whether the settings bound them."""
-    bounded = stream.mode != "full" and stream.sink is not None and stream.slide is not None
     if stream.mode == "full":
         return 600, False
-    return max(stream.window, stream.text_round), bounded
+    keeps_all = STYLES[stream.style].has_previous and (stream.sink is None or stream.slide is None)
+    return max(stream.window, stream.text_round), not keeps_all
 
 
 def _video_tokens(vision: VisionConfig | None, stream: StreamConfig) -> int:

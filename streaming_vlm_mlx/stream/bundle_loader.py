@@ -6,6 +6,7 @@ from pathlib import Path
 
 import mlx.core as mx
 
+from streaming_vlm_mlx.checkpoint_files import read_eos_ids
 from streaming_vlm_mlx.config import ModelConfig, StreamConfig
 from streaming_vlm_mlx.distributed import ALONE, Ranks
 from streaming_vlm_mlx.errors import SvmError
@@ -27,6 +28,7 @@ from streaming_vlm_mlx.models.vlm import VisionLanguageModel
 from streaming_vlm_mlx.stream.async_engine import Loader
 from streaming_vlm_mlx.stream.events import Loading
 from streaming_vlm_mlx.text.chat_template import ChatTemplate
+from streaming_vlm_mlx.text.styles import STYLES
 from streaming_vlm_mlx.text.tokenizer import Tokenizer
 from streaming_vlm_mlx.text.vocabulary import FullVocabulary
 
@@ -60,6 +62,7 @@ def bundle_loader(
         info = open_checkpoint(folder)
         if info.config.vision_config:
             config.pixels.check_fits(info.config.vision_config)
+        eos_ids = read_eos_ids(folder) if STYLES[config.style].generation_config else None
         room = memory_limit() if limit is None else limit
         on_gpu = mx.default_device().type != mx.DeviceType.cpu
         check_fits(info.model, folder, config, dtype, on_gpu, room, ranks.size)
@@ -76,7 +79,7 @@ def bundle_loader(
             load_adapter(opened, info, dtype)
         arrange_for_decode(checkpoint.model)
         has_stamps = family_of(checkpoint.model.config).HAS_STAMPS
-        template = ChatTemplate.of(checkpoint.tokenizer, config.style, has_stamps=has_stamps)
+        template = ChatTemplate.of(checkpoint.tokenizer, config.style, has_stamps=has_stamps, eos_ids=eos_ids)
         return checkpoint_name(folder), ModelBundle(
             checkpoint.model, checkpoint.tokenizer, checkpoint.vocabulary, template, time.perf_counter, ranks
         )

@@ -35,18 +35,24 @@ class FrameCursor(Generic[P]):
             the cursor reaches it.
     """
 
-    def __init__(self, pictures: Iterator[TimedPicture[P]], limit: float = math.inf) -> None:
-        """Start before the first of `pictures`; pictures at or after `limit` seconds are ignored."""
+    def __init__(self, pictures: Iterator[TimedPicture[P]], limit: float = math.inf, by_end: bool = False) -> None:
+        """Start before the first of `pictures`; pictures at or after `limit` seconds are ignored.
+
+        With `by_end`, `at` goes by the times at which pictures disappear.
+        """
         self._pictures = pictures
-        self._limit = limit
+        self._limit, self._by_end = limit, by_end
         self._current: TimedPicture[P] | None = None
         self.end: float | None = None
 
     def at(self, time: float) -> TimedPicture[P] | None:
         """Return the first picture at or after `time` seconds, else the last one; None if there is no picture."""
-        while self.end is None and (self._current is None or self._current.time < time - TOLERANCE):
+        while self.end is None and (self._current is None or self._time(self._current) < time - TOLERANCE):
             self._advance()
         return self._current
+
+    def _time(self, picture: TimedPicture[P]) -> float:
+        return picture.end if self._by_end else picture.time
 
     def _advance(self) -> None:
         picture = next(self._pictures, None)

@@ -22,12 +22,12 @@ class VideoFile:
     """A `Source` that reads with PyAV.
 
     Every chunk has `fps` frames: frame k is the first one at or after ``start + k / fps`` seconds, or the last frame of
-    the clip. A last second shorter than ``1 / fps`` is dropped unless it is the only one. Frames that change size are
-    scaled to the size of the first frame.
+    the clip; with `by_end`, the first one that ends at or after that time. A last second shorter than ``1 / fps`` is
+    dropped unless it is the only one. Frames that change size are scaled to the size of the first frame.
     """
 
-    def __init__(self, name: str, fps: float) -> None:
-        """Open `name`; see `source.open_video`.
+    def __init__(self, name: str, fps: float, by_end: bool = False) -> None:
+        """Open `name`; see `open_video`.
 
         Raises:
             SvmError: it cannot be opened, or `fps` is not a whole number from 1 up.
@@ -35,7 +35,7 @@ class VideoFile:
         if fps < 1 or not float(fps).is_integer():
             raise SvmError(f"fps is {fps:g}; it must be a whole number of frames, 1 or more.")
         self._name = name
-        self._fps = int(fps)
+        self._fps, self._by_end = int(fps), by_end
         self._reader = FrameReader(name)
         self._position = 0.0
         self._cursor: FrameCursor[VideoFrame] | None = None
@@ -127,7 +127,11 @@ class VideoFile:
         """Read the second at the current position; None if too little of it is left."""
         start, skipped = self._position, self.skipped
         only = self._cursor is None
-        cursor = self._cursor = self._cursor or FrameCursor(self._reader.frames_from(start), limit)
+        if self._cursor is None:
+            # The frame before `start` may end at `start`.
+            first = max(start - 2 * TOLERANCE, 0.0) if self._by_end else start
+            self._cursor = FrameCursor(self._reader.frames_from(first), limit, self._by_end)
+        cursor = self._cursor
         picks = [pick for k in range(self._fps) if (pick := cursor.at(start + k / self._fps))]
         cursor.at(start + 1)
         end = start + 1 if cursor.end is None else min(start + 1, cursor.end)
@@ -142,14 +146,16 @@ class VideoFile:
         return Chunk(index, start, end, frames, tuple(pick.time for pick in picks), self.skipped - skipped)
 
 
-def open_video(name: str | PathLike[str], fps: float = 2.0) -> Source:
+def open_video(name: str | PathLike[str], fps: float = 2.0, by_end: bool = False) -> Source:
     """Open a file, a URL (``https://``, ``rtsp://``), ``/dev/video0`` or a device such as ``avfoundation:0``.
 
     Args:
         name: what to open.
         fps: frames per chunk, a whole number.
+        by_end: whether a sampling time takes the first frame that ends at or after it, as LiveCC's reader does; else
+            the first that begins then.
 
     Raises:
         SvmError: it is missing, damaged, not a video, or unreachable; or `fps` is not a whole number from 1 up.
     """
-    return VideoFile(fspath(name), fps)
+    return VideoFile(fspath(name), fps, by_end)

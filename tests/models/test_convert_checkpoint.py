@@ -17,6 +17,7 @@ from streaming_vlm_mlx.models import verify_conversion as check
 from streaming_vlm_mlx.models.convert_checkpoint import Conversion, make_plan
 from streaming_vlm_mlx.models.loading import Checkpoint, load_checkpoint, save_checkpoint
 from streaming_vlm_mlx.models.vlm import VisionLanguageModel
+from streaming_vlm_mlx.stream_settings import read_stream_config
 from streaming_vlm_mlx.text.tokenizer import Tokenizer
 from tests.small import small_config, small_model, small_vocabulary
 from tui import cli
@@ -145,6 +146,17 @@ def test_round_trip_through_hugging_faces_layout(save: Save, tmp_path: Path, fam
     assert back.stream == STREAM
     again = run(hub, tmp_path / "again")
     assert_same(model_of(again), back.model)
+
+
+@pytest.mark.parametrize("bits", [None, 8])
+def test_a_livecc_keeps_its_settings_under_another_name(save: Save, tmp_path: Path, bits: int | None) -> None:
+    source = (save(sizes("qwen2_vl", tied=False))).rename(tmp_path / "LiveCC-7B")
+    (source / "stream.yaml").unlink()
+    out = run(source, tmp_path / "small", bits=bits)
+    assert read_stream_config(out) == read_stream_config(source)
+    assert read_stream_config(out).style == "livecc"
+    other = run(source.rename(tmp_path / "plain"), tmp_path / "small2", bits=bits)
+    assert not (other / "stream.yaml").exists()
 
 
 def test_shards_are_no_larger_than_asked_and_named_in_the_index(save: Save, tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ from streaming_vlm_mlx.processor_config import DEFAULTS
 from streaming_vlm_mlx.stream.bundle_loader import bundle_loader, random_bundle
 from streaming_vlm_mlx.stream.generate import SecondRequest, Session
 from streaming_vlm_mlx.stream.kv_cache import KVCache
+from streaming_vlm_mlx.stream_settings import PRESETS
 from streaming_vlm_mlx.text.tokenizer import Tokenizer
 from streaming_vlm_mlx.video.image_processor import patchify
 from tests.small import small_config, small_model, small_vocabulary
@@ -155,6 +156,21 @@ def test_unbounded_windows_are_reported() -> None:
     full = estimate_of(SEVEN, StreamConfig(mode="full"), mx.bfloat16, gpu=True)
     assert (full.bounded, full.rounds) == (False, 600)
     assert not estimate_of(SEVEN, StreamConfig(sink=None), mx.bfloat16, gpu=True).bounded
+    # A style without previous text has none to keep.
+    assert estimate_of(SEVEN, StreamConfig(style="livecc", sink=None), mx.bfloat16, gpu=True).bounded
+
+
+def test_livecc_s_stream_is_unbounded_and_can_be_bounded() -> None:
+    full = PRESETS["livecc"]
+    budget = estimate_of(SEVEN, full, mx.bfloat16, gpu=True)
+    assert (budget.bounded, budget.rounds) == (False, 600)
+    ways = {change.what: change.peak for change in ways_out(SEVEN, full, mx.bfloat16, gpu=True)}
+    bounded = estimate_of(SEVEN, replace(full, mode="streaming", pos_mode="shrink"), mx.bfloat16, gpu=True)
+    assert ways["mode streaming and pos_mode shrink"] == bounded.peak < budget.peak
+    assert bounded.bounded
+    # Two more seconds of video in the first turn, and no previous text.
+    other = estimate_of(SEVEN, StreamConfig(sink=0, slide=0, sampling=full.sampling), mx.bfloat16, gpu=True)
+    assert bounded.tokens - other.tokens == 2 * 384
 
 
 def test_each_change_leaves_the_stated_peak() -> None:

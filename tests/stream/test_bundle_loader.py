@@ -1,5 +1,6 @@
 """Tests loading the model of an engine."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from streaming_vlm_mlx.config import ModelConfig, PixelConfig, SamplingConfig, StreamConfig
+from streaming_vlm_mlx.config import ModelConfig, PixelConfig, SamplingConfig, StreamConfig, Style
 from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.models.loading import Checkpoint, ModelBundle, arrange_for_decode, save_checkpoint
 from streaming_vlm_mlx.models.presets import TinyStreamingDecoder
@@ -54,6 +55,33 @@ def test_weights_tokenizer_and_layout_are_the_folders(folder: Path, bundle: Mode
         generate(Session(p, CONFIG), make_second(0)).text for p in (bundle, replace(loaded, template=bundle.template))
     ]
     assert said[0] == said[1]
+
+
+@pytest.mark.parametrize(
+    ("style", "stated", "stops"),
+    [
+        ("livecc", {}, (151645, 151643)),
+        ("livecc", {"config.json": 151645}, (151645,)),
+        ("livecc", {"config.json": 151645, "generation_config.json": [151645, 151643, 825]}, (151645, 151643, 825)),
+        ("inference", {"generation_config.json": [825]}, (151645, 151643)),
+    ],
+)
+def test_stop_tokens_are_the_folder_s_where_the_style_reads_them(
+    folder: Path, style: Style, stated: dict[str, object], stops: tuple[int, ...]
+) -> None:
+    for name, ids in stated.items():
+        path = folder / name
+        values = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        path.write_text(json.dumps({**values, "eos_token_id": ids}), encoding="utf-8")
+    _, loaded = bundle_loader(folder, mx.float32, replace(CONFIG, style=style))(lambda _: None)
+    assert loaded.template.stop_ids == stops
+
+
+@pytest.mark.parametrize("ids", ["end", [], [True], [1.5], -1])
+def test_stop_tokens_that_are_no_ids_are_named(folder: Path, ids: object) -> None:
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": ids}), encoding="utf-8")
+    with pytest.raises(SvmError, match=r"generation_config.json: eos_token_id is .* an id or a list of ids"):
+        bundle_loader(folder, mx.float32, replace(CONFIG, style="livecc"))(lambda _: None)
 
 
 def test_a_loaded_model_is_saved_as_it_was_read(folder: Path, tmp_path: Path) -> None:

@@ -92,9 +92,9 @@ def damage(path: Path, start: float, length: int) -> Path:
     return path
 
 
-def read(path: Path, fps: float = 2.0, **span: Any) -> list[Chunk]:
+def read(path: Path, fps: float = 2.0, by_end: bool = False, **span: Any) -> list[Chunk]:
     """Play the stretch `span` of a clip."""
-    with open_video(path, fps) as source:
+    with open_video(path, fps, by_end) as source:
         return list(source.chunks(**span))
 
 

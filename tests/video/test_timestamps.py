@@ -31,6 +31,15 @@ def test_each_moment_takes_the_first_frame_at_or_after_it(stamps: list[int], mom
         assert chosen.picture == next((n for n, ms in enumerate(stamps) if ms >= moment), len(stamps) - 1)
 
 
+@given(stamps, moments)
+def test_a_moment_can_take_the_first_frame_that_ends_at_or_after_it(stamps: list[int], moments: list[int]) -> None:
+    cursor = FrameCursor(iter(run(stamps)), by_end=True)
+    for moment in moments:
+        chosen = cursor.at(moment / 1000)
+        assert chosen is not None
+        assert chosen.picture == next((n for n, ms in enumerate(stamps) if ms + 40 >= moment), len(stamps) - 1)
+
+
 @given(stamps, moments, st.integers(1, 10_000))
 def test_pictures_after_the_limit_are_ignored(stamps: list[int], moments: list[int], limit: int) -> None:
     bounded = FrameCursor(iter(run(stamps)), limit / 1000)

@@ -95,6 +95,21 @@ def test_frames_a_second(tmp_path: Path, fps: int) -> None:
     assert times(chunks) == pytest.approx([-(-k * 30 // fps) / 30 for k in range(3 * fps)])
 
 
+@pytest.mark.parametrize(
+    ("rate", "first"), [(2, [0, 0, 1, 2, 3, 4]), (25, [0, 12, 24, 37, 49, 62]), (1, [0, 0, 0, 1, 1, 2])]
+)
+@pytest.mark.parametrize("gop", [1, 12])
+def test_a_sampling_time_can_take_the_frame_that_ends_then(
+    tmp_path: Path, rate: int, first: list[int], gop: int
+) -> None:
+    """The first one that ends at or after it, also where the clip is entered at a key frame."""
+    path = make_clip(tmp_path / "clip.mp4", rate=rate, count=5 * rate, gop=gop)
+    expected = [max(-(-k * rate // 2) - 1, 0) for k in range(10)]
+    assert expected[:6] == first
+    assert numbers(read(path, by_end=True)) == [n % 40 for n in expected]
+    assert numbers(read(path, by_end=True, start=3.0)) == [n % 40 for n in expected[6:]]
+
+
 def test_a_variable_rate(tmp_path: Path) -> None:
     ticks = [0, 90, 410, 499, 500, 620, 1730, 1731, 2100, 2980, 3010]
     chunks = read(make_clip(tmp_path / "clip.mkv", ticks=ticks, tick=MILLISECOND))

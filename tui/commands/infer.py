@@ -50,6 +50,7 @@ def run(args: argparse.Namespace) -> int:
     """Comment on the clip; the seconds so far are kept however the run ends."""
     from streaming_vlm_mlx.memory import machine_memory
     from streaming_vlm_mlx.sessions.subtitles import check_replaceable, find_format
+    from streaming_vlm_mlx.text.styles import STYLES
     from streaming_vlm_mlx.video.video_file import open_video
 
     if args.out:
@@ -62,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
     config, folder = resolve_settings(args, warn=asked)
     if run_as_follower(folder, config):
         return 0
-    with closing(open_video(args.clip, config.fps)) as source:
+    with closing(open_video(args.clip, config.fps, STYLES[config.style].takes_ending_frames)) as source:
         if advice := notice(folder, args.clip, machine_memory()):
             _note(advice)
         engine, name = make_engine(folder, config, _note, args.adapter)

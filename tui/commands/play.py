@@ -137,11 +137,12 @@ def _spec(args: argparse.Namespace, config: "StreamConfig", folder: Path) -> "Pl
     from streaming_vlm_mlx.hub_cache import checkpoint_name
     from streaming_vlm_mlx.memory import machine_memory
     from streaming_vlm_mlx.sessions.session_log import ENDINGS
+    from streaming_vlm_mlx.text.styles import STYLES
     from streaming_vlm_mlx.video.video_file import open_video
     from tui.player.clip import ClipSeconds, FrameGrabber
     from tui.player.spec import PlayerSpec
 
-    source = open_video(args.clip, config.fps)
+    source = open_video(args.clip, config.fps, STYLES[config.style].takes_ending_frames)
     if source.duration is not None and not 0 <= args.start < source.duration:
         raise SvmError(f"{args.clip} is {source.duration:.1f} s long; --start {args.start:g} is outside.")
     record = new_record(args.clip, str(folder), config)
