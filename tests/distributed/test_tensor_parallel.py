@@ -34,18 +34,39 @@ def sizes(rows: int, quantization: QuantizationConfig | None = None) -> ModelCon
     """Return a small model with heads of 16."""
     base = small_config(rows)
     assert base.vision_config is not None
-    text = replace(base.text_config, hidden_size=64, intermediate_size=64, mrope_section=(2, 3, 3))
+    text = replace(base.text_config, hidden_size=64, intermediate_size=64, head_dim=16, mrope_section=(2, 3, 3))
     vision = replace(base.vision_config, out_hidden_size=64)
     return replace(base, text_config=text, vision_config=vision, quantization=quantization)
 
 
-def save(folder: Path, tokenizer: Tokenizer, bits: int | None) -> Path:
-    """Save a model with biases that are not 0, in `bits` where its layers divide into groups."""
+def qwen3(config: ModelConfig) -> ModelConfig:
+    """Return a Qwen3-VL of these sizes, whose heads are wider than the model together; DeepStack in both layers."""
+    assert config.vision_config is not None
+    text = replace(config.text_config, head_dim=32, mrope_section=(6, 5, 5))
+    text = replace(text, mrope_interleaved=True, qkv_bias=False, qk_norm=True)
+    tower = replace(
+        config.vision_config,
+        tokens_per_second=None,
+        window_size=None,
+        fullatt_block_indexes=(),
+        num_position_embeddings=16,
+        deepstack_visual_indexes=(0, 1),
+        hidden_act="gelu_pytorch_tanh",
+    )
+    return replace(config, text_config=text, vision_config=tower, model_type="qwen3_vl")
+
+
+def save(folder: Path, tokenizer: Tokenizer, bits: int | None, is_qwen3: bool = False) -> Path:
+    """Save a model with biases and norms of their own, in `bits` where its layers divide into groups."""
     vocabulary = small_vocabulary(tokenizer, 400)
-    model = VisionLanguageModel(sizes(len(vocabulary)))
+    config = sizes(len(vocabulary))
+    model = VisionLanguageModel(qwen3(config) if is_qwen3 else config)
     seed_weights(model, 0)
     for number, layer in enumerate(model.model.layers):
-        for name in ("q_proj", "k_proj", "v_proj"):
+        vectors = [layer.self_attn[name] for name in ("q_norm", "k_norm") if is_qwen3]
+        for norm in vectors:
+            norm.weight = 1 + 0.5 * mx.random.normal(norm.weight.shape, key=mx.random.key(number))
+        for name in ("q_proj", "k_proj", "v_proj") if not is_qwen3 else ():
             bias = layer.self_attn[name].bias
             layer.self_attn[name].bias = mx.random.normal(bias.shape, key=mx.random.key(number))
     if bits:
@@ -60,9 +81,15 @@ def split(folder: Path, checkpoint: Path, config: StreamConfig = CONFIG, **more:
     return run(folder, 2, [RANK, json.dumps({"seconds": SECONDS, **asked})])
 
 
-@pytest.mark.parametrize(("bits", "pos_mode"), [(None, "shrink"), (None, "append"), (8, "shrink")])
-def test_it_says_what_the_whole_one_says(tokenizer: Tokenizer, tmp_path: Path, bits: int | None, pos_mode: Any) -> None:
-    checkpoint, config = save(tmp_path / "whole", tokenizer, bits), replace(CONFIG, pos_mode=pos_mode)
+@pytest.mark.parametrize(
+    ("bits", "pos_mode", "is_qwen3"),
+    [(None, "shrink", False), (None, "append", False), (8, "shrink", False), (8, "shrink", True)],
+)
+def test_it_says_what_the_whole_one_says(
+    tokenizer: Tokenizer, tmp_path: Path, bits: int | None, pos_mode: Any, is_qwen3: bool
+) -> None:
+    checkpoint, config = save(tmp_path / "whole", tokenizer, bits, is_qwen3), replace(CONFIG, pos_mode=pos_mode)
+
     _, bundle = bundle_loader(checkpoint, mx.float32, config)(lambda _: None)
     whole = play(Session(bundle, config), bundle, SECONDS)
     ended_at = split(tmp_path, checkpoint, config)

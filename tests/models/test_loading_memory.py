@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import mlx.core as mx
@@ -10,6 +11,7 @@ import pytest
 
 from streaming_vlm_mlx.config import ModelConfig, TextConfig, VisionConfig
 from streaming_vlm_mlx.models.loading import hub_values
+from streaming_vlm_mlx.models.published_sizes import PUBLISHED
 from streaming_vlm_mlx.models.vlm import VisionLanguageModel
 
 LIMIT = 1.15
@@ -24,6 +26,32 @@ TEXT = TextConfig(
     mrope_section=(8, 12, 12),
 )
 VISION = VisionConfig(depth=4, hidden_size=256, intermediate_size=684, num_heads=4, out_hidden_size=512)
+_QWEN3 = PUBLISHED["Qwen3-VL 2B"]
+assert _QWEN3.vision_config is not None
+MODELS = {
+    "Qwen2.5-VL": ModelConfig(TEXT, VISION),
+    "Qwen3-VL": replace(
+        _QWEN3,
+        text_config=replace(
+            _QWEN3.text_config,
+            hidden_size=512,
+            intermediate_size=2048,
+            num_hidden_layers=14,
+            num_attention_heads=8,
+            num_key_value_heads=2,
+            vocab_size=448,
+        ),
+        vision_config=replace(
+            _QWEN3.vision_config,
+            depth=4,
+            hidden_size=256,
+            intermediate_size=684,
+            num_heads=4,
+            deepstack_visual_indexes=(0, 1, 2),
+            out_hidden_size=512,
+        ),
+    ),
+}
 # The tokenizer is left out: what it lets go of would be used again by the weights, and hide what these take.
 MEASURE = """
 import json, resource, sys
@@ -56,10 +84,10 @@ print(json.dumps({"weights": weights, "grown": after - before, "peak": mx.get_pe
 """
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """55 million bfloat16 weights in five shards; what they are does not matter."""
-    config = ModelConfig(TEXT, VISION)
+@pytest.fixture(scope="module", params=MODELS.values(), ids=MODELS.keys())
+def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """More than 55 million bfloat16 weights in five shards; what they are does not matter."""
+    config = request.param
     folder = tmp_path_factory.mktemp("hub")
     named = VisionLanguageModel(config).named_arrays()
     where = {name: f"model-{number * 5 // len(named)}.safetensors" for number, (name, _) in enumerate(named)}

@@ -114,7 +114,7 @@ def test_bytes_are_those_of_the_bits_and_of_a_scale_and_a_bias_a_group(
 
 
 def test_a_model_whose_keys_do_not_divide_is_refused_in_one_line() -> None:
-    odd = replace(CONFIG, hidden_size=40, mrope_section=(4, 3, 3), num_key_value_heads=2)
+    odd = replace(CONFIG, hidden_size=40, head_dim=20, mrope_section=(4, 3, 3), num_key_value_heads=2)
     with pytest.raises(SvmError, match=r"kv_bits is 4, .*40 numbers a token") as refused:
         KVCache(odd, mx.float32, bits=4)
     assert "\n" not in str(refused.value)
@@ -126,7 +126,7 @@ def wide(rows: int) -> ModelConfig:
     assert base.vision_config is not None
     return replace(
         base,
-        text_config=replace(base.text_config, hidden_size=64, mrope_section=(2, 3, 3)),
+        text_config=replace(base.text_config, hidden_size=64, head_dim=16, mrope_section=(2, 3, 3)),
         vision_config=replace(base.vision_config, out_hidden_size=64),
     )
 

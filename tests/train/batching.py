@@ -37,9 +37,11 @@ def make_sample(seconds: int, grid: Grid, seed: int) -> Sample:
     return Sample(ids, labels, counted, np.array([grid] * seconds, np.int32))
 
 
-def make_batch(rows: Sequence[Sequence[Sample]], seed: int = 0, pad_to_multiple_of: int = 1) -> Batch:
+def make_batch(
+    rows: Sequence[Sequence[Sample]], seed: int = 0, pad_to_multiple_of: int = 1, patch_size: int = 14
+) -> Batch:
     """Return a batch of `rows` with noise for pixels."""
     tokens = collate(rows, PAD, pad_to_multiple_of)
     patches = int(tokens.video_grid_thw.prod(axis=1).sum())
-    pixels = np.random.default_rng(seed).standard_normal((patches, 1176), np.float32)
+    pixels = np.random.default_rng(seed).standard_normal((patches, 3 * 2 * patch_size**2), np.float32)
     return Batch(tokens, pixels, tuple(range(len(rows))), len(tokens.video_grid_thw), 0, Position())
