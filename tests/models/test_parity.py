@@ -1,6 +1,7 @@
 """Compares the model with transformers, on weights that transformers saved."""
 
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from streaming_vlm_mlx.stream.spans import Span, new_span, positions
 from streaming_vlm_mlx.text.tokenizer import Tokenizer
 
 torch = pytest.importorskip("torch")
-hf = pytest.importorskip("tests.models.hugging_face")
+hf = import_module("tests.models.hugging_face")
 
 FEATURE_LIMIT, LOGIT_LIMIT = 1e-3, 2e-3
 GRIDS = [(1, 14, 10), (2, 4, 6), (3, 8, 12), (1, 2, 2), (1, 10, 4), (2, 22, 26)]

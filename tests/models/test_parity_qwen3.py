@@ -1,5 +1,6 @@
 """Compares Qwen3-VL with transformers, on weights that transformers saved."""
 
+from importlib import import_module
 from typing import Any
 
 import mlx.core as mx
@@ -12,7 +13,7 @@ from streaming_vlm_mlx.stream.spans import Span, new_span, positions
 from streaming_vlm_mlx.text.tokenizer import Tokenizer
 
 torch = pytest.importorskip("torch")
-hf = pytest.importorskip("tests.models.hugging_face")
+hf = import_module("tests.models.hugging_face")
 
 FEATURE_LIMIT, LOGIT_LIMIT = 1e-3, 2e-3
 # Patches in time, down and across; each side is an even number of patches.

@@ -1,6 +1,7 @@
 """Losses and gradients: against Hugging Face's model in PyTorch, and against themselves however a batch is cut."""
 
 import multiprocessing
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -199,7 +200,7 @@ LEARNT = {
 @pytest.mark.parametrize("name", LEARNT)
 def test_gradients_are_those_of_pytorch(name: str, tmp_path: Path, tokenizer: Tokenizer) -> None:
     torch = pytest.importorskip("torch")
-    hf = pytest.importorskip("tests.models.hugging_face")
+    hf = import_module("tests.models.hugging_face")
     is_qwen3 = name.startswith("qwen3")
     reference = hf.make_torch((hf.QWEN3_SIZES if is_qwen3 else hf.SIZES)[LEARNT[name]], seed=5)
     model = hf.load_saved(reference, tmp_path, tokenizer).model
