@@ -1,12 +1,14 @@
 """The stream settings of a checkpoint's folder, and the preset that its name chooses."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from streaming_vlm_mlx.config import SamplingConfig, StreamConfig
-from streaming_vlm_mlx.stream_settings import PRESETS, preset_of, read_stream_config
+from streaming_vlm_mlx.errors import SvmError
+from streaming_vlm_mlx.stream_settings import PRESETS, describe_preset, preset_of, read_stream_config
 
 LIVECC = StreamConfig(
     mode="full",
@@ -55,12 +57,73 @@ def test_a_qwen2_vl_that_is_called_livecc_streams_as_livecc(tmp_path: Path, name
         ("Qwen2-VL-7B-Instruct", "qwen2_vl"),
         ("livecc/run1", "qwen2_vl"),
         ("models--livecc--x/blobs/run1", "qwen2_vl"),
+        ("small", "qwen2_5_vl"),
+        ("models--mlx-community--Qwen3-VL-4B-Instruct-4bit/snapshots/0123abc", "qwen3_vl"),
     ],
 )
-def test_others_do_not(tmp_path: Path, name: str, family: str) -> None:
+def test_others_were_not_trained_to_stream(tmp_path: Path, name: str, family: str) -> None:
     folder = make_folder(tmp_path / name, family)
+    assert preset_of(folder) == "instruct"
+    found = read_stream_config(folder)
+    assert replace(found, pixels=PRESETS["instruct"].pixels) == PRESETS["instruct"]
+    assert (found.mode, found.window * found.fps, found.sampling.temperature) == ("recompute", 4, 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "stated"),
+    [
+        ("StreamingVLM", ""),
+        ("streaming-vlm_8bit", ""),
+        ("models--mit-han-lab--StreamingVLM/snapshots/0123abc", ""),
+        ("run1", "mit-han-lab/StreamingVLM"),
+    ],
+)
+def test_streamingvlm_is_known_by_its_name(tmp_path: Path, name: str, stated: str) -> None:
+    folder = make_folder(tmp_path / name, "qwen2_5_vl", stated)
     assert preset_of(folder) == "streamingvlm"
     assert read_stream_config(folder) == StreamConfig()
+
+
+def test_a_vocabulary_of_its_own_says_that_a_model_was_trained_here(tmp_path: Path) -> None:
+    folder = make_folder(tmp_path / "run1", "qwen2_5_vl")
+    config = {"model_type": "qwen2_5_vl", "vocabulary": "vocabulary.json"}
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    assert preset_of(folder) == "streamingvlm"
+
+
+def test_a_style_of_another_preset_starts_again_from_that_preset(tmp_path: Path) -> None:
+    folder = make_folder(tmp_path / "Qwen2.5-VL-3B-Instruct", "qwen2_5_vl", settings="text_round: 3\n")
+    settings = tmp_path / "mine.yaml"
+
+    def under(text: str) -> StreamConfig:
+        settings.write_text(text, encoding="utf-8")
+        return read_stream_config(folder, settings)
+
+    instruct = PRESETS["instruct"]
+    assert under("fps: 4\n") == instruct.merged({"text_round": 3, "fps": 4})
+    assert under("style: instruct\nwindow: 1\n") == instruct.merged({"text_round": 3, "window": 1})
+    assert under("style: inference\nfps: 4\n") == StreamConfig(fps=4)
+    assert under("style: livecc\n") == LIVECC
+    (folder / "stream.yaml").write_text("style: training\nwindow: 5\n", encoding="utf-8")
+    assert under("style: inference\n") == StreamConfig(window=5)
+    assert under("style: instruct\n") == instruct
+    (folder / "stream.yaml").write_text("style: inference\n", encoding="utf-8")
+    assert read_stream_config(folder) == StreamConfig()
+
+
+def test_the_one_turn_of_an_instruct_model_needs_its_mode(tmp_path: Path) -> None:
+    folder = make_folder(tmp_path / "Qwen3-VL-2B-Instruct", "qwen3_vl", settings="mode: streaming\n")
+    with pytest.raises(SvmError, match=r"mode is 'streaming'; it must be 'recompute' .* set style: inference"):
+        read_stream_config(folder)
+
+
+def test_only_a_model_that_was_not_trained_to_stream_is_described() -> None:
+    said = describe_preset("Qwen2.5-VL-3B-Instruct", PRESETS["instruct"])
+    assert said == (
+        "Qwen2.5-VL-3B-Instruct was not trained to stream: it sees the last 4 frames and answers in one short sentence "
+        "(preset instruct; docs/models.md)."
+    )
+    assert not any(describe_preset("run1", PRESETS[name]) for name in ("streamingvlm", "livecc"))
 
 
 def test_a_folder_can_say_that_it_streams_as_livecc(tmp_path: Path) -> None:

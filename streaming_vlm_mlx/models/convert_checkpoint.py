@@ -13,7 +13,7 @@ import yaml
 
 from streaming_vlm_mlx.atomic import replacing_folder, write_text
 from streaming_vlm_mlx.checkpoint_files import CONFIG, INDEX, WEIGHTS, read_json
-from streaming_vlm_mlx.config import ModelConfig, QuantizationConfig
+from streaming_vlm_mlx.config import ModelConfig
 from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.models.loading import (
     CheckpointInfo,
@@ -24,7 +24,8 @@ from streaming_vlm_mlx.models.loading import (
 )
 from streaming_vlm_mlx.models.quantization import dequantize, pack, quantizable
 from streaming_vlm_mlx.models.vlm import VisionLanguageModel
-from streaming_vlm_mlx.stream_settings import STREAM, STREAMINGVLM, preset_of, read_stream_config
+from streaming_vlm_mlx.quantization_config import QuantizationConfig
+from streaming_vlm_mlx.stream_settings import INSTRUCT, STREAM, preset_of, read_stream_config
 from streaming_vlm_mlx.text.tokenizer import SHIPPED
 from streaming_vlm_mlx.text.vocabulary import CompactVocabulary, Ids
 
@@ -237,7 +238,7 @@ def convert(job: Conversion, plan: Plan, progress: Progress = lambda *_: None) -
     """
     with replacing_folder(job.out) as part:
         _copy_files(job.source, part)
-        if not (part / STREAM).is_file() and preset_of(job.source) != STREAMINGVLM:
+        if not (part / STREAM).is_file() and preset_of(job.source) != INSTRUCT:
             # The new name may not say what the old one says.
             stream = read_stream_config(job.source).to_dict()
             write_text(part / STREAM, yaml.safe_dump(stream, sort_keys=False))

@@ -16,7 +16,7 @@ import yaml
 
 from streaming_vlm_mlx.atomic import replacing_folder, write_text
 from streaming_vlm_mlx.checkpoint_files import CONFIG, WEIGHTS, read_json
-from streaming_vlm_mlx.config import ModelConfig, QuantizationConfig, StreamConfig
+from streaming_vlm_mlx.config import ModelConfig, StreamConfig
 from streaming_vlm_mlx.distributed import ALONE, Ranks
 from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.models.families import family_of, read_config
@@ -24,6 +24,7 @@ from streaming_vlm_mlx.models.quantization import resolve_quantization
 from streaming_vlm_mlx.models.tensor_parallel import check_splits, split_array, split_layers
 from streaming_vlm_mlx.models.vlm import VisionLanguageModel
 from streaming_vlm_mlx.models.weights import Stored, list_tensors, mlx_vlm_name
+from streaming_vlm_mlx.quantization_config import QuantizationConfig
 from streaming_vlm_mlx.shipped import CHECKPOINT
 from streaming_vlm_mlx.stream_settings import STREAM, read_stream_config
 from streaming_vlm_mlx.text.chat_template import ChatTemplate

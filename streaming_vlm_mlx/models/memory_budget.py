@@ -135,18 +135,21 @@ def estimate(model: VisionLanguageModel, stream: StreamConfig, dtype: mx.Dtype, 
     """
     config = model.config
     rules, (rounds, bounded) = STYLES[stream.style], _rounds(stream)
+    video = _video_tokens(config.vision_config, stream)
+    turn = video + _TURN
     # The first turn may show several seconds.
-    more = (rules.first_seconds - 1) * _video_tokens(config.vision_config, stream)
-    turn = _video_tokens(config.vision_config, stream) + _TURN
+    more = (rules.first_seconds - 1) * video
     kept = more + ((stream.sink or 0) + (stream.slide or 0) if rules.has_previous else 0)
     spoken = stream.sampling.max_new_tokens + (SCRATCH_TOKENS if stream.scratchpad else 0)
-    tokens = _HEAD + kept + (rounds + 1) * (turn + spoken)
+    seconds, tokens = rounds + 1, _HEAD + kept + (rounds + 1) * (turn + spoken)
+    if rules.one_turn:
+        said = (stream.slide or 0) + stream.text_round * spoken
+        seconds, tokens = stream.window, _HEAD + _TURN + said + stream.window * video
     moves = stream.mode == "streaming" and stream.pos_mode == "shrink"
     text = config.text_config
     text = replace(text, num_key_value_heads=max(text.num_key_value_heads // machines, 1))
-    recompute = stream.mode == "recompute"
-    new, seconds = (tokens, rounds + 1) if recompute else (turn + _HEAD + kept, 1)
-    deepstack = _deepstack(config, new, seconds * _video_tokens(config.vision_config, stream), dtype)
+    new, seconds = (tokens, seconds) if stream.recomputes else (turn + _HEAD + kept, 1)
+    deepstack = _deepstack(config, new, seconds * video, dtype)
     return Budget(
         weights=_weights(model, dtype, machines),
         cache=cache_nbytes(text, dtype, tokens, moves, stream.kv_bits),

@@ -7,9 +7,10 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 
-from streaming_vlm_mlx.config import LayerQuantization, QuantizationConfig, TextConfig
+from streaming_vlm_mlx.config import TextConfig
 from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.models.weights import sanitize_name
+from streaming_vlm_mlx.quantization_config import LayerQuantization, QuantizationConfig
 
 
 def quantizable(model: nn.Module) -> Iterator[tuple[str, nn.Linear | nn.Embedding]]:

@@ -10,10 +10,11 @@ import numpy as np
 import numpy.typing as npt
 from mlx.utils import tree_flatten
 
-from streaming_vlm_mlx.config import ModelConfig, QuantizationConfig
+from streaming_vlm_mlx.config import ModelConfig
 from streaming_vlm_mlx.models.families import family_of
 from streaming_vlm_mlx.models.language import DeepStack, StreamingDecoder
 from streaming_vlm_mlx.models.quantization import quantize_layers
+from streaming_vlm_mlx.quantization_config import QuantizationConfig
 
 # The parameters of a quantized layer; only those with mode `affine` have biases.
 _PACKED = ("weight", "scales", "biases")

@@ -79,7 +79,7 @@ def bundle_loader(
             load_adapter(opened, info, dtype)
         arrange_for_decode(checkpoint.model)
         has_stamps = family_of(checkpoint.model.config).HAS_STAMPS
-        template = ChatTemplate.of(checkpoint.tokenizer, config.style, has_stamps=has_stamps, eos_ids=eos_ids)
+        template = ChatTemplate.of(checkpoint.tokenizer, config.style, config.system, has_stamps, eos_ids)
         return checkpoint_name(folder), ModelBundle(
             checkpoint.model, checkpoint.tokenizer, checkpoint.vocabulary, template, time.perf_counter, ranks
         )
@@ -102,5 +102,5 @@ def random_bundle(model_config: ModelConfig, dtype: mx.Dtype, config: StreamConf
     model.set_dtype(dtype)
     arrange_for_decode(model)
     vocabulary = FullVocabulary(rows)
-    template = ChatTemplate.of(tokenizer, config.style, has_stamps=family_of(model_config).HAS_STAMPS)
+    template = ChatTemplate.of(tokenizer, config.style, config.system, family_of(model_config).HAS_STAMPS)
     return ModelBundle(model, tokenizer, vocabulary, template, time.perf_counter)

@@ -250,7 +250,7 @@ class Session:
         self._spans = sp.number_slots(spans)
 
     def _append_turn(self, turn: TurnInput) -> None:
-        """Append the user turn and the opening of its assistant turn."""
+        """Append the user turn and the opening of its assistant turn, or write the one turn anew."""
         video: sp.Spans = ()
         number, config = self._round, self._config
         if turn.grid is not None and turn.features is not None:
@@ -259,16 +259,20 @@ class Session:
             grid = (time, rows // merge, columns // merge)
             video = self._turns.video(number, turn.start, grid, config.fps, config.pixels.temporal_patch_size)
             self._features[number] = turn.features
-        query = config.query if config.query != self._query else ""
-        question = turn.question or config.scratchpad
-        spans = self._turns.user(number, turn.start, turn.end, video, question, query)
+        if self._bundle.template.rules.one_turn:
+            spans = self._turns.one_turn(self._spans, number, video, turn.question, config.query)
+        else:
+            query = config.query if config.query != self._query else ""
+            question = turn.question or config.scratchpad
+            spans = self._turns.user(number, turn.start, turn.end, video, question, query)
+            spans = (*self._spans, *spans)
         self._query = config.query
-        self._spans = sp.number_slots((*self._spans, *spans))
+        self._spans = sp.number_slots(spans)
 
     def _prefill(self) -> Logits:
         """Run the model over the tokens that are not cached; return the last token's logits [vocab]."""
         runner = self._runner = self._runner or self._make_runner()
-        if self._config.mode == "recompute":
+        if self._config.recomputes:
             runner.keep(np.zeros(0, np.int32))
         cached, ids = self.cache_length, self.ids
         self._prefilled_from = cached
@@ -278,7 +282,7 @@ class Session:
         features = mx.concatenate([self._features[r] for r in new]) if new else None
         positions = self._count_positions(cached)
         logits = runner.prefill(self._rows(ids[cached:]), positions, features, is_video, self._visibility())
-        if self._config.mode != "recompute":
+        if not self._config.recomputes:
             self._features.clear()
         self._seen_rows = self._rows(ids)
         return logits
@@ -322,7 +326,8 @@ class Session:
         self._guard.forget_before(turn.start)
         guard = self._guard if config.sampling.repetition_window and not turn.question else None
         with_notes = bool(config.scratchpad) and not turn.question
-        return Reply(bundle.tokenizer, bundle.template.stop_ids, with_notes, config.sampling, guard)
+        template = bundle.template
+        return Reply(bundle.tokenizer, template.stop_ids, with_notes, config.sampling, guard, template.rules.one_turn)
 
     def _decode(self, logits: Logits, sampler: Sampler, stopped: Callable[[], bool], guarded: bool) -> Iterator[int]:
         """Yield the tokens of the commentary, up to and including a stop token, or up to the limit.
@@ -355,7 +360,9 @@ class Session:
         if len(said) == len(reply.tokens) and not self._bundle.template.rules.keeps_last:
             said = said[:-1]
         self._guard.add(turn.start, self._rows(np.array(said, np.int32)).tolist(), reply.text)
-        if reply.is_repeated:
+        if self._bundle.template.rules.one_turn and not reply.text:
+            said = []
+        elif reply.is_repeated:
             said = [self._bundle.template.silence_id]
         self._forget_unsaid(reply.tokens, said, self.ids.size + len(scratch))
         spans = self._turns.reply(self._round, said, scratch)

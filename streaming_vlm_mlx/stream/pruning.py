@@ -23,8 +23,11 @@ def prune(spans: Spans, now: int, config: StreamConfig) -> tuple[Spans, Spans]:
     - A user turn is dropped when it is older than both.
     - The previous text keeps its first `sink` and last `slide` tokens.
 
-    A sequence without previous text drops the commentary that others move.
+    A sequence without previous text drops the commentary that others move. The one turn of the instruct style keeps
+    video and commentary by the same rules, and nothing else but the head.
     """
+    if config.style == "instruct":
+        return _prune_one_turn(spans, now, config)
     if config.mode == "window":
         return _prune_window(spans, now, config)
     if config.mode == "full" or now == 0:
@@ -50,6 +53,24 @@ def prune(spans: Spans, now: int, config: StreamConfig) -> tuple[Spans, Spans]:
     )
     kept[at], middle = trim_previous(kept[at], config)
     return tuple(kept), (middle, *dropped)
+
+
+def _prune_one_turn(spans: Spans, now: int, config: StreamConfig) -> tuple[Spans, Spans]:
+    """Keep the head, the video of the last `window` seconds and the commentary of the last `text_round`.
+
+    The text before the stream counts as commentary of the second before the first, and keeps its last `slide` tokens.
+    """
+    rounds = {"stamp": config.window, "video": config.window, "previous": config.text_round, "text": config.text_round}
+    kept, dropped = [], []
+    for span in spans:
+        is_kept = span.part == "head" or now - span.round < rounds.get(span.part, 0)
+        if is_kept and span.part == "previous":
+            last, beginning = trim_previous(span, replace(config, sink=0))
+            kept.append(last)
+            dropped.append(beginning)
+        else:
+            (kept if is_kept else dropped).append(span)
+    return tuple(kept), tuple(dropped)
 
 
 def _prune_window(spans: Spans, now: int, config: StreamConfig) -> tuple[Spans, Spans]:
@@ -105,6 +126,9 @@ def count_window_tokens(spans: Spans, config: StreamConfig, template: ChatTempla
     turn = sum(len(span.ids) for span in spans if span.round >= 0) - video + -(-video // rules.first_seconds)
     reply = config.sampling.max_new_tokens + len(template.turn_close)
     reply += SCRATCH_TOKENS if config.scratchpad else 0
+    if rules.one_turn:
+        said = config.text_round * config.sampling.max_new_tokens
+        return sum(len(span.ids) for span in spans) + (config.window - 1) * turn + said + reply
     # The first turn's time has fewer tokens than a later one may have.
     longest_time = 16
     return sum(len(span.ids) for span in spans) + previous + rounds * (turn + reply + longest_time)

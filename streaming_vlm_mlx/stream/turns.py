@@ -4,9 +4,12 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+import numpy as np
+
 from streaming_vlm_mlx.models.positions import Grid
 from streaming_vlm_mlx.stream.spans import Span, Spans, new_span
-from streaming_vlm_mlx.text.chat_template import ChatTemplate
+from streaming_vlm_mlx.text.chat_template import SAID_BEFORE, ChatTemplate
+from streaming_vlm_mlx.text.detokenizer import clean_commentary
 from streaming_vlm_mlx.text.tokenizer import Tokenizer
 from streaming_vlm_mlx.text.vocabulary import Vocabulary
 
@@ -52,10 +55,14 @@ class TurnWriter:
     def head(self, previous: str) -> Spans:
         """Return what comes before the first second: the system turn and, where there is one, that of `previous`."""
         template = self._template
+        system_turn = self._known(template.system_turn)
+        if template.rules.one_turn:
+            line = (new_span("previous", -1, self._line(previous)),) if previous.strip() else ()
+            return (new_span("head", -1, (*system_turn, *template.user_open)), *line)
         if not template.has_previous:
-            return (new_span("head", -1, template.system_turn),)
+            return (new_span("head", -1, system_turn),)
         return (
-            new_span("head", -1, (*template.system_turn, *template.previous_open)),
+            new_span("head", -1, (*system_turn, *template.previous_open)),
             new_span("previous", -1, self._encode(previous)),
             new_span("head", -1, template.turn_close),
         )
@@ -91,6 +98,30 @@ class TurnWriter:
             new_span("assistant", number, template.assistant_open(bool(question))),
         )
 
+    def one_turn(self, kept: Spans, number: int, video: Spans, question: str, query: str) -> Spans:
+        """Return the whole sequence of second `number`, whose user turn holds all that is kept.
+
+        Args:
+            kept: the spans that `prune` kept: the head, earlier video and commentary.
+            number: counted from the stream's start or last seek.
+            video: the second's video, empty without one.
+            question: the viewer's question, or empty.
+            query: the viewer's standing request.
+        """
+        template = self._template
+        head, *spoken = (s for s in kept if s.part in ("head", "previous", "text") and len(s.ids))
+        lines = [replace(s, ids=np.array(self._line(self._tokenizer.decode(s.ids)), np.int32)) for s in spoken]
+        return (
+            head,
+            *([new_span("open", number, self._encode(SAID_BEFORE))] if lines else []),
+            *lines,
+            *(s for s in kept if s.part in ("stamp", "video")),
+            *video,
+            new_span("query", number, self._encode(template.request(query, question))),
+            new_span("close", number, template.turn_close),
+            new_span("assistant", number, template.assistant_open()),
+        )
+
     def reply(self, number: int, said: Sequence[int], scratch: Sequence[int]) -> Spans:
         """Return the reply of second `number`: the ids of its scratchpad and commentary, and the turn's end mark."""
         return (
@@ -101,4 +132,12 @@ class TurnWriter:
 
     def _encode(self, text: str) -> list[int]:
         """Return the ids of `text` that the model's vocabulary has."""
-        return [int(i) for i in self._vocabulary.to_ids(self._vocabulary.to_rows(self._tokenizer.encode(text)))]
+        return self._known(self._tokenizer.encode(text))
+
+    def _line(self, text: str) -> list[int]:
+        """Return the ids of `text` as a line of its own."""
+        return self._encode(clean_commentary(text) + "\n")
+
+    def _known(self, ids: Sequence[int]) -> list[int]:
+        """Return `ids`, with the vocabulary's substitute for those that it does not have."""
+        return [int(i) for i in self._vocabulary.to_ids(self._vocabulary.to_rows(ids))]

@@ -13,6 +13,12 @@ from streaming_vlm_mlx.text.styles import STYLES, StyleRules
 from streaming_vlm_mlx.text.tokenizer import SpecialIds, Tokenizer
 
 SYSTEM = "You are a helpful assistant."
+INSTRUCT_SYSTEM = (
+    "You comment live on a video for someone who watches it. You see its last seconds as short clips, in order; the "
+    "last clip is now. Say in one short sentence what has just changed. Do not repeat what you said before. If nothing "
+    "has changed, answer with exactly: ..."
+)
+SAID_BEFORE = "You said in the last seconds:\n"
 
 
 def user_text(start: float, end: float, question: str = "", *, first: bool) -> str:
@@ -50,7 +56,8 @@ class ChatTemplate:
             video, one line feed to open a commentary. ``training`` writes like its training data: no query, a space
             after the times of every second but the first, two line feeds to open a commentary, one before an answer.
             ``livecc`` writes like ``inference``, but without a turn of role ``previous text``, and writes a viewer's
-            question after the video too.
+            question after the video too. ``instruct`` writes one user turn, anew in every second: what the model said,
+            the video that is kept, and the query or a question.
         special: ids of markup, roles and fixed words.
         has_stamps: whether each temporal step of a video is a span of its own behind its time, as for Qwen3-VL.
         eos_ids: ids that end a commentary instead of the style's own; None for those.
@@ -67,11 +74,12 @@ class ChatTemplate:
         cls,
         tokenizer: Tokenizer,
         style: Style = "inference",
-        system: str = SYSTEM,
+        system: str = "",
         has_stamps: bool = False,
         eos_ids: tuple[int, ...] | None = None,
     ) -> Self:
-        """Return the template in the ids of `tokenizer`."""
+        """Return the template in the ids of `tokenizer`; an empty `system` stands for the style's own text."""
+        system = system or (INSTRUCT_SYSTEM if style == "instruct" else SYSTEM)
         return cls(tuple(tokenizer.encode(system)), style, tokenizer.special, has_stamps, eos_ids)
 
     @property
@@ -112,7 +120,7 @@ class ChatTemplate:
 
     @property
     def has_query(self) -> bool:
-        """Whether the viewer's query is written after the first second's video."""
+        """Whether the viewer's query is written, after the first second's video or in every second."""
         return self.rules.has_query
 
     @property
@@ -133,6 +141,12 @@ class ChatTemplate:
         """
         text = user_text(start, end, question.strip(), first=first)
         return text if self.style == "training" or question.strip() else text.rstrip()
+
+    def request(self, query: str, question: str) -> str:
+        """Return the text after the video of the one user turn: the viewer's question, else the standing query."""
+        if question.strip():
+            return f"The viewer asks: {question.strip()}\nAnswer in one short sentence."
+        return f"{query.strip()}\nWhat has just changed? One short sentence, or ... if nothing has."
 
     def stamp(self, seconds: float) -> str:
         """Return the text before a temporal step that is shown at `seconds` from the clip's beginning."""

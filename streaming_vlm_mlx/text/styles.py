@@ -22,6 +22,7 @@ class StyleRules:
             text.
         keeps_last: whether the last token of a reply that the limit cut short is kept.
         generation_config: whether the stop tokens in a folder's ``generation_config.json`` replace the style's.
+        one_turn: whether all that is kept is written as one user turn, anew in every second.
         takes_ending_frames: whether a sampling time takes the first frame that ends at or after it; else the first
             that begins then.
     """
@@ -35,6 +36,7 @@ class StyleRules:
     keeps_last: bool = True
     generation_config: bool = False
     takes_ending_frames: bool = False
+    one_turn: bool = False
 
 
 STYLES: Mapping[Style, StyleRules] = {
@@ -51,4 +53,6 @@ STYLES: Mapping[Style, StyleRules] = {
         generation_config=True,
         takes_ending_frames=True,
     ),
+    # For models that were never trained to stream: SimpleStream (arXiv 2604.02317) sees the last frames alone.
+    "instruct": StyleRules(has_previous=False, generation_config=True, one_turn=True),
 }

@@ -28,8 +28,8 @@ class SampleGenerator:
     def __init__(self, checkpoint: Checkpoint, windows: Windows, seconds: int) -> None:
         """Generate for the first `seconds` seconds of a window of `windows`, with the model of `checkpoint`."""
         self._stream, self._windows, self._seconds = checkpoint.stream, windows, seconds
-        has_stamps = family_of(checkpoint.model.config).HAS_STAMPS
-        template = ChatTemplate.of(checkpoint.tokenizer, checkpoint.stream.style, has_stamps=has_stamps)
+        stream, has_stamps = checkpoint.stream, family_of(checkpoint.model.config).HAS_STAMPS
+        template = ChatTemplate.of(checkpoint.tokenizer, stream.style, stream.system, has_stamps)
         # Nobody reads the timings of a sample, so its clock stands still.
         self._bundle = ModelBundle(
             checkpoint.model, checkpoint.tokenizer, checkpoint.vocabulary, template, clock=lambda: 0.0

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -65,6 +66,20 @@ def test_files_and_lines_agree(clip, tmp_path, capsys):
     assert cues[1].start == "00:00:01.000"
     assert subtitles[2].end.total_seconds() == 2.5
     assert record.settings["sampling"]["seed"] == 3
+
+
+def test_a_model_that_was_not_trained_to_stream_is_announced(untrained, clip, tmp_path, capsys):
+    folder, out = tmp_path / "Tiny-Instruct", tmp_path / "game.json"
+    shutil.copytree(untrained, folder)
+    (folder / "stream.yaml").write_text("style: instruct\nwindow: 3\n")
+    assert cli.main(["infer", str(clip), "--ckpt", str(folder), "--out", str(out)]) == 0
+    said = capsys.readouterr()
+    assert said.err.count("Tiny-Instruct was not trained to stream: it sees the last 6 frames") == 1
+    record = SessionRecord.load(out)
+    assert (record.settings["style"], record.settings["mode"]) == ("instruct", "recompute")
+    assert len(record.seconds) == 3
+    assert cli.main(["infer", str(clip), "--ckpt", str(untrained)]) == 0
+    assert "not trained" not in capsys.readouterr().err
 
 
 def test_json_lines_are_whole_seconds(clip, capsys):

@@ -12,12 +12,12 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from streaming_vlm_mlx.config import QuantizationConfig
 from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.models.adapters import ARRAYS, SETTINGS, fingerprint, read_adapter
 from streaming_vlm_mlx.models.loading import load_checkpoint, save_checkpoint
 from streaming_vlm_mlx.models.lora import LoraConfig
 from streaming_vlm_mlx.models.vlm import VisionLanguageModel
+from streaming_vlm_mlx.quantization_config import QuantizationConfig
 from streaming_vlm_mlx.shipped import CHECKPOINT
 from streaming_vlm_mlx.stream.bundle_loader import bundle_loader
 from streaming_vlm_mlx.text.tokenizer import Tokenizer

@@ -11,7 +11,7 @@ import mlx.nn as nn
 import numpy as np
 import pytest
 
-from streaming_vlm_mlx.config import ModelConfig, QuantizationConfig, StreamConfig, TextConfig, VisionConfig
+from streaming_vlm_mlx.config import ModelConfig, StreamConfig, TextConfig, VisionConfig
 from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.models.loading import (
     Checkpoint,
@@ -23,6 +23,7 @@ from streaming_vlm_mlx.models.loading import (
 )
 from streaming_vlm_mlx.models.presets import seed_weights
 from streaming_vlm_mlx.models.vlm import VisionLanguageModel
+from streaming_vlm_mlx.quantization_config import QuantizationConfig
 from streaming_vlm_mlx.text.tokenizer import Tokenizer
 from streaming_vlm_mlx.text.vocabulary import CompactVocabulary
 from tests.small import small_vocabulary

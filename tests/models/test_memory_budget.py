@@ -9,15 +9,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from streaming_vlm_mlx.config import (
-    ModelConfig,
-    PixelConfig,
-    QuantizationConfig,
-    SamplingConfig,
-    StreamConfig,
-    TextConfig,
-    VisionConfig,
-)
+from streaming_vlm_mlx.config import ModelConfig, PixelConfig, SamplingConfig, StreamConfig, TextConfig, VisionConfig
 from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.memory import machine_memory
 from streaming_vlm_mlx.models.loading import Checkpoint, ModelBundle, save_checkpoint
@@ -25,6 +17,7 @@ from streaming_vlm_mlx.models.memory_budget import Budget, cache_nbytes, check_f
 from streaming_vlm_mlx.models.published_sizes import PUBLISHED
 from streaming_vlm_mlx.models.vlm import VisionLanguageModel
 from streaming_vlm_mlx.processor_config import DEFAULTS
+from streaming_vlm_mlx.quantization_config import QuantizationConfig
 from streaming_vlm_mlx.stream.bundle_loader import bundle_loader, random_bundle
 from streaming_vlm_mlx.stream.generate import SecondRequest, Session
 from streaming_vlm_mlx.stream.kv_cache import KVCache
@@ -273,6 +266,17 @@ def test_doctor_reports_the_budget(folder: Path, capsys: pytest.CaptureFixture[s
     assert lines["windows"].startswith("600 s, ")
     assert lines["fits"].startswith("yes: ")
     assert lines["needs"].count(",") == 3
+
+
+def test_doctor_says_that_a_model_was_not_trained_to_stream(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tokens = []
+    for style in ("instruct", "inference"):
+        (folder / "stream.yaml").write_text(f"style: {style}\n", encoding="utf-8")
+        assert cli.main(["doctor", "--ckpt", str(folder)]) == 0
+        lines = dict(line.split(": ", 1) for line in capsys.readouterr().out.splitlines())
+        assert lines.get("preset", "").startswith("run1 was not trained to stream") == (style == "instruct")
+        tokens.append(int(lines["windows"].split()[2]))
+    assert tokens[0] < tokens[1] / 4
 
 
 def test_doctor_reports_a_model_that_does_not_fit(

@@ -7,11 +7,12 @@ from typing import Any
 import mlx.core as mx
 import pytest
 
-from streaming_vlm_mlx.config import ModelConfig, QuantizationConfig, StreamConfig
+from streaming_vlm_mlx.config import ModelConfig, StreamConfig
 from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.models.loading import Checkpoint, save_checkpoint
 from streaming_vlm_mlx.models.lora import LoraConfig, attach
 from streaming_vlm_mlx.models.vlm import VisionLanguageModel
+from streaming_vlm_mlx.quantization_config import QuantizationConfig
 from streaming_vlm_mlx.text.tokenizer import Tokenizer
 from streaming_vlm_mlx.text.vocabulary import FullVocabulary
 from streaming_vlm_mlx.train.gradients import Compute, compute_grads

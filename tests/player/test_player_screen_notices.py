@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from textual.widgets import Static
+
 from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.video.chunk import Chunk
 from tests.player.fakes import Clock, Feed, Player, Scripted, StartPlayer, spec, until, wait
@@ -9,6 +11,7 @@ from tui.player.app import PlayerApp
 from tui.player.clip import FrameGrabber
 from tui.player.presenter import NOTE_SECONDS
 from tui.player.spec import Note
+from tui.player.widgets.title import Title
 
 
 async def test_a_clip_that_cannot_be_shown_is_told_and_opened_again_after_a_seek(start_player: StartPlayer) -> None:
@@ -27,6 +30,18 @@ async def test_a_clip_that_cannot_be_shown_is_told_and_opened_again_after_a_seek
         assert len(opened) == tries
         await p.press("right")
         await until(lambda: len(opened) > tries)
+
+
+async def test_a_model_that_was_not_trained_to_stream_is_marked_and_explained(start_player: StartPlayer) -> None:
+    said = "run1 was not trained to stream: it sees the last 4 frames."
+    async with start_player(preset=said) as p:
+        await p.engine.until_spoken(0)
+        assert "(instruct)" in str(p.screen.query_one(Title).render())
+        await p.press("question_mark")
+        assert said in str(p.app.screen.query_one("#help-reading", Static).content)
+    async with start_player() as p:
+        await p.engine.until_spoken(0)
+        assert "(instruct)" not in str(p.screen.query_one(Title).render())
 
 
 async def test_an_error_of_the_model_is_told_and_the_clip_plays_on(start_player: StartPlayer) -> None:

@@ -78,6 +78,7 @@ class Model:
         rounds: seconds in full windows.
         bounded: whether the settings bound the cache.
         changes: settings that need less, and the peak with each.
+        preset: a sentence on how it runs; empty for a checkpoint that was trained to stream.
     """
 
     folder: str
@@ -89,6 +90,7 @@ class Model:
     rounds: int
     bounded: bool
     changes: Mapping[str, int]
+    preset: str = ""
 
     @property
     def fits(self) -> bool:
@@ -147,17 +149,14 @@ def estimate_memory(name: str, settings: Path | None, limit: int | None = None) 
         SvmError: the checkpoint or the settings cannot be used.
     """
     from streaming_vlm_mlx import backend
-    from streaming_vlm_mlx.config import StreamConfig
-    from streaming_vlm_mlx.config_io import read_settings
-    from streaming_vlm_mlx.stream_settings import read_stream_config
+    from streaming_vlm_mlx.hub_cache import checkpoint_name
+    from streaming_vlm_mlx.stream_settings import describe_preset, read_stream_config
 
     machine = backend.prepare()
     from streaming_vlm_mlx.models.memory_budget import budget_of, memory_limit, ways_out
 
     folder = find_checkpoint(name)
-    stream = read_stream_config(folder)
-    if settings:
-        stream = stream.merged(read_settings(settings, StreamConfig))
+    stream = read_stream_config(folder, settings)
     config, found = budget_of(folder, stream, machine.dtype, machine.device == "gpu")
     changes = ways_out(config, stream, machine.dtype, machine.device == "gpu")
     return Model(
@@ -170,6 +169,7 @@ def estimate_memory(name: str, settings: Path | None, limit: int | None = None) 
         rounds=found.rounds,
         bounded=found.bounded,
         changes={change.what: change.peak for change in changes},
+        preset=describe_preset(checkpoint_name(folder), stream),
     )
 
 
@@ -273,6 +273,7 @@ def _model_rows(model: Model) -> list[tuple[str, str]]:
     span = f"{model.rounds} s, {model.tokens} tokens" + ("" if model.bounded else "; not bounded by these settings")
     return [
         ("model", f"{model.folder}, computed in {model.dtype}"),
+        *([("preset", model.preset)] if model.preset else []),
         ("windows", span),
         ("needs", f"{model.peak / GIB:.2f} GiB: {', '.join(parts)}"),
         ("fits", f"{'yes' if model.fits else 'no'}: the limit here is {model.limit / GIB:.1f} GiB"),

@@ -61,16 +61,12 @@ def resolve_settings(args: argparse.Namespace, warn: bool = True) -> "tuple[Stre
     Raises:
         SvmError: there is no such checkpoint, or a setting cannot be used.
     """
-    from streaming_vlm_mlx.config import StreamConfig
-    from streaming_vlm_mlx.config_io import read_settings
     from streaming_vlm_mlx.stream_settings import STREAM, read_stream_config
 
     folder = find_checkpoint(args.ckpt) if args.ckpt else CHECKPOINT
     args.adapter = find_adapter(args.adapter)
     owner = args.adapter if args.adapter and (args.adapter / STREAM).is_file() else folder
-    config = read_stream_config(owner)
-    if args.config:
-        config = config.merged(read_settings(args.config, StreamConfig))
+    config = read_stream_config(owner, args.config)
     given = {k: getattr(args, k) for k in ("query", "previous", "fps", "kv_bits") if getattr(args, k) is not None}
     sampling = {} if args.seed is None else {"sampling": {"seed": args.seed}}
     config = config.merged({**given, **sampling})
@@ -109,12 +105,16 @@ def make_engine(
 
     machine = backend.prepare()
     from streaming_vlm_mlx.distributed import join
+    from streaming_vlm_mlx.hub_cache import checkpoint_name
     from streaming_vlm_mlx.models.adapters import adapter_notes
     from streaming_vlm_mlx.models.loading import checkpoint_notes
     from streaming_vlm_mlx.stream.async_engine import Engine
     from streaming_vlm_mlx.stream.bundle_loader import bundle_loader
+    from streaming_vlm_mlx.stream_settings import describe_preset
 
-    for line in (machine.advice, *checkpoint_notes(folder), *(adapter_notes(adapter, folder) if adapter else ())):
+    adapted = adapter_notes(adapter, folder) if adapter else ()
+    preset = describe_preset(checkpoint_name(folder), config)
+    for line in (machine.advice, *checkpoint_notes(folder), *adapted, preset):
         if line:
             note(line)
     name = f"{folder} with {adapter}" if adapter else str(folder)

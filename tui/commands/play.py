@@ -137,6 +137,7 @@ def _spec(args: argparse.Namespace, config: "StreamConfig", folder: Path) -> "Pl
     from streaming_vlm_mlx.hub_cache import checkpoint_name
     from streaming_vlm_mlx.memory import machine_memory
     from streaming_vlm_mlx.sessions.session_log import ENDINGS
+    from streaming_vlm_mlx.stream_settings import describe_preset
     from streaming_vlm_mlx.text.styles import STYLES
     from streaming_vlm_mlx.video.video_file import open_video
     from tui.player.clip import ClipSeconds, FrameGrabber
@@ -162,6 +163,7 @@ def _spec(args: argparse.Namespace, config: "StreamConfig", folder: Path) -> "Pl
         start=args.start,
         with_picture=args.picture,
         loop=args.loop,
+        preset=describe_preset(checkpoint_name(folder), config),
     )
 
 

@@ -57,6 +57,7 @@ class Presenter:
         self.transcript, self.metrics = Transcript(), PlayerMetrics()
         self.mode: TruthMode = "off"
         self._clip, self._model, self._controller = spec.clip, spec.model, controller
+        self._has_preset = bool(spec.preset)
         self._title, self._timeline = screen.query_one(Title), screen.query_one(Timeline)
         self._view, self._notice = screen.query_one(TranscriptView), screen.query_one("#notice", Static)
         self._heading = screen.query_one(Heading)
@@ -206,7 +207,7 @@ class Presenter:
         self._title.show(
             TitleInfo(
                 clip=self._clip,
-                model=self._model,
+                model=f"{self._model} (instruct)" if self._has_preset else self._model,
                 time=position_label(head.position, head.duration),
                 state=head.state,
                 speed=head.speed,

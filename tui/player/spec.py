@@ -37,6 +37,7 @@ class PlayerSpec:
         start: position to begin at, in seconds.
         with_picture: whether to start with the picture shown.
         loop: start again at the clip's end.
+        preset: a sentence on how the model runs; empty for one that was trained to stream.
     """
 
     clip: str
@@ -54,6 +55,7 @@ class PlayerSpec:
     start: float = 0.0
     with_picture: bool = True
     loop: bool = False
+    preset: str = ""
 
 
 def uses_query(config: "StreamConfig") -> bool:

@@ -48,9 +48,10 @@ class HelpScreen(ModalScreen[None]):
         Binding("down,j", "scroll(1)", show=False),
     ]
 
-    def __init__(self, bindings: Sequence[BindingType]) -> None:
-        """Explain `bindings`, without the hidden ones."""
+    def __init__(self, bindings: Sequence[BindingType], preset: str = "") -> None:
+        """Explain `bindings`, without the hidden ones, and how the model runs, if the sentence `preset` says so."""
         super().__init__()
+        self._preset = preset
         self._lines = [
             (" ".join(map(key_label, b.key.split(","))), b.description)
             for b in bindings
@@ -64,7 +65,8 @@ class HelpScreen(ModalScreen[None]):
             box.border_title = "keys"
             box.border_subtitle = "esc closes"
             yield Static(self._keys(self.app.size.width), id="help-keys")
-            paragraphs = (" ".join(paragraph.split()) for paragraph in READING.split("\n\n"))
+            texts = [*READING.split("\n\n"), *([self._preset] if self._preset else [])]
+            paragraphs = (" ".join(paragraph.split()) for paragraph in texts)
             yield Static(Content("\n\n".join(paragraphs)), id="help-reading")
 
     def on_resize(self, event: events.Resize) -> None:

@@ -270,7 +270,7 @@ class PlayerScreen(Screen[None]):
 
     def action_help(self) -> None:
         """Show the keys."""
-        self.app.push_screen(HelpScreen(self.BINDINGS))
+        self.app.push_screen(HelpScreen(self.BINDINGS, self.spec.preset))
 
     def action_ask(self) -> None:
         """Ask the model about the next second."""
