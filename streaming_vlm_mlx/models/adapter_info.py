@@ -198,7 +198,7 @@ def restore(
         layout: how stored rows of the embedding become the model's; None where they are the same.
 
     Raises:
-        SvmError: the arrays cannot be read.
+        SvmError: the arrays cannot be read, or have other rows than a model with a compact vocabulary.
     """
     loaded, weights = read_arrays(adapter), []
     for name, layer in adapter.layers.items():
@@ -211,7 +211,12 @@ def restore(
         owner, _, leaf = name.rpartition(".")
         place = f"{owner}.linear.{leaf}" if owner in adapter.layers else name
         array = loaded[stored.key]
-        weights.append((place, (layout.sanitize(name, array, shapes[place]) if layout else array).astype(held)))
+        array = layout.sanitize(name, array, shapes[place]) if layout else array
+        if array.shape != shapes[place]:
+            raise SvmError(
+                f"{adapter.file} holds all rows of {name}, the model some; fuse it, and train a new adapter."
+            )
+        weights.append((place, array.astype(held)))
     model.load_weights(weights, strict=False)
     mx.eval(model.parameters())
     return loaded

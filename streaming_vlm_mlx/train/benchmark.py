@@ -12,10 +12,11 @@ from streaming_vlm_mlx.data.records import StreamingRecord, Turn
 from streaming_vlm_mlx.text.chat_template import assistant_text, user_text
 from streaming_vlm_mlx.train.config import DataConfig, InitialModelConfig, TrainConfig
 from streaming_vlm_mlx.train.gradients import WorkerSpec, make_train_model
+from streaming_vlm_mlx.train.initial_checkpoint import load_initial_checkpoint
 from streaming_vlm_mlx.train.loss import LossWeights
 from streaming_vlm_mlx.train.microbatch import make_microbatches
 from streaming_vlm_mlx.train.optim import make_optimizer
-from streaming_vlm_mlx.train.setup import load_initial_checkpoint, make_builder
+from streaming_vlm_mlx.train.setup import make_builder
 from streaming_vlm_mlx.train.trainer import update
 from streaming_vlm_mlx.train.workers import open_worker_pool
 

@@ -54,12 +54,14 @@ class InitialModelConfig(FromDict):
 
     Attributes:
         checkpoint: a folder, a name below ``checkpoints/`` or a hub id to fine-tune; null starts from random weights.
+        adapter: the folder of an adapter of `checkpoint` whose training goes on, with its settings of `lora`.
         config: settings of ``config.json`` that override the laptop's preset; for random weights only.
         vocab_size: rows of the embedding, given to the most frequent tokens of the records; for random weights only.
         seed: seed of the random weights.
     """
 
     checkpoint: str | None = None
+    adapter: str | None = None
     config: dict[str, Any] = field(default_factory=dict)
     vocab_size: int = 4096
     seed: int = 0
@@ -341,6 +343,7 @@ class TrainConfig(FromDict):
         Raises:
             SvmError: names the setting.
         """
-        if self.keep_features and ("visual.*" not in self.freeze or self.auxiliary.heads or self.lora):
+        adapts = self.lora or self.model.adapter
+        if self.keep_features and ("visual.*" not in self.freeze or self.auxiliary.heads or adapts):
             raise SvmError('keep_features needs freeze: ["visual.*"], without auxiliary.heads and without lora.')
         self.training_stream().merged(self.stream)

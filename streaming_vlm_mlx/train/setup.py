@@ -2,7 +2,7 @@
 
 import importlib.util
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -21,30 +21,34 @@ from streaming_vlm_mlx.data.records import RecordFile
 from streaming_vlm_mlx.distributed import ALONE, Ranks
 from streaming_vlm_mlx.errors import SvmError, log_limit
 from streaming_vlm_mlx.hub import resolve_checkpoint
-from streaming_vlm_mlx.models.adapters import Adapter, continue_adapter, fingerprint
+from streaming_vlm_mlx.models.adapter_info import AdapterInfo, restore
+from streaming_vlm_mlx.models.adapters import (
+    Adapter,
+    continue_adapter,
+    fingerprint,
+)
 from streaming_vlm_mlx.models.families import family_of
-from streaming_vlm_mlx.models.loading import Checkpoint, load_weights, open_checkpoint
-from streaming_vlm_mlx.models.memory_budget import check_trains, memory_limit
-from streaming_vlm_mlx.models.presets import seed_weights, tiny_config
+from streaming_vlm_mlx.models.loading import Checkpoint
+from streaming_vlm_mlx.models.presets import seed_weights
 from streaming_vlm_mlx.models.vlm import VisionLanguageModel
 from streaming_vlm_mlx.stream_settings import read_stream_config
-from streaming_vlm_mlx.text.tokenizer import Tokenizer
-from streaming_vlm_mlx.text.vocabulary import build, count_ids
 from streaming_vlm_mlx.train.checkpointing import Progress, RunFolder, load_heads, load_training, read_progress
 from streaming_vlm_mlx.train.config import TrainConfig
 from streaming_vlm_mlx.train.gradients import WorkerSpec, as_numpy, flatten, make_train_model
+from streaming_vlm_mlx.train.initial_checkpoint import (
+    Report,
+    load_initial_checkpoint,
+    load_to_train,
+    make_stream,
+    with_adapter,
+)
 from streaming_vlm_mlx.train.loss import TrainModel
 from streaming_vlm_mlx.train.metrics import CheckpointSaved, Event, MetricsFile, Note, Stage, Started, plot_losses
-from streaming_vlm_mlx.train.optim import freeze, make_optimizer
+from streaming_vlm_mlx.train.optim import make_optimizer
 from streaming_vlm_mlx.train.trainer import Callbacks, Dataset, MicrobatchBuilder, Trainer, TrainState
 from streaming_vlm_mlx.train.vision_heads import TargetReader, VisionHeads
 from streaming_vlm_mlx.train.worker_process import Tower
 from streaming_vlm_mlx.train.workers import open_worker_pool
-
-# Records that are tokenized to count the tokens for a vocabulary.
-_COUNTED_RECORDS = 20_000
-
-Report = Callable[[str], None]
 
 
 def open_records(paths: Sequence[str], report: Report) -> list[RecordFile]:
@@ -107,80 +111,6 @@ def make_builder(checkpoint: Checkpoint, config: TrainConfig) -> SampleBuilder:
     return SampleBuilder(checkpoint.tokenizer, sample, checkpoint.vocabulary)
 
 
-def load_initial_checkpoint(
-    config: TrainConfig, files: Sequence[RecordFile], dtype: mx.Dtype = mx.float32, limit: int | None = None
-) -> Checkpoint:
-    """Return the model that the run starts from: `model.checkpoint`, or a model with random weights.
-
-    Args:
-        config: the run's settings.
-        files: the run's records, which decide the vocabulary of a model with random weights.
-        dtype: the dtype of weights that LoRA freezes; all other weights are float32.
-        limit: as in `load_to_train`.
-
-    Raises:
-        SvmError: the checkpoint cannot be read or trained, or the model's sizes do not fit one another.
-    """
-    stream = make_stream(config, files)
-    if config.model.checkpoint is not None:
-        return replace(load_to_train(resolve_checkpoint(config.model.checkpoint), config, dtype, limit), stream=stream)
-    if config.lora is not None:
-        raise SvmError("lora needs a checkpoint to adapt; name one in model.checkpoint, or with --ckpt.")
-    tokenizer = Tokenizer.load()
-    vocabulary = build(tokenizer, count_ids(tokenizer, _texts(files)), config.model.vocab_size)
-    sizes = tiny_config(len(vocabulary)).merged(config.model.config)
-    if sizes.text_config.vocab_size != len(vocabulary):
-        raise SvmError("model.config: text_config.vocab_size follows from model.vocab_size; remove it.")
-    model = VisionLanguageModel(sizes)
-    seed_weights(model, config.model.seed)
-    return Checkpoint(model, tokenizer, vocabulary, stream)
-
-
-def load_to_train(folder: Path, config: TrainConfig, dtype: mx.Dtype, limit: int | None = None) -> Checkpoint:
-    """Read the checkpoint in `folder`, with float32 weights; in `dtype` if only adapters are trained.
-
-    Args:
-        folder: the checkpoint's folder.
-        config: the run's settings.
-        dtype: what the run computes in.
-        limit: the memory limit in bytes; a run that needs more is refused before a weight is read. None for the limit
-            of this machine.
-
-    Raises:
-        SvmError: the checkpoint cannot be read, has quantized weights and no adapters, or needs too much memory.
-    """
-    info = open_checkpoint(folder)
-    if config.lora is None and info.config.quantization is not None:
-        raise SvmError(
-            f"{folder} is quantized, and quantized weights cannot be trained; train an adapter with --lora, or start "
-            "from the model that is not quantized."
-        )
-    held, trainable = dtype, 0
-    if config.lora is None:
-        model = VisionLanguageModel(info.config)
-        held, trainable = mx.float32, model.parameter_count() - freeze(model, config.freeze)
-    check_trains(info.model, folder, held, trainable, memory_limit() if limit is None else limit)
-    return load_weights(info, held)
-
-
-def make_stream(config: TrainConfig, files: Sequence[RecordFile]) -> StreamConfig:
-    """Return the checkpoint's stream settings: those of the training windows, overridden by `config.stream`."""
-    fps = files[0][0].fps if files else StreamConfig().fps
-    return replace(config.training_stream(), fps=fps).merged(config.stream)
-
-
-def _texts(files: Sequence[RecordFile]) -> Iterator[str]:
-    """Yield the texts of the records; of a large set, those of an evenly spaced subset."""
-    every = max(1, sum(len(file) for file in files) // _COUNTED_RECORDS)
-    for file in files:
-        for number in range(0, len(file), every):
-            record = file[number]
-            yield record.previous
-            for turn in record.turns:
-                yield turn.user_text
-                yield turn.assistant_text
-
-
 def train(
     config: TrainConfig,
     out: Path,
@@ -230,6 +160,7 @@ def _train(
         config = with_pixels_of(config, resolve_checkpoint(config.model.checkpoint))
     checkpoint_folder = folder.newest() if resume else None
     report = log_limit(lambda text: callbacks.report(Note(text)))
+    config, start = (config, None) if checkpoint_folder and config.lora else with_adapter(config, report)
     files = open_records(config.data.records, report)
     windows = make_windows(files, config)
     progress = (
@@ -246,11 +177,11 @@ def _train(
     if checkpoint_folder and config.lora is None:
         checkpoint = replace(load_to_train(checkpoint_folder, config, dtype, limit), stream=make_stream(config, files))
     else:
-        checkpoint = load_initial_checkpoint(config, files, dtype, limit)
+        checkpoint = load_initial_checkpoint(config, files, dtype, limit, start)
     spec = WorkerSpec(
         checkpoint.model.config, config.auxiliary.heads, config.freeze, config.grad_checkpoint, config.lora, config.seed
     )
-    state = _make_state(config, checkpoint, spec, checkpoint_folder, cores, report)
+    state = _make_state(config, checkpoint, spec, checkpoint_folder or start, cores, report)
     builder = make_builder(state.checkpoint, config)
     order = Batches(windows, builder, config.data.batches, config.seed, ranks.rank, ranks.size, report)
     train_set, validation_set = Dataset(windows, order), _validation_set(config, builder, report, ranks)
@@ -275,9 +206,14 @@ def _make_frame_pool(config: TrainConfig, model: VisionLanguageModel) -> FramePo
 
 
 def _make_state(
-    config: TrainConfig, checkpoint: Checkpoint, spec: WorkerSpec, folder: Path | None, cores: int, report: Report
+    config: TrainConfig,
+    checkpoint: Checkpoint,
+    spec: WorkerSpec,
+    start: Path | AdapterInfo | None,
+    cores: int,
+    report: Report,
 ) -> TrainState:
-    """Return the model with its heads and its optimizer, new or restored from the checkpoint in `folder`."""
+    """Return the model with its heads and its optimizer: new, with an adapter, or restored from a run's checkpoint."""
     if spec.heads and spec.model.vision_config is None:
         raise SvmError("auxiliary.heads: the model has no vision tower.")
     train_model = make_train_model(checkpoint.model, spec)
@@ -286,12 +222,14 @@ def _make_state(
     if train_model.vision_heads is not None:
         _init_heads(train_model.vision_heads, config, report)
     adapter = _make_adapter(config) if config.lora else None
-    if adapter and folder:
-        continue_adapter(folder, adapter, checkpoint.model)
+    if isinstance(start, AdapterInfo):
+        restore(start, checkpoint.model)
+    elif adapter and start:
+        continue_adapter(start, adapter, checkpoint.model)
     optimizer = make_optimizer(config.optimizer)
     optimizer.init(train_model.trainable_parameters())
-    if folder is not None:
-        load_training(folder, optimizer, train_model.vision_heads)
+    if isinstance(start, Path):
+        load_training(start, optimizer, train_model.vision_heads)
     mx.eval(train_model.parameters(), optimizer.state)
     pixels = config.data.pixels
     targets = TargetReader(spec.heads, pixels.temporal_patch_size, pixels.merge_size)

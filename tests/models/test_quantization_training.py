@@ -16,9 +16,9 @@ from streaming_vlm_mlx.quantization_config import QuantizationConfig
 from streaming_vlm_mlx.text.tokenizer import Tokenizer
 from streaming_vlm_mlx.text.vocabulary import FullVocabulary
 from streaming_vlm_mlx.train.gradients import Compute, compute_grads
+from streaming_vlm_mlx.train.initial_checkpoint import load_initial_checkpoint
 from streaming_vlm_mlx.train.loss import TEXT, LossWeights, TrainModel
 from streaming_vlm_mlx.train.microbatch import make_microbatches
-from streaming_vlm_mlx.train.setup import load_initial_checkpoint
 from tests.small import small_config, small_model, small_vocabulary
 from tests.train.batching import ROWS, VIDEO, make_batch, make_sample
 from tests.train.running import BASE

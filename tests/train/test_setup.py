@@ -9,10 +9,9 @@ import pytest
 from streaming_vlm_mlx.data.dataset import SampleBuilder
 from streaming_vlm_mlx.data.records import RecordFile
 from streaming_vlm_mlx.errors import SvmError
+from streaming_vlm_mlx.train.initial_checkpoint import load_initial_checkpoint, make_stream
 from streaming_vlm_mlx.train.setup import (
-    load_initial_checkpoint,
     make_builder,
-    make_stream,
     make_windows,
     open_records,
     with_pixels_of,

@@ -18,8 +18,9 @@ from streaming_vlm_mlx.stream.generate import SecondRequest, Session
 from streaming_vlm_mlx.text.chat_template import ChatTemplate
 from streaming_vlm_mlx.train.config import TrainConfig
 from streaming_vlm_mlx.train.gradients import Compute
+from streaming_vlm_mlx.train.initial_checkpoint import load_initial_checkpoint
 from streaming_vlm_mlx.train.loss import TEXT, LossWeights, TrainModel
-from streaming_vlm_mlx.train.setup import load_initial_checkpoint, make_builder, make_windows, open_records
+from streaming_vlm_mlx.train.setup import make_builder, make_windows, open_records
 from streaming_vlm_mlx.train.trainer import MicrobatchBuilder
 from streaming_vlm_mlx.train.vision_heads import TargetReader
 from streaming_vlm_mlx.train.workers import WorkerPool

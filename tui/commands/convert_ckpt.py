@@ -5,16 +5,17 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tui.commands.options import CHECKPOINT_NAMES
-from tui.downloads import find_checkpoint
+from streaming_vlm_mlx.errors import SvmError
+from tui.commands.options import ADAPTER_NAMES, CHECKPOINT_NAMES
+from tui.downloads import find_adapter, find_checkpoint
 
 if TYPE_CHECKING:
     from streaming_vlm_mlx.models.convert_checkpoint import Conversion, Progress
 
 HELP = (
     "Quantize a checkpoint ('svm-tui convert-ckpt Qwen/Qwen2.5-VL-7B-Instruct small --bits 4'), or, without --bits, "
-    "write it in Hugging Face's layout, so that transformers can load a model trained here. Memory holds one file of "
-    "weights at a time."
+    "write it in Hugging Face's layout, so that transformers can load a model trained here; '--adapter A --peft DST' "
+    "writes an adapter for PEFT. Memory holds one file of weights at a time."
 )
 
 GIB = 1 << 30
@@ -22,8 +23,10 @@ GIB = 1 << 30
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    parser.add_argument("source", metavar="SRC", help=f"checkpoint: {CHECKPOINT_NAMES}")
-    parser.add_argument("out", type=Path, metavar="DST", help="folder to write, which must not exist")
+    parser.add_argument("source", nargs="?", metavar="SRC", help=f"checkpoint: {CHECKPOINT_NAMES}")
+    parser.add_argument("out", type=Path, nargs="?", metavar="DST", help="folder to write, which must not exist")
+    parser.add_argument("--adapter", type=Path, metavar="A", help=f"convert this adapter instead: {ADAPTER_NAMES}")
+    parser.add_argument("--peft", type=Path, metavar="DST", help="folder to write --adapter to, for PEFT")
     parser.add_argument("--bits", type=int, choices=(4, 8), help="bits a weight (default: not quantized)")
     parser.add_argument(
         "--group-size",
@@ -54,6 +57,10 @@ def run(args: argparse.Namespace) -> int:
     from streaming_vlm_mlx import backend
 
     backend.prepare()
+    if args.adapter or args.peft:
+        return _convert_adapter(args)
+    if args.source is None or args.out is None:
+        raise SvmError("name the checkpoint and the folder to write: svm-tui convert-ckpt SRC DST.")
     from streaming_vlm_mlx.models.convert_checkpoint import Conversion, convert, make_plan
     from streaming_vlm_mlx.models.verify_conversion import needs_torch
 
@@ -79,13 +86,25 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def _convert_adapter(args: argparse.Namespace) -> int:
+    """Write the adapter for PEFT, and print its folder."""
+    from streaming_vlm_mlx.models.adapters import open_adapter
+    from streaming_vlm_mlx.models.peft import save_peft
+
+    adapter = find_adapter(args.adapter)
+    if adapter is None or args.peft is None or args.source is not None:
+        raise SvmError("an adapter is converted by: svm-tui convert-ckpt --adapter A --peft DST.")
+    save_peft(args.peft, open_adapter(adapter))
+    print(args.peft)
+    return 0
+
+
 def _check(job: "Conversion") -> str:
     """Return a line that compares the result with its source or with transformers.
 
     Raises:
         SvmError: its logits are not those of transformers.
     """
-    from streaming_vlm_mlx.errors import SvmError
     from streaming_vlm_mlx.models.verify_conversion import check_against_source, check_against_transformers
 
     if job.bits is not None:

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from streaming_vlm_mlx.errors import SvmError
-from tui.downloads import find_checkpoint
+from tui.commands.options import ADAPTER_NAMES
+from tui.downloads import find_adapter, find_checkpoint
 
 if TYPE_CHECKING:
     from streaming_vlm_mlx.backend import Backend
@@ -42,6 +43,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--lora", type=int, nargs="?", const=8, metavar="R", help="train only adapters of rank R (8)")
     parser.add_argument(
+        "--adapter", metavar="A", help=f"go on from this adapter of --ckpt, for model.adapter: {ADAPTER_NAMES}"
+    )
+    parser.add_argument(
         "--benchmark", action="store_true", help="measure this machine's training throughput instead of training"
     )
 
@@ -56,6 +60,8 @@ def run(args: argparse.Namespace) -> int:
     config = _config(args)
     if config.model.checkpoint and (config.lora or not args.resume):
         find_checkpoint(config.model.checkpoint)
+    if config.model.adapter and not args.resume:
+        find_adapter(Path(config.model.adapter))
     from streaming_vlm_mlx.distributed import count_neighbours, join
     from streaming_vlm_mlx.train.setup import train
     from streaming_vlm_mlx.train.trainer import Callbacks
@@ -71,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
         print(_resume_hint(args.out, progress), file=sys.stderr)
         return stop.status
     out = shlex.quote(str(args.out))
-    ckpt = f"{config.model.checkpoint} --adapter {out}" if config.lora else out
+    ckpt = f"{config.model.checkpoint} --adapter {out}" if config.lora or config.model.adapter else out
     print(f"{args.out} is trained for {progress.step} steps; try it with: svm-tui infer CLIP --ckpt {ckpt}")
     return 0
 
@@ -116,8 +122,8 @@ def _config(args: argparse.Namespace) -> "TrainConfig":
         overrides["data"] = {"records": args.records}
     if args.validation:
         overrides["validation"] = {"records": args.validation}
-    if args.ckpt:
-        overrides["model"] = {"checkpoint": args.ckpt}
+    model = {"checkpoint": args.ckpt, "adapter": args.adapter}
+    overrides["model"] = {name: value for name, value in model.items() if value}
     config = read_config(path, TrainConfig)
     if args.lora is not None:
         overrides["lora"] = {"rank": args.lora}
