@@ -19,7 +19,7 @@ Encode = Callable[[str], Sequence[int]]
 def video_spans(
     template: ChatTemplate, encode: Encode, number: int, start: float, grid: Grid, fps: float, temporal_patch_size: int
 ) -> Spans:
-    """Return the video of second `number`: one span, or where the template stamps times, two for each temporal step.
+    """Return the video of turn `number`: one span, or where the template stamps times, two for each temporal step.
 
     A stamp is the mean time of the first and the last frame of its step, as Qwen3-VL's processor (transformers) writes.
 
@@ -29,18 +29,20 @@ def video_spans(
         number: counted from the stream's start or last seek.
         start: time of the first frame, in seconds from the clip's beginning.
         grid: merged patches in time, rows and columns.
-        fps: frames in the second.
-        temporal_patch_size: frames in a temporal step.
+        fps: frames a second.
+        temporal_patch_size: frames in a temporal step; the last step of a second is filled with its last frame.
     """
     if not template.has_stamps:
         return (new_span("video", number, template.video(math.prod(grid)), grid),)
     steps, rows, columns = grid
     spans: list[Span] = []
+    frames = max(int(fps), 1)
+    steps_per_second = math.ceil(frames / temporal_patch_size)
     for step in range(steps):
-        first = step * temporal_patch_size
-        # A last step with too few frames is filled with the last one.
-        last = min(first + temporal_patch_size, max(int(fps), first + 1)) - 1
-        time = ((start + first / fps) + (start + last / fps)) / 2
+        second, number_in_second = divmod(step, steps_per_second)
+        first = number_in_second * temporal_patch_size
+        last = min(first + temporal_patch_size, frames) - 1
+        time = start + second + (first + last) / 2 / fps
         spans.append(new_span("stamp", number, encode(template.stamp(time))))
         spans.append(new_span("video", number, template.video(rows * columns), (1, rows, columns)))
     return tuple(spans)

@@ -157,3 +157,14 @@ def test_the_system_turn_is_the_styles_own_or_the_settings(tokenizer: Tokenizer)
             template = ChatTemplate.of(tokenizer, style, system)
             head = tokenizer.decode(join_ids(TurnWriter(template, tokenizer, vocabulary).head("")))
             assert (system or text) in head
+
+
+def test_the_stamps_of_a_turn_of_several_seconds_go_on(tokenizer: Tokenizer) -> None:
+    writer = TurnWriter(ChatTemplate.of(tokenizer, has_stamps=True), tokenizer, FullVocabulary(len(tokenizer)))
+    for fps, steps, times in (
+        (2, 3, ["0.2", "1.2", "2.2"]),
+        (4, 4, ["0.1", "0.6", "1.1", "1.6"]),
+        (3, 4, ["0.2", "0.7", "1.2", "1.7"]),
+    ):
+        stamps = writer.video(0, 0.0, (steps, 2, 2), fps, 2)[::2]
+        assert [tokenizer.decode(stamp.ids) for stamp in stamps] == [f"<{time} seconds>" for time in times]
