@@ -15,6 +15,7 @@ from streaming_vlm_mlx.atomic import replacing_folder, write_text
 from streaming_vlm_mlx.checkpoint_files import CONFIG, INDEX, WEIGHTS, read_json
 from streaming_vlm_mlx.config import ModelConfig
 from streaming_vlm_mlx.errors import SvmError
+from streaming_vlm_mlx.models.families import family_of
 from streaming_vlm_mlx.models.loading import (
     CheckpointInfo,
     ShardReader,
@@ -248,7 +249,7 @@ def convert(job: Conversion, plan: Plan, progress: Progress = lambda *_: None) -
             write_text(part / GENERATION, json.dumps(_generation(part, plan, plan.ids)) + "\n")
         writer = ShardWriter(part, job.shard_bytes, "pt" if job.bits is None else "mlx")
         for name, array in _weights(plan, getattr(mx, job.dtype) if job.dtype else None, progress):
-            writer.add(name, array)
+            writer.add(family_of(plan.config).hub_name(name), array)
         return Converted(writer.finish(), writer.nbytes)
 
 

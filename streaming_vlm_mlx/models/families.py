@@ -49,6 +49,10 @@ class FamilyModule(Protocol):
         """Return the name that a parameter or layer has here, from that in a folder of any program."""
         ...
 
+    def hub_name(self, name: str) -> str:
+        """Return the name that a parameter has in the family's published folders, from that here."""
+        ...
+
 
 FAMILIES: dict[Family, FamilyModule] = {
     "qwen2_vl": qwen2_vl,

@@ -190,8 +190,10 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, extra: Callable[[Path]
         write_text(part / TOKENIZER, checkpoint.tokenizer.backend.to_str())
         if isinstance(checkpoint.vocabulary, CompactVocabulary) and config.vocabulary:
             checkpoint.vocabulary.save(part / config.vocabulary)
+        hub_name = family_of(config).hub_name
+        arrays = {hub_name(name): array for name, array in checkpoint.model.named_arrays()}
         try:
-            mx.save_safetensors(str(part / WEIGHTS), dict(checkpoint.model.named_arrays()), {"format": "mlx"})
+            mx.save_safetensors(str(part / WEIGHTS), arrays, {"format": "mlx"})
         except RuntimeError as error:
             raise SvmError(f"{folder} cannot be written: {error}") from error
         extra(part)
@@ -220,10 +222,10 @@ def hub_values(config: ModelConfig, dtype: str) -> dict[str, Any]:
     ids = ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")
     parts = family_of(config).write_parts(config)
     values: dict[str, Any] = {
+        **parts["text_config"],
         "architectures": [family_of(config).ARCHITECTURE],
         "model_type": config.model_type,
         "torch_dtype": dtype,
-        **parts["text_config"],
         **{name: getattr(config, name) for name in ids},
         **parts,
     }

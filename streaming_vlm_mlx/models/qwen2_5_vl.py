@@ -13,9 +13,20 @@ from streaming_vlm_mlx.config import ModelConfig, VisionConfig
 from streaming_vlm_mlx.config_io import demand, part_of
 from streaming_vlm_mlx.models import hub_config, vision
 from streaming_vlm_mlx.models.activations import silu
+from streaming_vlm_mlx.models.weights import keep_name as hub_name
 from streaming_vlm_mlx.models.weights import sanitize_name as sanitize
 
-__all__ = ["ARCHITECTURE", "HAS_STAMPS", "NAME", "VisionTower", "check", "read_config", "sanitize", "write_parts"]
+__all__ = [
+    "ARCHITECTURE",
+    "HAS_STAMPS",
+    "NAME",
+    "VisionTower",
+    "check",
+    "hub_name",
+    "read_config",
+    "sanitize",
+    "write_parts",
+]
 
 NAME, ARCHITECTURE = "Qwen2.5-VL", "Qwen2_5_VLForConditionalGeneration"
 HAS_STAMPS = False

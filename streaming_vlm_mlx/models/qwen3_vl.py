@@ -17,9 +17,20 @@ from streaming_vlm_mlx.config import ModelConfig, VisionConfig
 from streaming_vlm_mlx.config_io import demand, part_of
 from streaming_vlm_mlx.models import hub_config, vision
 from streaming_vlm_mlx.models.activations import gelu_tanh
+from streaming_vlm_mlx.models.weights import newer_name as hub_name
 from streaming_vlm_mlx.models.weights import sanitize_name as sanitize
 
-__all__ = ["ARCHITECTURE", "HAS_STAMPS", "NAME", "VisionTower", "check", "read_config", "sanitize", "write_parts"]
+__all__ = [
+    "ARCHITECTURE",
+    "HAS_STAMPS",
+    "NAME",
+    "VisionTower",
+    "check",
+    "hub_name",
+    "read_config",
+    "sanitize",
+    "write_parts",
+]
 
 NAME, ARCHITECTURE = "Qwen3-VL", "Qwen3VLForConditionalGeneration"
 HAS_STAMPS = True
@@ -84,6 +95,8 @@ def check(config: ModelConfig) -> None:
 def write_parts(config: ModelConfig) -> dict[str, Any]:
     """Return ``text_config`` and ``vision_config`` as a hub ``config.json`` has them."""
     text = hub_config.write_text(config.text_config) | {
+        # mlx-vlm demands a type.
+        "model_type": "qwen3_vl_text",
         "head_dim": config.text_config.head_dim,
         "attention_bias": False,
     }

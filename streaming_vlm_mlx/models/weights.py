@@ -30,6 +30,18 @@ def sanitize_name(name: str) -> str:
     return name
 
 
+def keep_name(name: str) -> str:
+    """Return `name`, which is that in the first Qwen2-VL and Qwen2.5-VL folders too."""
+    return name
+
+
+def newer_name(name: str) -> str:
+    """Return the name that parameter `name` of this package has in the folders of families after Qwen2.5-VL."""
+    if name.startswith("model."):
+        return name.replace("model.", "model.language_model.", 1)
+    return f"model.{name}" if name.startswith("visual.") else name
+
+
 def mlx_vlm_name(name: str) -> str:
     """Return the name in mlx-vlm of the parameter or layer `name` of this package."""
     return name.replace("visual.", "vision_tower.", 1) if name.startswith("visual.") else f"language_model.{name}"

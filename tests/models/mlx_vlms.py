@@ -12,11 +12,10 @@ import numpy as np
 import pytest
 import tokenizers
 
-from streaming_vlm_mlx.models.loading import load_checkpoint
 from streaming_vlm_mlx.models.positions import Grid, mrope_positions
 from streaming_vlm_mlx.models.vlm import VisionLanguageModel
 from streaming_vlm_mlx.text.tokenizer import SpecialIds
-from tests.models.hugging_face import IMAGE_ROW, ROWS, VIDEO_ROW, Sizes, make_torch
+from tests.models.hugging_face import IMAGE_ROW, ROWS, VIDEO_ROW, Sizes, make_torch, qwen3
 
 mlx_vlm = pytest.importorskip("mlx_vlm", reason="mlx-vlm is not installed; CONTRIBUTING.md says how")
 START_ROW, END_ROW = 492, 493
@@ -26,6 +25,7 @@ _TEXT = 7
 SIZES = {
     "qwen2_5_vl": Sizes(128, 4, 2, (4, 6, 6), tied=False, vision=(64, 2, 3), window_size=56),
     "qwen2_vl": Sizes(128, 4, 2, (4, 6, 6), tied=True, vision=(64, 2, 3), family="qwen2_vl"),
+    "qwen3_vl": qwen3(128, 4, 2, (6, 5, 5), tied=False, vision=(64, 2, 4), deepstack=(1, 2), layers=3),
 }
 # Steps of a video that mlx-vlm counts as one position each, whatever the seconds between them.
 _STEP = 1.0
@@ -35,8 +35,9 @@ _STEP = 1.0
 class Prompt:
     """An image or a video between two texts, all ids rows; its patches are at `places`."""
 
+    family: str
     rows: list[int]
-    places: range
+    places: list[int]
     positions: np.ndarray[Any, np.dtype[np.int64]]
     pixels: mx.array
     grid: Grid
@@ -48,17 +49,25 @@ class Prompt:
         return replace(self, rows=[*self.rows, row], positions=np.concatenate([self.positions, at], axis=1))
 
 
-def make_prompt(is_video: bool, patch: int = 14, seed: int = 0) -> Prompt:
-    """Return a seeded prompt with an image of 6×8 patches, or a video of two such pictures."""
-    random, grid = np.random.default_rng(seed), (2 if is_video else 1, 6, 8)
-    merged = (grid[0], 3, 4)
-    size = merged[0] * merged[1] * merged[2]
-    before, after = random.integers(0, 400, (2, _TEXT)).tolist()
-    pads = [VIDEO_ROW if is_video else IMAGE_ROW] * size
-    positions = mrope_positions([(_TEXT, None), (size + 2, merged), (_TEXT, None)], 0, _STEP)
-    pixels = random.standard_normal((4 * size, 3 * 2 * patch**2), np.float32)
-    rows, places = [*before, START_ROW, *pads, END_ROW, *after], range(_TEXT + 1, _TEXT + 1 + size)
-    return Prompt(rows, places, positions, mx.array(pixels), grid, is_video)
+def make_prompt(family: str, is_video: bool, seed: int = 0) -> Prompt:
+    """Return a seeded prompt with an image of 6×8 patches, or a video of two such pictures.
+
+    Qwen3-VL has a span for each of the two, with text between them.
+    """
+    random, steps = np.random.default_rng(seed), 2 if is_video else 1
+    patch, spans = (16, steps) if family == "qwen3_vl" else (14, 1)
+    merged = (steps // spans, 3, 4)
+    pads = [VIDEO_ROW if is_video else IMAGE_ROW] * (merged[0] * 12)
+    rows: list[int] = random.integers(0, 400, _TEXT).tolist()
+    pieces: list[tuple[int, Grid | None]] = [(_TEXT, None)]
+    places: list[int] = []
+    for _ in range(spans):
+        places += range(len(rows) + 1, len(rows) + 1 + len(pads))
+        rows += [START_ROW, *pads, END_ROW, *random.integers(0, 400, _TEXT).tolist()]
+        pieces += [(len(pads) + 2, merged), (_TEXT, None)]
+    pixels = random.standard_normal((steps * 48, 3 * 2 * patch**2), np.float32)
+    positions = mrope_positions(pieces, 0, _STEP)
+    return Prompt(family, rows, places, positions, mx.array(pixels), (steps, 6, 8), is_video)
 
 
 class FewIds:
@@ -76,14 +85,20 @@ def save_folder(family: str, folder: Path, seed: int = 3) -> Path:
     values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     text, vision = values.pop("text_config"), values.pop("vision_config")
     rope = text.pop("rope_parameters")
-    text |= {
-        "rope_theta": rope["rope_theta"],
-        "rope_scaling": {"type": "mrope", "mrope_section": rope["mrope_section"]},
-    }
+    text["rope_theta"] = rope["rope_theta"]
+    text["rope_scaling"] = {"type": "mrope", "mrope_section": rope["mrope_section"]}
     marks = {"vision_start_token_id": START_ROW, "vision_end_token_id": END_ROW}
     del vision["model_type"]
+    nested = text
+    if family == "qwen3_vl":
+        text["rope_scaling"] = {
+            "rope_type": "default",
+            "mrope_interleaved": True,
+            "mrope_section": rope["mrope_section"],
+        }
+        nested = {"text_config": text}
     (folder / "config.json").write_text(
-        json.dumps({**text, **values, **marks, "vision_config": vision}), encoding="utf-8"
+        json.dumps({**nested, **values, **marks, "vision_config": vision}), encoding="utf-8"
     )
     return folder
 
@@ -103,20 +118,23 @@ def their_conversion(source: Path, out: Path, **how: Any) -> Path:
     return out
 
 
-def their_logits(folder: Path, prompt: Prompt) -> np.ndarray[Any, np.dtype[np.float32]]:
-    """Return mlx-vlm's logits [tokens, rows]."""
-    model = mlx_vlm.utils.load_model(folder)
-    return np.array(model(mx.array([prompt.rows]), prompt.pixels, **_grid(prompt)).logits[0].astype(mx.float32))
+def their_model(folder: Path) -> Any:
+    """Let mlx-vlm load the model in `folder`."""
+    return mlx_vlm.utils.load_model(folder)
 
 
-def their_tokens(folder: Path, prompt: Prompt) -> list[int]:
+def their_logits(model: Any, prompt: Prompt) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """Return the logits [tokens, rows] of mlx-vlm's `model`."""
+    return np.array(model(mx.array([prompt.rows]), **_media(prompt)).logits[0].astype(mx.float32))
+
+
+def their_tokens(model: Any, prompt: Prompt) -> list[int]:
     """Return the greedy tokens of mlx-vlm's own loop."""
     from mlx_vlm.generate import generate_step
 
-    model = mlx_vlm.utils.load_model(folder)
-    steps = generate_step(
-        mx.array([prompt.rows]), model, prompt.pixels, None, max_tokens=TOKENS, temperature=0.0, **_grid(prompt)
-    )
+    media = _media(prompt)
+    pixels = media.pop("pixel_values", None)
+    steps = generate_step(mx.array([prompt.rows]), model, pixels, None, max_tokens=TOKENS, temperature=0.0, **media)
     return [int(token) for token, _ in steps]
 
 
@@ -130,14 +148,18 @@ def our_logits(model: VisionLanguageModel, prompt: Prompt) -> np.ndarray[Any, np
     return np.array(model.head(hidden)[0].astype(mx.float32))
 
 
-def our_tokens(folder: Path, prompt: Prompt) -> list[int]:
+def our_tokens(model: VisionLanguageModel, prompt: Prompt) -> list[int]:
     """Return the greedy tokens of this program."""
-    model, said = load_checkpoint(folder, mx.float32).model, []
+    said: list[int] = []
     for _ in range(TOKENS):
         said.append(int(our_logits(model, prompt)[-1].argmax()))
         prompt = prompt.grown(said[-1])
     return said
 
 
-def _grid(prompt: Prompt) -> dict[str, mx.array]:
-    return {"video_grid_thw" if prompt.is_video else "image_grid_thw": mx.array([prompt.grid])}
+def _media(prompt: Prompt) -> dict[str, mx.array]:
+    """Return an image or a video as mlx-vlm's processors name its parts."""
+    # The older families forget the positions of the prompt before only where they get pixels under the first name.
+    apart = prompt.is_video and prompt.family == "qwen3_vl"
+    pixels = {"pixel_values_videos" if apart else "pixel_values": prompt.pixels}
+    return pixels | {"video_grid_thw" if prompt.is_video else "image_grid_thw": mx.array([prompt.grid])}
