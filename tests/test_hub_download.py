@@ -255,6 +255,35 @@ def test_a_part_that_another_program_left_is_used(hub: Hub, small: SmallHub) -> 
     assert f"{SHARDS[0]} from 1000" in small.files_asked
 
 
+def test_a_part_that_is_too_long_is_dropped(hub: Hub, small: SmallHub) -> None:
+    blob = hub.cache.blob("owner/name", etag(SHARDS[1], WEIGHTS[SHARDS[1]]))
+    blob.parent.mkdir(parents=True)
+    blob.with_name(f"{blob.name}.incomplete").write_bytes(WEIGHTS[SHARDS[1]] + b"more")
+    assert content(get(hub)) == NEEDED
+
+
+def test_a_link_that_leads_nowhere_is_replaced(hub: Hub, small: SmallHub) -> None:
+    folder = get(hub)
+    (folder / SHARDS[1]).resolve().unlink()
+    small.asked.clear()
+    assert content(get(hub)) == NEEDED
+    assert small.files_asked == [SHARDS[1]]
+    assert (folder / SHARDS[1]).is_symlink()
+
+
+def test_a_disk_without_links_holds_the_files_themselves(
+    hub: Hub, small: SmallHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(Path, "symlink_to", refuse)
+    folder = get(hub)
+    assert content(folder) == NEEDED
+    assert not any(path.is_symlink() for path in folder.iterdir())
+    assert get(replace(hub, offline=True)) == folder
+
+
 def test_a_full_disk_is_found_before_anything_is_fetched(hub: Hub, small: SmallHub) -> None:
     said = refused(replace(hub, free_space=lambda _: 2_000_000))
     assert said.startswith("owner/name needs 3.1 MB more on the disk, and 2.0 MB are free at")
