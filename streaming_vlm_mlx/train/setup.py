@@ -156,9 +156,11 @@ def _train(
     """Train as `train` does, in a folder that is locked."""
     if not resume:
         folder.check_new()
-    if config.model.checkpoint is not None:
-        config = with_pixels_of(config, resolve_checkpoint(config.model.checkpoint))
     checkpoint_folder = folder.newest() if resume else None
+    if checkpoint_folder is not None:
+        config = with_pixels_of(config, checkpoint_folder)
+    elif config.model.checkpoint is not None:
+        config = with_pixels_of(config, resolve_checkpoint(config.model.checkpoint))
     report = log_limit(lambda text: callbacks.report(Note(text)))
     config, start = (config, None) if checkpoint_folder and config.lora else with_adapter(config, report)
     files = open_records(config.data.records, report)

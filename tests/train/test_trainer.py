@@ -110,6 +110,15 @@ def test_a_run_begins_with_a_checkpoint(records: Path, tmp_path: Path) -> None:
     assert still == {name for name in new if name.startswith("visual.")}
 
 
+def test_a_run_resumes_without_the_checkpoint_that_it_began_with(records: Path, tmp_path: Path) -> None:
+    run(records, tmp_path / "a", schedule={"steps": 2})
+    begins = {"model": {"checkpoint": str(tmp_path / "a")}, "checkpointing": {"every": 1}}
+    run(records, tmp_path / "b", stop=1, **begins)
+    shutil.rmtree(tmp_path / "a")
+    rest, progress = run(records, tmp_path / "b", resume=True, **begins)
+    assert (rest.steps[0].step, progress.step) == (2, 6)
+
+
 @pytest.mark.parametrize(
     ("place", "more", "random"), [("a", [{"name": "dark", "kind": "place"}], ["dark"]), ("a/steps/00000002", [], [])]
 )
