@@ -187,6 +187,22 @@ def test_an_adapter_changes_the_commentary_and_fusing_does_not(
     assert "already holds a checkpoint" in capsys.readouterr().err
 
 
+def test_an_adapter_of_an_earlier_version_is_read(adapted: tuple[Path, Heard], base: Path, tmp_path: Path) -> None:
+    shutil.copytree(adapted[0], tmp_path / "run1")
+    values = json.loads((adapted[0] / SETTINGS).read_text())
+    early = {name: values[name] for name in ("lora", "base", "fingerprint", "trained_parameters")}
+    early["lora"] = {name: early["lora"][name] for name in ("kind", "rank", "scale", "targets")}
+    (tmp_path / "run1" / SETTINGS).write_text(json.dumps(early))
+    saved = mx.load(str(adapted[0] / ARRAYS))
+    assert isinstance(saved, dict)
+    named = {name.removeprefix("language_"): array for name, array in saved.items()}
+    mx.save_safetensors(
+        str(tmp_path / "run1" / ARRAYS), {n.replace("model.model.", "model."): a for n, a in named.items()}
+    )
+    assert all(name.startswith("model.layers.") for name in mx.load(str(tmp_path / "run1" / ARRAYS)))
+    assert np.array_equal(best_step(base, tmp_path / "run1"), best_step(base, adapted[0]))
+
+
 def test_an_adapter_of_another_base_is_refused_before_a_weight_is_read(
     adapted: tuple[Path, Heard], base: Path, packed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

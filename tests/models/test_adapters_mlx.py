@@ -56,12 +56,12 @@ def base(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     return folder
 
 
-def ours(model: VisionLanguageModel) -> tuple[Logits, Logits]:
+def ours(model: VisionLanguageModel, patches: Logits = PATCHES) -> tuple[Logits, Logits]:
     """Return logits of a text, and features of a video."""
     rows = np.arange(7, dtype=np.int32)
     angles = model.model.rope(np.arange(7)[None].repeat(3, axis=0))
     logits = model.head(model.model(model.embed(rows, None, np.zeros(7, np.bool_)), angles))[0]
-    return np.array(logits), np.array(model.visual(mx.array(PATCHES), (1, 4, 6)))
+    return np.array(logits), np.array(model.visual(mx.array(patches), (1, 4, 6)))
 
 
 def theirs(model: Any) -> tuple[Logits, Logits]:
@@ -85,13 +85,13 @@ def move(arrays: dict[str, mx.array]) -> list[tuple[str, mx.array]]:
     return [(name, moved(name, array)) for name, array in sorted(arrays.items())]
 
 
-def write(base: Path, out: Path, config: LoraConfig) -> tuple[Logits, Logits]:
+def write(base: Path, out: Path, config: LoraConfig, patches: Logits = PATCHES) -> tuple[Logits, Logits]:
     """Save an adapter with values that are no first values, as training does; return what it computes."""
     checkpoint = load_weights(open_checkpoint(base), mx.float32)
     attach(checkpoint.model, config)
     checkpoint.model.load_weights(move(trained_arrays(checkpoint.model)), strict=False)
     save_adapter(out, Adapter(config, "base", fingerprint(base)), checkpoint)
-    return ours(checkpoint.model)
+    return ours(checkpoint.model, patches)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -125,3 +125,22 @@ def test_mlx_lm_opens_ours(base: Path, tmp_path: Path, kind: str) -> None:
     model, _ = mlx_lm.load_model(base, strict=False)
     model = mlx_lm.load_adapters(model, str(tmp_path / "a"))
     assert np.abs(np.array(model(mx.array(np.arange(7)[None]))[0]) - expected).max() < LIMIT
+
+
+def test_mlx_vlm_opens_an_adapter_of_qwen3_vl(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    hf = pytest.importorskip("tests.models.hugging_face", reason="transformers writes the base")
+    reference = hf.make_torch(hf.QWEN3_SIZES["untied, two queries a key"], seed=5)
+    save_checkpoint(tmp_path / "base", hf.load_saved(reference, tmp_path / "hub", tokenizer))
+    patches = mx.array(np.random.default_rng(5).standard_normal((24, 3 * 2 * 16 * 16), dtype=np.float32))
+    targets = ("model.layers.1.*_proj", "visual.blocks.*.attn.*", "visual.merger.*", "visual.deepstack*")
+    expected, _ = write(tmp_path / "base", tmp_path / "a", LoraConfig("dora", 4, 0.5, targets), np.array(patches))
+    info, opened = open_checkpoint(tmp_path / "base"), open_adapter(tmp_path / "a")
+    load_weights(info, mx.float32)
+    load_adapter(opened, info, mx.float32)
+    model = trainer.apply_lora_layers(mlx_vlm.load_model(tmp_path / "base"), tmp_path / "a")
+    places = mx.array(np.arange(7)[None, None].repeat(3, axis=0))
+    logits = model.language_model(mx.array(np.arange(7)[None]), position_ids=places).logits[0]
+    assert np.abs(np.array(logits) - expected).max() < LIMIT
+    merged, deepstack = model.vision_tower(patches, mx.array([[1, 4, 6]]))
+    features = np.concatenate([np.array(part) for part in (merged, *deepstack)], axis=1)
+    assert np.abs(features - np.array(info.model.visual(patches, (1, 4, 6)))).max() < LIMIT
