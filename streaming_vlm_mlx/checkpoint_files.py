@@ -14,10 +14,8 @@ ADAPTER_CONFIG = "adapter_config.json"
 # Ours and mlx-lm's; PEFT's.
 ADAPTER_WEIGHTS = ("adapters.safetensors", "adapter_model.safetensors")
 
-_SETTINGS = (
-    CONFIG,
-    INDEX,
-    "generation_config.json",
+# What tells a processor how to prepare text and pixels.
+PROCESSOR_FILES = (
     "preprocessor_config.json",
     "video_preprocessor_config.json",
     "processor_config.json",
@@ -26,6 +24,12 @@ _SETTINGS = (
     "added_tokens.json",
     "chat_template.json",
     "chat_template.jinja",
+)
+_SETTINGS = (
+    CONFIG,
+    INDEX,
+    "generation_config.json",
+    *PROCESSOR_FILES,
     "vocabulary.json",
     "stream.yaml",
 )
@@ -63,6 +67,18 @@ def read_eos_ids(folder: Path) -> tuple[int, ...] | None:
                 raise SvmError(f"{folder / name}: eos_token_id is {found!r}; it must be an id or a list of ids.")
             return tuple(ids)
     return None
+
+
+def read_processor_files(folder: Path) -> dict[str, bytes]:
+    """Return what is in the files of `folder` that prepare text and pixels, by name.
+
+    Raises:
+        SvmError: a file cannot be read.
+    """
+    try:
+        return {name: (folder / name).read_bytes() for name in PROCESSOR_FILES if (folder / name).is_file()}
+    except OSError as error:
+        raise SvmError(f"{folder} cannot be read: {error.strerror}.") from error
 
 
 def read_index(folder: Path) -> dict[str, str]:

@@ -13,7 +13,7 @@ import yaml
 
 from streaming_vlm_mlx.atomic import replacing_folder, write_text
 from streaming_vlm_mlx.checkpoint_files import CONFIG, INDEX, WEIGHTS, read_json
-from streaming_vlm_mlx.config import ModelConfig
+from streaming_vlm_mlx.config import Family, ModelConfig
 from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.models.families import family_of
 from streaming_vlm_mlx.models.loading import (
@@ -25,6 +25,7 @@ from streaming_vlm_mlx.models.loading import (
 )
 from streaming_vlm_mlx.models.quantization import dequantize, pack, quantizable
 from streaming_vlm_mlx.models.vlm import VisionLanguageModel
+from streaming_vlm_mlx.processor_config import IMAGE, VIDEO
 from streaming_vlm_mlx.quantization_config import QuantizationConfig
 from streaming_vlm_mlx.stream_settings import INSTRUCT, STREAM, preset_of, read_stream_config
 from streaming_vlm_mlx.text.tokenizer import SHIPPED
@@ -238,7 +239,7 @@ def convert(job: Conversion, plan: Plan, progress: Progress = lambda *_: None) -
         SvmError: a weight cannot be read, or the folder cannot be written.
     """
     with replacing_folder(job.out) as part:
-        _copy_files(job.source, part)
+        _copy_files(job.source, part, plan.config.model_type)
         if not (part / STREAM).is_file() and preset_of(job.source) != INSTRUCT:
             # The new name may not say what the old one says.
             stream = read_stream_config(job.source).to_dict()
@@ -338,9 +339,14 @@ def _generation(folder: Path, plan: Plan, ids: Ids) -> dict[str, Any]:
     return {**ends, **own, "suppress_tokens": absent.tolist()}
 
 
-def _copy_files(source: Path, part: Path) -> None:
-    """Copy the files beside the weights; a missing tokenizer or processor config is replaced by Qwen's."""
+def _copy_files(source: Path, part: Path, family: Family) -> None:
+    """Copy the files beside the weights; a missing tokenizer or processor config is replaced by Qwen2.5-VL's."""
     for folder in (SHIPPED, source):
         for file in sorted(folder.iterdir()):
             if file.is_file() and file.suffix in _COPIED and file.name not in (CONFIG, INDEX):
                 shutil.copyfile(file, part / file.name)
+    if family == "qwen3_vl":
+        # Its pixels are prepared in another way.
+        for _, name in (IMAGE, VIDEO):
+            if not (source / name).is_file():
+                (part / name).unlink()

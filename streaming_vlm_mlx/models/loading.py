@@ -7,7 +7,7 @@ before the second half, `load_weights`.
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import mlx.core as mx
 import yaml
 
 from streaming_vlm_mlx.atomic import replacing_folder, write_text
-from streaming_vlm_mlx.checkpoint_files import CONFIG, WEIGHTS, read_json
+from streaming_vlm_mlx.checkpoint_files import CONFIG, WEIGHTS, read_json, read_processor_files
 from streaming_vlm_mlx.config import ModelConfig, StreamConfig
 from streaming_vlm_mlx.distributed import ALONE, Ranks
 from streaming_vlm_mlx.errors import SvmError
@@ -36,12 +36,21 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A loaded checkpoint; `stream` holds the settings that it was trained for."""
+    """A loaded checkpoint.
+
+    Attributes:
+        model: its weights.
+        tokenizer: text to ids and back.
+        vocabulary: ids to rows and back.
+        stream: the settings that it was trained for.
+        processor: the files that tell other programs how to prepare text and pixels, by name.
+    """
 
     model: VisionLanguageModel
     tokenizer: Tokenizer
     vocabulary: Vocabulary
     stream: StreamConfig
+    processor: Mapping[str, bytes] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -169,7 +178,8 @@ def load_weights(
             mx.eval(array)
     mx.clear_cache()
     progress("weights", len(shards), len(shards))
-    return Checkpoint(model, info.tokenizer, info.vocabulary, read_stream_config(info.folder))
+    processor = read_processor_files(info.folder)
+    return Checkpoint(model, info.tokenizer, info.vocabulary, read_stream_config(info.folder), processor)
 
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint, extra: Callable[[Path], None] = lambda _: None) -> None:
@@ -188,6 +198,8 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, extra: Callable[[Path]
         write_text(part / CONFIG, json.dumps(hub_values(config, dtype), indent=1) + "\n")
         write_text(part / STREAM, yaml.safe_dump(checkpoint.stream.to_dict(), sort_keys=False))
         write_text(part / TOKENIZER, checkpoint.tokenizer.backend.to_str())
+        for name, content in checkpoint.processor.items():
+            (part / name).write_bytes(content)
         if isinstance(checkpoint.vocabulary, CompactVocabulary) and config.vocabulary:
             checkpoint.vocabulary.save(part / config.vocabulary)
         hub_name = family_of(config).hub_name

@@ -2,24 +2,28 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
 import numpy as np
 import pytest
+from PIL import Image
 
 from streaming_vlm_mlx.config import StreamConfig
 from streaming_vlm_mlx.models.convert_checkpoint import Conversion, convert, make_plan
 from streaming_vlm_mlx.models.loading import load_checkpoint, open_checkpoint, save_checkpoint
 from streaming_vlm_mlx.models.memory_budget import estimate
 from streaming_vlm_mlx.models.verify_conversion import check_against_source
+from streaming_vlm_mlx.processor_config import read_pixel_config
 from streaming_vlm_mlx.text.tokenizer import Tokenizer
 from tests.models.hugging_face import torch, transformers
 from tests.models.mlx_vlms import (
     SIZES,
     FewIds,
     make_prompt,
+    mlx_vlm,
     our_logits,
     our_tokens,
     save_folder,
@@ -59,7 +63,8 @@ class Folders:
 
 
 @pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Folders]:
+def folders(tmp_path_factory: pytest.TempPathFactory, tokenizer: Tokenizer) -> Iterator[Folders]:
+    """The folders. The tokenizer, which all tests share, is read before a stand-in takes its place."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Tokenizer, "load", lambda _=None: FewIds())
         yield Folders(tmp_path_factory.mktemp("mlx-vlm"))
@@ -161,3 +166,26 @@ def test_all_parameters_are_counted_in_every_mode(folders: Folders) -> None:
         assert info.model.parameter_count() == whole, recipe
         stored = sum(tensor.nbytes for tensor in info.tensors.values())
         assert estimate(info.model, StreamConfig(), mx.float32, gpu=True).weights == stored, recipe
+
+
+def test_mlx_vlm_loads_a_run_with_the_processor_of_its_base(
+    folders: Folders, tmp_path: Path, tokenizer: Tokenizer
+) -> None:
+    base, out = run(folders.of(QWEN2_5), tmp_path / "base"), tmp_path / "run1"
+    template = {"chat_template": "{{ messages[0].content }}"}
+    (base / "chat_template.json").write_text(json.dumps(template), encoding="utf-8")
+    pixels = json.loads((base / "preprocessor_config.json").read_text(encoding="utf-8")) | {"min_pixels": 784}
+    (base / "preprocessor_config.json").write_text(json.dumps(pixels), encoding="utf-8")
+    save_checkpoint(out, replace(load_checkpoint(base, mx.float32), tokenizer=tokenizer))
+    _, processor = mlx_vlm.load(str(out))
+    asked = processor.apply_chat_template([{"role": "user", "content": "<|image_pad|> Who serves?"}], tokenize=False)
+    assert asked == "<|image_pad|> Who serves?"
+    made = processor(images=[Image.new("RGB", (84, 56))], text=[asked])
+    assert made["image_grid_thw"].tolist() == [[1, 4, 6]]
+    assert made["input_ids"].tolist()[0].count(151655) == 6
+
+
+def test_a_qwen3_vl_gets_no_processor_of_another_family(folders: Folders, tmp_path: Path) -> None:
+    out = run(folders.of(QWEN3), tmp_path / "out")
+    assert read_pixel_config(out, "qwen3_vl").patch_size == 16
+    assert (out / "tokenizer_config.json").is_file()
