@@ -1,5 +1,6 @@
 """Converts, quantizes and adapts a Qwen3-VL that transformers saved."""
 
+from importlib import import_module
 from pathlib import Path
 
 import mlx.core as mx
@@ -16,7 +17,7 @@ from streaming_vlm_mlx.text.tokenizer import Tokenizer
 from tui import cli
 
 pytest.importorskip("torch")
-hf = pytest.importorskip("tests.models.hugging_face")
+hf = import_module("tests.models.hugging_face")
 
 
 @pytest.fixture(scope="module")
