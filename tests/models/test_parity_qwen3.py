@@ -15,7 +15,8 @@ from streaming_vlm_mlx.text.tokenizer import Tokenizer
 torch = pytest.importorskip("torch")
 hf = import_module("tests.models.hugging_face")
 
-FEATURE_LIMIT, LOGIT_LIMIT = 1e-3, 2e-3
+# An approximation of GELU in the wrong place shows at 5e-4; rounding takes 4e-6, and 1e-5 in the logits.
+FEATURE_LIMIT, LOGIT_LIMIT = 1e-4, 1e-4
 # Patches in time, down and across; each side is an even number of patches.
 GRIDS = [(1, 14, 10), (2, 4, 6), (3, 2, 2), (1, 22, 2), (2, 6, 26)]
 
