@@ -323,7 +323,9 @@ def save_peft(out: Path, adapter: AdapterInfo) -> None:
 def _config_values(adapter: AdapterInfo) -> dict[str, Any]:
     adapted, lora = {**adapter.layers, **adapter.merged}, adapter.lora
     modules = {name: peft_name(name) for name in adapted}
-    owners = {name.rpartition(".")[0] for name in adapter.full}
+    # PEFT wants every parameter of a module to save, and takes single biases as those of `bias`.
+    saved = {name.removesuffix(".weight") for name in adapter.full if name.endswith(".weight")} - adapter.layers.keys()
+    is_bias_only = any(name.endswith(".bias") and name.rpartition(".")[0] not in saved for name in adapter.full)
     alphas = {name: _whole(layer.rank * layer.scale) for name, layer in adapted.items()}
     alpha = _whole(lora.rank * lora.scale)
     return {
@@ -335,10 +337,10 @@ def _config_values(adapter: AdapterInfo) -> dict[str, Any]:
         "use_dora": lora.kind == "dora",
         "use_rslora": False,
         "target_modules": sorted(modules.values()),
-        "modules_to_save": sorted(peft_name(name) for name in owners - adapter.layers.keys()) or None,
+        "modules_to_save": sorted(map(peft_name, saved)) or None,
         "rank_pattern": {modules[name]: layer.rank for name, layer in adapted.items() if layer.rank != lora.rank},
         "alpha_pattern": {modules[name]: value for name, value in alphas.items() if value != alpha},
-        "bias": "none",
+        "bias": "all" if is_bias_only else "none",
         "fan_in_fan_out": False,
         "inference_mode": True,
     }

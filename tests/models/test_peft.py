@@ -193,6 +193,7 @@ OURS = {
     "ranks": "ranks",
     "whole modules": "whole modules",
     "qwen2": "qwen2",
+    "biases": "biases",
     "qwen3": "qwen3: dora",
 }
 
@@ -207,6 +208,7 @@ def test_what_is_written_here_computes_the_same_in_peft(case: str, bases: dict[s
     load_adapter(opened, info, mx.float32)
     save_adapter(tmp_path / "ours", Adapter(opened.lora, "some/base", fingerprint(bases[name])), checkpoint)
     save_peft(tmp_path / "peft", open_adapter(tmp_path / "ours"))
+    assert np.abs(opened_here(name, bases[name], tmp_path / "peft") - expected).max() < LIMIT
     model = make(name)
     again = peft.PeftModel.from_pretrained(model, tmp_path / "peft").eval()
     assert np.abs(reference_logits(name, again) - expected).max() < LIMIT
