@@ -11,8 +11,8 @@ CONFIG = "config.json"
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
 ADAPTER_CONFIG = "adapter_config.json"
-# Ours and mlx-lm's; PEFT's.
-ADAPTER_WEIGHTS = ("adapters.safetensors", "adapter_model.safetensors")
+# mlx-lm, mlx-vlm and this package write the first.
+MLX_WEIGHTS, PEFT_WEIGHTS = ADAPTER_WEIGHTS = ("adapters.safetensors", "adapter_model.safetensors")
 
 # What tells a processor how to prepare text and pixels.
 PROCESSOR_FILES = (

@@ -16,7 +16,7 @@ from streaming_vlm_mlx.hub_cache import HubName
 # Seconds to wait for an answer.
 WAIT = 10.0
 _CHUNK = 1 << 16
-# They become names of files.
+# Hashes become file names, so nothing else is taken for one.
 _HASH = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 
 

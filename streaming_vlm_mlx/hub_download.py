@@ -71,27 +71,25 @@ Check = Callable[[Path], None]
 
 
 @dataclass(frozen=True)
-class Kind:
-    """What is downloaded: a checkpoint or an adapter.
+class RepositoryKind:
+    """What a repository has to hold: a checkpoint or an adapter.
 
     Attributes:
-        word: what it is called.
         first: files that are downloaded and checked before all others.
         needed: of a repository's files, those that are needed; the folder holds `first`, or is None.
         missing: the first file that a folder cannot do without and lacks.
         refusal: why a repository with these files is of another kind.
     """
 
-    word: str
     first: Collection[str]
     needed: Callable[[Collection[str], Path | None], list[str]]
     missing: Callable[[Path], str | None]
     refusal: Callable[[Collection[str]], str | None]
 
 
-CHECKPOINT = Kind("checkpoint", (CONFIG, INDEX), needed_files, missing_file, why_no_checkpoint)
-ADAPTER = Kind(
-    "adapter", (ADAPTER_CONFIG,), lambda names, _: needed_adapter_files(names), missing_adapter_file, why_no_adapter
+CHECKPOINT = RepositoryKind((CONFIG, INDEX), needed_files, missing_file, why_no_checkpoint)
+ADAPTER = RepositoryKind(
+    (ADAPTER_CONFIG,), lambda names, _: needed_adapter_files(names), missing_adapter_file, why_no_adapter
 )
 
 
@@ -137,7 +135,7 @@ class Hub:
         return cls(HubCache(Path(constants.HF_HUB_CACHE)), constants.ENDPOINT, constants.HF_HUB_OFFLINE)
 
 
-def fetch(name: HubName, kind: Kind, hub: Hub, check: Check, report: Report) -> Path:
+def fetch(name: HubName, kind: RepositoryKind, hub: Hub, check: Check, report: Report) -> Path:
     """Return the folder with the files of `name`, which are downloaded if the cache lacks them.
 
     A snapshot that is whole is used without asking the hub, unless `name` has a branch or a tag, which may have moved.
@@ -183,11 +181,11 @@ def _unavailable(name: HubName, lacks: str | None, why: str) -> SvmError:
 class _Download:
     """One download: the files of `listing` that `kind` needs."""
 
-    def __init__(self, name: HubName, kind: Kind, hub: Hub, listing: Listing, report: Report) -> None:
+    def __init__(self, name: HubName, kind: RepositoryKind, hub: Hub, listing: Listing, report: Report) -> None:
         self._name, self._kind, self._hub, self._listing, self._report = name, kind, hub, listing, report
         self._folder = hub.cache.snapshot_path(name.repo_id, listing.commit)
         self._done = self._total = 0
-        # Whether the model is one that can be used, so that its download is worth a word.
+        # Nothing is reported before the settings are accepted: a refusal is then the only line.
         self._checked = False
 
     def run(self, check: Check) -> Path:
@@ -196,7 +194,7 @@ class _Download:
             with self._hub.cache.lock(self._name.repo_id, self._wait):
                 self._run(check)
         except OSError as error:
-            # The last is for a stderr that is closed.
+            # A full disk and a closed stderr are for the caller.
             if error.errno in (errno.ENOSPC, errno.EPIPE):
                 raise
             place = error.filename or self._hub.cache.root
@@ -223,7 +221,7 @@ class _Download:
             raise SvmError(f"{self._name} lacks {absent[0]}, which its other files name; use another checkpoint.")
         self._check_space(needed)
         self._checked = True
-        self._tell()
+        self._notify()
         for path in needed:
             self._take(self._listing.files[path])
         cache.write_ref(self._name, self._listing.commit)
@@ -249,7 +247,7 @@ class _Download:
         blob = self._hub.cache.blob(self._name.repo_id, file.etag)
         if (self._folder / file.path).is_file() or blob.is_file():
             return file.size
-        part = _part_of(blob)
+        part = _partial(blob)
         return min(part.stat().st_size, file.size) if part.is_file() else 0
 
     def _take(self, file: RemoteFile) -> None:
@@ -269,7 +267,7 @@ class _Download:
             SvmError: nothing came for so long, the file arrived damaged, or the hub refuses it.
         """
         pauses = iter(PAUSES)
-        with _part_of(blob).open("a+b") as out:
+        with _partial(blob).open("a+b") as out:
             part = _Part(out, file)
             while (before := part.size) < file.size:
                 try:
@@ -282,14 +280,14 @@ class _Download:
                             f"the connection broke while {self._name} was downloaded ({error}); start again to go on "
                             f"from {format_size(self._done)} of {format_size(self._total)}."
                         ) from error
-                    self._tell(f"the connection broke ({error}); trying again in {pause:g} s")
+                    self._notify(f"the connection broke ({error}); trying again in {pause:g} s")
                     self._hub.sleep(pause)
             intact = part.is_intact()
         if not intact:
             self._done -= file.size
-            _part_of(blob).unlink()
+            _partial(blob).unlink()
             raise SvmError(f"{file.path} of {self._name} arrived damaged; start again to download it anew.")
-        _part_of(blob).replace(blob)
+        _partial(blob).replace(blob)
 
     def _receive_some(self, file: RemoteFile, part: "_Part") -> None:
         """Receive `file` from the end of `part` on, until it is whole or the connection breaks."""
@@ -305,7 +303,7 @@ class _Download:
                 for chunk in chunks:
                     part.write(chunk)
                     self._done += len(chunk)
-                    self._tell()
+                    self._notify()
         except BrokenPipeError:
             # From stderr: those of the connection come as errors of its own.
             raise
@@ -325,13 +323,13 @@ class _Download:
             return SvmError(f"the hub does not give {file.path} of {self._name} ({reason}); use another checkpoint.")
         return reason
 
-    def _tell(self, note: str = "") -> None:
+    def _notify(self, note: str = "") -> None:
         if note or self._checked:
             progress = DownloadProgress(str(self._name), self._done, self._total, self._hub.clock(), note)
             self._report(progress)
 
     def _wait(self) -> None:
-        self._tell("another process downloads it; waiting")
+        self._notify("another process downloads it; waiting")
 
 
 class _Part:
@@ -371,5 +369,5 @@ class _Part:
         return self.size == self._file.size and self._hash.hexdigest() == self._file.etag
 
 
-def _part_of(blob: Path) -> Path:
+def _partial(blob: Path) -> Path:
     return blob.with_name(f"{blob.name}.incomplete")

@@ -58,7 +58,7 @@ def untrained(tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFactory) ->
 
     from streaming_vlm_mlx.config import StreamConfig
     from streaming_vlm_mlx.models.loading import Checkpoint, save_checkpoint
-    from streaming_vlm_mlx.models.presets import TinyStreamingDecoder, seed_weights
+    from streaming_vlm_mlx.models.sizes import TinyStreamingDecoder, seed_weights
     from tests.small import small_vocabulary
 
     model = TinyStreamingDecoder(4096)

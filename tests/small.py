@@ -4,7 +4,7 @@ import mlx.core as mx
 import numpy as np
 
 from streaming_vlm_mlx.config import ModelConfig, TextConfig, VisionConfig
-from streaming_vlm_mlx.models.presets import seed_weights
+from streaming_vlm_mlx.models.sizes import seed_weights
 from streaming_vlm_mlx.models.vlm import VisionLanguageModel
 from streaming_vlm_mlx.text.tokenizer import Tokenizer
 from streaming_vlm_mlx.text.vocabulary import CompactVocabulary, build

@@ -13,7 +13,7 @@ from streaming_vlm_mlx.data.records import RecordFile, StreamingRecord
 from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.eval.text_metrics import TextCounts, Word, count_text, spread
 from streaming_vlm_mlx.stream.events import Event, Failed, GenerationResult
-from streaming_vlm_mlx.text.styles import STYLES
+from streaming_vlm_mlx.text.chat_template import STYLES
 from streaming_vlm_mlx.video.chunk import Chunk
 from streaming_vlm_mlx.video.video_file import open_video
 

@@ -16,7 +16,7 @@ import mlx.core as mx
 import yaml
 
 from streaming_vlm_mlx.atomic import replacing_folder, write_text
-from streaming_vlm_mlx.checkpoint_files import ADAPTER_CONFIG, CONFIG, find_shards, read_json
+from streaming_vlm_mlx.checkpoint_files import ADAPTER_CONFIG, CONFIG, MLX_WEIGHTS, find_shards, read_json
 from streaming_vlm_mlx.config_io import FromDict
 from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.models.adapter_info import (
@@ -39,10 +39,9 @@ from streaming_vlm_mlx.models.loading import (
 from streaming_vlm_mlx.models.lora import Kind, LoraConfig, adapted_layers, fuse, trained_arrays
 from streaming_vlm_mlx.models.peft import open_peft
 from streaming_vlm_mlx.models.vlm import VisionLanguageModel
-from streaming_vlm_mlx.models.weights import Stored, read_headers, sanitize_name
+from streaming_vlm_mlx.models.weights import Stored, mlx_vlm_name, read_headers, sanitize_name
 from streaming_vlm_mlx.stream_settings import STREAM, read_stream_config
 
-ARRAYS, SETTINGS = "adapters.safetensors", ADAPTER_CONFIG
 # Bytes at each end of a tensor that go into a fingerprint. Training changes every number, so a few are enough.
 _ENDS = 128
 
@@ -113,12 +112,12 @@ def save_adapter(
     arrays = trained_arrays(checkpoint.model)
     counted = replace(adapter, trained_parameters=sum(array.size for array in arrays.values()))
     values = {**counted.to_dict(), **_mlx_values(adapter.lora, checkpoint.model)}
-    named = {mlx_name(name.replace(".linear.", ".")): array for name, array in arrays.items()}
+    named = {mlx_vlm_name(name.replace(".linear.", ".")): array for name, array in arrays.items()}
     with replacing_folder(folder) as part:
-        write_text(part / SETTINGS, json.dumps(values, indent=1) + "\n")
+        write_text(part / ADAPTER_CONFIG, json.dumps(values, indent=1) + "\n")
         write_text(part / STREAM, yaml.safe_dump(checkpoint.stream.to_dict(), sort_keys=False))
         try:
-            mx.save_safetensors(str(part / ARRAYS), named, {"format": "mlx"})
+            mx.save_safetensors(str(part / MLX_WEIGHTS), named, {"format": "mlx"})
         except RuntimeError as error:
             raise SvmError(f"{folder} cannot be written: {error}") from error
         extra(part)
@@ -132,20 +131,8 @@ def _mlx_values(lora: LoraConfig, model: VisionLanguageModel) -> dict[str, Any]:
         "num_layers": model.config.text_config.num_hidden_layers,
         **sizes,
         "alpha": lora.scale * lora.rank,
-        "lora_parameters": {**sizes, "keys": [mlx_name(name) for name, _ in adapted_layers(model)]},
+        "lora_parameters": {**sizes, "keys": [mlx_vlm_name(name) for name, _ in adapted_layers(model)]},
     }
-
-
-def mlx_name(name: str) -> str:
-    """Return the name that mlx-vlm gives to a layer or parameter with this package's `name`."""
-    for ours, theirs in (
-        ("visual.", "vision_tower."),
-        ("model.", "language_model.model."),
-        ("lm_head", "language_model.lm_head"),
-    ):
-        if name.startswith(ours):
-            return theirs + name.removeprefix(ours)
-    return name
 
 
 def read_adapter(folder: Path) -> Adapter:
@@ -154,10 +141,10 @@ def read_adapter(folder: Path) -> Adapter:
     Raises:
         SvmError: the file is missing, damaged, or was not written by this program.
     """
-    values = read_json(folder / SETTINGS)
+    values = read_json(folder / ADAPTER_CONFIG)
     if "lora" not in values or "fingerprint" not in values:
         raise SvmError(
-            f"{folder / SETTINGS} does not say what it was trained on; use an adapter of 'svm-tui train --lora'."
+            f"{folder / ADAPTER_CONFIG} does not say what it was trained on; use an adapter of 'svm-tui train --lora'."
         )
     return Adapter.from_dict(values)
 
@@ -168,7 +155,7 @@ def open_adapter(folder: Path) -> AdapterInfo:
     Raises:
         SvmError: a file is missing or damaged, config and file disagree, or the method is not supported.
     """
-    values = read_json(folder / SETTINGS)
+    values = read_json(folder / ADAPTER_CONFIG)
     if "peft_type" in values:
         return open_peft(folder, values)
     if "lora" in values and "fingerprint" in values:
@@ -183,11 +170,11 @@ def _open_ours(folder: Path, adapter: Adapter) -> AdapterInfo:
     count = sum(stored.size for arrays in (full, *parts.values()) for stored in arrays.values())
     if count != adapter.trained_parameters:
         raise SvmError(
-            f"{folder / SETTINGS} says {adapter.trained_parameters:,} trained parameters, {ARRAYS} holds {count:,}; "
-            "download the adapter again."
+            f"{folder / ADAPTER_CONFIG} says {adapter.trained_parameters:,} trained parameters, {MLX_WEIGHTS} holds "
+            f"{count:,}; download the adapter again."
         )
     base = adapter.base, adapter.fingerprint
-    return AdapterInfo(folder, folder / ARRAYS, adapter.lora, layers, {}, full, {}, False, *base)
+    return AdapterInfo(folder, folder / MLX_WEIGHTS, adapter.lora, layers, {}, full, {}, False, *base)
 
 
 # mlx-lm and mlx-vlm write the first names, mlx-vlm before 0.4 the others.
@@ -202,8 +189,8 @@ def _open_mlx(folder: Path, values: dict[str, Any]) -> AdapterInfo:
         scale = values["alpha"] / rank
     if kind not in ("lora", "dora") or type(rank) is not int or rank < 1 or not isinstance(scale, int | float):
         raise SvmError(
-            f"{folder / SETTINGS} describes no adapter that svm-tui takes: LoRA and DoRA of 'svm-tui train --lora', "
-            "PEFT, mlx-lm and mlx-vlm."
+            f"{folder / ADAPTER_CONFIG} describes no adapter that svm-tui takes: LoRA and DoRA of "
+            "'svm-tui train --lora', PEFT, mlx-lm and mlx-vlm."
         )
     method: Kind = kind
     parts, full = _group(folder)
@@ -214,7 +201,7 @@ def _open_mlx(folder: Path, values: dict[str, Any]) -> AdapterInfo:
             raise SvmError(f"{folder} adapts {name}, which svm-tui takes from adapters of PEFT only.")
     model = values.get("model")
     base = model if isinstance(model, str) else ""
-    return AdapterInfo(folder, folder / ARRAYS, exact_config(method, layers, full), layers, {}, full, base=base)
+    return AdapterInfo(folder, folder / MLX_WEIGHTS, exact_config(method, layers, full), layers, {}, full, base=base)
 
 
 def _group(folder: Path) -> tuple[dict[str, dict[str, Stored]], dict[str, Stored]]:
@@ -225,9 +212,9 @@ def _group(folder: Path) -> tuple[dict[str, dict[str, Stored]], dict[str, Stored
     """
     parts: dict[str, dict[str, Stored]] = {}
     full: dict[str, Stored] = {}
-    if not (folder / ARRAYS).is_file():
-        raise SvmError(f"{folder} lacks {ARRAYS}; download the adapter again.")
-    for stored in read_headers(folder / ARRAYS):
+    if not (folder / MLX_WEIGHTS).is_file():
+        raise SvmError(f"{folder} lacks {MLX_WEIGHTS}; download the adapter again.")
+    for stored in read_headers(folder / MLX_WEIGHTS):
         name = sanitize_name(stored.key)
         layer, _, leaf = name.rpartition(".")
         if leaf in _PARTS:
@@ -275,8 +262,8 @@ def continue_adapter(folder: Path, adapter: Adapter, model: VisionLanguageModel)
     count = sum(array.size for array in trained_arrays(model).values())
     if count != saved.trained_parameters:
         raise SvmError(
-            f"{folder / SETTINGS} says {saved.trained_parameters:,} trained parameters, but the adapted layers of "
-            f"this model have {count:,}; use the checkpoint and the settings of its training."
+            f"{folder / ADAPTER_CONFIG} says {saved.trained_parameters:,} trained parameters, but the adapted layers "
+            f"of this model have {count:,}; use the checkpoint and the settings of its training."
         )
     if saved.lora != adapter.lora:
         raise SvmError(f"{folder} was trained with {saved.lora}; continue with the same settings of lora.")

@@ -18,8 +18,8 @@ from streaming_vlm_mlx.models.convert_checkpoint import quantization_for
 from streaming_vlm_mlx.models.families import FAMILIES, family_of
 from streaming_vlm_mlx.models.loading import read_model_config
 from streaming_vlm_mlx.models.memory_budget import GIB, estimate
-from streaming_vlm_mlx.models.published_sizes import PUBLISHED
 from streaming_vlm_mlx.models.quantization import quantizable, resolve_quantization
+from streaming_vlm_mlx.models.sizes import PUBLISHED
 from streaming_vlm_mlx.models.vlm import VisionLanguageModel
 from streaming_vlm_mlx.models.weights import list_tensors
 from streaming_vlm_mlx.processor_config import DEFAULTS as PIXELS
@@ -110,7 +110,8 @@ def _summary(found: CheckpointSummary, folder: Path, machine: Computing) -> Chec
 
 
 def _measured(found: CheckpointSummary, folder: Path, machine: Computing) -> CheckpointSummary:
-    config, tensors = read_model_config(folder), list_tensors(folder)
+    config = read_model_config(folder)
+    tensors = list_tensors(folder, family_of(config).sanitize)
     model = VisionLanguageModel(replace(config, quantization=None))
     bits = 8 * max((tensor.nbytes // tensor.size for tensor in tensors.values()), default=0)
     if config.quantization is not None:

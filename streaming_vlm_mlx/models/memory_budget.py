@@ -17,8 +17,8 @@ from streaming_vlm_mlx.models.loading import open_checkpoint
 from streaming_vlm_mlx.models.quantization import kv_group_size
 from streaming_vlm_mlx.models.tensor_parallel import split_axis
 from streaming_vlm_mlx.models.vlm import VisionLanguageModel
+from streaming_vlm_mlx.text.chat_template import STYLES
 from streaming_vlm_mlx.text.detokenizer import SCRATCH_TOKENS
-from streaming_vlm_mlx.text.styles import STYLES
 
 GIB = 1 << 30
 # Tokens of markup, time and question in a second, and of the head before the first.

@@ -10,7 +10,7 @@ from typing import Any
 import mlx.core as mx
 
 from streaming_vlm_mlx.atomic import replacing_folder, write_text
-from streaming_vlm_mlx.checkpoint_files import ADAPTER_CONFIG
+from streaming_vlm_mlx.checkpoint_files import ADAPTER_CONFIG, PEFT_WEIGHTS
 from streaming_vlm_mlx.config_io import demand
 from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.models.adapter_info import (
@@ -22,9 +22,9 @@ from streaming_vlm_mlx.models.adapter_info import (
     read_arrays,
 )
 from streaming_vlm_mlx.models.lora import EMBEDDING, HEAD, Kind
-from streaming_vlm_mlx.models.weights import Stored, read_headers, sanitize_name
+from streaming_vlm_mlx.models.weights import Stored, read_headers, sanitize_name, transformers_name
 
-FILE, PICKLE = "adapter_model.safetensors", "adapter_model.bin"
+PICKLE = "adapter_model.bin"
 TAKEN = "svm-tui takes LORA: LoRA, rsLoRA and DoRA"
 # Settings of variants that compute something else, or change the base's weights.
 _VARIANTS = (
@@ -166,12 +166,12 @@ def open_peft(folder: Path, values: Mapping[str, Any]) -> AdapterInfo:
     Raises:
         SvmError: the file is missing, damaged or a pickle, the method is not supported, or config and file disagree.
     """
-    path, file = folder / ADAPTER_CONFIG, folder / FILE
+    path, file = folder / ADAPTER_CONFIG, folder / PEFT_WEIGHTS
     config = read_peft_config(path, values)
     if not file.is_file() and (folder / PICKLE).is_file():
-        raise SvmError(f"{folder / PICKLE} is a pickle, which can run code; save the adapter as {FILE}.")
+        raise SvmError(f"{folder / PICKLE} is a pickle, which can run code; save the adapter as {PEFT_WEIGHTS}.")
     if not file.is_file():
-        raise SvmError(f"{folder} lacks {FILE}; download the adapter again.")
+        raise SvmError(f"{folder} lacks {PEFT_WEIGHTS}; download the adapter again.")
     try:
         return _open(folder, file, config)
     except re.error as error:
@@ -263,7 +263,9 @@ def _check_saved(folder: Path, config: PeftConfig, full: Mapping[str, Stored]) -
     modules = [_stripped(stored.key).rpartition(".")[0] for stored in full.values()]
     for name in config.modules_to_save:
         if not any(_ancestors(module, (name,)) for module in modules):
-            raise SvmError(f"{folder / ADAPTER_CONFIG}: modules_to_save names {name!r}, which {FILE} does not hold.")
+            raise SvmError(
+                f"{folder / ADAPTER_CONFIG}: modules_to_save names {name!r}, which {PEFT_WEIGHTS} does not hold."
+            )
 
 
 def _expected(config: PeftConfig, spelt: Mapping[str, str]) -> Callable[[str], bool]:
@@ -272,19 +274,11 @@ def _expected(config: PeftConfig, spelt: Mapping[str, str]) -> Callable[[str], b
     Expressions match names as the file spells them: those of transformers before 4.52, or those since.
     """
     spell = (
-        peft_name
+        transformers_name
         if any(name.startswith(("model.language_model.", "model.visual.")) for name in spelt.values())
         else str
     )
     return lambda name: config.targets(spell(name))
-
-
-def peft_name(name: str) -> str:
-    """Return the name that transformers 4.52 and later give to a layer or parameter with this package's `name`."""
-    for ours, theirs in (("visual.", "model.visual."), ("model.", "model.language_model.")):
-        if name.startswith(ours):
-            return theirs + name.removeprefix(ours)
-    return name
 
 
 def save_peft(out: Path, adapter: AdapterInfo) -> None:
@@ -298,7 +292,7 @@ def save_peft(out: Path, adapter: AdapterInfo) -> None:
         raise SvmError(f"{out} exists and is not replaced; choose another folder.")
     written = {}
     for name, layer in adapter.layers.items():
-        module = f"base_model.model.{peft_name(name)}"
+        module = f"base_model.model.{transformers_name(name)}"
         for part, theirs in (("lora_a", "lora_A.weight"), ("lora_b", "lora_B.weight"), ("m", "lora_magnitude_vector")):
             if part in layer.arrays:
                 array = arrays[layer.arrays[part].key]
@@ -307,22 +301,22 @@ def save_peft(out: Path, adapter: AdapterInfo) -> None:
     for name, layer in adapter.merged.items():
         tail = ("lora_embedding_A", "lora_embedding_B") if name == EMBEDDING else ("lora_A.weight", "lora_B.weight")
         for part, theirs in zip(("lora_a", "lora_b"), tail, strict=True):
-            written[f"base_model.model.{peft_name(name)}.{theirs}"] = arrays[layer.arrays[part].key]
+            written[f"base_model.model.{transformers_name(name)}.{theirs}"] = arrays[layer.arrays[part].key]
     for name, stored in adapter.full.items():
-        owner, _, leaf = peft_name(name).rpartition(".")
+        owner, _, leaf = transformers_name(name).rpartition(".")
         inner = f"{owner}.base_layer" if name.rpartition(".")[0] in adapter.layers else owner
         written[f"base_model.model.{inner}.{leaf}"] = arrays[stored.key]
     with replacing_folder(out) as part_folder:
         write_text(part_folder / ADAPTER_CONFIG, json.dumps(_config_values(adapter), indent=2) + "\n")
         try:
-            mx.save_safetensors(str(part_folder / FILE), written, {"format": "pt"})
+            mx.save_safetensors(str(part_folder / PEFT_WEIGHTS), written, {"format": "pt"})
         except RuntimeError as error:
             raise SvmError(f"{out} cannot be written: {error}") from error
 
 
 def _config_values(adapter: AdapterInfo) -> dict[str, Any]:
     adapted, lora = {**adapter.layers, **adapter.merged}, adapter.lora
-    modules = {name: peft_name(name) for name in adapted}
+    modules = {name: transformers_name(name) for name in adapted}
     # PEFT wants every parameter of a module to save, and takes single biases as those of `bias`.
     saved = {name.removesuffix(".weight") for name in adapter.full if name.endswith(".weight")} - adapter.layers.keys()
     is_bias_only = any(name.endswith(".bias") and name.rpartition(".")[0] not in saved for name in adapter.full)
@@ -337,7 +331,7 @@ def _config_values(adapter: AdapterInfo) -> dict[str, Any]:
         "use_dora": lora.kind == "dora",
         "use_rslora": False,
         "target_modules": sorted(modules.values()),
-        "modules_to_save": sorted(map(peft_name, saved)) or None,
+        "modules_to_save": sorted(map(transformers_name, saved)) or None,
         "rank_pattern": {modules[name]: layer.rank for name, layer in adapted.items() if layer.rank != lora.rank},
         "alpha_pattern": {modules[name]: value for name, value in alphas.items() if value != alpha},
         "bias": "all" if is_bias_only else "none",

@@ -1,6 +1,6 @@
 """M-RoPE positions of text and video tokens (Qwen2-VL, arXiv 2409.12191; Qwen2.5-VL, arXiv 2502.13923).
 
-Imports no MLX: a training run reads its settings, and with them this module, before it chooses MLX's BLAS.
+Imports no MLX, so that samples for training can be built without it.
 """
 
 from collections.abc import Iterable

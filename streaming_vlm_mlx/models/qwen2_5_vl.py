@@ -11,25 +11,12 @@ import mlx.nn as nn
 
 from streaming_vlm_mlx.config import ModelConfig, VisionConfig
 from streaming_vlm_mlx.config_io import demand, part_of
-from streaming_vlm_mlx.models import hub_config, vision
+from streaming_vlm_mlx.models import hub_config, vision, weights
 from streaming_vlm_mlx.models.activations import silu
-from streaming_vlm_mlx.models.weights import keep_name as hub_name
-from streaming_vlm_mlx.models.weights import sanitize_name as sanitize
-
-__all__ = [
-    "ARCHITECTURE",
-    "HAS_STAMPS",
-    "NAME",
-    "VisionTower",
-    "check",
-    "hub_name",
-    "read_config",
-    "sanitize",
-    "write_parts",
-]
 
 NAME, ARCHITECTURE = "Qwen2.5-VL", "Qwen2_5_VLForConditionalGeneration"
 HAS_STAMPS = False
+sanitize, hub_name = weights.sanitize_name, weights.keep_name
 
 
 def read_config(values: Mapping[str, Any]) -> ModelConfig:

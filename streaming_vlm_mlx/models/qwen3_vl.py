@@ -15,25 +15,12 @@ import numpy.typing as npt
 
 from streaming_vlm_mlx.config import ModelConfig, VisionConfig
 from streaming_vlm_mlx.config_io import demand, part_of
-from streaming_vlm_mlx.models import hub_config, vision
+from streaming_vlm_mlx.models import hub_config, vision, weights
 from streaming_vlm_mlx.models.activations import gelu_tanh
-from streaming_vlm_mlx.models.weights import newer_name as hub_name
-from streaming_vlm_mlx.models.weights import sanitize_name as sanitize
-
-__all__ = [
-    "ARCHITECTURE",
-    "HAS_STAMPS",
-    "NAME",
-    "VisionTower",
-    "check",
-    "hub_name",
-    "read_config",
-    "sanitize",
-    "write_parts",
-]
 
 NAME, ARCHITECTURE = "Qwen3-VL", "Qwen3VLForConditionalGeneration"
 HAS_STAMPS = True
+sanitize, hub_name = weights.sanitize_name, weights.transformers_name
 # What is the same in all models of the family.
 _TEXT: dict[str, Any] = {"mrope_interleaved": True, "qkv_bias": False, "qk_norm": True}
 _TOWER: dict[str, Any] = {"tokens_per_second": None, "window_size": None, "fullatt_block_indexes": ()}

@@ -35,8 +35,11 @@ def keep_name(name: str) -> str:
     return name
 
 
-def newer_name(name: str) -> str:
-    """Return the name that parameter `name` of this package has in the folders of families after Qwen2.5-VL."""
+def transformers_name(name: str) -> str:
+    """Return the name that transformers 4.52 and later give to the parameter or layer `name` of this package.
+
+    Folders of families after Qwen2.5-VL have these names, and so do PEFT's adapters.
+    """
     if name.startswith("model."):
         return name.replace("model.", "model.language_model.", 1)
     return f"model.{name}" if name.startswith("visual.") else name
@@ -93,8 +96,8 @@ class Stored:
         return self.dtype not in ("U32", "U8")
 
 
-def list_tensors(folder: Path, sanitize: Callable[[str], str] = sanitize_name) -> dict[str, Stored]:
-    """Return the tensors in `folder` by their names as `sanitize` gives them, shard by shard.
+def list_tensors(folder: Path, sanitize: Callable[[str], str]) -> dict[str, Stored]:
+    """Return the tensors in `folder` by their names as the family's `sanitize` gives them, shard by shard.
 
     Raises:
         SvmError: a shard is missing, damaged or a pickle, lacks a tensor that the index names, or has a dtype that MLX

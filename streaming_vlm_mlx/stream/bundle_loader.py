@@ -22,13 +22,12 @@ from streaming_vlm_mlx.models.loading import (
     read_model_config,
 )
 from streaming_vlm_mlx.models.memory_budget import check_fits, memory_limit
-from streaming_vlm_mlx.models.presets import seed_weights
 from streaming_vlm_mlx.models.quantization import kv_group_size
+from streaming_vlm_mlx.models.sizes import seed_weights
 from streaming_vlm_mlx.models.vlm import VisionLanguageModel
 from streaming_vlm_mlx.stream.async_engine import Loader
 from streaming_vlm_mlx.stream.events import Loading
-from streaming_vlm_mlx.text.chat_template import ChatTemplate
-from streaming_vlm_mlx.text.styles import STYLES
+from streaming_vlm_mlx.text.chat_template import STYLES, ChatTemplate
 from streaming_vlm_mlx.text.tokenizer import Tokenizer
 from streaming_vlm_mlx.text.vocabulary import FullVocabulary
 

@@ -11,17 +11,14 @@ from streaming_vlm_mlx.config import StreamConfig
 from streaming_vlm_mlx.models.loading import ModelBundle
 from streaming_vlm_mlx.stream import spans as sp
 from streaming_vlm_mlx.stream.distributed_runner import make_runner, release
-from streaming_vlm_mlx.stream.events import GenerationResult, SpanMap, SpanView, TextPiece
+from streaming_vlm_mlx.stream.events import GenerationResult, SpanMap, SpanView, StepTimes, TextPiece
 from streaming_vlm_mlx.stream.masks import OPEN, token_visibility
 from streaming_vlm_mlx.stream.pruning import count_window_tokens, prune, reanchor
-from streaming_vlm_mlx.stream.repetition import RepetitionGuard
-from streaming_vlm_mlx.stream.reply import Reply
+from streaming_vlm_mlx.stream.reply import RepetitionGuard, Reply
 from streaming_vlm_mlx.stream.runner import Logits, Runner, Visibility
 from streaming_vlm_mlx.stream.sampling import Sampler, TokenSampler
-from streaming_vlm_mlx.stream.step_times import StepTimes
-from streaming_vlm_mlx.stream.turn_collector import TurnCollector, TurnInput
+from streaming_vlm_mlx.stream.turn_input import TurnCollector, TurnInput, VideoEncoder
 from streaming_vlm_mlx.stream.turns import TurnWriter
-from streaming_vlm_mlx.stream.video_encoder import VideoEncoder
 from streaming_vlm_mlx.text.detokenizer import Scratchpad
 from streaming_vlm_mlx.video.image_processor import Patches
 
@@ -131,6 +128,10 @@ class Session:
         self._guard.clear()
         self._begin_turns()
 
+    def encode_ahead(self, second: SecondRequest) -> None:
+        """Run the vision tower over `second` now, so that `generate` finds its features ready."""
+        self._encoder.encode_ahead(second.patches)
+
     def generate(
         self, second: SecondRequest, sampler: Sampler | None = None, stopped: Callable[[], bool] = lambda: False
     ) -> Iterator[SpanMap | TextPiece | GenerationResult]:
@@ -225,10 +226,6 @@ class Session:
         self._round, self._query = 0, ""
         self._collector = TurnCollector(self._bundle.template.rules.first_seconds)
         self._waiting = None
-
-    def encode_ahead(self, second: SecondRequest) -> None:
-        """Run the vision tower over `second` now, so that `generate` finds its features ready."""
-        self._encoder.encode_ahead(second.patches)
 
     def _prune(self) -> tuple[SpanView, ...]:
         """Drop the spans that this second no longer keeps, from the sequence and the cache; return their views."""

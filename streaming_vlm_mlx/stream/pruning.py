@@ -10,7 +10,7 @@ import numpy as np
 
 from streaming_vlm_mlx.config import StreamConfig
 from streaming_vlm_mlx.stream.spans import ASSISTANT_TURN, Span, Spans
-from streaming_vlm_mlx.text.chat_template import ChatTemplate
+from streaming_vlm_mlx.text.chat_template import STYLES, ChatTemplate
 from streaming_vlm_mlx.text.detokenizer import SCRATCH_TOKENS
 
 
@@ -19,14 +19,15 @@ def prune(spans: Spans, now: int, config: StreamConfig) -> tuple[Spans, Spans]:
 
     - Commentary older than `text_round` moves to the end of the previous text, without its last token, the closing
       `` ...``.
-    - Video older than `window` is dropped with its timestamps, a scratchpad line after `scratch_round`.
+    - Video older than `window` is dropped with its stamps (see `ChatTemplate.stamp`), a scratchpad line after
+      `scratch_round`.
     - A user turn is dropped when it is older than both.
     - The previous text keeps its first `sink` and last `slide` tokens.
 
     A sequence without previous text drops the commentary that others move. The one turn of the instruct style keeps
     video and commentary by the same rules, and nothing else but the head.
     """
-    if config.style == "instruct":
+    if STYLES[config.style].one_turn:
         return _prune_one_turn(spans, now, config)
     if config.mode == "window":
         return _prune_window(spans, now, config)

@@ -1,4 +1,4 @@
-"""Writes the turns of a stream as spans: the head, a second's user turn and its reply."""
+"""Writes the turns of a stream as spans: the head, a user turn and its reply."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -77,14 +77,14 @@ class TurnWriter:
         return tuple(replace(span, grid=None) for span in spans)
 
     def user(self, number: int, start: float, end: float, video: Spans, question: str, query: str) -> Spans:
-        """Return the user turn of second `number` and the opening of its assistant turn.
+        """Return the user turn `number` and the opening of its assistant turn.
 
         Args:
             number: counted from the stream's start or last seek.
-            start: seconds from the clip's beginning.
-            end: seconds from the clip's beginning.
-            video: the second's video, empty without one.
-            question: the question that this second's reply begins to answer, or empty.
+            start: start of its first second, in seconds from the clip's beginning.
+            end: end of its last second.
+            video: the turn's video, empty without one.
+            question: the question that its reply begins to answer, or empty.
             query: the viewer's request, where it is new; a template without a place for it ignores it.
         """
         template = self._template
@@ -101,12 +101,12 @@ class TurnWriter:
         )
 
     def one_turn(self, kept: Spans, number: int, video: Spans, question: str, query: str) -> Spans:
-        """Return the whole sequence of second `number`, whose user turn holds all that is kept.
+        """Return the whole sequence of turn `number`, whose user turn holds all that is kept.
 
         Args:
             kept: the spans that `prune` kept: the head, earlier video and commentary.
             number: counted from the stream's start or last seek.
-            video: the second's video, empty without one.
+            video: the turn's video, empty without one.
             question: the viewer's question, or empty.
             query: the viewer's standing request.
         """
@@ -125,7 +125,7 @@ class TurnWriter:
         )
 
     def reply(self, number: int, said: Sequence[int], scratch: Sequence[int]) -> Spans:
-        """Return the reply of second `number`: the ids of its scratchpad and commentary, and the turn's end mark."""
+        """Return the reply to turn `number`: the ids of its scratchpad and commentary, and the turn's end mark."""
         return (
             new_span("scratch", number, scratch),
             new_span("text", number, said),

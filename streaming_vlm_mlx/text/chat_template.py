@@ -1,15 +1,14 @@
 """The chat template: Qwen's markup, one user turn and one assistant turn a second.
 
 It follows StreamingVLM (arXiv 2510.09608), whose inference program and training data differ in details that a model may
-have learned, or another program; `ChatTemplate.style` chooses between them, and `styles` has their rules.
+have learned. `ChatTemplate.style` chooses between them and the turns of other programs; `STYLES` has their rules.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Self
 
 from streaming_vlm_mlx.config import Style
-from streaming_vlm_mlx.text.styles import STYLES, StyleRules
 from streaming_vlm_mlx.text.tokenizer import SpecialIds, Tokenizer
 
 SYSTEM = "You are a helpful assistant."
@@ -19,6 +18,63 @@ INSTRUCT_SYSTEM = (
     "has changed, answer with exactly: ..."
 )
 SAID_BEFORE = "You said in the last seconds:\n"
+
+
+@dataclass(frozen=True)
+class StyleRules:
+    """How the turns of one style differ from those of the published StreamingVLM program.
+
+    Attributes:
+        has_previous: whether a turn of role ``previous text`` follows the system turn; without it, old commentary is
+            dropped.
+        has_query: whether the query is written after the video, in the first turn and where it changes.
+        repeats_query: whether the query is written again once its turn is dropped.
+        asks_after_video: whether a viewer's question stands after the video, in place of the query; else it stands
+            before the video, after the times.
+        first_seconds: seconds of video in the first turn; each later turn has one.
+        later_grids: whether the video of turns after the first has M-RoPE's rows and columns; else it counts up like
+            text.
+        keeps_last: whether the last token of a reply that the limit cut short is kept.
+        generation_config: whether the stop tokens in a folder's ``generation_config.json`` replace the style's.
+        one_turn: whether all that is kept is written as one user turn, anew in every second.
+        is_spaced: whether a space follows the times of every second but the first, and a commentary begins after two
+            line feeds; else the times end without a space, and one line feed opens a commentary.
+        system: the text of the system turn.
+        takes_ending_frames: whether a sampling time takes the first frame that ends at or after it; else the first
+            that begins then.
+    """
+
+    has_previous: bool = True
+    has_query: bool = True
+    repeats_query: bool = False
+    asks_after_video: bool = False
+    first_seconds: int = 1
+    later_grids: bool = True
+    keeps_last: bool = True
+    generation_config: bool = False
+    takes_ending_frames: bool = False
+    one_turn: bool = False
+    is_spaced: bool = False
+    system: str = SYSTEM
+
+
+STYLES: Mapping[Style, StyleRules] = {
+    "inference": StyleRules(),
+    "training": StyleRules(has_query=False, is_spaced=True),
+    # LiveCCDemoInfer.live_cc of showlab/livecc (arXiv 2504.16030).
+    "livecc": StyleRules(
+        has_previous=False,
+        repeats_query=True,
+        asks_after_video=True,
+        first_seconds=3,
+        later_grids=False,
+        keeps_last=False,
+        generation_config=True,
+        takes_ending_frames=True,
+    ),
+    # For models that were never trained to stream: SimpleStream (arXiv 2604.02317) sees the last frames alone.
+    "instruct": StyleRules(has_previous=False, generation_config=True, one_turn=True, system=INSTRUCT_SYSTEM),
+}
 
 
 def user_text(start: float, end: float, question: str = "", *, first: bool) -> str:
@@ -79,8 +135,9 @@ class ChatTemplate:
         eos_ids: tuple[int, ...] | None = None,
     ) -> Self:
         """Return the template in the ids of `tokenizer`; an empty `system` stands for the style's own text."""
-        system = system or (INSTRUCT_SYSTEM if style == "instruct" else SYSTEM)
-        return cls(tuple(tokenizer.encode(system)), style, tokenizer.special, has_stamps, eos_ids)
+        return cls(
+            tuple(tokenizer.encode(system or STYLES[style].system)), style, tokenizer.special, has_stamps, eos_ids
+        )
 
     @property
     def rules(self) -> StyleRules:
@@ -131,16 +188,15 @@ class ChatTemplate:
     def assistant_open(self, answers: bool = False) -> tuple[int, ...]:
         """Return the opening of a second's assistant turn; with `answers`, of one that begins with an answer."""
         s = self.special
-        spaced = self.style == "training" and not answers
-        return (s.im_start, s.assistant, s.newlines if spaced else s.newline)
+        return (s.im_start, s.assistant, s.newlines if self.rules.is_spaced and not answers else s.newline)
 
     def time(self, start: float, end: float, question: str = "", first: bool = False) -> str:
         """Return the text before a second's video; the arguments are those of `user_text`.
 
-        Without a question, the inference style has no space after the times.
+        Without a question, only a style that is spaced has a space after the times.
         """
         text = user_text(start, end, question.strip(), first=first)
-        return text if self.style == "training" or question.strip() else text.rstrip()
+        return text if self.rules.is_spaced or question.strip() else text.rstrip()
 
     def request(self, query: str, question: str) -> str:
         """Return the text after the video of the one user turn: the viewer's question, else the standing query."""

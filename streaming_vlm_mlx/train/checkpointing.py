@@ -29,11 +29,10 @@ import mlx.optimizers as optim
 from mlx.utils import tree_flatten, tree_unflatten
 
 from streaming_vlm_mlx.atomic import write_text
-from streaming_vlm_mlx.checkpoint_files import CONFIG
+from streaming_vlm_mlx.checkpoint_files import ADAPTER_CONFIG, CONFIG
 from streaming_vlm_mlx.config_io import FromDict
 from streaming_vlm_mlx.data.collator import Position
 from streaming_vlm_mlx.errors import SvmError
-from streaming_vlm_mlx.models.adapters import SETTINGS
 
 VERSION = 2
 STEPS, TRAINING, LOCK = "steps", "training", "train.lock"
@@ -219,7 +218,7 @@ class RunFolder:
             raise SvmError(f"{self.path} cannot be written: {error.strerror}.") from error
 
     def _holds_checkpoint(self) -> bool:
-        return any((self.path / name).exists() for name in (CONFIG, SETTINGS))
+        return any((self.path / name).exists() for name in (CONFIG, ADAPTER_CONFIG))
 
     def _step_folder(self, step: int) -> Path:
         return self.path / STEPS / f"{step:08d}"

@@ -8,7 +8,7 @@ from streaming_vlm_mlx.config_io import FromDict
 from streaming_vlm_mlx.data.collator import BatchConfig
 from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.models.lora import LoraConfig
-from streaming_vlm_mlx.models.presets import tiny_config
+from streaming_vlm_mlx.models.sizes import tiny_config
 
 
 @dataclass(frozen=True)

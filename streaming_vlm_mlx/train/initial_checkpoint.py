@@ -14,7 +14,7 @@ from streaming_vlm_mlx.models.adapter_info import AdapterInfo
 from streaming_vlm_mlx.models.adapters import adapter_notes, check_base, open_adapter
 from streaming_vlm_mlx.models.loading import Checkpoint, load_weights, open_checkpoint
 from streaming_vlm_mlx.models.memory_budget import check_trains, memory_limit
-from streaming_vlm_mlx.models.presets import seed_weights, tiny_config
+from streaming_vlm_mlx.models.sizes import seed_weights, tiny_config
 from streaming_vlm_mlx.models.vlm import VisionLanguageModel
 from streaming_vlm_mlx.text.tokenizer import Tokenizer
 from streaming_vlm_mlx.text.vocabulary import build, count_ids

@@ -29,7 +29,7 @@ from streaming_vlm_mlx.models.adapters import (
 )
 from streaming_vlm_mlx.models.families import family_of
 from streaming_vlm_mlx.models.loading import Checkpoint
-from streaming_vlm_mlx.models.presets import seed_weights
+from streaming_vlm_mlx.models.sizes import seed_weights
 from streaming_vlm_mlx.models.vlm import VisionLanguageModel
 from streaming_vlm_mlx.stream_settings import read_stream_config
 from streaming_vlm_mlx.train.checkpointing import Progress, RunFolder, load_heads, load_training, read_progress

@@ -13,7 +13,7 @@ from streaming_vlm_mlx.config import ModelConfig, PixelConfig, StreamConfig
 from streaming_vlm_mlx.data.records import StreamingRecord, Turn
 from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.models.loading import Checkpoint, save_checkpoint
-from streaming_vlm_mlx.models.presets import seed_weights
+from streaming_vlm_mlx.models.sizes import seed_weights
 from streaming_vlm_mlx.models.tensor_parallel import check_splits
 from streaming_vlm_mlx.models.vlm import VisionLanguageModel
 from streaming_vlm_mlx.quantization_config import QuantizationConfig

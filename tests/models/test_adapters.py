@@ -12,8 +12,9 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from streaming_vlm_mlx.checkpoint_files import ADAPTER_CONFIG, MLX_WEIGHTS
 from streaming_vlm_mlx.errors import SvmError
-from streaming_vlm_mlx.models.adapters import ARRAYS, SETTINGS, fingerprint, read_adapter
+from streaming_vlm_mlx.models.adapters import fingerprint, read_adapter
 from streaming_vlm_mlx.models.loading import load_checkpoint, save_checkpoint
 from streaming_vlm_mlx.models.lora import LoraConfig
 from streaming_vlm_mlx.models.vlm import VisionLanguageModel
@@ -89,7 +90,7 @@ def best_step(base: Path, adapter: Path | None = None) -> npt.NDArray[np.float32
 
 def test_only_the_adapter_is_saved(adapted: tuple[Path, Heard]) -> None:
     folder, _ = adapted
-    saved = mx.load(str(folder / ARRAYS))
+    saved = mx.load(str(folder / MLX_WEIGHTS))
     assert isinstance(saved, dict)
     assert all(re.fullmatch(r"language_model\.model\.layers\.\d\..*_proj\.lora_[ab]", name) for name in saved)
     assert not list(folder.glob("**/model*.safetensors"))
@@ -155,7 +156,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(
     again = adapt(records, base, tmp_path / "run1", resume=True)
     assert [event.step for event in again.of(StepDone)] == [4, 5, 6]
     assert again.losses == pytest.approx(adapted[1].losses[3:], abs=1e-6)
-    both = [mx.load(str(folder / ARRAYS)) for folder in (adapted[0], tmp_path / "run1")]
+    both = [mx.load(str(folder / MLX_WEIGHTS)) for folder in (adapted[0], tmp_path / "run1")]
     assert all(np.allclose(both[0][name], both[1][name], atol=1e-6) for name in both[0])
 
 
@@ -189,17 +190,17 @@ def test_an_adapter_changes_the_commentary_and_fusing_does_not(
 
 def test_an_adapter_of_an_earlier_version_is_read(adapted: tuple[Path, Heard], base: Path, tmp_path: Path) -> None:
     shutil.copytree(adapted[0], tmp_path / "run1")
-    values = json.loads((adapted[0] / SETTINGS).read_text())
+    values = json.loads((adapted[0] / ADAPTER_CONFIG).read_text())
     early = {name: values[name] for name in ("lora", "base", "fingerprint", "trained_parameters")}
     early["lora"] = {name: early["lora"][name] for name in ("kind", "rank", "scale", "targets")}
-    (tmp_path / "run1" / SETTINGS).write_text(json.dumps(early))
-    saved = mx.load(str(adapted[0] / ARRAYS))
+    (tmp_path / "run1" / ADAPTER_CONFIG).write_text(json.dumps(early))
+    saved = mx.load(str(adapted[0] / MLX_WEIGHTS))
     assert isinstance(saved, dict)
     named = {name.removeprefix("language_"): array for name, array in saved.items()}
     mx.save_safetensors(
-        str(tmp_path / "run1" / ARRAYS), {n.replace("model.model.", "model."): a for n, a in named.items()}
+        str(tmp_path / "run1" / MLX_WEIGHTS), {n.replace("model.model.", "model."): a for n, a in named.items()}
     )
-    assert all(name.startswith("model.layers.") for name in mx.load(str(tmp_path / "run1" / ARRAYS)))
+    assert all(name.startswith("model.layers.") for name in mx.load(str(tmp_path / "run1" / MLX_WEIGHTS)))
     assert np.array_equal(best_step(base, tmp_path / "run1"), best_step(base, adapted[0]))
 
 
@@ -228,14 +229,14 @@ def test_a_fingerprint_depends_on_the_weights_only(base: Path, tmp_path: Path) -
 @pytest.mark.parametrize(
     ("file", "content", "message"),
     [
-        (SETTINGS, b"{", "is not JSON"),
+        (ADAPTER_CONFIG, b"{", "is not JSON"),
         (
-            SETTINGS,
+            ADAPTER_CONFIG,
             json.dumps({"fine_tune_type": "lora", "num_layers": 4}).encode(),
             "describes no adapter that svm-tui takes",
         ),
-        (ARRAYS, b"short", "is truncated or not a safetensors file"),
-        (ARRAYS, None, "run1 lacks adapters.safetensors"),
+        (MLX_WEIGHTS, b"short", "is truncated or not a safetensors file"),
+        (MLX_WEIGHTS, None, "run1 lacks adapters.safetensors"),
     ],
 )
 def test_damage_is_reported_in_one_line(

@@ -24,7 +24,7 @@ from streaming_vlm_mlx.models.catalog import (
 )
 from streaming_vlm_mlx.models.convert_checkpoint import Conversion, convert, make_plan, quantization_for
 from streaming_vlm_mlx.models.memory_budget import GIB, budget_of, estimate
-from streaming_vlm_mlx.models.published_sizes import PUBLISHED
+from streaming_vlm_mlx.models.sizes import PUBLISHED
 from streaming_vlm_mlx.models.vlm import VisionLanguageModel
 from streaming_vlm_mlx.processor_config import DEFAULTS
 from streaming_vlm_mlx.shipped import CHECKPOINT

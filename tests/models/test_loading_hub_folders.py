@@ -21,7 +21,7 @@ from streaming_vlm_mlx.models.loading import (
     open_checkpoint,
     save_checkpoint,
 )
-from streaming_vlm_mlx.models.presets import seed_weights
+from streaming_vlm_mlx.models.sizes import seed_weights
 from streaming_vlm_mlx.models.vlm import VisionLanguageModel
 from streaming_vlm_mlx.quantization_config import QuantizationConfig
 from streaming_vlm_mlx.text.tokenizer import Tokenizer

@@ -11,7 +11,7 @@ import pytest
 
 from streaming_vlm_mlx.config import ModelConfig, TextConfig, VisionConfig
 from streaming_vlm_mlx.models.loading import hub_values
-from streaming_vlm_mlx.models.published_sizes import PUBLISHED
+from streaming_vlm_mlx.models.sizes import PUBLISHED
 from streaming_vlm_mlx.models.vlm import VisionLanguageModel
 
 LIMIT = 1.15
@@ -62,12 +62,12 @@ import mlx.core as mx
 from streaming_vlm_mlx.memory import process_memory
 from streaming_vlm_mlx.models.loading import CheckpointInfo, WeightLayout, load_weights, read_model_config
 from streaming_vlm_mlx.models.vlm import VisionLanguageModel
-from streaming_vlm_mlx.models.weights import list_tensors
+from streaming_vlm_mlx.models.weights import list_tensors, sanitize_name
 from streaming_vlm_mlx.models.loading import arrange_for_decode
 folder, dtype = Path(sys.argv[1]), getattr(mx, sys.argv[2])
 config = read_model_config(folder)
 layout = WeightLayout(config.text_config.vocab_size)
-info = CheckpointInfo(folder, VisionLanguageModel(config), list_tensors(folder), layout, None, None)
+info = CheckpointInfo(folder, VisionLanguageModel(config), list_tensors(folder, sanitize_name), layout, None, None)
 mx.eval(mx.ones((64, 64)) @ mx.ones((64, 64)))
 mx.reset_peak_memory()
 before = process_memory()

@@ -6,7 +6,7 @@ import pytest
 
 from streaming_vlm_mlx.models.attention import attention
 from streaming_vlm_mlx.models.language import DeepStack, LogitsToKeep, StreamingDecoder
-from streaming_vlm_mlx.models.presets import seed_weights
+from streaming_vlm_mlx.models.sizes import seed_weights
 from tests.small import small_config
 
 N = 20

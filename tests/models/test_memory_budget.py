@@ -14,7 +14,7 @@ from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.memory import machine_memory
 from streaming_vlm_mlx.models.loading import Checkpoint, ModelBundle, save_checkpoint
 from streaming_vlm_mlx.models.memory_budget import Budget, cache_nbytes, check_fits, estimate, memory_limit, ways_out
-from streaming_vlm_mlx.models.published_sizes import PUBLISHED
+from streaming_vlm_mlx.models.sizes import PUBLISHED
 from streaming_vlm_mlx.models.vlm import VisionLanguageModel
 from streaming_vlm_mlx.processor_config import DEFAULTS
 from streaming_vlm_mlx.quantization_config import QuantizationConfig

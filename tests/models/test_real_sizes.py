@@ -15,7 +15,7 @@ from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.models.families import read_config
 from streaming_vlm_mlx.models.loading import open_checkpoint
 from streaming_vlm_mlx.models.memory_budget import budget_of
-from streaming_vlm_mlx.models.published_sizes import PUBLISHED
+from streaming_vlm_mlx.models.sizes import PUBLISHED
 from streaming_vlm_mlx.models.vlm import VisionLanguageModel
 from streaming_vlm_mlx.stream.bundle_loader import bundle_loader
 from streaming_vlm_mlx.text.tokenizer import SHIPPED, Tokenizer

@@ -11,7 +11,7 @@ import pytest
 from streaming_vlm_mlx.config import ModelConfig, PixelConfig, SamplingConfig, StreamConfig, Style
 from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.models.loading import Checkpoint, ModelBundle, arrange_for_decode, save_checkpoint
-from streaming_vlm_mlx.models.presets import TinyStreamingDecoder
+from streaming_vlm_mlx.models.sizes import TinyStreamingDecoder
 from streaming_vlm_mlx.models.vlm import VisionLanguageModel
 from streaming_vlm_mlx.stream.async_engine import Engine
 from streaming_vlm_mlx.stream.bundle_loader import bundle_loader, random_bundle

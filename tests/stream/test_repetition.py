@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streaming_vlm_mlx.config import SamplingConfig
-from streaming_vlm_mlx.stream.repetition import RepetitionGuard
+from streaming_vlm_mlx.stream.reply import RepetitionGuard
 
 ROWS = 5
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from streaming_vlm_mlx.data.records import StreamingRecord, Turn
 from streaming_vlm_mlx.errors import SvmError
-from streaming_vlm_mlx.models.presets import seed_weights
+from streaming_vlm_mlx.models.sizes import seed_weights
 from streaming_vlm_mlx.text.vocabulary import FullVocabulary
 from streaming_vlm_mlx.train.config import HeadConfig
 from streaming_vlm_mlx.train.gradients import Compute

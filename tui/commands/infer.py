@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
     """Comment on the clip; the seconds so far are kept however the run ends."""
     from streaming_vlm_mlx.memory import machine_memory
     from streaming_vlm_mlx.sessions.subtitles import check_replaceable, find_format
-    from streaming_vlm_mlx.text.styles import STYLES
+    from streaming_vlm_mlx.text.chat_template import STYLES
     from streaming_vlm_mlx.video.video_file import open_video
 
     if args.out:

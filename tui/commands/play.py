@@ -138,7 +138,7 @@ def _spec(args: argparse.Namespace, config: "StreamConfig", folder: Path) -> "Pl
     from streaming_vlm_mlx.memory import machine_memory
     from streaming_vlm_mlx.sessions.session_log import ENDINGS
     from streaming_vlm_mlx.stream_settings import describe_preset
-    from streaming_vlm_mlx.text.styles import STYLES
+    from streaming_vlm_mlx.text.chat_template import STYLES
     from streaming_vlm_mlx.video.video_file import open_video
     from tui.player.clip import ClipSeconds, FrameGrabber
     from tui.player.spec import PlayerSpec

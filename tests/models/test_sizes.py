@@ -1,10 +1,10 @@
-"""Tests the tiny preset and its seeded weights."""
+"""Tests the tiny sizes and seeded weights."""
 
 import mlx.core as mx
 import numpy as np
 import pytest
 
-from streaming_vlm_mlx.models.presets import TinyStreamingDecoder, seed_weights, tiny_config
+from streaming_vlm_mlx.models.sizes import TinyStreamingDecoder, seed_weights, tiny_config
 from tests.small import small_config, small_model
 
 
