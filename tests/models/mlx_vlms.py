@@ -138,11 +138,14 @@ def their_tokens(model: Any, prompt: Prompt) -> list[int]:
     return [int(token) for token, _ in steps]
 
 
-def our_logits(model: VisionLanguageModel, prompt: Prompt) -> np.ndarray[Any, np.dtype[np.float32]]:
-    """Return this program's logits [tokens, rows]."""
+def our_logits(
+    model: VisionLanguageModel, prompt: Prompt, features: mx.array | None = None
+) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """Return this program's logits [tokens, rows]; `features` are those of the pixels, None to compute them."""
     rows = np.array(prompt.rows, np.int32)
     is_video = np.isin(np.arange(rows.size), prompt.places)
-    features = model.visual(prompt.pixels, prompt.grid)
+    if features is None:
+        features = model.visual(prompt.pixels, prompt.grid)
     x, deepstack = model.embed(rows, features, is_video), model.deepstack(features, is_video)
     hidden = model.model(x, model.model.rope(prompt.positions), deepstack=deepstack)
     return np.array(model.head(hidden)[0].astype(mx.float32))
@@ -151,8 +154,10 @@ def our_logits(model: VisionLanguageModel, prompt: Prompt) -> np.ndarray[Any, np
 def our_tokens(model: VisionLanguageModel, prompt: Prompt) -> list[int]:
     """Return the greedy tokens of this program."""
     said: list[int] = []
+    features = model.visual(prompt.pixels, prompt.grid)
+    mx.eval(features)
     for _ in range(TOKENS):
-        said.append(int(our_logits(model, prompt)[-1].argmax()))
+        said.append(int(our_logits(model, prompt, features)[-1].argmax()))
         prompt = prompt.grown(said[-1])
     return said
 
