@@ -18,7 +18,7 @@ class SpanView:
     Attributes:
         kind: ``system`` (the head and its markup), ``previous`` (the long memory), ``user`` (times and queries),
             ``video``, ``text`` (commentary).
-        round: the second that it belongs to, -1 for the head.
+        round: the turn that it belongs to, counted from the stream's start or last seek; -1 for the head.
         tokens: how many tokens it holds.
     """
 

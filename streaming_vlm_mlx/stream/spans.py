@@ -34,7 +34,7 @@ class Span:
 
     Attributes:
         part: its role in the chat template.
-        round: the second that it belongs to, counted from the stream's start or last seek; -1 for the head and the
+        round: the turn that it belongs to, counted from the stream's start or last seek; -1 for the head and the
             previous text.
         ids: the token ids.
         slots: each token's place in the sequence before pruning, which is its place in the cache.
