@@ -185,7 +185,7 @@ def _open_mlx(folder: Path, values: dict[str, Any]) -> AdapterInfo:
     kind, given = values.get("fine_tune_type", "lora"), values.get("lora_parameters", values)
     sizes: dict[str, Any] = given if isinstance(given, dict) else {}
     rank, scale = sizes.get("rank"), sizes.get("scale")
-    if scale is None and rank and type(values.get("alpha")) in (int, float):
+    if scale is None and type(rank) is int and rank and type(values.get("alpha")) in (int, float):
         scale = values["alpha"] / rank
     if kind not in ("lora", "dora") or type(rank) is not int or rank < 1 or not isinstance(scale, int | float):
         raise SvmError(

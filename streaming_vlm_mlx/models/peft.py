@@ -1,6 +1,7 @@
 """Reads and writes adapters of Hugging Face's PEFT: ``adapter_config.json`` and ``adapter_model.safetensors``."""
 
 import json
+import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -136,7 +137,7 @@ def read_peft_config(path: Path, values: Mapping[str, Any]) -> PeftConfig:
     for name, rank in (("r", config.r), *ranks.items()):
         demand(type(rank) is int and rank >= 1, f"{path}: {name}", rank, "1 or more")
     for name, alpha in (("lora_alpha", config.lora_alpha), *alphas.items()):
-        demand(type(alpha) in (int, float) and alpha > 0, f"{path}: {name}", alpha, "above 0")
+        demand(type(alpha) in (int, float) and 0 < alpha < math.inf, f"{path}: {name}", alpha, "a number above 0")
     return config
 
 
@@ -252,7 +253,7 @@ def _check_agreement(
     folder: Path, file: Path, config: PeftConfig, adapted: Mapping[str, AdaptedLayer], spelt: Mapping[str, str]
 ) -> None:
     for name, layer in sorted(adapted.items()):
-        rank = layer.arrays["lora_a"].shape[0]
+        rank = next(iter(layer.arrays["lora_a"].shape), 0)
         if rank != layer.rank:
             raise SvmError(f"{folder / ADAPTER_CONFIG} gives {name} rank {layer.rank}, {file.name} has rank {rank}.")
         if config.target_modules is not None and not config.targets(spelt[name]):

@@ -82,7 +82,8 @@ def why(base: Path, monkeypatch: pytest.MonkeyPatch, tokenizer: Tokenizer) -> Re
         ({"init_lora_weights": "pissa_niter_4"}, "is 'pissa_niter_4', which changes the base's weights"),
         ({"r": "4"}, "r is '4'; it must be a whole number"),
         ({"r": 0}, "r is 0; it must be 1 or more"),
-        ({"lora_alpha": -1}, "lora_alpha is -1; it must be above 0"),
+        ({"lora_alpha": -1}, "lora_alpha is -1; it must be a number above 0"),
+        ({"lora_alpha": float("inf")}, "lora_alpha is inf; it must be a number above 0"),
         ({"target_modules": {"a": 1}}, "it must be a list of names, or an expression"),
         ({"target_modules": "*q_proj"}, "an expression for names of modules cannot be read"),
         ({"r": 8}, "gives model.layers.0.self_attn.q_proj rank 8, adapter_model.safetensors has rank 4"),
@@ -136,6 +137,7 @@ def named(number: int, array: Any, part: str = "lora_A.weight") -> Arrays:
             arrays() | {"model.embed_tokens.weight": np.ones((410, 32), np.float32)},
             "model.embed_tokens.weight is [410, ",
         ),
+        (arrays() | named(0, np.ones((), np.float32)), "rank 4, adapter_model.safetensors has rank 0"),
         ({}, "adapter_model.safetensors holds no adapter."),
     ],
 )
@@ -162,6 +164,7 @@ def test_files_that_are_missing_or_damaged(why: Refused, tmp_path: Path) -> None
     [
         ({"fine_tune_type": "full"}, "describes no adapter that svm-tui takes"),
         ({"fine_tune_type": "lora", "lora_parameters": {"rank": 4}}, "describes no adapter"),
+        ({"rank": "3", "alpha": 6}, "describes no adapter"),
         ({"rank": 4, "scale": 2.0}, "lora_a of model.layers.0.self_attn.q_proj is [32, 3]"),
         ({"fine_tune_type": "dora", "lora_parameters": {"rank": 3, "scale": 2.0}}, "lacks m of model.layers.0"),
     ],
