@@ -273,7 +273,7 @@ class Session:
             runner.keep(np.zeros(0, np.int32))
         cached, ids = self.cache_length, self.ids
         self._prefilled_from = cached
-        is_video = sp.join_video(self._spans, self._bundle.model.config.video_token_id)[cached:]
+        is_video = sp.join_video(self._spans, self._bundle.template.special.video_pad)[cached:]
         # A second may have several spans, but has one array of features.
         new = dict.fromkeys(s.round for s in self._spans if s.part == "video" and s.slots[0] >= cached)
         features = mx.concatenate([self._features[r] for r in new]) if new else None

@@ -14,6 +14,7 @@ from streaming_vlm_mlx.stream.events import GenerationResult, SpanMap, TextPiece
 from streaming_vlm_mlx.stream.generate import Session
 from streaming_vlm_mlx.text.tokenizer import Tokenizer
 from streaming_vlm_mlx.text.vocabulary import CompactVocabulary
+from tests.small import small_model
 from tests.stream.oracle import Oracle
 from tests.stream.streams import GREEDY, Forced, force, generate, make_bundle, make_second
 
@@ -63,6 +64,16 @@ def test_a_question_is_written_as_models_were_trained_on_it(
         f"Time=1.0-2.0s Who has the ball?{vision}{reply} two<|im_end|>\n",
         f"Time=2.0-3.0s {vision}{reply}\n three<|im_end|>\n",
     ]
+
+
+def test_the_video_that_is_written_is_seen_whatever_id_a_config_gives_it(
+    tokenizer: Tokenizer, vocabulary: CompactVocabulary
+) -> None:
+    bundle = make_bundle(tokenizer, vocabulary)
+    model = small_model(replace(bundle.model.config, video_token_id=9))
+    others = replace(bundle, model=model)
+    first, second = (force(Session(one, SMALL), one, make_second(0), [ONE, IM_END]) for one in (bundle, others))
+    assert np.array_equal(first.logits, second.logits)
 
 
 def test_a_session_keeps_what_the_published_rules_keep(bundle: ModelBundle) -> None:
