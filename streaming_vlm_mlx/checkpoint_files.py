@@ -46,7 +46,7 @@ def read_json(path: Path) -> dict[str, Any]:
         values = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise SvmError(f"{path} cannot be read: {error.strerror}.") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise SvmError(f"{path} is not JSON: {error}.") from error
     if not isinstance(values, dict):
         raise SvmError(f"{path} holds no settings.")

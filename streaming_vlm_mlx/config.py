@@ -136,6 +136,9 @@ class TextConfig(FromDict):
                 f"config: hidden_size {self.hidden_size} is not a multiple of {self.num_attention_heads} heads."
             )
         demand_sizes(self, "text_config")
+        for name in ("rms_norm_eps", "rope_theta"):
+            value = getattr(self, name)
+            demand(0 < value < math.inf, f"text_config.{name}", value, "a number above 0")
         if self.num_attention_heads % self.num_key_value_heads:
             raise SvmError(
                 f"config: {self.num_attention_heads} heads do not share {self.num_key_value_heads} key-value heads "

@@ -105,14 +105,22 @@ def demand(met: bool, name: str, value: object, rule: str) -> None:
         raise SvmError(f"{name} is {value!r}; it must be {rule}.")
 
 
+# Above the largest side of an MLX array, and far above the layers of any model, each of which is built as an object.
+_SIZE_LIMIT, _LAYER_LIMIT = 1 << 31, 1000
+_LAYERS = ("num_hidden_layers", "depth")
+
+
 def demand_sizes(part: object, name: str) -> None:
-    """Check that all whole numbers in the settings `part`, which messages call `name`, are 1 or more.
+    """Check that all whole numbers in the settings `part`, which messages call `name`, can be sizes: 1 or more.
 
     Raises:
         SvmError: names the setting.
     """
     for field_name, value in vars(part).items():
-        demand(type(value) is not int or value >= 1, f"{name}.{field_name}", value, "1 or more")
+        if type(value) is int:
+            demand(value >= 1, f"{name}.{field_name}", value, "1 or more")
+            limit = _LAYER_LIMIT if field_name in _LAYERS else _SIZE_LIMIT
+            demand(value < limit, f"{name}.{field_name}", value, f"less than {limit}")
 
 
 def part_of(values: Mapping[str, Any], name: str) -> Mapping[str, Any]:

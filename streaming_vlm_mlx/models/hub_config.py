@@ -17,7 +17,8 @@ def read_text(values: Mapping[str, Any], defaults: Mapping[str, Any] | None = No
     """Return the language model's settings in `values` under the names of `TextConfig`; `defaults` where it has none.
 
     Raises:
-        SvmError: a part is not a mapping, or rotary embeddings are scaled.
+        SvmError: a part is not a mapping, rotary embeddings are scaled, or a setting asks for another activation or for
+            attention within a window.
     """
     text = {**values, **part_of(values, "text_config")}
     rope = part_of(text, "rope_scaling") or part_of(text, "rope_parameters")
@@ -27,6 +28,9 @@ def read_text(values: Mapping[str, Any], defaults: Mapping[str, Any] | None = No
     text["rope_theta"] = rope.get("rope_theta", text.get("rope_theta"))
     # Hub folders have this setting at the root, in text_config, or in both.
     text["tie_word_embeddings"] = text.get("tie_word_embeddings") or values.get("tie_word_embeddings")
+    activation, slides = text.get("hidden_act") or "silu", text.get("use_sliding_window") or False
+    demand(activation in ("silu", "swish"), "config: hidden_act", activation, "'silu'")
+    demand(slides is False, "config: use_sliding_window", slides, "False")
     given = {name: value for name, value in text.items() if name not in _OURS and value is not None}
     return {**(defaults or {}), **given}
 

@@ -227,7 +227,14 @@ def test_a_model_of_another_family(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "said"), [(b"{", "is not JSON"), (b"\xff", "is not JSON"), (b"[1]", "no settings"), (None, "No such")]
+    ("content", "said"),
+    [
+        (b"{", "is not JSON"),
+        (b"\xff", "is not JSON"),
+        (b"[" * 100_000, "is not JSON"),
+        (b"[1]", "no settings"),
+        (None, "No such"),
+    ],
 )
 def test_a_config_that_is_not_json(folder: Path, content: bytes | None, said: str) -> None:
     (folder / "config.json").unlink()
