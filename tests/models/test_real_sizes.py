@@ -17,7 +17,7 @@ from streaming_vlm_mlx.models.loading import open_checkpoint
 from streaming_vlm_mlx.models.memory_budget import budget_of
 from streaming_vlm_mlx.models.sizes import PUBLISHED
 from streaming_vlm_mlx.models.vlm import VisionLanguageModel
-from streaming_vlm_mlx.processor_config import DEFAULTS, read_pixel_config
+from streaming_vlm_mlx.processor_config import read_pixel_config
 from streaming_vlm_mlx.stream.bundle_loader import bundle_loader
 from streaming_vlm_mlx.text.tokenizer import SHIPPED, Tokenizer
 
@@ -215,7 +215,6 @@ SPELT += [(model, first_names) for model, (values, _) in HUB.items() if values["
 @pytest.mark.parametrize(("model", "rename"), SPELT)
 def test_a_published_folder_is_found_whole(tmp_path: Path, model: str, rename: Callable[[str], str]) -> None:
     values, count = HUB[model]
-    stream = StreamConfig(pixels=DEFAULTS[values["model_type"]])
     lay(tmp_path, {rename(name): ("BF16", shape) for name, shape in reference_shapes(model).items()}, values)
     info = open_checkpoint(tmp_path)
     stream = StreamConfig(pixels=read_pixel_config(tmp_path, values["model_type"]))
