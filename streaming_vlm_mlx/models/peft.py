@@ -242,11 +242,15 @@ def _is_full(key: str, config: PeftConfig, file: Path) -> bool:
     raise SvmError(f"{file} holds {key}, which {ADAPTER_CONFIG} does not name; {TAKEN}.")
 
 
+def _paths(module: str) -> list[str]:
+    """Return the names of the modules that `module` is in, the outermost first, and its own."""
+    steps = module.split(".")
+    return [".".join(steps[: count + 1]) for count in range(len(steps))]
+
+
 def _ancestors(module: str, names: tuple[str, ...]) -> set[str]:
     """Return those of `names` that `module`, or a module that it is in, ends with, as PEFT compares them."""
-    steps = module.split(".")
-    above = [".".join(steps[: count + 1]) for count in range(len(steps))]
-    return {name for name in names if any(path.endswith(name) for path in above)}
+    return {name for name in names if any(path.endswith(name) for path in _paths(module))}
 
 
 def _check_agreement(
@@ -262,6 +266,13 @@ def _check_agreement(
 
 def _check_saved(folder: Path, config: PeftConfig, full: Mapping[str, Stored]) -> None:
     modules = [_stripped(stored.key).rpartition(".")[0] for stored in full.values()]
+    for module in modules:
+        saved = [path for path in _paths(module) if path.endswith(config.modules_to_save)]
+        if len(saved) > 1:
+            raise SvmError(
+                f"{folder / ADAPTER_CONFIG}: modules_to_save names {saved[0]} and {saved[1]} in it, of which PEFT "
+                "saves one alone; train with the outer one."
+            )
     for name in config.modules_to_save:
         if not any(_ancestors(module, (name,)) for module in modules):
             raise SvmError(

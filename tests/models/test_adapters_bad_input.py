@@ -146,6 +146,13 @@ def test_arrays_that_do_not_fit(why: Refused, tmp_path: Path, tensors: Arrays, m
     assert message in found
 
 
+def test_saved_modules_within_one_another(why: Refused, tmp_path: Path) -> None:
+    """PEFT's file holds one copy of the inner module, and PEFT itself cannot open it again."""
+    inner = {"base_model.model.model.visual.merger.ln_q.weight": np.ones(16, np.float32)}
+    found = why(write(tmp_path / "a", arrays() | inner, modules_to_save=["ln_q", "merger"]))
+    assert "modules_to_save names model.visual.merger and model.visual.merger.ln_q in it" in found
+
+
 def test_files_that_are_missing_or_damaged(why: Refused, tmp_path: Path) -> None:
     folder = write(tmp_path / "a")
     whole = (folder / WEIGHTS).read_bytes()
