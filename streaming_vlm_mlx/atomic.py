@@ -5,14 +5,19 @@ import ctypes
 import errno
 import glob
 import os
+import re
 import secrets
 import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from streaming_vlm_mlx.errors import SvmError
+
+if sys.platform != "win32":
+    import fcntl
 
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = _RENAME_SWAP = 2
@@ -34,16 +39,19 @@ def replacing(path: Path) -> Iterator[Path]:
         raise SvmError(f"{path} is not a regular file; choose another path.")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
+        _remove_stray(target)
         part = _temporary(target)
         # Unlike tempfile's, this file has the mode that the process's umask gives a new file.
         part.touch(exist_ok=False)
     except OSError as error:
         raise SvmError(f"{path} cannot be written: {_reason(error)}. Choose another path.") from error
     try:
-        yield part
-        part.replace(target)
+        with part.open("rb") as held:
+            _lock(held)
+            yield part
+            part.replace(target)
     except OSError as error:
-        raise SvmError(f"{path} cannot be written: {_reason(error)}.") from error
+        raise SvmError(f"{path} cannot be written: {_reason(error)}. {_way_out(error)}") from error
     finally:
         part.unlink(missing_ok=True)
 
@@ -81,7 +89,7 @@ def replacing_folder(path: Path) -> Iterator[Path]:
         yield part
         _move_folder(part, target)
     except OSError as error:
-        raise SvmError(f"{path} cannot be written: {_reason(error)}.") from error
+        raise SvmError(f"{path} cannot be written: {_reason(error)}. {_way_out(error)}") from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
 
@@ -130,9 +138,37 @@ def _recover(target: Path) -> None:
             left[-1].rename(target)
 
 
+def _remove_stray(target: Path) -> None:
+    """Remove the temporary files of `target` that processes have left which were killed."""
+    name = re.compile(rf"\.{re.escape(target.name)}\.[0-9a-f]{{8}}")
+    for stray in target.parent.glob(f".{glob.escape(target.name)}.*"):
+        with contextlib.suppress(OSError):
+            if name.fullmatch(stray.name) and stray.is_file():
+                with stray.open("rb") as held:
+                    unused = _lock(held)
+                if unused:
+                    stray.unlink()
+
+
+def _lock(file: BinaryIO) -> bool:
+    """Lock `file` until it is closed or the process ends; return False where another has it, or nothing locks."""
+    if sys.platform == "win32":
+        return False
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
 def _temporary(target: Path) -> Path:
     """Return a name beside `target` that is not taken."""
     return target.with_name(f".{target.name}.{secrets.token_hex(4)}")
+
+
+def _way_out(error: OSError) -> str:
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return "Free some space, or choose another path." if full else "Choose another path."
 
 
 def _reason(error: OSError) -> str:

@@ -4,6 +4,7 @@ import asyncio
 import queue
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future
 from contextlib import suppress
 from typing import Any, TypeVar
 
@@ -58,6 +59,23 @@ class BackgroundThread:
             job()
             # A job holds what it reads from; idle, the thread holds nothing.
             del job
+
+
+def run_interruptibly(work: Callable[[], T]) -> T:
+    """Return what `work` returns, or raise what it raises; it runs on a daemon thread, so that Ctrl-C ends the wait.
+
+    After a signal `work` goes on, and its result is dropped.
+    """
+    done: Future[T] = Future()
+
+    def job() -> None:
+        try:
+            done.set_result(work())
+        except BaseException as error:  # noqa: BLE001 - raised where the caller waits
+            done.set_exception(error)
+
+    threading.Thread(target=job, name="svm-opener", daemon=True).start()
+    return done.result()
 
 
 def _succeed(done: asyncio.Future[Any], result: Any) -> None:

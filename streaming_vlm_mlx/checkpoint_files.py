@@ -1,11 +1,11 @@
 """The files of a checkpoint folder: what they are called, which are needed, which are missing. Imports no MLX."""
 
-import json
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 from streaming_vlm_mlx.errors import SvmError
+from streaming_vlm_mlx.input_files import parse_json, read_file
 
 CONFIG = "config.json"
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -43,10 +43,8 @@ def read_json(path: Path) -> dict[str, Any]:
         SvmError: the file is missing, is not JSON, or holds no object.
     """
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise SvmError(f"{path} cannot be read: {error.strerror}.") from error
-    except (ValueError, RecursionError) as error:
+        values = parse_json(read_file(path).decode("utf-8"))
+    except ValueError as error:
         raise SvmError(f"{path} is not JSON: {error}.") from error
     if not isinstance(values, dict):
         raise SvmError(f"{path} holds no settings.")

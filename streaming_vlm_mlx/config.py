@@ -11,6 +11,9 @@ from streaming_vlm_mlx.config_io import FromDict, demand, demand_sizes
 from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.quantization_config import QuantizationConfig
 
+# The most frames a second that a model is shown; a camera in slow motion takes fewer.
+MOST_FPS = 1000
+
 Positions = Literal["shrink", "append"]
 Mode = Literal["streaming", "recompute", "window", "full"]
 Style = Literal["inference", "training", "livecc", "instruct"]
@@ -260,9 +263,10 @@ class SamplingConfig(FromDict):
         Raises:
             SvmError: names the setting and what it can be.
         """
-        demand(self.temperature >= 0, "sampling.temperature", self.temperature, "0 or more")
+        demand(0 <= self.temperature < math.inf, "sampling.temperature", self.temperature, "0 or more, and finite")
         demand(0 < self.top_p <= 1, "sampling.top_p", self.top_p, "above 0 and at most 1")
-        demand(self.repetition_penalty > 0, "sampling.repetition_penalty", self.repetition_penalty, "above 0")
+        penalty = self.repetition_penalty
+        demand(0 < penalty < math.inf, "sampling.repetition_penalty", penalty, "above 0, and finite")
         demand(self.max_new_tokens >= 1, "sampling.max_new_tokens", self.max_new_tokens, "1 or more")
         for name in ("max_words", "max_sentences"):
             value = getattr(self, name)
@@ -334,6 +338,6 @@ class StreamConfig(FromDict):
             demand(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
         for name in ("sink", "slide"):
             demand((getattr(self, name) or 0) >= 0, name, getattr(self, name), "0 or more, or null to keep all")
-        demand(self.fps > 0, "fps", self.fps, "above 0")
+        demand(0 < self.fps <= MOST_FPS, "fps", self.fps, f"above 0 and at most {MOST_FPS}")
         one_turn = self.style == "instruct"
         demand(not (one_turn and self.scratchpad), "scratchpad", self.scratchpad, "empty with style 'instruct'")

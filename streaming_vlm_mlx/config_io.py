@@ -6,6 +6,7 @@
 
 import dataclasses
 import difflib
+import functools
 import types
 import typing
 from collections.abc import Generator, Hashable, Iterable, Iterator, Mapping
@@ -16,6 +17,13 @@ from typing import Any, Literal, Self, TypeVar
 import yaml
 
 from streaming_vlm_mlx.errors import SvmError
+from streaming_vlm_mlx.input_files import read_file
+
+# The largest file of settings, and the most values in one; a file of settings has a hundred.
+_LARGEST_SETTINGS, _MOST_NODES = 1 << 20, 10_000
+_LARGEST_INT = (1 << 63) - 1
+# Characters of a value in a message.
+_LONGEST_SHOWN = 80
 
 
 class FromDict:
@@ -30,7 +38,7 @@ class FromDict:
         Raises:
             SvmError: a value has the wrong type, or `check` refuses it.
         """
-        hints = typing.get_type_hints(cls)
+        hints = _types(typing.cast(Hashable, cls))
         known = [f.name for f in dataclasses.fields(cls)]  # type: ignore[arg-type]
         given = {k: values[k] for k in known if k in values and (values[k] is not None or _takes_none(hints[k]))}
         made = cls(**{k: _fit(hints[k], v, f"{cls.__name__}.{k}") for k, v in given.items()})
@@ -74,6 +82,12 @@ class FromDict:
         return {f.name: _plain(getattr(self, f.name)) for f in dataclasses.fields(self)}  # type: ignore[arg-type]
 
 
+@functools.cache
+def _types(kind: Hashable) -> dict[str, Any]:
+    """Return the types of `kind`'s fields by name; a session has thousands of seconds, and each asks."""
+    return typing.get_type_hints(typing.cast(type, kind))
+
+
 def _overlay(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     nested = {
         k: _overlay(base[k], v) for k, v in over.items() if isinstance(v, Mapping) and isinstance(base.get(k), dict)
@@ -91,6 +105,16 @@ def _plain(value: object) -> object:
     return value
 
 
+def shown(value: object) -> str:
+    """Return `value` for a message, shortened."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):
+        # A number of more digits than Python writes.
+        text = f"a {type(value).__name__}"
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}…"
+
+
 def _takes_none(hint: Any) -> bool:
     return type(None) in typing.get_args(hint)
 
@@ -102,7 +126,7 @@ def demand(met: bool, name: str, value: object, rule: str) -> None:
         SvmError: it does not hold; the text has the name, the value and the rule.
     """
     if not met:
-        raise SvmError(f"{name} is {value!r}; it must be {rule}.")
+        raise SvmError(f"{name} is {shown(value)}; it must be {rule}.")
 
 
 # Above the largest side of an MLX array, and far above the layers of any model, each of which is built as an object.
@@ -136,15 +160,17 @@ def part_of(values: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 
 def _fit(hint: Any, value: Any, name: str) -> Any:
     """Return `value` as the type `hint`; only whole floats to ints and lists to tuples are converted."""
+    if isinstance(value, int) and hint is not float:
+        demand(-_LARGEST_INT <= value <= _LARGEST_INT, name, value, "a whole number of 64 bits")
     if value is None and _takes_none(hint):
         return None
     origin = typing.get_origin(hint)
     if origin in (typing.Union, types.UnionType):
         return _fit(next(a for a in typing.get_args(hint) if a is not type(None)), value, name)
     if origin is Literal:
-        if value in typing.get_args(hint):
+        if isinstance(value, Hashable) and value in typing.get_args(hint):
             return value
-        raise SvmError(f"{name} is {value!r}; it can be {', '.join(map(repr, typing.get_args(hint)))}.")
+        raise SvmError(f"{name} is {shown(value)}; it can be {', '.join(map(repr, typing.get_args(hint)))}.")
     if dataclasses.is_dataclass(hint) and isinstance(hint, type) and isinstance(value, Mapping):
         return typing.cast(Any, hint).from_dict(value)
     if origin is tuple and isinstance(value, list | tuple):
@@ -152,12 +178,15 @@ def _fit(hint: Any, value: Any, name: str) -> Any:
     if origin is dict and isinstance(value, Mapping):
         return dict(value)
     if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:
+            raise SvmError(f"{name} is {shown(value)}; it must be a number that a float can hold.") from None
     if hint is int and isinstance(value, float) and value.is_integer():
         return int(value)
     if isinstance(hint, type) and isinstance(value, hint) and (hint is bool or not isinstance(value, bool)):
         return value
-    raise SvmError(f"{name} is {value!r}; it must be of type {getattr(hint, '__name__', hint)}.")
+    raise SvmError(f"{name} is {shown(value)}; it must be of type {getattr(hint, '__name__', hint)}.")
 
 
 C = TypeVar("C", bound=FromDict)
@@ -238,16 +267,47 @@ def read_yaml(path: Path, loader: type[yaml.SafeLoader] = yaml.SafeLoader) -> di
         SvmError: the file is absent, is not YAML, or is not a mapping.
     """
     try:
-        values = yaml.load(path.read_text(encoding="utf-8"), loader)
-    except OSError as error:
-        raise SvmError(f"{path} cannot be read: {error.strerror}.") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise SvmError(f"{path} is not YAML: {' '.join(str(error).split())}.") from error
+        values = _load_yaml(read_file(path, _LARGEST_SETTINGS).decode("utf-8"), loader)
+    except RecursionError as error:
+        raise SvmError(f"{path} is nested too deeply; settings have a few levels.") from error
+    # PyYAML raises whatever a conversion does: '2020-13-45', '!!int abc', '!!bool maybe'.
+    except (yaml.YAMLError, ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
+        raise SvmError(f"{path} is not YAML: {' '.join(str(error).split()):.200}.") from error
     if values is None:
         return {}
     if not isinstance(values, dict):
         raise SvmError(f"{path} holds a {type(values).__name__}; settings are lines of 'name: value'.")
     return values
+
+
+def _load_yaml(text: str, loader: type[yaml.SafeLoader]) -> object:
+    """Return what the YAML `text` holds.
+
+    Raises:
+        yaml.YAMLError: it is not YAML, or its aliases stand for more than `_MOST_NODES` values.
+    """
+    reader = loader(text)
+    try:
+        node = reader.get_single_node()
+        if node is None:
+            return None
+        if _count_nodes(node, {}) > _MOST_NODES:
+            raise yaml.YAMLError(f"it holds more than {_MOST_NODES} values")
+        return reader.construct_document(node)
+    finally:
+        reader.dispose()
+
+
+def _count_nodes(node: yaml.Node, counts: dict[int, int]) -> int:
+    """Return how many values `node` holds when each alias is written out; `counts` keeps those of other nodes."""
+    known = counts.get(id(node))
+    if known is None:
+        # A node that contains itself would never end.
+        counts[id(node)] = _MOST_NODES + 1
+        parts = [part for pair in node.value for part in pair] if isinstance(node, yaml.MappingNode) else node.value
+        inner = 0 if isinstance(node, yaml.ScalarNode) else sum(_count_nodes(part, counts) for part in parts)
+        known = counts[id(node)] = 1 + inner
+    return known
 
 
 class _Block(dict[Hashable, Any]):
@@ -321,7 +381,7 @@ def _settings(part: type[FromDict], values: object, above: str) -> Iterator[_Set
 
 def _hints(part: type[FromDict]) -> dict[str, Any]:
     """Return the types of `part`'s fields by name."""
-    return typing.get_type_hints(part) | part.overlays()
+    return _types(typing.cast(Hashable, part)) | part.overlays()
 
 
 def _part_of(hint: Any) -> type[FromDict] | None:

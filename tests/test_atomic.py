@@ -82,7 +82,9 @@ def test_a_folder_stays_as_it_was_when_writing_fails(tmp_path: Path, error: Base
 
 def test_a_full_disk_is_told_in_one_line(tmp_path: Path) -> None:
     for block in (replacing(tmp_path / "out"), replacing_folder(tmp_path / "run")):
-        with pytest.raises(SvmError, match=r"cannot be written: No space left on device\.$"):
+        with pytest.raises(
+            SvmError, match=r"cannot be written: No space left on device\. Free some space, or choose another path\.$"
+        ):
             fail_in(block, OSError(errno.ENOSPC, "No space left on device"))
 
 
@@ -234,3 +236,17 @@ def test_a_killed_process_leaves_the_old_in_place(tmp_path: Path, method: str) -
         assert child.stdout.readline() == b"writing\n"
         child.send_signal(signal.SIGKILL)
     assert old.read_text(encoding="utf-8") == "whole"
+
+
+def test_the_temporary_file_of_a_killed_process_is_removed_and_that_of_a_living_one_kept(tmp_path: Path) -> None:
+    out, other = tmp_path / "a.mp4", tmp_path / ".a.mp4.notes"
+    (tmp_path / ".a.mp4.0123abcd").write_text("half")
+    other.write_text("mine")
+    with replacing(out) as first:
+        assert sorted(tmp_path.iterdir()) == sorted([first, other])
+        with replacing(out) as second:
+            assert first.exists()
+            second.write_text("second")
+        first.write_text("first")
+    assert sorted(tmp_path.iterdir()) == sorted([out, other])
+    assert out.read_text() == "first"

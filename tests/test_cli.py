@@ -3,6 +3,7 @@ import errno
 import importlib
 import importlib.metadata
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -135,7 +136,8 @@ def test_arguments_that_do_not_parse_are_bad_input(words: list[str], capsys: pyt
     assert cli.main(words) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert "svm-tui: error: " in captured.err
+    assert re.fullmatch(r"svm-tui: .*; see 'svm-tui( doctor)? --help'\.\n", captured.err)
+    assert ("doctor --help" in captured.err) == ("doctor" in words)
 
 
 def test_version_is_the_installed_one(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,7 +1,5 @@
 """Runs ``svm-tui`` as ``python -m tui``."""
 
-import sys
+from tui.cli import program
 
-from tui.cli import main
-
-sys.exit(main())
+program()

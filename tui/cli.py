@@ -13,8 +13,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
 from streaming_vlm_mlx.errors import SvmError
-
-PROGRAM = "svm-tui"
+from tui.messages import PROGRAM, note
+from tui.player.exit import leave
 
 # Each command's name, also its module's in `tui.commands`, and its line in `svm-tui --help`, which imports no command.
 COMMANDS: Mapping[str, str] = {
@@ -93,6 +93,23 @@ def _run(words: Sequence[str]) -> int:
     return status
 
 
+class _Parser(argparse.ArgumentParser):
+    """Refuses arguments in one line, instead of the six of a command's usage.
+
+    Attributes:
+        command: what to ask for help.
+    """
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.command = self.prog
+
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong with the arguments, and end the program."""
+        note(f"{message.removesuffix('.')}; see '{self.command} --help'.")
+        raise SystemExit(BAD_INPUT)
+
+
 class _Version(argparse.Action):
     """Prints the version; looks it up only when it is asked for."""
 
@@ -106,7 +123,7 @@ class _Version(argparse.Action):
 def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
     """Return a parser with the names of all commands, and the arguments of the one in `words`."""
     chosen = next((word for word in words if not word.startswith("-")), None)
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         PROGRAM,
         description="Watch a sports clip in the terminal with commentary from a vision-language model on this machine.",
         epilog=f"See '{PROGRAM} COMMAND --help' for the options of a command.",
@@ -117,6 +134,8 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
     for name, line in COMMANDS.items():
         command = commands.add_parser(name, help=line)
         if name == chosen:
+            # What is left over of a command's arguments is refused by this parser.
+            parser.command = command.prog
             _add_command(command, name)
     return parser
 
@@ -140,6 +159,9 @@ def _explain(error: Exception) -> tuple[int, str]:
         return BAD_INPUT, text
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return BAD_INPUT, "no space left on the disk; free some, or choose another path."
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        # A name that is too long, a folder that may not be entered.
+        return BAD_INPUT, f"{os.fsdecode(error.filename)} cannot be used: {error.strerror}; check the path."
     found = f"{type(error).__name__}: {text}".removesuffix(": ")
     return DEFECT, f"internal error, run again with --debug for a traceback: {found}"
 
@@ -147,9 +169,11 @@ def _explain(error: Exception) -> tuple[int, str]:
 def _fail(status: int, text: str, debug: bool) -> int:
     """Print `text` on stderr, after the traceback of the current error if `debug` is set; return `status`."""
     _flush_stdout()
-    if debug:
-        traceback.print_exc()
-    print(f"{PROGRAM}: {text}", file=sys.stderr)
+    # The terminal may have been closed.
+    with contextlib.suppress(OSError):
+        if debug:
+            traceback.print_exc()
+        note(text)
     return status
 
 
@@ -161,5 +185,17 @@ def _flush_stdout() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
+def program() -> NoReturn:
+    """Run the command of the command line and end the process; the entry point of ``svm-tui``."""
+    status = main()
+    threads = [thread for thread in threading.enumerate() if not thread.daemon]
+    # Not imported here, since that takes time.
+    processes = sys.modules.get("multiprocessing")
+    if (status in (INTERRUPTED, TERMINATED) and not (processes and processes.active_children())) or len(threads) > 1:
+        # Python's own exit waits for Textual's reader of a terminal that was closed, and for a stalled read in FFmpeg.
+        leave(status)
+    sys.exit(status)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    program()

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
+from streaming_vlm_mlx.plain_text import visible
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -81,9 +83,9 @@ def plain_view(file: TextIO) -> "Report":
         nonlocal printed_at
         state.add(progress)
         if progress.note:
-            print(f"{progress.name}: {progress.note}", file=file, flush=True)
+            print(visible(f"{progress.name}: {progress.note}"), file=file, flush=True)
         elif progress.at - printed_at >= INTERVAL or progress.done == progress.total:
-            print(state.line(progress), file=file, flush=True)
+            print(visible(state.line(progress)), file=file, flush=True)
             printed_at = progress.at
 
     return show
@@ -135,9 +137,11 @@ def live_view(console: "Console", get_time: Callable[[], float] | None = None) -
         def show(progress: "DownloadProgress") -> None:
             nonlocal drawn_at
             if progress.note:
-                console.print(f"{progress.name}: {progress.note}", markup=False, highlight=False, soft_wrap=True)
+                text = visible(f"{progress.name}: {progress.note}")
+                console.print(text, markup=False, highlight=False, soft_wrap=True)
             if progress.at - drawn_at >= _REDRAW or progress.done == progress.total:
-                bar.update(task, description=progress.name, completed=progress.done, total=progress.total, visible=True)
+                name = visible(progress.name)
+                bar.update(task, description=name, completed=progress.done, total=progress.total, visible=True)
                 drawn_at = progress.at
 
         yield show

@@ -4,7 +4,7 @@ import contextlib
 import datetime
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -46,16 +46,18 @@ def new_record(clip: str, model: str, config: "StreamConfig") -> "SessionRecord"
     )
 
 
-def check_writable(path: Path) -> None:
-    """Check, before any work, that `path` can be written.
+def check_writable(path: Path, inputs: Iterable[Path] = ()) -> None:
+    """Check, before any work, that `path` can be written and is none of `inputs`.
 
     Raises:
-        SvmError: `path` is a folder, or its folder cannot be made or written.
+        SvmError: `path` is a folder or one of `inputs`, or its folder cannot be made or written.
     """
     from streaming_vlm_mlx.atomic import replacing
 
     if path.is_dir():
         raise SvmError(f"{path} is a folder; name a file in it.")
+    if path.exists() and any(other.exists() and path.samefile(other) for other in inputs):
+        raise SvmError(f"{path} is an input of this run; choose another name.")
     with contextlib.suppress(_Checked), replacing(path):
         raise _Checked
 

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from itertools import pairwise
 from typing import TYPE_CHECKING, Protocol, TextIO
 
+from streaming_vlm_mlx.plain_text import visible
 from streaming_vlm_mlx.train.metrics import (
     CheckpointSaved,
     Event,
@@ -17,6 +18,7 @@ from streaming_vlm_mlx.train.metrics import (
     StepDone,
     Validated,
 )
+from tui.messages import warn
 from tui.player.metrics import sparkline
 
 if TYPE_CHECKING:
@@ -149,7 +151,7 @@ def show_progress(rank: int = 0) -> Iterator[ProgressView]:
 
 def _print_note(rank: int, event: Event) -> None:
     if isinstance(event, Note):
-        print(f"rank {rank}: {event.text}", file=sys.stderr, flush=True)
+        warn(f"rank {rank}: {event.text}")
 
 
 def plain_view(file: TextIO) -> ProgressView:
@@ -174,7 +176,7 @@ def plain_view(file: TextIO) -> ProgressView:
             if metrics.last is not None:
                 printed_at = event.at
         for line in lines:
-            print(line, file=file, flush=True)
+            print(visible(line), file=file, flush=True)
 
     return show
 
@@ -190,7 +192,7 @@ def live_view(console: "Console") -> Iterator[ProgressView]:
         def show(event: Event) -> None:
             metrics.add(event)
             for line in event_lines(event):
-                console.print(line, markup=False, highlight=False, soft_wrap=True)
+                console.print(visible(line), markup=False, highlight=False, soft_wrap=True)
             live.update(render(metrics))
 
         yield show

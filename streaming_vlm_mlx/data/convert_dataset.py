@@ -17,7 +17,7 @@ from streaming_vlm_mlx.data.clip_metadata import ClipCache
 from streaming_vlm_mlx.data.json_fields import BadSampleError, Offsets
 from streaming_vlm_mlx.data.livecc_annotations import Annotation, Candidate, SampleSource
 from streaming_vlm_mlx.data.record_builder import BuiltRecord, LMMReader, RecordBuilder
-from streaming_vlm_mlx.data.records import StreamingRecord
+from streaming_vlm_mlx.data.records import StreamingRecord, may_be_records
 from streaming_vlm_mlx.data.resumable_file import ResumableFile
 from streaming_vlm_mlx.errors import SvmError
 
@@ -188,11 +188,13 @@ class DatasetConversion:
         """Check the filters and the output.
 
         Raises:
-            SvmError: a filter is out of range, or the output is one of the inputs.
+            SvmError: a filter is out of range, the output is one of the inputs, or it exists and holds no records.
         """
         self.filters.check()
         if any(_same_file(self.out, path) for path in self.inputs):
             raise SvmError(f"{self.out} is an input of this conversion; choose another --out.")
+        if self.out.is_file() and not may_be_records(self.out):
+            raise SvmError(f"{self.out} exists and holds no records; choose another --out.")
 
     def identity(self) -> dict[str, Any]:
         """Return everything that determines the output, as JSON values."""

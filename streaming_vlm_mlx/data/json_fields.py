@@ -10,9 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from streaming_vlm_mlx.errors import SvmError
+from streaming_vlm_mlx.input_files import LONGEST, open_file
 
-# Largest accepted time in seconds, thirty years of video.
-LONGEST = 1e9
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
@@ -108,18 +107,25 @@ def line_starts(path: Path, block: int = BLOCK) -> tuple[Offsets, Offsets]:
     Raises:
         SvmError: the file is missing or cannot be read.
     """
-    parts, size = [np.zeros(1, np.int64)], 0
+    offsets, numbers = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
+    # The start of the line under way, and the number of lines and bytes before this block.
+    start, count, size = 0, 0, 0
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             while content := file.read(block):
-                ends = np.flatnonzero(np.frombuffer(content, np.uint8) == ord("\n"))
-                parts.append(ends + (size + 1))
-                size += len(content)
+                ends = np.flatnonzero(np.frombuffer(content, np.uint8) == ord("\n")) + size
+                starts = np.append(start, ends + 1)
+                filled = np.flatnonzero(np.diff(starts) > 1)
+                offsets.append(starts[filled])
+                numbers.append(filled + (count + 1))
+                start, count, size = int(starts[-1]), count + len(ends), size + len(content)
     except OSError as error:
         raise SvmError(f"{path} cannot be read: {error.strerror}.") from error
-    starts = np.concatenate(parts)
-    filled = np.flatnonzero(np.diff(starts, append=size) > 1)
-    return starts[filled], filled + 1
+    # A single character at the end is no line of JSON.
+    if size > start + 1:
+        offsets.append(np.array([start], np.int64))
+        numbers.append(np.array([count + 1], np.int64))
+    return np.concatenate(offsets), np.concatenate(numbers)
 
 
 def read_lines(path: Path, offsets: Offsets) -> Iterator[bytes]:

@@ -24,6 +24,10 @@ from streaming_vlm_mlx.data.json_fields import (
 )
 from streaming_vlm_mlx.data.transcripts import Transcript, Word, read_transcript
 from streaming_vlm_mlx.errors import SvmError
+from streaming_vlm_mlx.input_files import read_file
+
+# The largest index of byte offsets: of fifty million samples.
+LARGEST_INDEX = 1 << 29
 
 Question = tuple[float, float, str, str]
 
@@ -134,7 +138,7 @@ class AnnotationFile:
             raise SvmError(f"{path} is empty; it must have one conversation per line.")
         beside = path.with_name(path.name.removesuffix(".jsonl").replace("_with_seeks", "") + "_seeks.jsonl")
         if beside.exists():
-            offsets = parse_offsets(_read(beside))
+            offsets = parse_offsets(read_file(beside, LARGEST_INDEX))
             if offsets is None:
                 raise SvmError(f"{beside} is not a list of byte offsets; remove it to use all lines of {path.name}.")
             file = cls._indexed(path, str(beside), offsets, starts, numbers)
@@ -163,13 +167,6 @@ class AnnotationFile:
     def lines(self, numbers: Offsets) -> Iterator[bytes]:
         """Yield the raw lines of the samples `numbers`."""
         return read_lines(self.path, self.offsets[numbers])
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise SvmError(f"{path} cannot be read: {error.strerror}.") from error
 
 
 def parse_offsets(line: bytes) -> Offsets | None:

@@ -1,7 +1,6 @@
 """Training records: a stretch of a clip and its commentary, second by second, one JSON line each."""
 
 import json
-import zipfile
 from array import array
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from streaming_vlm_mlx.atomic import replacing
+from streaming_vlm_mlx.config import MOST_FPS
 from streaming_vlm_mlx.data.json_fields import (
     BadSampleError,
     Offsets,
@@ -22,8 +22,11 @@ from streaming_vlm_mlx.data.json_fields import (
     whole,
 )
 from streaming_vlm_mlx.errors import SvmError
+from streaming_vlm_mlx.input_files import path_in_file
 
 VERSION = 1
+# Bytes at the head of a file that tell whether it holds records.
+_HEAD = 64
 
 
 class NewerRecordError(SvmError):
@@ -189,8 +192,8 @@ class StreamingRecord:
         for turn in self.turns:
             if not turn.start < turn.end:
                 raise BadSampleError("reversed times", f"{turn.start} to {turn.end}")
-        if self.fps < 1 or not self.fps.is_integer():
-            raise BadSampleError("malformed value", f"fps is {self.fps:g}; it must be a whole number, 1 or more")
+        if not 1 <= self.fps <= MOST_FPS or not self.fps.is_integer():
+            raise BadSampleError("malformed value", f"fps is {self.fps:g}; it must be a whole number, 1 to {MOST_FPS}")
 
 
 @dataclass(frozen=True)
@@ -240,7 +243,7 @@ class RecordFile:
 
         Raises:
             IndexError: the file has fewer records.
-            SvmError: the file changed after it was opened.
+            SvmError: the file changed after it was opened, or the record names a device.
         """
         if not 0 <= number < len(self):
             raise IndexError(number)
@@ -250,7 +253,11 @@ class RecordFile:
         except SvmError as error:
             raise SvmError(f"{self.path} changed while it was in use: {error}. Start again.") from error
         source = f"{self.path}:{self.lines[number]}"
-        return replace(record, video=str(self.path.parent / record.video), source=source)
+        try:
+            video = path_in_file(self.path.parent, record.video)
+        except SvmError as error:
+            raise SvmError(f"{source} names {error}") from error
+        return replace(record, video=video, source=source)
 
     @classmethod
     def _scan(cls, path: Path) -> Self:
@@ -281,7 +288,7 @@ class RecordFile:
                     return None
                 arrays = saved["offsets"], saved["lines"], saved["turns"]
                 return cls(path, *arrays, tuple(saved["skipped"].tolist()), int(saved["skipped_count"]))
-        except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile):
+        except Exception:  # noqa: BLE001 - one changed byte makes zipfile, zlib or NumPy raise anything
             return None
 
     def _save(self, index: Path) -> None:
@@ -298,6 +305,20 @@ class RecordFile:
                 )
         except SvmError:
             return  # without the index, the next start scans the file again
+
+
+def may_be_records(path: Path) -> bool:
+    """Return whether the file `path` is empty or begins with the version of a record, so that it may be replaced.
+
+    Raises:
+        SvmError: the file cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            head = file.read(_HEAD)
+    except OSError as error:
+        raise SvmError(f"{path} cannot be read: {error.strerror}.") from error
+    return not head or head.lstrip().startswith(b'{"version"')
 
 
 def _stamp(path: Path) -> list[int]:

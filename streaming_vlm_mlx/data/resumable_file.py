@@ -10,6 +10,7 @@ from typing import Any, BinaryIO, Self
 
 from streaming_vlm_mlx.atomic import write_text
 from streaming_vlm_mlx.errors import SvmError
+from streaming_vlm_mlx.input_files import parse_json, read_file
 
 
 class ResumableFile:
@@ -112,14 +113,14 @@ class ResumableFile:
     def _read_progress(self) -> dict[str, Any]:
         """Return the saved progress of an earlier run if its file is still there, else an empty dictionary."""
         try:
-            saved: dict[str, Any] = json.loads(self._progress_file.read_text(encoding="utf-8"))
+            saved: dict[str, Any] = parse_json(read_file(self._progress_file).decode("utf-8"))
             if not {"job", "bytes", "progress"} <= saved.keys():
                 return {}
             if saved.get("finished") is not None:
                 return saved if _stamp(self._path) == saved["finished"] else {}
             if self._part.stat().st_size >= saved["bytes"]:
                 return saved
-        except (OSError, ValueError, TypeError, AttributeError):
+        except (OSError, SvmError, ValueError, TypeError, AttributeError):
             pass
         return {}
 

@@ -13,13 +13,16 @@ from typing import Any
 
 from streaming_vlm_mlx.data.json_fields import BadSampleError, is_seconds, parse_json
 from streaming_vlm_mlx.errors import SvmError
+from streaming_vlm_mlx.input_files import LONGEST, read_file
 
 Word = tuple[float, float, str]
 
-_TIME = r"((?:\d+:)?\d{1,2}:\d{1,2}[.,]\d{1,3})"
+_TIME = r"((?:\d{1,6}:)?\d{1,2}:\d{1,2}[.,]\d{1,3})"
 _TIMING = re.compile(rf"\s*{_TIME}\s*-->\s*{_TIME}")
 _INLINE = re.compile(rf"<{_TIME}>")
-_TAG = re.compile(r"<[^>]*>|\{\\[^}]*\}")
+# A character number that is none, and that Python may refuse to read.
+_LONG_NUMBER = re.compile(r"&#(?:\d{8,}|[xX][0-9a-fA-F]{7,});?")
+_TAG = re.compile(r"<[^<>]*>|\{\\[^{}]*\}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +67,8 @@ def read_cues(text: str) -> Iterator[TimedText | int]:
 def _text_lines(lines: list[str], at: int) -> list[str]:
     """Return the lines from `at` to the next empty line, or to the next cue if the empty line is missing."""
     spoken: list[str] = []
-    for line in lines[at:]:
+    for number in range(at, len(lines)):
+        line = lines[number]
         if not line:
             break
         if "-->" in line:
@@ -85,7 +89,7 @@ def _pieces(text: str, start: float, end: float) -> Iterator[tuple[float, float,
 
 
 def _plain(text: str) -> str:
-    return html.unescape(_TAG.sub("", text))
+    return html.unescape(_LONG_NUMBER.sub("\ufffd", _TAG.sub("", text)))
 
 
 def _seconds(time: str) -> float:
@@ -95,6 +99,10 @@ def _seconds(time: str) -> float:
     return total + int(fraction.ljust(3, "0")) / 1000
 
 
+# The largest transcripts: those of ten hours, with the times of each word, have a fifth of it.
+LARGEST_CUES, LARGEST_JSON = 8 << 20, 32 << 20
+# Messages on parts that were skipped.
+MOST_MESSAGES = 1000
 SUFFIXES = (".vtt", ".srt", ".json")
 
 
@@ -131,10 +139,7 @@ def read_transcript(path: Path) -> Transcript:
     Raises:
         SvmError: the file is missing, is of another kind, or has no words.
     """
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise SvmError(f"{path} cannot be read: {error.strerror}.") from error
+    content = read_file(path, LARGEST_JSON if path.suffix == ".json" else LARGEST_CUES)
     skipped: list[str] = []
     parts = list(_json_parts(path, content, skipped) if path.suffix == ".json" else _cue_parts(path, content, skipped))
     words = tuple(_in_order(word for part in sorted(parts, key=lambda part: part.start) for word in _spread(part)))
@@ -142,6 +147,11 @@ def read_transcript(path: Path) -> Transcript:
         why = f" ({skipped[0]})" if skipped else ""
         raise SvmError(f"{path} holds no timed words{why}; give a WebVTT, SRT or Whisper-style JSON transcript.")
     return Transcript(words, tuple(skipped))
+
+
+def _skip(skipped: list[str], message: str) -> None:
+    if len(skipped) < MOST_MESSAGES:
+        skipped.append(message)
 
 
 def _spread(part: _Part) -> Iterator[Word]:
@@ -162,11 +172,11 @@ def _in_order(words: Iterable[Word]) -> Iterator[Word]:
 def _cue_parts(path: Path, content: bytes, skipped: list[str]) -> Iterator[_Part]:
     for cue in read_cues(_decoded(content)):
         if isinstance(cue, int):
-            skipped.append(f"{path}:{cue}: invalid times")
+            _skip(skipped, f"{path}:{cue}: invalid times")
             continue
         for start, end, text in cue.pieces:
             if start > end:
-                skipped.append(f"{path}:{cue.line}: reversed times, {start:g} to {end:g} s")
+                _skip(skipped, f"{path}:{cue.line}: reversed times, {start:g} to {end:g} s")
             else:
                 yield _Part(f"{path}:{cue.line}", start, end, text)
 
@@ -192,7 +202,7 @@ def _json_parts(path: Path, content: bytes, skipped: list[str]) -> Iterator[_Par
             try:
                 yield _part(where, start, end, text)
             except BadSampleError as error:
-                skipped.append(f"{where}: {error}")
+                _skip(skipped, f"{where}: {error}")
 
 
 def _segments(values: Any) -> Sequence[Any]:
@@ -210,7 +220,8 @@ def _timed_texts(segment: Any) -> Iterator[tuple[object, object, object]]:
     match segment:
         case {"words": [_, *_] as words}:
             yield from _timed_words(words, segment.get("start"), segment.get("end"))
-        case {"offsets": {"from": int(start), "to": int(end)}, "text": text}:  # whisper.cpp uses milliseconds
+        case {"offsets": {"from": int(start), "to": int(end)}, "text": text} if max(start, end) < LONGEST:
+            # whisper.cpp uses milliseconds.
             yield start / 1000, end / 1000, text
         case (
             {"start": start, "end": end, "text": text} | {"start": start, "end": end, "word": text} | [start, end, text]
@@ -223,10 +234,14 @@ def _timed_texts(segment: Any) -> Iterator[tuple[object, object, object]]:
 def _timed_words(words: list[Any], start: object, end: object) -> Iterator[tuple[object, object, object]]:
     """Yield the words of a segment; a word without times (WhisperX) fills the gap between its neighbors."""
     words = [word if isinstance(word, dict) else {} for word in words]
-    for number, word in enumerate(words):
+    # The start of the next word that has one, for each word, from the last to the first.
+    following = [end]
+    for word in reversed(words[1:]):
+        following.append(word.get("start", following[-1]))
+    for word in words:
         begins = word.get("start", start)
-        following = (later["start"] for later in words[number + 1 :] if "start" in later)
-        start = word["end"] if "end" in word else next(following, end)
+        start = word.get("end", following[-1])
+        following.pop()
         yield begins, start, word.get("word", word.get("text"))
 
 

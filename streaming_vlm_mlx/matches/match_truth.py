@@ -17,6 +17,7 @@ import numpy as np
 from streaming_vlm_mlx.atomic import write_text
 from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.eval.text_metrics import Word
+from streaming_vlm_mlx.input_files import parse_json, read_file
 
 # Matches from this seed on are for validation only; nothing is trained on them.
 TEST_SEEDS = 900_000
@@ -119,7 +120,7 @@ class Truth:
         Raises:
             ValueError: the text is not JSON, has another version, or lacks fields.
         """
-        values = json.loads(text)
+        values = parse_json(text)
         if not isinstance(values, dict) or values.get("version") != VERSION:
             raise ValueError(f"expected version {VERSION}")
         try:
@@ -171,8 +172,6 @@ def read_truth(path: Path) -> Truth:
         SvmError: the file is missing, or is not a sidecar of this version.
     """
     try:
-        return Truth.from_json(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise SvmError(f"{path} cannot be read: {error.strerror}.") from error
+        return Truth.from_json(read_file(path).decode("utf-8"))
     except ValueError as error:
         raise SvmError(f"{path} is no truth of a simulated match ({error}); make it again: svm-tui matches.") from error

@@ -19,6 +19,7 @@ from streaming_vlm_mlx.atomic import replacing_folder, write_text
 from streaming_vlm_mlx.checkpoint_files import ADAPTER_CONFIG, CONFIG, MLX_WEIGHTS, find_shards, read_json
 from streaming_vlm_mlx.config_io import FromDict
 from streaming_vlm_mlx.errors import SvmError
+from streaming_vlm_mlx.input_files import parse_json
 from streaming_vlm_mlx.models.adapter_info import (
     MERGED,
     AdaptedLayer,
@@ -78,7 +79,7 @@ def _ends(shard: Path) -> Iterator[tuple[bytes, bytes]]:
     try:
         with shard.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
-            header = json.loads(file.read(length))
+            header = parse_json(file.read(length))
             for name, entry in header.items():
                 if name != "__metadata__":
                     start, end = (8 + length + offset for offset in entry["data_offsets"])

@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any, Self
 
 from streaming_vlm_mlx.errors import SvmError
-from streaming_vlm_mlx.sessions.record import SessionRecord
+from streaming_vlm_mlx.input_files import parse_json, read_file
+from streaming_vlm_mlx.plain_text import safe_json
+from streaming_vlm_mlx.sessions.record import LARGEST_SESSION, SessionRecord
 from streaming_vlm_mlx.stream.events import GenerationResult, Skipped
 
 SUFFIX = ".jsonl"
@@ -34,7 +36,7 @@ class Journal:
         self.path = path
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = path.open("x", encoding="utf-8", errors="backslashreplace")
+            self._file = path.open("x", encoding="utf-8")
         except OSError as error:
             raise SvmError(f"the journal {path} cannot be written: {error.strerror}.") from error
         try:
@@ -89,7 +91,7 @@ class Journal:
     def _append(self, values: Mapping[str, Any]) -> None:
         try:
             # After the flush the line survives the end of this process.
-            self._file.write(json.dumps(values, ensure_ascii=False) + "\n")
+            self._file.write(safe_json(json.dumps(values, ensure_ascii=False)) + "\n")
             self._file.flush()
         except OSError as error:
             raise SvmError(f"the journal {self.path} cannot be written: {error.strerror}.") from error
@@ -111,33 +113,33 @@ def load_session(path: Path) -> SessionRecord:
 
 
 def _read_journal(path: Path) -> SessionRecord:
+    content = read_file(path, LARGEST_SESSION)
     try:
-        first, *lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
-        record = SessionRecord.from_dict(_mapping(first))
+        first, *lines = content.decode("utf-8", "replace").split("\n")
         # Whatever follows the last line feed is a line that the process did not finish.
-        for line in lines[:-1]:
-            record = _apply(record, _mapping(line))
-    except OSError as error:
-        raise SvmError(f"{path} cannot be read: {error.strerror}.") from error
+        changes = list(map(_mapping, lines[:-1]))
+        record = SessionRecord.from_dict(_mapping(first)).merge(filter(None, map(_second, changes)))
+        for change in changes:
+            match change:
+                case {"settings": dict(settings)}:
+                    record = replace(record, settings=settings)
+                case {"failure": str(message)}:
+                    record = replace(record, failure=message)
     except (SvmError, ValueError) as error:
         raise SvmError(f"{path}: {error}; choose the journal of a session of svm-tui.") from error
     return record
 
 
 def _mapping(line: str) -> Mapping[str, Any]:
-    values = json.loads(line)
+    values = parse_json(line)
     return values if isinstance(values, dict) else {}
 
 
-def _apply(record: SessionRecord, change: Mapping[str, Any]) -> SessionRecord:
+def _second(change: Mapping[str, Any]) -> GenerationResult | Skipped | None:
+    """Return the second that `change` adds; None where it changes something else."""
     match change:
         case {"spoken": second}:
-            return record.add(GenerationResult.from_dict(second))
+            return GenerationResult.from_dict(second)
         case {"skipped": second}:
-            return record.skip(Skipped.from_dict(second))
-        case {"settings": settings}:
-            return replace(record, settings=settings)
-        case {"failure": message}:
-            return replace(record, failure=message)
-        case _:
-            return record
+            return Skipped.from_dict(second)
+    return None

@@ -2,16 +2,20 @@
 
 import bisect
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
 from streaming_vlm_mlx.config_io import FromDict
 from streaming_vlm_mlx.errors import SvmError
+from streaming_vlm_mlx.input_files import parse_json, read_file
+from streaming_vlm_mlx.plain_text import safe_json
 from streaming_vlm_mlx.stream.events import GenerationResult, Skipped
 
 VERSION = 2
+# The largest file of a session that is read, of a day and a half.
+LARGEST_SESSION = 128 << 20
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,27 @@ class SessionRecord(FromDict):
         """Return the record with one more second that was skipped."""
         return replace(self, skipped=tuple(sorted((*self.skipped, second), key=_start)))
 
+    def merge(self, changes: Iterable[GenerationResult | Skipped]) -> Self:
+        """Return the record after `add` or `skip` for each of `changes`, in time that grows with their number."""
+        seconds = {_start(second): second for second in self.seconds}
+        skipped = {_start(second): second for second in self.skipped}
+        takes = list(self.takes)
+        for change in changes:
+            start = _start(change)
+            if isinstance(change, Skipped):
+                skipped[start] = change
+                continue
+            if start in seconds:
+                takes.append(seconds[start])
+            seconds[start] = change
+            skipped.pop(start, None)
+        return replace(
+            self,
+            seconds=tuple(seconds[start] for start in sorted(seconds)),
+            skipped=tuple(skipped[start] for start in sorted(skipped)),
+            takes=tuple(takes),
+        )
+
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """Build from `values`; unknown keys are ignored.
@@ -73,9 +98,7 @@ class SessionRecord(FromDict):
 
     def to_json(self) -> str:
         """Return the record as JSON, ending with a line feed."""
-        text = json.dumps(self.to_dict(), ensure_ascii=False, indent=1)
-        # A path or a query may hold broken bytes as lone surrogates; JSON has its own escape for them.
-        return text.encode("utf-8", "backslashreplace").decode("utf-8") + "\n"
+        return safe_json(json.dumps(self.to_dict(), ensure_ascii=False, indent=1)) + "\n"
 
     @classmethod
     def load(cls, path: Path) -> Self:
@@ -85,9 +108,7 @@ class SessionRecord(FromDict):
             SvmError: the file cannot be read, is not a session, or has a newer format.
         """
         try:
-            values = json.loads(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise SvmError(f"{path} cannot be read: {error.strerror}.") from error
+            values = parse_json(read_file(path, LARGEST_SESSION).decode("utf-8"))
         except ValueError as error:
             raise SvmError(f"{path} is not JSON ({error}); choose a file that svm-tui exported.") from error
         try:

@@ -41,13 +41,15 @@ class SessionLog:
                 kept.
             warn: called once with the error of a journal that cannot be written.
             endings: of the files to write.
-            journal: the place for the journal, without ending; by default the last of `base_paths`.
+            journal: the place for the journal, without ending; by default, or where it cannot be written, the last
+                of `base_paths` that can.
             overwrite: whether to replace files that exist; otherwise a number makes the names new.
         """
         self.record = record
         self._base_paths, self._endings = tuple(base_paths), tuple(endings)
         self._warn, self._overwrite = warn, overwrite
-        self._journal_base = (journal or self._base_paths[-1]) if self._base_paths else None
+        # Where the first place cannot be written, the others may be.
+        self._journal_bases = tuple(filter(None, (journal, *reversed(self._base_paths)))) if self._base_paths else ()
         self._journal: Journal | None = None
         self._journal_failed = False
         self._paths: tuple[Path, ...] = ()
@@ -120,13 +122,19 @@ class SessionLog:
             yield next(_names(base_path, self._endings)) if self._overwrite else free_names(base_path, self._endings)
 
     def _begin_journal(self) -> None:
-        if self._journal or self._journal_failed or self._journal_base is None:
+        if self._journal or self._journal_failed:
             return
-        try:
-            (path,) = free_names(self._journal_base, [SUFFIX])
-            self._journal = Journal(path, self.record)
-        except SvmError as error:
-            self._give_up_journal(error)
+        failure: SvmError | None = None
+        for base in self._journal_bases:
+            try:
+                (path,) = free_names(base, [SUFFIX])
+                self._journal = Journal(path, self.record)
+            except SvmError as error:
+                failure = failure or error
+            else:
+                return
+        if failure:
+            self._give_up_journal(failure)
 
     def _append(self, change: Callable[[Journal], None]) -> None:
         if self._journal is None or self._journal_failed:

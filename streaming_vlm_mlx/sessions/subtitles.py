@@ -4,9 +4,7 @@ A question is a NOTE in WebVTT and stands in brackets in plain text; SRT has no 
 never draw a question over the picture, and programs that score the cues never take it for commentary.
 """
 
-import json
 import re
-import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +12,8 @@ from urllib.parse import urlsplit
 
 from streaming_vlm_mlx.atomic import write_text
 from streaming_vlm_mlx.errors import SvmError
+from streaming_vlm_mlx.input_files import parse_json, read_file
+from streaming_vlm_mlx.plain_text import harmless
 from streaming_vlm_mlx.sessions.record import SessionRecord
 from streaming_vlm_mlx.stream.events import GenerationResult
 
@@ -35,7 +35,7 @@ class Cue:
 def cues(seconds: Iterable[GenerationResult]) -> Iterator[Cue]:
     """Yield a cue for each of `seconds` that has text or a question, without empty lines or control characters."""
     for second in seconds:
-        text, question = tidy(second.text), " ".join(tidy(second.query).split())
+        text, question = harmless(second.text), " ".join(harmless(second.query).split())
         if text or question:
             start = max(round(second.start * 1000), 0)
             yield Cue(start, max(round(second.end * 1000), start + 1), text, question)
@@ -83,24 +83,6 @@ def clock(milliseconds: int, point: str = ".") -> str:
     return f"{seconds // 3600:02d}:{seconds // 60 % 60:02d}:{seconds % 60:02d}{point}{rest:03d}"
 
 
-def tidy(text: str) -> str:
-    """Return `text` without empty lines, control characters and white space at its lines' ends.
-
-    Lone surrogates, which no file can hold, become U+FFFD.
-    """
-    lines = ("".join(map(_harmless, line)).strip() for line in text.splitlines())
-    return "\n".join(line for line in lines if line)
-
-
-def _harmless(char: str) -> str:
-    category = unicodedata.category(char)
-    if category == "Cs":
-        return "\ufffd"
-    if category == "Cc":
-        return " " if char == "\t" else ""
-    return char
-
-
 def _bracketed(question: str) -> str:
     return f"[{question}]" if question else ""
 
@@ -121,7 +103,7 @@ def exported_clip(path: Path) -> str | None:
     try:
         match path.suffix.lower():
             case ".json":
-                return _clip_of_session(path.read_bytes())
+                return _clip_of_session(read_file(path))
             case ".mp4":
                 # Only this format needs PyAV, which takes 0.2 s to import.
                 from streaming_vlm_mlx.video.source import read_comment
@@ -130,7 +112,7 @@ def exported_clip(path: Path) -> str | None:
             case _:
                 with path.open("rb") as file:
                     head = file.read(_HEAD).decode("utf-8", "replace")
-    except OSError:
+    except (OSError, SvmError):
         return None
     found = _MARKED.search(head.replace("\r\n", "\n"))
     return found[1] if found else None
@@ -153,7 +135,7 @@ def check_replaceable(path: Path, clip: str, force: bool = False) -> None:
 
 def _clip_of_session(content: bytes) -> str | None:
     try:
-        values = json.loads(content)
+        values = parse_json(content.decode("utf-8"))
     except ValueError:
         return None
     match values:
@@ -169,7 +151,7 @@ def _clip_name(clip: str) -> str:
         name = Path(address.path).name or address.hostname or address.scheme
     else:
         name = Path(clip).name or clip
-    return " ".join(tidy(name).split()).replace("-->", "→")
+    return " ".join(harmless(name).split()).replace("-->", "→")
 
 
 Render = Callable[[SessionRecord], str]

@@ -4,9 +4,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self
 
-from streaming_vlm_mlx.config_io import FromDict
+from streaming_vlm_mlx.config_io import FromDict, demand
 from streaming_vlm_mlx.errors import SvmError
+from streaming_vlm_mlx.input_files import LONGEST
 from streaming_vlm_mlx.memory import Memory
+
+# The most characters of a second.
+LONGEST_TEXT = 100_000
 
 SpanKind = Literal["system", "previous", "user", "video", "text"]
 
@@ -156,6 +160,16 @@ class GenerationResult(FromDict):
     memory: Memory | None = None
     notes: str = ""
 
+    def check(self) -> None:
+        """Check the times and the length of the text.
+
+        Raises:
+            SvmError: a time is not a number of seconds of a clip, or the text is too long for a second.
+        """
+        _check_times(self)
+        for name in ("text", "query", "notes"):
+            demand(len(getattr(self, name)) <= LONGEST_TEXT, f"{name} of a second", "too long", "a second's text")
+
     @property
     def answer(self) -> str:
         """The answer to the viewer's question; empty when nobody asked."""
@@ -192,6 +206,14 @@ class Skipped(FromDict):
     start: float
     end: float
 
+    def check(self) -> None:
+        """Check the times.
+
+        Raises:
+            SvmError: a time is not a number of seconds of a clip.
+        """
+        _check_times(self)
+
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """Build from `values`; unknown keys are ignored.
@@ -213,7 +235,16 @@ class Failed:
 Event = Loading | Ready | SecondStarted | TextPiece | SpanMap | GenerationResult | Skipped | Failed
 
 
+def _check_times(second: GenerationResult | Skipped) -> None:
+    for name in ("start", "end"):
+        time = getattr(second, name)
+        # NaN is neither above nor below.
+        demand(-LONGEST <= time <= LONGEST, f"{name} of a second", time, "a time in a clip, in seconds")
+
+
 def _require(values: Mapping[str, Any], *names: str) -> None:
+    if not isinstance(values, Mapping):
+        raise SvmError("a second is not an object; choose a file that svm-tui exported.")
     missing = [name for name in names if values.get(name) is None]
     if missing:
         raise SvmError(f"a second lacks its {missing[0]}; choose a file that svm-tui exported.")

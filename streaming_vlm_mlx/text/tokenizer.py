@@ -1,6 +1,5 @@
 """The Qwen2.5-VL tokenizer, and the ids of the markup that a stream needs."""
 
-import json
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -9,6 +8,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from streaming_vlm_mlx.errors import SvmError
+from streaming_vlm_mlx.input_files import parse_json, read_file
 
 _SPELLING = {
     "endoftext": "<|endoftext|>",
@@ -141,7 +141,17 @@ class Tokenizer:
         import tokenizers
 
         path = tokenizer_file(source)
-        return cls(tokenizers.Tokenizer.from_str(_checked_json(path)), str(path))
+        text = _checked_json(path)
+        try:
+            backend = tokenizers.Tokenizer.from_str(text)
+        # The library raises no narrower class, and panics on merges of tokens that are not there.
+        except BaseException as error:
+            if isinstance(error, KeyboardInterrupt | SystemExit):
+                raise
+            raise SvmError(
+                f"{path} is damaged ({' '.join(str(error).split()):.100}); copy the file again from its checkpoint."
+            ) from error
+        return cls(backend, str(path))
 
     def __len__(self) -> int:
         """Return the number of ids, added tokens included."""
@@ -229,10 +239,8 @@ def _from_hub(repo_id: str) -> Path:
 def _checked_json(path: Path) -> str:
     """Return the text of `path` after a check; the library would raise a bare Exception."""
     try:
-        text = path.read_text(encoding="utf-8")
-        content = json.loads(text)
-    except OSError as error:
-        raise SvmError(f"{path} cannot be read: {error.strerror}.") from error
+        text = read_file(path).decode("utf-8")
+        content = parse_json(text)
     except ValueError as error:
         raise SvmError(f"{path} is not JSON ({error}); copy the file again from its checkpoint.") from error
     model = content.get("model") if isinstance(content, dict) else None

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from streaming_vlm_mlx.atomic import write_text
 from streaming_vlm_mlx.errors import SvmError
+from streaming_vlm_mlx.input_files import parse_json, read_file
 from streaming_vlm_mlx.text.chat_template import template_ids
 from streaming_vlm_mlx.text.tokenizer import Tokenizer
 
@@ -155,9 +156,7 @@ class CompactVocabulary:
             SvmError: the file cannot be read, is not a vocabulary, is damaged, or does not fit `tokenizer`.
         """
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise SvmError(f"{path} cannot be read: {error.strerror}.") from error
+            content = parse_json(read_file(path).decode("utf-8"))
         except ValueError as error:
             raise SvmError(f"{path} is not JSON; copy the vocabulary again from its checkpoint.") from error
         ids = _read_ids(content, path)

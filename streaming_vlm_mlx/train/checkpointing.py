@@ -33,6 +33,7 @@ from streaming_vlm_mlx.checkpoint_files import ADAPTER_CONFIG, CONFIG
 from streaming_vlm_mlx.config_io import FromDict
 from streaming_vlm_mlx.data.collator import Position
 from streaming_vlm_mlx.errors import SvmError
+from streaming_vlm_mlx.input_files import parse_json, read_file
 
 VERSION = 2
 STEPS, TRAINING, LOCK = "steps", "training", "train.lock"
@@ -232,9 +233,9 @@ def read_progress(checkpoint: Path) -> Progress:
     """
     path = checkpoint / TRAINING / STATE
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = parse_json(read_file(path).decode("utf-8"))
         version = values["version"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (SvmError, ValueError, KeyError, TypeError) as error:
         raise SvmError(f"{path} is damaged; remove {checkpoint} to resume from the checkpoint before it.") from error
     if version == 1:
         raise SvmError(

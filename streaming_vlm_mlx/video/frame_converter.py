@@ -15,6 +15,10 @@ from streaming_vlm_mlx.errors import SvmError
 # AVCOL_SPC_UNSPECIFIED: FFmpeg chooses a color space from the picture size.
 UNSPECIFIED = 2
 
+# The most pixels of an array, those of cinema's 4K; larger pictures are halved until they have less. A model sees a
+# thirtieth of them.
+MOST_PIXELS = 4096 * 2304
+
 
 @dataclass(frozen=True, slots=True)
 class Orientation:
@@ -36,11 +40,21 @@ def orientation(matrix: Sequence[int]) -> Orientation:
     return Orientation(True, c < 0, b < 0)
 
 
+def _orientation_of(frame: VideoFrame) -> Orientation:
+    try:
+        matrix = frame.side_data.get("DISPLAYMATRIX")
+    except ValueError:
+        # PyAV knows only some kinds of side data, and gives none of them where one is of another kind (in a TIFF).
+        return Orientation()
+    # The stubs do not declare side data as a buffer.
+    return orientation(np.frombuffer(cast(bytes, matrix), np.int32).tolist()) if matrix else Orientation()
+
+
 class FrameConverter:
     """Converts the frames of a stream to upright RGB arrays of one size.
 
     Attributes:
-        size: width and height of every array; frames of another size are scaled.
+        size: width and height of every array, at most `MOST_PIXELS`; frames of another size are scaled.
     """
 
     def __init__(self, name: str, first: VideoFrame) -> None:
@@ -54,10 +68,10 @@ class FrameConverter:
         self._reformatter = VideoReformatter()
         # A frame and its side data form a reference cycle in PyAV, so use a small frame.
         small = self._reformat(first, (16, 16))
-        matrix = small.side_data.get("DISPLAYMATRIX")
-        # The stubs do not declare side data as a buffer.
-        self._turn = orientation(np.frombuffer(cast(bytes, matrix), np.int32).tolist()) if matrix else Orientation()
+        self._turn = _orientation_of(small)
         self._coded_size = first.width, first.height
+        while self._coded_size[0] * self._coded_size[1] > MOST_PIXELS:
+            self._coded_size = self._coded_size[0] // 2, self._coded_size[1] // 2
         self.size = self._coded_size[::-1] if self._turn.transpose else self._coded_size
 
     def rgb(self, frame: VideoFrame) -> npt.NDArray[np.uint8]:

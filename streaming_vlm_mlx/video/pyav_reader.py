@@ -15,8 +15,8 @@ from av import Packet, VideoFrame
 
 from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.video.chunk import ClipInfo
-from streaming_vlm_mlx.video.frame_converter import FrameConverter
-from streaming_vlm_mlx.video.source import InputVideo, is_file, open_video_stream
+from streaming_vlm_mlx.video.frame_converter import MOST_PIXELS, FrameConverter
+from streaming_vlm_mlx.video.source import InputVideo, open_video_stream
 from streaming_vlm_mlx.video.timestamps import LONGEST_STEP, TOLERANCE, StreamClock, TimedPicture, TimestampReader
 
 # Consecutive failed reads after which a damaged file counts as ended.
@@ -86,7 +86,7 @@ class Decoder:
             except av.error.BlockingIOError:
                 time.sleep(CAMERA_PAUSE)
             except av.error.FFmpegError as error:
-                if not is_file(self.name):
+                if self.opened.is_feed:
                     raise SvmError(f"{self.name} was interrupted: {error.strerror}. Open it again.") from error
                 failures = MAX_FAILURES
         yield Packet()
@@ -117,7 +117,9 @@ class Decoder:
     def _open(self) -> None:
         opened = open_video_stream(self.name)
         # Frame threads are the fastest but delay output by one frame each, so a feed would lag.
-        opened.stream.thread_type = "AUTO" if is_file(self.name) else "SLICE"
+        # Each of them holds frames, too.
+        large = opened.stream.codec_context.width * opened.stream.codec_context.height > MOST_PIXELS
+        opened.stream.thread_type = "SLICE" if opened.is_feed or large else "AUTO"
         # A container and its streams reference each other until it is closed, so close it when this object is
         # collected; not at exit, when another thread may still be reading.
         self._closing = weakref.finalize(self, opened.container.close)
@@ -146,12 +148,12 @@ MICROSECOND = Fraction(1, 1_000_000)
 NO_TIMESTAMPS = 0x80
 
 
-def stream_clock(name: str, opened: InputVideo, first: VideoFrame) -> StreamClock:
+def stream_clock(opened: InputVideo, first: VideoFrame) -> StreamClock:
     """Return the clock of the stream; its first presentable timestamp is 0 seconds."""
     stream = opened.stream
     starts = [first.pts]
     # A file whose first frames are damaged keeps its clock; the stated start of a feed is rarely right.
-    if is_file(name):
+    if not opened.is_feed:
         starts.append(stream.start_time)
     origin = min((pts for pts in starts if pts is not None), default=0)
     counted = first.pts is None or bool(opened.container.format.flags & NO_TIMESTAMPS)
@@ -230,7 +232,7 @@ def scan_packets(name: str) -> PacketScan:
                 first = next(iter(decoder.decode(packet)), None)
         if first is None:
             raise _no_picture(name)
-        clock = stream_clock(name, decoder.opened, first)
+        clock = stream_clock(decoder.opened, first)
         duration = stated_duration(decoder.opened, clock) or measured_duration(packets, clock)
         info = _clip_info(decoder.opened, FrameConverter(name, first).size, clock, duration)
     finally:
@@ -273,7 +275,7 @@ class FrameReader:
         if first is None:
             self._decoder.close()
             raise _no_picture(name)
-        self._clock = stream_clock(name, self._decoder.opened, first)
+        self._clock = stream_clock(self._decoder.opened, first)
         self._converter = FrameConverter(name, first)
         self.info = _clip_info(self._decoder.opened, self._converter.size, self._clock, self._duration())
         self._longest_step = LONGEST_STEP + (self.info.duration or 0.0)
@@ -312,7 +314,7 @@ class FrameReader:
 
     def _duration(self) -> float | None:
         name, stated = self._decoder.name, stated_duration(self._decoder.opened, self._clock)
-        if stated is not None or not is_file(name):
+        if stated is not None or self._decoder.opened.is_feed:
             return stated
         decoder = Decoder(name)
         try:
@@ -348,7 +350,13 @@ class FrameReader:
         for frame in frames:
             time = self._timestamps.seconds(frame.pts)
             if time is not None:
-                yield TimedPicture(time, time + min(self._clock.length(frame.duration), self._longest_step), frame)
+                yield TimedPicture(time, min(time + self._clock.length(frame.duration), self._latest_end(time)), frame)
+
+    def _latest_end(self, time: float) -> float:
+        """Return the latest plausible end of a frame at `time`: a damaged length lasts for hours."""
+        if self.info.duration is None:
+            return time + self._longest_step
+        return max(time, self.info.duration) + 1 / self._clock.frame_rate
 
 
 def probe(name: str | PathLike[str]) -> ClipInfo:

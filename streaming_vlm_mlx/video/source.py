@@ -17,6 +17,12 @@ from streaming_vlm_mlx.video.chunk import Chunk
 # Input devices of FFmpeg that are named `device:input`, such as `avfoundation:0`.
 DEVICES = ("avfoundation", "dshow", "v4l2", "lavfi")
 
+# The most pixels of a picture that is decoded, those of 16K.
+MOST_PIXELS = 1 << 27
+
+# The head of an HLS playlist.
+_PLAYLIST = b"#EXTM3U"
+
 # Seconds without data after which a URL times out.
 URL_TIMEOUT = 10.0
 
@@ -71,10 +77,11 @@ class Source(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class InputVideo:
-    """An open container and its video stream."""
+    """An open container, its video stream, and whether it is a feed: without an end, and not to be opened again."""
 
     container: InputContainer
     stream: VideoStream
+    is_feed: bool
 
 
 def open_video_stream(name: str) -> InputVideo:
@@ -94,18 +101,26 @@ def open_video_stream(name: str) -> InputVideo:
         problem = _no_stream(name, container, stream)
         container.close()
         raise SvmError(problem)
-    return InputVideo(container, stream)
+    size = stream.codec_context.width, stream.codec_context.height
+    if size[0] * size[1] > MOST_PIXELS:
+        container.close()
+        raise SvmError(f"{name} has pictures of {size[0]}x{size[1]}, too large to decode; scale it down.")
+    return InputVideo(container, stream, not _is_file(name) or _is_endless(container))
 
 
-def is_file(name: str) -> bool:
-    """Return whether `name` is a regular file, which has an end and can be opened again."""
+def _is_file(name: str) -> bool:
     return "://" not in name and Path(name).is_file()
+
+
+def _is_endless(container: InputContainer) -> bool:
+    """Return whether FFmpeg waits at the end of this playlist for the segments to come."""
+    return container.format.name == "hls" and container.duration is None
 
 
 def read_comment(path: Path) -> str:
     """Return the comment in the metadata of the media file `path`; empty if it has none."""
     try:
-        with av.open(str(path)) as container:
+        with av.open(_file_url(path)) as container:
             return str(container.metadata.get("comment", ""))
     except av.error.FFmpegError:
         return ""
@@ -123,8 +138,21 @@ def _address(name: str) -> tuple[str, dict[str, Any]]:
         options = {"framerate": "30"} if device == "avfoundation" else {}
         return what, {"format": device, "options": options}
     _check_path(name)
+    return _file_url(name), {"timeout": URL_TIMEOUT} if _is_playlist(name) else {}
+
+
+def _file_url(path: str | Path) -> str:
     # With the prefix, FFmpeg does not take a colon in a file name for a protocol.
-    return f"file:{os.path.abspath(name)}", {}  # noqa: PTH100 - Path.absolute keeps ".."
+    return f"file:{os.path.abspath(path)}"  # noqa: PTH100 - Path.absolute keeps ".."
+
+
+def _is_playlist(name: str) -> bool:
+    try:
+        with Path(name).open("rb") as file:
+            return file.read(len(_PLAYLIST)) == _PLAYLIST
+    except OSError:
+        # FFmpeg reports what is wrong with the file.
+        return False
 
 
 def _check_device(name: str, device: str) -> None:
@@ -135,17 +163,21 @@ def _check_device(name: str, device: str) -> None:
 
 
 def _check_path(name: str) -> None:
+    if not name:
+        raise SvmError("the name of the clip is empty; give a video file.")
     path = Path(name)
     if path.is_dir():
         raise SvmError(f"{name} is a folder; give a video file.")
     if not path.exists():
         raise SvmError(f"{name} does not exist; check the path.")
-    if path.is_file() and path.stat().st_size == 0:
+    if not path.is_file():
+        raise SvmError(f"{name} is not a regular file; give a video file.")
+    if path.stat().st_size == 0:
         raise SvmError(f"{name} is empty (0 bytes); copy or download it again.")
 
 
 def _open_failure(name: str, error: av.error.FFmpegError) -> str:
-    if not isinstance(error, av.error.InvalidDataError | av.error.EOFError) or not is_file(name):
+    if not isinstance(error, av.error.InvalidDataError | av.error.EOFError) or not _is_file(name):
         return f"{name} cannot be opened: {error.strerror}. Check the address and the read permission."
     with Path(name).open("rb") as file:
         head = file.read(8)

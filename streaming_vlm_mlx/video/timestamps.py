@@ -95,7 +95,7 @@ class TimestampReader:
     """Maps the timestamps of successive frames to seconds that never decrease.
 
     Drops a frame that damage delayed or moved far ahead. When the clock restarts (joined recordings, a feed that
-    wraps), time continues from the last frame.
+    wraps), time continues from the last frame. When the clock runs backwards, frames are counted from then on.
     """
 
     def __init__(self, clock: StreamClock, longest_step: float) -> None:
@@ -105,6 +105,9 @@ class TimestampReader:
         self._offset = 0.0
         self._last: float | None = None
         self._implausible = 0
+        # Whether no frame since the last restart was plausible.
+        self._restarted = False
+        self._counted = clock.counted
 
     def seconds(self, pts: int | None) -> float | None:
         """Return the time of the next frame, None if it is implausible.
@@ -112,7 +115,7 @@ class TimestampReader:
         A frame without a timestamp follows the previous one at the frame rate of the stream.
         """
         following = 0.0 if self._last is None else self._last + 1 / self._clock.frame_rate
-        if pts is None or self._clock.counted:
+        if pts is None or self._counted:
             time = following
         else:
             time = float((pts - self._clock.origin) * self._clock.time_base) + self._offset
@@ -121,8 +124,13 @@ class TimestampReader:
             self._implausible += 1
             if self._implausible <= HELD_BACK:
                 return None
+            # A clock that restarts twice in a row is none: it runs backwards.
+            self._counted = self._restarted
+            self._restarted = True
             self._offset += following - time
             time = following
+        else:
+            self._restarted = False
         self._implausible = 0
         self._last = time
         return time

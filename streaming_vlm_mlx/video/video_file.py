@@ -4,6 +4,7 @@ import itertools
 import math
 import threading
 from collections.abc import Iterator
+from functools import partial
 from os import PathLike, fspath
 from types import TracebackType
 from typing import Self
@@ -11,6 +12,8 @@ from typing import Self
 import numpy as np
 from av import VideoFrame
 
+from streaming_vlm_mlx.background import run_interruptibly
+from streaming_vlm_mlx.config import MOST_FPS
 from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.video.chunk import Chunk
 from streaming_vlm_mlx.video.pyav_reader import FrameReader
@@ -32,8 +35,8 @@ class VideoFile:
         Raises:
             SvmError: it cannot be opened, or `fps` is not a whole number from 1 up.
         """
-        if fps < 1 or not float(fps).is_integer():
-            raise SvmError(f"fps is {fps:g}; it must be a whole number of frames, 1 or more.")
+        if not 1 <= fps <= MOST_FPS or not float(fps).is_integer():
+            raise SvmError(f"fps is {fps:g}; it must be a whole number of frames, 1 to {MOST_FPS}.")
         self._name = name
         self._fps, self._by_end = int(fps), by_end
         self._reader = FrameReader(name)
@@ -158,4 +161,5 @@ def open_video(name: str | PathLike[str], fps: float = 2.0, by_end: bool = False
     Raises:
         SvmError: it is missing, damaged, not a video, or unreachable; or `fps` is not a whole number from 1 up.
     """
-    return VideoFile(fspath(name), fps, by_end)
+    # Opening may wait for a server, and a signal reaches the main thread only between two calls of FFmpeg.
+    return run_interruptibly(partial(VideoFile, fspath(name), fps, by_end))

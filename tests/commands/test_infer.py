@@ -5,8 +5,10 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -104,6 +106,20 @@ def test_a_record_brings_its_own_range_and_previous_text(clip, tmp_path, capsys)
     assert "holds records 0 to 0; there is no record 4" in refusal(capsys, tmp_path / "r.jsonl", "--record", 4)
 
 
+def test_a_record_does_not_open_the_network(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    turns = (Turn(0.0, 1.0, "Time=0.0-1.0s", "\n ..."),)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        asked = []
+        hang_up = threading.Thread(target=lambda: asked.append(server.accept()[0].close()), daemon=True)
+        hang_up.start()
+        address = rf"127.0.0.1\\:{server.getsockname()[1]}/leak"
+        for video in (rf"lavfi:movie=http\\://{address}", f"http://127.0.0.1:{server.getsockname()[1]}/leak"):
+            Path("r.jsonl").write_bytes(StreamingRecord(video, 0.0, 1.0, turns).to_line())
+            assert "does not exist" in refusal(capsys, "r.jsonl")
+    assert asked == []
+
+
 def test_a_query_is_warned_of_only_where_the_user_gave_it(clip, tmp_path, capsys):
     (tmp_path / "training.yaml").write_text("style: training\n")
     turns = (Turn(0.0, 1.0, "Time=0.0-1.0s", "\n ..."),)
@@ -122,7 +138,9 @@ def test_a_query_is_warned_of_only_where_the_user_gave_it(clip, tmp_path, capsys
         (["{tmp}"], "is a folder"),
         (["{tmp}/empty.mp4"], "is empty"),
         (["{tmp}/half.mp4"], "is incomplete"),
+        ([""], "the name of the clip is empty"),
         (["{clip}", "--start", "50"], "50 s is outside"),
+        (["{clip}", "--fps", "1000000000"], "it must be"),
         (["{clip}", "--duration", "0"], "choose a duration above 0"),
         (["{clip}", "--ckpt", "nobody"], "looked for nobody, checkpoints/nobody"),
         (["{clip}", "--out", "{tmp}/a.mp3"], "no known format"),
@@ -236,6 +254,22 @@ def test_a_run_on_a_camera_that_has_stopped_can_be_interrupted(untrained, tmp_pa
     record = SessionRecord.load(tmp_path / "a.json")
     assert [s.to_dict() for s in record.seconds] == [json.loads(line) for line in lines]
     assert list(state.rglob("*.jsonl")) == []
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_run_that_waits_for_a_server_can_be_stopped(number, status):
+    """The server takes the connection and never answers."""
+    script = "import signal; from tui import cli; signal.signal(2, signal.default_int_handler); cli.program()"
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        words = ["infer", f"http://127.0.0.1:{server.getsockname()[1]}/live.ts"]
+        command = [sys.executable, "-c", script, *words]
+        with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
+            connection, _ = server.accept()
+            connection.recv(1)
+            process.send_signal(number)
+            _, said = process.communicate(timeout=60)
+        connection.close()
+    assert (process.returncode, said) == (status, "svm-tui: stopped.\n")
 
 
 def test_a_broken_packet_is_counted(clip, tmp_path, capsys, monkeypatch):

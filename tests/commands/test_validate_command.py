@@ -217,6 +217,7 @@ def test_a_checkpoint_that_cannot_be_read_ends_it_before_a_match_is_filmed(knowi
     ("words", "message"),
     [
         (["--matches", "1", "--seed", "5"], "matches below 900000 are for training"),
+        (["--records", "{tmp}/r.jsonl", "--json", "{tmp}/r.jsonl"], "r.jsonl is an input of this run"),
         (["--matches", "0"], "--matches must be at least 1"),
         (["--matches", "1", "--seconds", "0.5"], "--seconds is 0.5"),
         (["--matches", "1", "--workers", "0"], "--workers is 0"),
@@ -230,6 +231,7 @@ def test_a_checkpoint_that_cannot_be_read_ends_it_before_a_match_is_filmed(knowi
     ],
 )
 def test_bad_input_is_one_line_that_names_it(words, message, knowing, tmp_path, capsys):
+    (tmp_path / "r.jsonl").touch()
     assert cli.main(["validate", *(word.format(tmp=tmp_path) for word in words)]) == 2
     said = capsys.readouterr()
     assert said.out == ""

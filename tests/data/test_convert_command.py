@@ -237,6 +237,19 @@ def test_an_output_that_is_an_input_is_refused(annotations: Path, tmp_path: Path
         assert out.read_bytes() == before
 
 
+@pytest.mark.parametrize("name", ["clips/short.mp4", "notes.jsonl", "game.mp4"])
+def test_an_output_that_holds_no_records_is_not_replaced(
+    name: str, annotations: Path, tmp_path: Path, clips: Path
+) -> None:
+    out = tmp_path / name
+    out.parent.mkdir(exist_ok=True)
+    out.write_bytes((clips / "short.mp4").read_bytes() if out.suffix == ".mp4" else b'{"text": "mine"}\n')
+    before = out.read_bytes()
+    with pytest.raises(SvmError, match=rf"{out.name} exists and holds no records; choose another --out"):
+        run(annotations, "--out", out, "--videos", tmp_path / "clips")
+    assert out.read_bytes() == before
+
+
 def test_a_cache_folder_that_cannot_be_written_costs_only_time(
     annotations: Path, out: Path, clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

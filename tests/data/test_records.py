@@ -11,6 +11,7 @@ from streaming_vlm_mlx.data import records as record_file
 from streaming_vlm_mlx.data.json_fields import BadSampleError
 from streaming_vlm_mlx.data.records import VERSION, NewerRecordError, RecordFile, StreamingRecord, Turn
 from streaming_vlm_mlx.errors import SvmError
+from streaming_vlm_mlx.video.video_file import open_video
 
 
 def record(number: int, seconds: int = 1) -> StreamingRecord:
@@ -44,6 +45,26 @@ def test_a_record_knows_its_file_and_line(tmp_path: Path) -> None:
 def test_an_absolute_path_stays(tmp_path: Path) -> None:
     line = StreamingRecord("/clips/a.mp4", 0.0, 1.0, record(0).turns).to_line()
     assert RecordFile.open(write(tmp_path / "r.jsonl", [line]))[0].video == "/clips/a.mp4"
+
+
+@pytest.mark.parametrize("name", ["lavfi:testsrc", "avfoundation:0", "http://127.0.0.1/leak", "a/../lavfi:movie=x"])
+def test_a_record_names_files_and_neither_devices_nor_addresses(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    line = StreamingRecord(name, 0.0, 1.0, record(0).turns).to_line()
+    write(tmp_path / "r.jsonl", [line])
+    monkeypatch.chdir(tmp_path)
+    video = RecordFile.open(Path("r.jsonl"))[0].video
+    assert video == str(tmp_path / name)
+    with pytest.raises(SvmError, match="does not exist"):
+        open_video(video)
+
+
+def test_a_record_that_names_a_camera_is_refused(tmp_path: Path) -> None:
+    line = StreamingRecord("/dev/video0", 0.0, 1.0, record(0).turns).to_line()
+    records = RecordFile.open(write(tmp_path / "r.jsonl", [line]))
+    with pytest.raises(SvmError, match=r"r.jsonl:1 names /dev/video0, a device; name devices on the command line."):
+        records[0]
 
 
 def test_the_index_saves_the_second_reading(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

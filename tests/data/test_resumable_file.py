@@ -175,9 +175,9 @@ class TestOtherStates:
         assert made(job, resume=True) == whole
 
     def test_a_finished_file_stays_until_the_new_one_is_whole(self, job: DatasetConversion) -> None:
-        job.out.write_text("what was there before")
+        job.out.write_text('{"version": 1} what was there before')
         self.interrupted(job)
-        assert job.out.read_text() == "what was there before"
+        assert job.out.read_text() == '{"version": 1} what was there before'
         convert(job, resume=True)
         assert json.loads(job.out.read_text().splitlines()[0])["version"] == 1
 

@@ -1,6 +1,7 @@
 import html
 import io
 import json
+import time
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -275,3 +276,38 @@ def test_times_that_cannot_be_read_are_named_by_line() -> None:
 def test_no_text_is_too_odd(text: str) -> None:
     for cue in read_cues(text):
         assert isinstance(cue, int | TimedText)
+
+
+def captions(count: int) -> str:
+    cues = (f"{n // 3600:02d}:{n // 60 % 60:02d}:{n % 60:02d}.000 --> 99:59:59.000\nword\n\n" for n in range(count))
+    return "WEBVTT\n\n" + "".join(cues)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("many.vtt", captions(60_000)),
+        ("angles.vtt", f"WEBVTT\n\n00:00.000 --> 00:01.000\nword {'<' * 300_000}\n"),
+        ("braces.srt", "1\n00:00:00,000 --> 00:00:01,000\nword " + r"{\an8" * 150_000),
+        ("words.json", json.dumps({"segments": [{"start": 0, "end": 9, "words": [{"word": "word"}] * 60_000}]})),
+    ],
+    ids=lambda value: value if len(value) < 20 else "",
+)
+def test_time_grows_with_the_length_of_a_transcript(name: str, content: str, tmp_path: Path) -> None:
+    """Each takes a second at most; where the time grew with the square it took half a minute or more."""
+    (tmp_path / name).write_text(content)
+    begun = time.process_time()
+    assert read_transcript(tmp_path / name).words[0][2] == "word"
+    assert time.process_time() - begun < 12
+
+
+def test_a_transcript_of_many_bad_times_names_the_first(tmp_path: Path) -> None:
+    (tmp_path / "a.vtt").write_text("WEBVTT\n\n00:00.000 --> 00:01.000\nword\n\n" + "-->\n" * 50_000)
+    assert len(read_transcript(tmp_path / "a.vtt").skipped) == 1000
+
+
+def test_a_transcript_that_is_no_transcript_is_refused_unread(tmp_path: Path) -> None:
+    with (tmp_path / "a.vtt").open("wb") as file:
+        file.truncate(9 << 20)
+    with pytest.raises(SvmError, match="is larger than 8 MB"):
+        read_transcript(tmp_path / "a.vtt")

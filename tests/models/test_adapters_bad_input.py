@@ -83,7 +83,7 @@ def why(base: Path, monkeypatch: pytest.MonkeyPatch, tokenizer: Tokenizer) -> Re
         ({"r": "4"}, "r is '4'; it must be a whole number"),
         ({"r": 0}, "r is 0; it must be 1 or more"),
         ({"lora_alpha": -1}, "lora_alpha is -1; it must be a number above 0"),
-        ({"lora_alpha": float("inf")}, "lora_alpha is inf; it must be a number above 0"),
+        ({"lora_alpha": float("inf")}, "is not JSON: Infinity is no number of JSON"),
         ({"target_modules": {"a": 1}}, "it must be a list of names, or an expression"),
         ({"target_modules": "*q_proj"}, "an expression for names of modules cannot be read"),
         ({"r": 8}, "gives model.layers.0.self_attn.q_proj rank 8, adapter_model.safetensors has rank 4"),

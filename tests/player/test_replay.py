@@ -138,6 +138,16 @@ def test_the_clip_is_found_at_its_path_or_beside_the_session(
     assert find_clip(record, session, str(tmp_path / "other.mp4")) is None
 
 
+@pytest.mark.parametrize("clip", ["http://127.0.0.1/game.mp4", "lavfi:testsrc"])
+def test_a_session_names_a_file_and_neither_an_address_nor_a_device(
+    clip: str, session: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path(clip).parent.mkdir(parents=True, exist_ok=True)
+    Path(clip).write_text("")
+    assert find_clip(SessionRecord(clip=clip), session, None) == str(tmp_path / clip)
+
+
 @pytest.mark.parametrize(
     ("words", "warning"),
     [

@@ -4,8 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from streaming_vlm_mlx.plain_text import harmless
 from tui.player.metrics import WINDOW, compare
-from tui.player.transcript import Transcript, by_second, harmless, time_label
+from tui.player.transcript import Transcript, by_second, time_label
 
 TRUTH = by_second([(0.2, 0.4, "He"), (0.6, 0.9, "shoots"), (2.1, 2.5, "and"), (2.6, 2.9, "scores!")])
 

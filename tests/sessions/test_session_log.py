@@ -108,6 +108,13 @@ def test_with_no_place_at_all_the_session_stays_in_memory_with_one_warning(tmp_p
     assert len(session.record.seconds) == 2
 
 
+def test_a_journal_goes_beside_the_session_where_its_own_place_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    session = SessionLog(RECORD, [tmp_path / "game"], print, [".srt"], tmp_path / "file" / "game", overwrite=True)
+    session.add(second_done(0))
+    assert load_session(tmp_path / "game.jsonl") == session.record
+
+
 def test_a_disk_that_fills_up_ends_the_journal_with_one_warning(tmp_path: Path) -> None:
     warned: list[str] = []
     session = log(tmp_path / "game", warned=warned)

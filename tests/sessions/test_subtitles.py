@@ -7,7 +7,8 @@ import webvtt as webvtt_reader
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from streaming_vlm_mlx.sessions.subtitles import clock, cues, srt, tidy, transcript, webvtt
+from streaming_vlm_mlx.plain_text import harmless
+from streaming_vlm_mlx.sessions.subtitles import clock, cues, srt, transcript, webvtt
 from streaming_vlm_mlx.stream.events import GenerationResult
 
 PIECES = ["-->", "\n", "\r\n", "\r", "&", "&lt;", "<", ">", "<b>", "{\\an8}", "\0", "\x85", "\u2028", "é", "1", " "]
@@ -42,7 +43,7 @@ def _unescaped(text: str) -> str:
 @given(starts=st.lists(TIMES, max_size=4), texts=st.lists(NASTY, min_size=4, max_size=4))
 def test_webvtt_reads_back(starts, texts):
     seconds = in_order(starts, texts)
-    expected = [(round(s.start * 1000), round(s.end * 1000), tidy(s.text)) for s in seconds if tidy(s.text)]
+    expected = [(round(s.start * 1000), round(s.end * 1000), harmless(s.text)) for s in seconds if harmless(s.text)]
     assert read_webvtt(webvtt(seconds)) == expected
 
 
@@ -50,7 +51,7 @@ def test_webvtt_reads_back(starts, texts):
 def test_srt_reads_back(starts, texts):
     seconds = in_order(starts, texts)
     stand_ins = str.maketrans("<>{}", "‹›()")
-    expected = [(round(s.start * 1000), tidy(s.text).translate(stand_ins)) for s in seconds if tidy(s.text)]
+    expected = [(round(s.start * 1000), harmless(s.text).translate(stand_ins)) for s in seconds if harmless(s.text)]
     read = list(srt_reader.parse(srt(seconds), ignore_errors=False))
     assert [(round(c.start.total_seconds() * 1000), c.content) for c in read] == expected
     assert [c.index for c in read] == list(range(1, len(read) + 1))
@@ -61,24 +62,24 @@ def test_srt_reads_back(starts, texts):
 @example(text="", query="a\n\n00:00:05.000 --> 00:00:06.000\nb")
 def test_no_text_can_forge_a_cue(text, query):
     seconds = [second(1, text, query)]
-    assert webvtt(seconds).count("-->") == bool(tidy(text))
-    assert srt(seconds).count("-->") == bool(tidy(text))
-    assert len(read_webvtt(webvtt(seconds))) == bool(tidy(text))
-    assert transcript(seconds).count("\n") == bool(tidy(text) or tidy(query))
+    assert webvtt(seconds).count("-->") == bool(harmless(text))
+    assert srt(seconds).count("-->") == bool(harmless(text))
+    assert len(read_webvtt(webvtt(seconds))) == bool(harmless(text))
+    assert transcript(seconds).count("\n") == bool(harmless(text) or harmless(query))
 
 
 @given(text=st.text())
 def test_tidy_text_has_no_empty_line_and_no_control_character(text):
-    tidied = tidy(text)
-    assert tidy(tidied) == tidied
+    tidied = harmless(text)
+    assert harmless(tidied) == tidied
     assert all(line and line == line.strip() for line in tidied.split("\n")) or not tidied
     assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", tidied)
     tidied.encode("utf-8")
 
 
 def test_tidy_keeps_what_a_viewer_reads():
-    assert tidy("  He shoots!\t Goal \n\n 日本 👨‍👩‍👧 ") == "He shoots!  Goal\n日本 👨‍👩‍👧"
-    assert tidy("a\udcffb") == "a\ufffdb"
+    assert harmless("  He shoots!\t Goal \n\n 日本 👨‍👩‍👧 ") == "He shoots!  Goal\n日本 👨‍👩‍👧"
+    assert harmless("a\udcffb") == "a\ufffdb"
 
 
 SESSION = [

@@ -5,10 +5,13 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from av import VideoFrame
+from PIL import Image
 
 from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.video.frame_converter import FrameConverter
 from streaming_vlm_mlx.video.pyav_reader import probe
+from streaming_vlm_mlx.video.video_file import open_video
 from tests.video.clips import grey, make_clip, numbers, read
 
 
@@ -74,3 +77,26 @@ def test_a_change_of_size_is_scaled_to_the_first_one(tmp_path: Path) -> None:
     chunks = read(path)
     assert {c.frames.shape for c in chunks} == {(2, 48, 64, 3)}
     assert numbers(chunks) == [0, 15, 0, 15]
+
+
+def test_a_picture_with_unknown_side_data_is_upright(tmp_path: Path) -> None:
+    """A TIFF's EXIF data are of a kind that PyAV does not know."""
+    Image.new("RGB", (64, 48), (9, 99, 9)).save(tmp_path / "p.tiff")
+    with open_video(tmp_path / "p.tiff") as source:
+        (chunk,) = source.chunks()
+    assert chunk.frames.shape[1:] == (48, 64, 3)
+
+
+def test_pictures_larger_than_4k_are_halved() -> None:
+    frame = VideoFrame(7680, 4320, "gray")
+    converter = FrameConverter("big.mp4", frame)
+    assert converter.size == (3840, 2160)
+    assert converter.rgb(frame).shape == (2160, 3840, 3)
+
+
+def test_a_picture_that_no_memory_holds_is_refused_unread(tmp_path: Path) -> None:
+    """A PNG that says that it is 12,000 pixels wide and 12,000 high."""
+    path = tmp_path / "huge.png"
+    Image.new("L", (12_000, 12_000)).save(path)
+    with pytest.raises(SvmError, match=r"has pictures of 12000x12000, too large to decode; scale it down"):
+        open_video(path)

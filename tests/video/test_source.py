@@ -1,5 +1,7 @@
 """Bad input, each a line that names the file and the way out."""
 
+import itertools
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -32,6 +34,8 @@ def cut_short(path: Path) -> None:
         ("missing.mp4", lambda path: None, "does not exist; check the path"),
         ("folder.mp4", Path.mkdir, "is a folder; give a video file"),
         ("empty.mp4", lambda path: path.touch(), r"is empty \(0 bytes\)"),
+        ("pipe.mp4", os.mkfifo, "is not a regular file; give a video file"),
+        ("zeros.mp4", lambda path: path.symlink_to("/dev/zero"), "is not a regular file"),
         ("cut.mp4", cut_short, "is incomplete: its index"),
         ("noise.mp4", write(bytes(range(256)) * 40), "is not a video that FFmpeg can read"),
         ("page.mp4", write(b"<html><body>404</body></html>" * 99), "is not a video that FFmpeg can read"),
@@ -78,6 +82,25 @@ def test_odd_names_are_names_all_the_same(tmp_path: Path, name: str, monkeypatch
     make_clip(tmp_path / "clip.mp4").rename(tmp_path / name)
     monkeypatch.chdir(tmp_path)
     assert probe(name).duration == pytest.approx(3.0)
+
+
+PLAYLIST = "#EXTM3U\n#EXT-X-VERSION:3\n#EXT-X-TARGETDURATION:3\n#EXT-X-MEDIA-SEQUENCE:0\n#EXTINF:3.0,\n"
+
+
+def test_a_playlist_without_an_end_is_a_feed(tmp_path: Path) -> None:
+    make_clip(tmp_path / "part.ts")
+    (tmp_path / "live.m3u8").write_text(f"{PLAYLIST}part.ts\n")
+    (tmp_path / "done.m3u8").write_text(f"{PLAYLIST}part.ts\n#EXT-X-ENDLIST\n")
+    with open_video(tmp_path / "live.m3u8") as source:
+        assert source.duration is None
+        assert [chunk.start for chunk in itertools.islice(source.chunks(), 2)] == [0.0, 1.0]
+    with open_video(tmp_path / "done.m3u8") as source:
+        assert source.duration == pytest.approx(3.0)
+
+
+def test_a_playlist_does_not_reach_the_network(tmp_path: Path) -> None:
+    (tmp_path / "far.m3u8").write_text(f"{PLAYLIST}http://127.0.0.1:9/part.ts\n#EXT-X-ENDLIST\n")
+    assert "is not a video that FFmpeg can read" in problem(tmp_path / "far.m3u8")
 
 
 def test_a_title_in_an_old_encoding_is_no_obstacle(tmp_path: Path) -> None:

@@ -105,3 +105,11 @@ def test_time_continues_after_a_clock_restarts() -> None:
     assert len(after) == len(before) - HELD_BACK
     assert after[0] == pytest.approx(2.0)
     assert after[-1] - after[0] == pytest.approx(40 * (len(after) - 1) / 1000)
+
+
+def test_frames_are_counted_when_the_clock_runs_backwards() -> None:
+    clock = reader(rate=25.0)
+    times = [time for ms in range(4000, 0, -40) if (time := clock.seconds(ms)) is not None]
+    # Two restarts cost what a decoder may hold back; nothing is dropped after them.
+    assert len(times) >= 100 - 2 * (HELD_BACK + 1)
+    assert times[-1] - times[2] == pytest.approx(40 * (len(times) - 3) / 1000)

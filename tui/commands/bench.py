@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from streaming_vlm_mlx.errors import SvmError
+
 if TYPE_CHECKING:
     from streaming_vlm_mlx.backend import Backend
     from streaming_vlm_mlx.eval.bench import BenchConfig
@@ -36,6 +38,8 @@ def run(args: argparse.Namespace) -> int:
     from streaming_vlm_mlx.atomic import write_text
     from streaming_vlm_mlx.eval.bench import read_bench_config
 
+    if args.seconds < 1:
+        raise SvmError(f"--seconds is {args.seconds}; it must be 1 or more.")
     config = read_bench_config(args.config)
     modes = MODES if args.mode == "all" else (args.mode,)
     runs = {mode: _measure(config, mode, args.seconds, machine) for mode in modes}

@@ -3,13 +3,14 @@
 import argparse
 import os
 import re
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from streaming_vlm_mlx.errors import SvmError
+from streaming_vlm_mlx.plain_text import visible
+from tui.messages import tell, warn
 
 if TYPE_CHECKING:
     from streaming_vlm_mlx.data.convert_dataset import DatasetConversion, Filters, Progress
@@ -92,7 +93,8 @@ def run(args: argparse.Namespace) -> int:
         except KeyboardInterrupt:
             say("Stopped; continue with the same command and --resume.")
             raise
-    print("\n".join(summary.lines()))
+    for line in summary.lines():
+        tell(line)
     if not summary.samples:
         raise SvmError(f"{args.out} has no record: every sample was skipped or filtered out, see above.")
     return 0
@@ -120,7 +122,7 @@ def _lmm_dataset() -> Any:
     try:
         return load_lmm_dataset()
     except SvmError as error:
-        print(f"{error}; using the built-in reader.", file=sys.stderr)
+        warn(f"{error}; using the built-in reader.")
         return None
 
 
@@ -146,6 +148,6 @@ def _shown_progress() -> "Iterator[tuple[Progress, Callable[[str], None]]]":
             bar.update(task, completed=done, total=total)
 
         def say(text: str) -> None:
-            console.print(text, markup=False, highlight=False, soft_wrap=True)
+            console.print(visible(text), markup=False, highlight=False, soft_wrap=True)
 
         yield move, say

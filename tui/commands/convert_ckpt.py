@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from streaming_vlm_mlx.errors import SvmError
 from tui.commands.options import ADAPTER_NAMES, CHECKPOINT_NAMES
 from tui.downloads import find_adapter, find_checkpoint
+from tui.messages import tell, warn
 
 if TYPE_CHECKING:
     from streaming_vlm_mlx.models.convert_checkpoint import Conversion, Progress
@@ -76,13 +77,13 @@ def run(args: argparse.Namespace) -> int:
         args.keep_sensitive,
     )
     plan = make_plan(job)
-    for note in plan.notes:
-        print(note, file=sys.stderr)
+    for text in plan.notes:
+        warn(text)
     made = convert(job, plan, _progress())
     files = f"{made.shards} file{'s' if made.shards > 1 else ''}"
-    print(f"{job.out}: {files} of weights, {made.nbytes / GIB:.2f} GiB")
+    tell(f"{job.out}: {files} of weights, {made.nbytes / GIB:.2f} GiB")
     if args.check:
-        print(_check(job))
+        tell(_check(job))
     return 0
 
 
@@ -95,7 +96,7 @@ def _convert_adapter(args: argparse.Namespace) -> int:
     if adapter is None or args.peft is None or args.source is not None:
         raise SvmError("an adapter is converted by: svm-tui convert-ckpt --adapter A --peft DST.")
     save_peft(args.peft, open_adapter(adapter))
-    print(args.peft)
+    tell(args.peft)
     return 0
 
 

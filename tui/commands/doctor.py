@@ -13,8 +13,10 @@ from pathlib import Path
 
 from streaming_vlm_mlx.backend import installed_version
 from streaming_vlm_mlx.errors import SvmError
+from streaming_vlm_mlx.plain_text import safe_json, visible
 from tui.commands.options import CHECKPOINT_NAMES
 from tui.downloads import find_checkpoint
+from tui.messages import tell
 from tui.session_paths import CHECKPOINTS, state_folder
 
 PACKAGES = ("svm-tui", "mlx", "numpy", "av", "textual", "transformers")
@@ -237,12 +239,14 @@ def run(args: argparse.Namespace) -> int:
     if args.ckpt and found.compute.kind:
         found = dataclasses.replace(found, model=estimate_memory(args.ckpt, args.config))
     if args.json:
-        print(json.dumps({**dataclasses.asdict(found), "advice": found.advice}, indent=2, ensure_ascii=False))
+        print(
+            safe_json(json.dumps({**dataclasses.asdict(found), "advice": found.advice}, indent=2, ensure_ascii=False))
+        )
     elif found.terminal.interactive:
         _print_table(found)
     else:
         for name, value in rows(found):
-            print(f"{name}: {value}")
+            tell(f"{name}: {value}")
     return 0 if found.compute.kind and (found.model is None or found.model.fits) else 1
 
 
@@ -290,5 +294,5 @@ def _print_table(found: Diagnosis) -> None:
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")
     for name, value in rows(found):
-        table.add_row(name, Text(value, style="bold yellow" if name == "advice" else ""))
+        table.add_row(name, Text(visible(value), style="bold yellow" if name == "advice" else ""))
     Console().print(table)

@@ -1,10 +1,10 @@
 """``svm-tui export``: writes a saved session as subtitles, as text, or into its clip."""
 
 import argparse
-import sys
 from pathlib import Path
 
 from streaming_vlm_mlx.errors import SvmError
+from tui.messages import note
 
 HELP = (
     "Write a saved session as subtitles (.vtt, .srt), text (.txt) or JSON, or as a subtitle track in its clip (.mp4)."
@@ -36,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
         record = load_session(args.session)
         check_replaceable(args.out, record.clip, args.force)
         write(args.out, record)
-    print(f"svm-tui: {args.out} written.", file=sys.stderr)
+    note(f"{args.out} written.")
     return 0
 
 

@@ -1,11 +1,11 @@
 """``svm-tui fuse``: merges a LoRA adapter into its base checkpoint."""
 
 import argparse
-import sys
 from pathlib import Path
 
 from tui.commands.options import ADAPTER_NAMES, CHECKPOINT_NAMES
 from tui.downloads import find_adapter, find_checkpoint
+from tui.messages import note, tell
 
 HELP = (
     "Merge a LoRA adapter into its base checkpoint: 'svm-tui fuse --ckpt BASE --adapter run1 --out all', "
@@ -29,8 +29,8 @@ def run(args: argparse.Namespace) -> int:
 
     base, adapter = find_checkpoint(args.ckpt), find_adapter(args.adapter)
     assert adapter
-    for note in adapter_notes(adapter, base):
-        print(f"svm-tui: {note}", file=sys.stderr)
+    for line in adapter_notes(adapter, base):
+        note(line)
     fuse_checkpoint(base, adapter, args.out)
-    print(args.out)
+    tell(args.out)
     return 0

@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from streaming_vlm_mlx.errors import SvmError
+from streaming_vlm_mlx.plain_text import harmless, safe_json
 from streaming_vlm_mlx.shipped import SAMPLE, notice
 from tui.commands.options import add_model_arguments, make_engine, resolve_settings, run_as_follower
+from tui.messages import note, warn
 from tui.session_paths import check_writable, journal_path, new_record
 
 if TYPE_CHECKING:
@@ -64,16 +66,14 @@ def run(args: argparse.Namespace) -> int:
     if run_as_follower(folder, config):
         return 0
     with closing(open_video(args.clip, config.fps, STYLES[config.style].takes_ending_frames)) as source:
-        if advice := notice(folder, args.clip, machine_memory()):
-            _note(advice)
-        engine, name = make_engine(folder, config, _note, args.adapter)
+        engine, name = make_engine(folder, config, note, args.adapter)
         try:
             with saved(make_log(args.out, new_record(args.clip, name, config))) as log:
-                asyncio.run(_comment(engine, source, args, log))
+                asyncio.run(_comment(engine, source, args, log, notice(folder, args.clip, machine_memory())))
         finally:
             engine.close()
         if source.skipped:
-            print(f"{args.clip}: {source.skipped} corrupt packets were skipped.", file=sys.stderr)
+            warn(f"{args.clip}: {source.skipped} corrupt packets were skipped.")
     return 0
 
 
@@ -104,10 +104,6 @@ def fill_in(args: argparse.Namespace) -> argparse.Namespace:
     return argparse.Namespace(**{**vars(args), **defaults, **given})
 
 
-def _note(text: str) -> None:
-    print(f"svm-tui: {text}", file=sys.stderr)
-
-
 @contextlib.contextmanager
 def closing(source: "Source") -> "Iterator[Source]":
     """Close `source` after the block; one that is blocked in a read is left to the end of the process."""
@@ -124,9 +120,9 @@ def make_log(out: Path | None, record: "SessionRecord") -> "SessionLog":
     from streaming_vlm_mlx.sessions.session_log import SessionLog
 
     if out is None:
-        return SessionLog(record, (), _note)
+        return SessionLog(record, (), note)
     journal = journal_path(record.clip, record.created)
-    return SessionLog(record, [out.with_suffix("")], _note, [out.suffix], journal, overwrite=True)
+    return SessionLog(record, [out.with_suffix("")], note, [out.suffix], journal, overwrite=True)
 
 
 @contextlib.contextmanager
@@ -144,13 +140,15 @@ def saved(log: "SessionLog") -> "Iterator[SessionLog]":
             raise
         finally:
             for path in log.save():
-                _note(f"{path} written.")
+                note(f"{path} written.")
     finally:
         log.close()
 
 
-async def _comment(engine: "Engine", source: "Source", args: argparse.Namespace, log: "SessionLog") -> None:
-    from streaming_vlm_mlx.stream.events import Failed, GenerationResult
+async def _comment(
+    engine: "Engine", source: "Source", args: argparse.Namespace, log: "SessionLog", advice: str
+) -> None:
+    from streaming_vlm_mlx.stream.events import Failed, GenerationResult, Ready
 
     with progress(source, args) as show:
         async with contextlib.aclosing(engine.play(source.chunks(args.start, args.duration))) as events:
@@ -159,18 +157,23 @@ async def _comment(engine: "Engine", source: "Source", args: argparse.Namespace,
                 if isinstance(event, GenerationResult):
                     log.add(event)
                     print(_as_json(event) if args.json else _as_line(event), end="", flush=True)
+                elif isinstance(event, Ready) and advice:
+                    # Not before an error, which is one line.
+                    note(advice)
                 elif isinstance(event, Failed):
                     raise SvmError(event.message)
 
 
 def _as_json(second: "GenerationResult") -> str:
-    return json.dumps(second.to_dict(), ensure_ascii=False) + "\n"
+    return safe_json(json.dumps(second.to_dict(), ensure_ascii=False)) + "\n"
 
 
 def _as_line(second: "GenerationResult") -> str:
-    from streaming_vlm_mlx.sessions.subtitles import clock, tidy
+    from streaming_vlm_mlx.sessions.subtitles import clock
 
-    return f"{clock(round(second.start * 1000))[:-4]}  {' '.join(tidy(second.text).split())}\n" if second.text else ""
+    return (
+        f"{clock(round(second.start * 1000))[:-4]}  {' '.join(harmless(second.text).split())}\n" if second.text else ""
+    )
 
 
 class _Show(Protocol):

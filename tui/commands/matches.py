@@ -4,6 +4,8 @@ import argparse
 import sys
 from pathlib import Path
 
+from tui.messages import tell, warn
+
 HELP = (
     "Film simulated tennis matches, one a seed: clip, commentary and truth. The same seed and options give the same "
     "match. Seeds from 900000 on are for validation only; train on smaller ones."
@@ -55,6 +57,6 @@ def run(args: argparse.Namespace) -> int:
     filmed = 0
     for made in track(work, "matches", total=len(seeds), console=console, disable=not sys.stderr.isatty()):
         filmed += made.new
-        print(made.clip, flush=True)
-    print(f"{len(seeds)} matches, {filmed} filmed now, in {args.out}", file=sys.stderr)
+        tell(made.clip)
+    warn(f"{len(seeds)} matches, {filmed} filmed now, in {args.out}")
     return 0

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from streaming_vlm_mlx.plain_text import safe_json, visible
 from tui.session_paths import CHECKPOINTS
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
     """Print the lists."""
     found = _catalog()
     if args.json:
-        print(json.dumps(_as_json(found), indent=2, ensure_ascii=False))
+        print(safe_json(json.dumps(_as_json(found), indent=2, ensure_ascii=False)))
         return 0
     from rich.console import Console
 
@@ -101,13 +102,15 @@ def _print_checkpoints(found: Catalog, console: "Console") -> None:
         needs = "" if one.peak is None else f"{one.peak / GIB:.1f} GiB"
         fits = one.problem or ("yes" if one.fits else "no")
         bits = "" if one.bits is None else str(one.bits)
-        table.add_row(one.name, one.place, revision, one.family or "", bits, format_size(one.size), needs, fits)
+        row = (one.name, one.place, revision, one.family or "", bits, format_size(one.size), needs, fits)
+        table.add_row(*map(visible, row))
     console.print(table, markup=False)
     foreign = [
         f"{one.name} ({one.problem.removeprefix('a model of type ')})" for one in found.checkpoints if one.is_foreign
     ]
     if foreign:
-        console.print(f"not listed, of kinds that do not run here: {', '.join(foreign)}", markup=False, highlight=False)
+        text = visible(f"not listed, of kinds that do not run here: {', '.join(foreign)}")
+        console.print(text, markup=False, highlight=False)
     console.print()
 
 

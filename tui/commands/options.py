@@ -5,7 +5,6 @@ The settings file holds options of ``svm-tui play`` under their own names, witho
 
 import argparse
 import os
-import sys
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.shipped import CHECKPOINT
+from tui import messages
 from tui.downloads import find_adapter, find_checkpoint
 
 PLAYER_SETTINGS = "player.yaml"
@@ -80,10 +80,9 @@ def _warn_of_unused_query(config: "StreamConfig", folder: Path) -> None:
     from tui.player.spec import uses_query
 
     if not uses_query(config):
-        print(
-            f"svm-tui: --query has no effect: the training template of {checkpoint_name(folder)} has no query; "
-            "ask questions in the player with /.",
-            file=sys.stderr,
+        messages.note(
+            f"--query has no effect: the training template of {checkpoint_name(folder)} has no query; "
+            "ask questions in the player with /."
         )
 
 

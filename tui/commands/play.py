@@ -1,8 +1,10 @@
 """``svm-tui play``: plays a clip in the terminal with a model's commentary."""
 
 import argparse
+import contextlib
 import os
 import sys
+import threading
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -18,6 +20,7 @@ from tui.commands.options import (
     resolve_settings,
     run_as_follower,
 )
+from tui.messages import tell
 from tui.player import gc_tuning as gc_tuning
 from tui.player.pace import PACES
 from tui.session_paths import base_paths, new_record, state_folder
@@ -97,17 +100,29 @@ def run(args: argparse.Namespace) -> int:
 def watch(spec: "PlayerSpec", theme: str) -> NoReturn:
     """Open the player on `spec`, save its session, print the paths, and end the process."""
     from tui.player.app import PlayerApp
-    from tui.player.exit import leave
+    from tui.player.exit import Watchdog, leave
 
     # The model's thread needs the interpreter lock at each token; Python's default is ten times as long.
     sys.setswitchinterval(SWITCH)
     app = PlayerApp(spec, theme)
+    saving = threading.Lock()
+
+    def save() -> "tuple[Path, ...]":
+        with saving:
+            try:
+                return app.session.save()
+            finally:
+                app.session.close()
+
+    Watchdog(app.end, save).start()
     try:
         app.run()
     finally:
-        for path in app.session.save():
-            print(path)
-        app.session.close()
+        paths = save()
+        # Nobody reads the paths when the terminal was closed.
+        with contextlib.suppress(OSError):
+            for path in paths:
+                tell(path)
     leave(app.return_code or 0)
 
 

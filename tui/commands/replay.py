@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from streaming_vlm_mlx.errors import SvmError
+from streaming_vlm_mlx.input_files import path_in_file
 from tui.commands.options import fill_in
 from tui.commands.play import (
     VIEW,
@@ -51,10 +52,15 @@ def run(args: argparse.Namespace) -> int:
 
 
 def find_clip(record: "SessionRecord", session: Path, named: str | None) -> str | None:
-    """Return the clip of `record`: `named`, else the recorded path, else beside the session; None if none exists."""
+    """Return the path of the clip of `record`; None if there is no such file.
+
+    The clip is `named`, else the recorded path, else the file of that name beside the session.
+    """
     beside = session.parent / Path(record.clip).name
     places = [named] if named else [record.clip, str(beside)]
-    return next((place for place in places if place and Path(place).is_file()), None)
+    found = next((place for place in places if place and Path(place).is_file()), None)
+    # A session must not name an address or a device.
+    return found and path_in_file(Path(), found)
 
 
 def _spec(args: argparse.Namespace, record: "SessionRecord") -> "PlayerSpec":

@@ -4,7 +4,6 @@ import argparse
 import os
 import shlex
 import signal
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from streaming_vlm_mlx.errors import SvmError
 from tui.commands.options import ADAPTER_NAMES
 from tui.downloads import find_adapter, find_checkpoint
+from tui.messages import note, tell, warn
 
 if TYPE_CHECKING:
     from streaming_vlm_mlx.backend import Backend
@@ -74,11 +74,11 @@ def run(args: argparse.Namespace) -> int:
     if not ranks.is_main:
         return stop.status
     if stop.status:
-        print(_resume_hint(args.out, progress), file=sys.stderr)
+        warn(_resume_hint(args.out, progress))
         return stop.status
     out = shlex.quote(str(args.out))
     ckpt = f"{config.model.checkpoint} --adapter {out}" if config.lora or config.model.adapter else out
-    print(f"{args.out} is trained for {progress.step} steps; try it with: svm-tui infer CLIP --ckpt {ckpt}")
+    tell(f"{args.out} is trained for {progress.step} steps; try it with: svm-tui infer CLIP --ckpt {ckpt}")
     return 0
 
 
@@ -89,7 +89,7 @@ def _prepare() -> "Backend":
 
     machine = backend.prepare()
     if machine.advice:
-        print(f"svm-tui: {machine.advice}", file=sys.stderr)
+        note(machine.advice)
     return machine
 
 
@@ -178,7 +178,7 @@ def _benchmark(args: argparse.Namespace, machine: "Backend") -> int:
     cores = _cores(machine)
     speeds = list(measure(config, machine.dtype, cores, BENCHMARK_ROUNDS, time.perf_counter))
     where = f"{machine.kind}, {cores} cores" if machine.device == "cpu" else machine.kind
-    print(
+    tell(
         f"{median(speeds):.1f} s of video a second (best {max(speeds):.1f}): "
         f"{config.data.batches.batch_size} windows of {config.data.seconds} s a step, {where}"
         f"{f', {machine.blas.name}' if machine.blas else ''}"

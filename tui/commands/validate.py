@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from streaming_vlm_mlx.errors import SvmError
+from streaming_vlm_mlx.plain_text import visible
 from tui.commands.options import (
     ADAPTER_NAMES,
     CHECKPOINT_NAMES,
@@ -19,6 +20,7 @@ from tui.commands.options import (
     run_as_follower,
 )
 from tui.downloads import find_adapter
+from tui.messages import note
 from tui.session_paths import cache_folder, check_writable
 
 if TYPE_CHECKING:
@@ -72,11 +74,11 @@ def run(args: argparse.Namespace) -> int:
     args.adapter = find_adapter(args.adapter)
     config, folder = resolve_settings(_as_viewed(args))
     if args.json:
-        check_writable(args.json)
+        check_writable(args.json, args.records or ())
     if run_as_follower(folder, config):
         return 0
     total, opened = _open(args)
-    engine, name = make_engine(folder, config, _note, args.adapter)
+    engine, name = make_engine(folder, config, note, args.adapter)
     report = Report()
     try:
         with _progress(total) as progress, opened as cases:
@@ -114,7 +116,7 @@ def _open(args: argparse.Namespace) -> "tuple[int, contextlib.AbstractContextMan
 
         files = [RecordFile.open(path) for path in args.records]
         for line in (line for file in files for line in file.skipped):
-            _note(f"{line}; skipped.")
+            note(f"{line}; skipped.")
         return sum(map(len, files)), contextlib.nullcontext(record_cases(files, find_judge))
     from streaming_vlm_mlx.matches.tennis.match import Tennis
     from streaming_vlm_mlx.matches.writer import EVERY, check, check_test_seeds
@@ -156,7 +158,7 @@ def _measure_all(
             report.results.append(_measure(speaker, config, case, partial(_report_part, progress, number)))
         except SvmError as error:
             report.failed[case.name] = str(error)
-            _note(f"{case.name} is left out: {error}")
+            note(f"{case.name} is left out: {error}")
         progress(number + 1.0, case.name)
 
 
@@ -192,11 +194,12 @@ def _progress(total: int) -> Iterator[OnProgress]:
         yield lambda *_: None
         return
     from rich.console import Console
+    from rich.markup import escape
     from rich.progress import Progress
 
     with Progress(console=Console(stderr=True), transient=True, redirect_stdout=False) as bar:
         task = bar.add_task("loading", total=total)
-        yield lambda done, what: bar.update(task, completed=done, description=what)
+        yield lambda done, what: bar.update(task, completed=done, description=escape(visible(what)))
 
 
 def _about(args: argparse.Namespace, config: "StreamConfig") -> dict[str, Any]:
@@ -220,7 +223,7 @@ def _finish(report: "Report", args: argparse.Namespace, about: Mapping[str, Any]
     _print_tables(report, about["checkpoint"])
     if args.json:
         report.write(args.json, about)
-        _note(f"{args.json} written.")
+        note(f"{args.json} written.")
 
 
 def _print_tables(report: "Report", checkpoint: str) -> None:
@@ -235,13 +238,14 @@ def _print_tables(report: "Report", checkpoint: str) -> None:
 
 def _rich_table(figures: "FigureTable") -> "Table":
     from rich.table import Table
+    from rich.text import Text
 
-    table = Table(title=figures.title, title_justify="left")
+    table = Table(title=Text(visible(figures.title)), title_justify="left")
     table.add_column(figures.columns[0], no_wrap=True)
     for column in figures.columns[1:]:
         table.add_column(column, justify="right")
     for row in figures.rows:
-        table.add_row(*map(_shown, row))
+        table.add_row(*(Text(visible(_shown(value))) for value in row))
     return table
 
 
@@ -249,7 +253,3 @@ def _shown(value: str | float | None) -> str:
     if value is None:
         return "-"
     return f"{value:.3f}" if isinstance(value, float) else str(value)
-
-
-def _note(text: str) -> None:
-    print(f"svm-tui: {text}", file=sys.stderr)

@@ -1,7 +1,6 @@
 """The player's Textual app."""
 
 import asyncio
-import signal
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -22,9 +21,6 @@ from tui.player.screens.player import PlayerScreen
 from tui.player.spec import PlayerSpec
 from tui.player.widgets.picture import Picture
 from tui.player.widgets.prompt import CLOSING_KEYS, PromptLine
-
-# Signals of a terminal that is closed, and of a machine that shuts down.
-END_SIGNALS = ("SIGHUP", "SIGTERM")
 
 # Accent colours by Okabe and Ito, which colour-blind viewers can tell apart.
 NIGHT = Theme(
@@ -80,18 +76,26 @@ class PlayerApp(App[None]):
         """Prepare to show `spec` in `theme`; `clock` and `auto_tick` are those of `PlayerScreen`."""
         super().__init__()
         self._spec, self._clock, self._auto_tick = spec, clock, auto_tick
+        self._event_loop: asyncio.AbstractEventLoop | None = None
+        self._end_status: int | None = None
         self.session = SessionLog(spec.record, spec.base_paths, self._note, spec.endings)
         for own in (NIGHT, DAY):
             self.register_theme(own)
         self.theme = theme if theme in self.available_themes else NIGHT.name
 
     def on_mount(self) -> None:
-        """Quit on END_SIGNALS as on the key q; Windows has no such signals."""
-        loop = asyncio.get_running_loop()
-        for name in END_SIGNALS:
-            with suppress(AttributeError, NotImplementedError, RuntimeError, ValueError):
-                number = getattr(signal, name)
-                loop.add_signal_handler(number, partial(self.exit, return_code=128 + number))
+        """Let `end` reach the event loop."""
+        self._event_loop = asyncio.get_running_loop()
+        if self._end_status is not None:
+            self.exit(return_code=self._end_status)
+
+    def end(self, status: int) -> None:
+        """Quit with the exit status `status` as on the key q; from any thread, at any time."""
+        self._end_status = status
+        if self._event_loop is not None:
+            # The loop is closed when the player has just ended.
+            with suppress(RuntimeError):
+                self._event_loop.call_soon_threadsafe(partial(self.exit, return_code=status))
 
     def get_default_screen(self) -> Screen[None]:
         """Return the player's screen."""

@@ -1,8 +1,81 @@
-"""The end of a process whose threads may still work."""
+"""The end of a process whose threads may still work, or hang, and of a player whose terminal is closed."""
 
+import contextlib
 import os
+import select
+import signal
 import sys
+import threading
+from collections.abc import Callable
+from types import FrameType
 from typing import NoReturn
+
+# Signals of a terminal that is closed, and of a machine that shuts down; Windows lacks the first.
+END_SIGNALS = tuple(getattr(signal, name) for name in ("SIGHUP", "SIGTERM") if hasattr(signal, name))
+# Seconds that the player has to end by itself.
+GRACE = 0.7
+# Milliseconds between two looks at the terminal.
+POLL = 100
+
+
+class Watchdog:
+    """A thread that waits for the end of the terminal.
+
+    Textual's writer thread dies on a terminal that has vanished, and the event loop then waits for it for ever. So the
+    thread asks the loop to end, and after a while saves the session and ends the process itself.
+    """
+
+    def __init__(self, ask: Callable[[int], None], finish: Callable[[], object], grace: float = GRACE) -> None:
+        """Prepare to watch.
+
+        Args:
+            ask: asks the player to end with an exit status; called from any thread.
+            finish: saves the session; called from the thread.
+            grace: seconds between the two.
+        """
+        self._ask, self._finish, self._grace = ask, finish, grace
+        self._status = 0
+        self._asked = threading.Event()
+
+    def start(self, terminal: int = 0) -> None:
+        """Watch the signals and `terminal`, a file descriptor; to be called in the main thread."""
+        for number in END_SIGNALS:
+            signal.signal(number, self._on_signal)
+        threading.Thread(target=self._watch, args=(terminal,), name="svm-watchdog", daemon=True).start()
+
+    def _on_signal(self, number: int, _: FrameType | None) -> None:
+        self._end(128 + number)
+
+    def _end(self, status: int) -> None:
+        if not self._asked.is_set():
+            self._status = status
+            self._asked.set()
+            self._ask(status)
+
+    def _watch(self, terminal: int) -> None:
+        poll = _poll(terminal)
+        while not self._asked.is_set():
+            if poll and any(event & select.POLLHUP for _, event in poll.poll(POLL)):
+                self._end(128 + END_SIGNALS[0])
+            elif not poll:
+                self._asked.wait()
+        # The process ends before this wait does, unless something hangs.
+        threading.Event().wait(self._grace)
+        try:
+            self._finish()
+        finally:
+            # Flushing could hang, too.
+            os._exit(self._status)
+
+
+def _poll(terminal: int) -> "select.poll | None":
+    """Return what tells that `terminal` was closed from the other side; None where it is no terminal."""
+    if not os.isatty(terminal) or not hasattr(select, "poll"):
+        return None
+    poll = select.poll()
+    # A hangup is always reported.
+    poll.register(terminal, 0)
+    return poll
 
 
 def leave(status: int) -> NoReturn:
@@ -10,6 +83,8 @@ def leave(status: int) -> NoReturn:
 
     Python's regular exit takes longer, and it stops a thread that still computes inside C++ code, which aborts.
     """
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        # Whoever reads them may have gone.
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
     os._exit(status)

@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 
 from streaming_vlm_mlx.eval.text_metrics import Errors, align, count_errors, mean_delay, plain_words, rouge_l
 from streaming_vlm_mlx.memory import Memory
+from streaming_vlm_mlx.plain_text import harmless
 from streaming_vlm_mlx.stream.events import GenerationResult
-from tui.player.transcript import Transcript, finished_seconds, harmless
+from tui.player.transcript import Transcript, finished_seconds
 
 # Seconds that are compared; a longer window costs more every second and says less about the model now.
 WINDOW = 300

@@ -7,6 +7,7 @@ from textual.content import Content
 from textual.screen import Screen
 from textual.widgets import Static
 
+from streaming_vlm_mlx.plain_text import harmless
 from streaming_vlm_mlx.stream.events import (
     Failed,
     GenerationResult,
@@ -22,7 +23,7 @@ from tui.player.frame_loader import RateLimiter
 from tui.player.metrics import PlayerMetrics, bar, compare
 from tui.player.spec import PlayerSpec
 from tui.player.states import State
-from tui.player.transcript import Timed, Transcript, by_second, harmless, position_label
+from tui.player.transcript import Timed, Transcript, by_second, position_label
 from tui.player.widgets.cache_strip import CacheStrip
 from tui.player.widgets.gauges import Gauges
 from tui.player.widgets.timeline import Timeline

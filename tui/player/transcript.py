@@ -4,12 +4,9 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from streaming_vlm_mlx.sessions.subtitles import tidy
+from streaming_vlm_mlx.plain_text import harmless
 
 Timed = tuple[float, float, str]
-
-# Unicode's bidirectional control characters (UAX #9).
-_DIRECTION_MARKS = dict.fromkeys([0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A)])
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,11 +158,6 @@ class Transcript:
     def _numbers(self, position: float, with_truth: bool) -> list[int]:
         known = self.entries.keys() | self.truth.keys() if with_truth else self.entries.keys()
         return sorted(number for number in known if number <= position)
-
-
-def harmless(text: str) -> str:
-    """Return `text` without control characters and direction marks, which a terminal would act on."""
-    return tidy(text).translate(_DIRECTION_MARKS)
 
 
 def by_second(words: Iterable[Timed]) -> dict[int, tuple[Timed, ...]]:

@@ -12,7 +12,7 @@ from textual.message import Message
 from textual.validation import Validator
 from textual.widgets import Input, Label
 
-from tui.player.transcript import harmless
+from streaming_vlm_mlx.plain_text import harmless
 
 Purpose = Literal["question", "query", "sampling"]
 

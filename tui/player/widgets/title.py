@@ -8,6 +8,7 @@ from textual.content import Content
 from textual.style import Style
 from textual.widget import Widget
 
+from streaming_vlm_mlx.plain_text import visible
 from tui.player.pace import Pace
 from tui.player.playhead import PlaybackState
 
@@ -80,8 +81,8 @@ class Title(Widget):
         info, width = self._info, self.size.width
         if info is None:
             return Content("")
-        left = Content(info.clip).stylize(self._style("clip"))
-        left += Content(f" · {info.model}").stylize(self._style("model"))
+        left = Content(visible(info.clip)).stylize(self._style("clip"))
+        left += Content(f" · {visible(info.model)}").stylize(self._style("model"))
         parts = info.parts
         # The timeline shows the time as well, so the time alone makes room for a name.
         if left.cell_length + len(GAP) + _width(parts) > width:

@@ -1,0 +1,92 @@
+"""Files that others wrote: read up to a size, parsed as strict JSON, and which clips they may name."""
+
+import json
+import math
+import os
+import stat
+from pathlib import Path
+from typing import Any, BinaryIO, NoReturn
+
+from streaming_vlm_mlx.errors import SvmError
+
+# The largest file that is read in one piece. Ten hours of a session, or of captions, take a twentieth of it.
+LARGEST = 64 << 20
+# The latest time in seconds, thirty years of video.
+LONGEST = 1e9
+# Most digits of a whole number in JSON; a float, which it may stand for, holds no more.
+_DIGITS = 300
+
+
+def open_file(path: Path) -> BinaryIO:
+    """Open the regular file `path` for reading bytes.
+
+    Raises:
+        OSError: the file cannot be opened.
+        SvmError: it is a pipe or a device, which may have no end.
+    """
+    # Opening a pipe would wait for its writer.
+    file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | getattr(os, "O_NONBLOCK", 0)))  # noqa: SIM115
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise SvmError(f"{path} is not a regular file; name a file.")
+    return file
+
+
+def read_file(path: Path, largest: int = LARGEST) -> bytes:
+    """Return the content of the regular file `path`.
+
+    Raises:
+        SvmError: the file cannot be read, is a pipe or a device, which may have no end, or is larger than `largest`.
+    """
+    try:
+        with open_file(path) as file:
+            content = file.read(largest + 1)
+    except OSError as error:
+        raise SvmError(f"{path} cannot be read: {error.strerror}.") from error
+    if len(content) > largest:
+        raise SvmError(f"{path} is larger than {largest >> 20} MB, too large for a file of its kind; name another.")
+    return content
+
+
+def parse_json(text: str | bytes) -> Any:
+    """Parse the JSON `text`.
+
+    Raises:
+        ValueError: it is not JSON, is nested too deeply, or has a number that is not finite.
+    """
+    try:
+        return json.loads(text, parse_constant=_refuse, parse_float=_finite, parse_int=_whole)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+
+
+def _refuse(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no number of JSON")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if math.isinf(value):
+        raise ValueError(f"the number {text:.20} is too large")
+    return value
+
+
+def _whole(text: str) -> int:
+    if len(text) > _DIGITS:
+        raise ValueError(f"a number of {len(text)} digits is too large")
+    return int(text)
+
+
+def path_in_file(folder: Path, name: str) -> str:
+    """Return the absolute path of the file that a text file in `folder` calls `name`.
+
+    Whatever `name` is, the result is never an address or a device: what opens a clip takes both, but only a user on the
+    command line may give them.
+
+    Raises:
+        SvmError: `name` is a device; the text completes "FILE names".
+    """
+    path = (folder / name).absolute()
+    if Path("/dev") in path.parents:
+        raise SvmError(f"{name}, a device; name devices on the command line.")
+    return str(path)

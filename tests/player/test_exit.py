@@ -1,0 +1,59 @@
+"""The player whose terminal is closed: saved and gone, whatever hangs."""
+
+import os
+import pty
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from streaming_vlm_mlx.sessions.journal import load_session
+from tests.player.hanging_player import HANGING
+from tests.video.clips import make_clip
+
+ROOT = Path(__file__).parents[2]
+
+
+@contextmanager
+def playing(how: str, out: Path) -> Iterator[tuple["subprocess.Popen[str]", int]]:
+    """Run the player in a terminal of its own until it hangs; yield the process and the terminal's other side."""
+    clip = make_clip(out.with_suffix(".mp4"), count=12, rate=4)
+    ours, theirs = pty.openpty()
+    words = [sys.executable, "-m", "tests.player.hanging_player", how, "play", str(clip), "--out", str(out)]
+    environ = {**os.environ, "TERM": "xterm", "XDG_STATE_HOME": str(out.parent / "state")}
+    with subprocess.Popen(
+        words, cwd=ROOT, env=environ, stdin=theirs, stderr=theirs, stdout=subprocess.PIPE, text=True
+    ) as process:
+        os.close(theirs)
+        try:
+            yield process, ours
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize("end", ["SIGHUP", "SIGTERM", "close"])
+def test_a_player_that_hangs_is_saved_and_ended(end: str, tmp_path: Path) -> None:
+    out = tmp_path / "game.json"
+    with playing("hang", out) as (process, ours):
+        assert process.stdout
+        assert process.stdout.readline() == f"{HANGING}\n"
+        if end == "close":
+            os.close(ours)
+        else:
+            process.send_signal(signal.Signals[end])
+        # Far more than the second that it takes.
+        assert process.wait(60) == (143 if end == "SIGTERM" else 129)
+    assert [second.text for second in load_session(out).seconds] == ["he scores"]
+    assert not list(tmp_path.rglob("*.jsonl"))
+
+
+def test_a_player_that_fails_ends_also_when_a_thread_goes_on(tmp_path: Path) -> None:
+    out = tmp_path / "game.json"
+    with playing("fail", out) as (process, _):
+        assert process.wait(60) == 1
+    assert load_session(out).seconds
+    assert not list(tmp_path.rglob("*.jsonl"))
