@@ -52,6 +52,7 @@ PIXELS = "{min_pixels: 784, max_pixels: 53400}"
 PARSED = {
     r"^(play|replay)\b": "needs a terminal; tests/player runs it",
     r"mlx\.launch|MLX_RANK": "needs two machines; tests/distributed runs it",
+    r"^bench --peers": "runs other programs for a long time; tests/commands runs it on a small model",
     r"--benchmark": "measures this machine for a minute; tests/train runs it",
     r"\bCOMMAND\b|\bCLIP\b|…": "is a pattern",
 }
@@ -59,6 +60,7 @@ PARSED = {
 OTHERS = {
     r"^python3 -m venv .* && \S+/pip install .*": "set-up; .ci/run runs it",
     r"^\S*python -m pytest": "the tests themselves",
+    r"^pip install '\.\[bench\]'$": "needs a network; other tests run without what it installs",
     r"^(pip|pipx|uv tool) install '\.\[cpu\]'$": "needs a network; .ci/run installs the package",
     r"^bash \.ci/run$": "what runs this test",
 }

@@ -15,6 +15,7 @@ from streaming_vlm_mlx.models.adapter_info import load_adapter
 from streaming_vlm_mlx.models.adapters import check_base, open_adapter
 from streaming_vlm_mlx.models.families import family_of
 from streaming_vlm_mlx.models.loading import (
+    Checkpoint,
     ModelBundle,
     arrange_for_decode,
     load_weights,
@@ -86,20 +87,29 @@ def bundle_loader(
     return load
 
 
-def random_bundle(model_config: ModelConfig, dtype: mx.Dtype, config: StreamConfig, seed: int) -> ModelBundle:
+def random_checkpoint(config: ModelConfig, dtype: mx.Dtype, stream: StreamConfig, seed: int) -> Checkpoint:
     """Return a model of any size with random weights drawn from `seed` and the full vocabulary, for benchmarks.
 
     Raises:
         SvmError: the vocabulary of the config is smaller than the tokenizer's.
     """
     tokenizer = Tokenizer.load()
-    rows = model_config.text_config.vocab_size
+    rows = config.text_config.vocab_size
     if rows < len(tokenizer):
         raise SvmError(f"vocab_size is {rows}; the tokenizer needs {len(tokenizer)} at least.")
-    model = VisionLanguageModel(model_config)
+    model = VisionLanguageModel(config)
     seed_weights(model, seed)
     model.set_dtype(dtype)
-    arrange_for_decode(model)
-    vocabulary = FullVocabulary(rows)
-    template = ChatTemplate.of(tokenizer, config.style, config.system, family_of(model_config).HAS_STAMPS)
-    return ModelBundle(model, tokenizer, vocabulary, template, time.perf_counter)
+    return Checkpoint(model, tokenizer, FullVocabulary(rows), stream)
+
+
+def random_bundle(model_config: ModelConfig, dtype: mx.Dtype, config: StreamConfig, seed: int) -> ModelBundle:
+    """Return `random_checkpoint`, arranged for decoding.
+
+    Raises:
+        SvmError: as `random_checkpoint`.
+    """
+    made = random_checkpoint(model_config, dtype, config, seed)
+    arrange_for_decode(made.model)
+    template = ChatTemplate.of(made.tokenizer, config.style, config.system, family_of(model_config).HAS_STAMPS)
+    return ModelBundle(made.model, made.tokenizer, made.vocabulary, template, time.perf_counter)
