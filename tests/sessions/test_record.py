@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from streaming_vlm_mlx.config import StreamConfig
 from streaming_vlm_mlx.errors import SvmError
+from streaming_vlm_mlx.input_files import LONGEST
 from streaming_vlm_mlx.memory import Memory
 from streaming_vlm_mlx.sessions.record import SessionRecord
 from streaming_vlm_mlx.stream.events import GenerationResult, Skipped, Timings
@@ -27,7 +28,8 @@ def done(start: float, text: str = "", query: str = "", index: int = 0) -> Gener
     )
 
 
-FINITE = st.floats(0, 1e9, allow_nan=False)
+# The second ends 1 s later, and no time of a record is above LONGEST.
+FINITE = st.floats(0, LONGEST - 1, allow_nan=False)
 SECONDS = st.builds(done, FINITE, st.text(max_size=20), st.text(max_size=10), st.integers(0, 10**6))
 RECORDS = st.lists(SECONDS, max_size=6)
 
