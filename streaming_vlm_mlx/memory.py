@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import resource
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +37,16 @@ def read_memory() -> Memory:
 def process_memory() -> int:
     """Return the bytes of this process: resident memory on Linux, the footprint of Activity Monitor on macOS."""
     return _darwin_footprint() if sys.platform == "darwin" else _linux_resident()
+
+
+def peak_memory(pid: int | None = None) -> int:
+    """Return the most bytes that this process held until now; on Linux, also of another process by its `pid`."""
+    status = Path("/proc", str(pid or "self"), "status")
+    if status.exists():
+        # Unlike getrusage, this does not count the process that started this one.
+        line = next(line for line in status.read_text(encoding="ascii").splitlines() if line.startswith("VmHWM:"))
+        return int(line.split()[1]) * 1024
+    return max(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, process_memory())
 
 
 def machine_memory() -> int:

@@ -1,6 +1,7 @@
 """Measures training throughput, in seconds of video a second, on synthetic windows."""
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import mlx.core as mx
 import numpy as np
@@ -9,11 +10,12 @@ from streaming_vlm_mlx.config import PixelConfig
 from streaming_vlm_mlx.data.collator import Batch, BatchConfig, Position, collate
 from streaming_vlm_mlx.data.dataset import SampleBuilder
 from streaming_vlm_mlx.data.records import StreamingRecord, Turn
+from streaming_vlm_mlx.models.loading import Checkpoint
 from streaming_vlm_mlx.text.chat_template import assistant_text, user_text
 from streaming_vlm_mlx.train.config import DataConfig, InitialModelConfig, TrainConfig
 from streaming_vlm_mlx.train.gradients import WorkerSpec, make_train_model
 from streaming_vlm_mlx.train.initial_checkpoint import load_initial_checkpoint
-from streaming_vlm_mlx.train.loss import LossWeights
+from streaming_vlm_mlx.train.loss import TEXT, LossWeights
 from streaming_vlm_mlx.train.microbatch import make_microbatches
 from streaming_vlm_mlx.train.optim import make_optimizer
 from streaming_vlm_mlx.train.setup import make_builder
@@ -58,15 +60,41 @@ def measure(
         clock: returns seconds.
     """
     checkpoint = load_initial_checkpoint(config, [])
-    model, data = checkpoint.model, config.data
-    batch = make_batch(make_builder(checkpoint, config), data.batches.batch_size, data.seconds)
+    with open_step(checkpoint, make_standard_batch(checkpoint, config), config, dtype, cores) as step:
+        for number in range(rounds + 1):
+            started_at = clock()
+            step()
+            if number:
+                yield config.data.batches.batch_size * config.data.seconds / (clock() - started_at)
+
+
+def make_standard_batch(checkpoint: Checkpoint, config: TrainConfig) -> Batch:
+    """Return the batch of `make_batch` with the windows of `config`, in the tokens of `checkpoint`."""
+    return make_batch(make_builder(checkpoint, config), config.data.batches.batch_size, config.data.seconds)
+
+
+@contextmanager
+def open_step(
+    checkpoint: Checkpoint, batch: Batch, config: TrainConfig, dtype: mx.Dtype, cores: int
+) -> Iterator[Callable[[], float]]:
+    """Yield a function that trains `checkpoint` for one step on `batch` and returns the loss before it.
+
+    Args:
+        checkpoint: the model, and what its batch was made with.
+        batch: trained on in every step.
+        config: settings of the optimizer, and of what is trained.
+        dtype: of the computations.
+        cores: the number of microbatches that are computed at once.
+    """
+    model = checkpoint.model
     spec = WorkerSpec(model.config, freeze=config.freeze, grad_checkpoint=config.grad_checkpoint)
     train_model, optimizer = make_train_model(model, spec), make_optimizer(config.optimizer)
     mx.eval(train_model.parameters())
     with open_worker_pool(train_model, spec, dtype, cores) as pool:
-        for number in range(rounds + 1):
-            started_at = clock()
+
+        def step() -> float:
             microbatches = list(make_microbatches(batch, {}, checkpoint.vocabulary, model.config.video_token_id, cores))
-            update(train_model, optimizer, pool, microbatches, LossWeights(), config.optimizer, 1.0)
-            if number:
-                yield batch.seconds / (clock() - started_at)
+            done = update(train_model, optimizer, pool, microbatches, LossWeights(), config.optimizer, 1.0)
+            return done.losses[TEXT]
+
+        yield step

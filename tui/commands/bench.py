@@ -184,7 +184,7 @@ def run_peers(config: "BenchConfig", seconds: int, out: Path | None) -> None:
         note(remark)
     comparison = run.Comparison(config, seconds, remarks=list(remarks))
     try:
-        with _progress(seconds * len(rows)) as progress:
+        with peers_progress(seconds * len(rows)) as progress:
             comparison.run(run.WorkerProcess, rows, time.sleep, progress)
     finally:
         for remark in comparison.remarks[len(remarks) :]:
@@ -219,15 +219,14 @@ def _finish(comparison: "Comparison", out: Path | None) -> None:
 
 def describe_peers(comparison: "Comparison") -> dict[str, Any]:
     """Return the report as plain values: machine, versions, settings, rows, ratios, the check, and remarks."""
-    from streaming_vlm_mlx.backend import installed_version, installed_versions, prepare
-    from streaming_vlm_mlx.eval.peers.run import figures, thread_counts
+    from streaming_vlm_mlx.backend import prepare
+    from streaming_vlm_mlx.eval.peers.run import figures, thread_counts, versions_beside
 
     rows, ratios = figures(comparison)
-    others = {name: installed_version(name) for name in ("torch", "transformers", "mlx-vlm")}
     return {
         "partial": not comparison.complete,
         "machine": {**describe_machine(prepare()), "threads": thread_counts()},
-        "versions": installed_versions() | {name: number for name, number in others.items() if number},
+        "versions": versions_beside(("torch", "transformers", "mlx-vlm")),
         "settings": comparison.config.to_dict(),
         "rows": [vars(row) for row in rows],
         "ratios": [vars(ratio) for ratio in ratios],
@@ -257,8 +256,8 @@ def _table(title: str, rows: "list[Row]", ratios: "Mapping[Who, Ratio]") -> "Tab
 
 
 @contextlib.contextmanager
-def _progress(total: int) -> "Iterator[Progress]":
-    """Show what is done, the seconds of all rows and the time left on stderr if that is a terminal."""
+def peers_progress(total: int) -> "Iterator[Progress]":
+    """Show what is done, what all rows have measured and the time left on stderr if that is a terminal."""
     if not sys.stderr.isatty():
         yield lambda *_: None
         return

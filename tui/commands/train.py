@@ -1,6 +1,7 @@
 """``svm-tui train``: trains a model on records."""
 
 import argparse
+import json
 import os
 import shlex
 import signal
@@ -15,11 +16,13 @@ from streaming_vlm_mlx.errors import SvmError
 from tui.commands.options import ADAPTER_NAMES
 from tui.downloads import find_adapter, find_checkpoint
 from tui.messages import note, tell, warn
+from tui.session_paths import check_writable
 
 if TYPE_CHECKING:
     from streaming_vlm_mlx.backend import Backend
     from streaming_vlm_mlx.train.checkpointing import Progress
     from streaming_vlm_mlx.train.config import TrainConfig
+    from streaming_vlm_mlx.train.peers import StepComparison
 
 HELP = (
     "Train a model on records, from random weights or from a checkpoint: "
@@ -48,10 +51,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--benchmark", action="store_true", help="measure this machine's training throughput instead of training"
     )
+    parser.add_argument(
+        "--peers",
+        action="store_true",
+        help="with --benchmark: run the same step in plain PyTorch beside it (extra 'bench')",
+    )
+    parser.add_argument("--json", type=Path, metavar="F", help="with --peers: write machine, versions and every step")
 
 
 def run(args: argparse.Namespace) -> int:
     """Train until the last step or Ctrl-C; print where the checkpoint is, or how to resume."""
+    if (args.peers and not args.benchmark) or (args.json and not args.peers):
+        raise SvmError("--peers goes with --benchmark, and --json with both.")
+    if args.peers:
+        return _benchmark_peers(args)
     machine = _prepare()
     if args.benchmark:
         return _benchmark(args, machine)
@@ -167,15 +180,20 @@ def _resume_hint(out: Path, progress: "Progress") -> str:
     return f"svm-tui: stopped and saved at step {progress.step}; resume with: svm-tui train --out {where} --resume"
 
 
+def _benchmark_config(args: argparse.Namespace) -> "TrainConfig":
+    from streaming_vlm_mlx.config_io import read_config
+    from streaming_vlm_mlx.train.benchmark import default_config
+    from streaming_vlm_mlx.train.config import TrainConfig
+
+    return read_config(args.config, TrainConfig) if args.config else default_config()
+
+
 def _benchmark(args: argparse.Namespace, machine: "Backend") -> int:
     from statistics import median
 
-    from streaming_vlm_mlx.config_io import read_config
-    from streaming_vlm_mlx.train.benchmark import default_config, measure
-    from streaming_vlm_mlx.train.config import TrainConfig
+    from streaming_vlm_mlx.train.benchmark import measure
 
-    config = read_config(args.config, TrainConfig) if args.config else default_config()
-    cores = _cores(machine)
+    config, cores = _benchmark_config(args), _cores(machine)
     speeds = list(measure(config, machine.dtype, cores, BENCHMARK_ROUNDS, time.perf_counter))
     where = f"{machine.kind}, {cores} cores" if machine.device == "cpu" else machine.kind
     tell(
@@ -184,3 +202,76 @@ def _benchmark(args: argparse.Namespace, machine: "Backend") -> int:
         f"{f', {machine.blas.name}' if machine.blas else ''}"
     )
     return 0
+
+
+def _benchmark_peers(args: argparse.Namespace) -> int:
+    """Measure steps of this program and of PyTorch in turns; print a table, and write the report to --json."""
+    from streaming_vlm_mlx import backend
+
+    machine = backend.prepare()
+    from streaming_vlm_mlx.train import peers
+    from tui.commands.bench import peers_progress
+
+    if args.json:
+        check_writable(args.json)
+    config, steps = _benchmark_config(args), args.steps or BENCHMARK_ROUNDS
+    peers.check_comparable(config)
+    comparison = peers.StepComparison(config, steps, min(_cores(machine), config.data.batches.batch_size))
+    try:
+        with peers_progress(steps * len(peers.ROWS)) as progress:
+            comparison.run(lambda log, who: peers.start_worker(log, who, comparison.cores), time.sleep, progress)
+    finally:
+        if comparison.measured:
+            _report_peers(comparison, args.json)
+    return 0
+
+
+def _report_peers(comparison: "StepComparison", out: Path | None) -> None:
+    """Print the table and write the report, so far."""
+    import sys
+
+    from rich.console import Console
+    from rich.table import Table
+
+    from streaming_vlm_mlx.atomic import write_text
+    from streaming_vlm_mlx.train.peers import step_ratios, step_rows
+
+    data, ratios = comparison.config.data, step_ratios(comparison)
+    title = (
+        f"a training step on {data.batches.batch_size} windows of {data.seconds} s, medians of {comparison.measured}"
+    )
+    table = Table(title=title, title_justify="left")
+    table.add_column("who", no_wrap=True)
+    for name in ("seconds", "CPU seconds", "peak MB", "first loss", "last loss"):
+        table.add_column(name, justify="right")
+    for row in step_rows(comparison):
+        losses = f"{row.first_loss:.5f}", f"{row.last_loss:.5f}"
+        table.add_row(row.who, f"{row.median_s:.3f}", f"{row.cpu_s:.3f}", f"{row.peak_rss_mb:,.0f}", *losses)
+    table.add_row(
+        "svm-tui ÷ PyTorch", f"{ratios.seconds:.2f}", f"{ratios.cpu_seconds:.2f}", f"{ratios.peak_rss:.2f}", "", ""
+    )
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    console.print(table)
+    console.print(f"The losses of a step differ by at most {comparison.loss_difference:.1e} of their size.")
+    if out:
+        write_text(out, json.dumps(_describe_peers(comparison), indent=1) + "\n")
+        note(f"{out} written.")
+
+
+def _describe_peers(comparison: "StepComparison") -> dict[str, Any]:
+    """Return the report as plain values."""
+    from streaming_vlm_mlx.backend import prepare
+    from streaming_vlm_mlx.eval.peers.run import versions_beside
+    from streaming_vlm_mlx.train.peers import PACKAGES, step_ratios, step_rows
+    from tui.commands.bench import describe_machine
+
+    return {
+        "partial": comparison.measured < comparison.steps,
+        "machine": {**describe_machine(prepare()), "microbatches": comparison.cores},
+        "versions": versions_beside(PACKAGES),
+        "settings": comparison.config.to_dict(),
+        "rows": [vars(row) for row in step_rows(comparison)],
+        "ratios": vars(step_ratios(comparison)),
+        "steps": {who: [vars(cost) for cost in costs] for who, costs in comparison.costs.items()},
+        "loss_difference": comparison.loss_difference,
+    }

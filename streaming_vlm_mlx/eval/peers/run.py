@@ -15,7 +15,7 @@ from typing import IO, Any, Protocol
 
 import numpy as np
 
-from streaming_vlm_mlx.backend import installed_version
+from streaming_vlm_mlx.backend import installed_version, installed_versions
 from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.eval.bench import BenchConfig, SecondCost, forced_tokens
 from streaming_vlm_mlx.eval.peers.worker import ROWS, WARM_UP, Who, WorkerSpec
@@ -62,17 +62,25 @@ class PeerError(Exception):
 class WorkerProcess:
     """A worker in a process of its own, out of reach of the terminal's Ctrl-C."""
 
-    def __init__(self, log: Path) -> None:
-        """Start the process; what it prints goes to `log`."""
+    def __init__(
+        self, log: Path, module: str = "streaming_vlm_mlx.eval.peers.worker", threads: int | None = None
+    ) -> None:
+        """Start the process.
+
+        Args:
+            log: the file for what it prints.
+            module: what it runs; see `worker.serve`.
+            threads: as in `thread_counts`.
+        """
         self._log = log
         with log.open("w", encoding="utf-8") as errors:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "streaming_vlm_mlx.eval.peers.worker"],
+                [sys.executable, "-m", module],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,
                 text=True,
-                env={**os.environ, **thread_counts()},
+                env={**os.environ, **thread_counts(threads)},
                 start_new_session=True,
             )
 
@@ -113,10 +121,16 @@ def _opened(pipe: IO[str] | None) -> IO[str]:
     return pipe
 
 
-def thread_counts() -> dict[str, str]:
-    """Return the variables that set the threads of all programs: the cores, unless the environment sets them."""
+def thread_counts(threads: int | None = None) -> dict[str, str]:
+    """Return the variables that set a program's threads: `threads` or the cores, unless the environment sets them."""
     cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-    return {name: os.environ.get(name, str(cores)) for name in THREADS}
+    return {name: os.environ.get(name, str(threads or cores)) for name in THREADS}
+
+
+def versions_beside(packages: Iterable[str]) -> dict[str, str]:
+    """Return the versions of this program, of what it computes with, and of the other programs' `packages`."""
+    others = {name: installed_version(name) for name in packages}
+    return installed_versions() | {name: number for name, number in others.items() if number}
 
 
 def installed_rows() -> tuple[list[Who], list[str]]:

@@ -5,7 +5,6 @@ Lines in both directions are JSON. It imports MLX only where the row computes wi
 
 import json
 import os
-import resource
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -26,7 +25,7 @@ from streaming_vlm_mlx.eval.bench import (
     forced_tokens,
     patches_of,
 )
-from streaming_vlm_mlx.memory import process_memory
+from streaming_vlm_mlx.memory import peak_memory
 from streaming_vlm_mlx.stream.sampling import Rows, Scores, TokenSampler
 
 if TYPE_CHECKING:
@@ -323,16 +322,6 @@ def open_stream(spec: WorkerSpec, clock: Callable[[], float]) -> PeerStream:
     return OwnStream(spec.config, folder, dtype, kind == "recompute", clock)
 
 
-def peak_memory() -> int:
-    """Return the most bytes that this process held until now."""
-    status = Path("/proc/self/status")
-    if status.exists():
-        # Unlike getrusage, this does not count the process that started this one.
-        line = next(line for line in status.read_text(encoding="ascii").splitlines() if line.startswith("VmHWM:"))
-        return int(line.split()[1]) * 1024
-    return max(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, process_memory())
-
-
 class Worker:
     """Answers requests: ``load``, ``warm-up`` with the tokens of `WARM_UP` seconds, then ``second`` by ``second``."""
 
@@ -357,18 +346,17 @@ class Worker:
         return asdict(replace(cost, peak_rss=peak_memory()))
 
 
-def main() -> None:
+def serve(answer: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
     """Answer the lines on stdin until it is closed; what the programs print goes to stderr."""
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
-    worker = Worker(time.perf_counter)
     for line in sys.stdin:
         try:
-            answer = worker.answer(json.loads(line))
+            reply = answer(json.loads(line))
         except Exception as error:  # noqa: BLE001 - whatever stops a program leaves only its row out
-            answer = {"error": " ".join(f"{type(error).__name__}: {error}".split())}
-        print(json.dumps(answer), file=answers, flush=True)
+            reply = {"error": " ".join(f"{type(error).__name__}: {error}".split())}
+        print(json.dumps(reply), file=answers, flush=True)
 
 
 if __name__ == "__main__":
-    main()
+    serve(Worker(time.perf_counter).answer)
