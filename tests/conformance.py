@@ -34,7 +34,7 @@ from streaming_vlm_mlx.models.families import read_config
 from streaming_vlm_mlx.models.loading import ModelBundle
 from streaming_vlm_mlx.models.vlm import VisionLanguageModel
 from streaming_vlm_mlx.stream.generate import SecondRequest, Session
-from streaming_vlm_mlx.stream.sampling import TokenSampler
+from streaming_vlm_mlx.stream.sampling import TokenSampler, read_row
 from streaming_vlm_mlx.stream_settings import LIVECC, PRESETS
 from streaming_vlm_mlx.text.chat_template import ChatTemplate
 from streaming_vlm_mlx.text.tokenizer import Tokenizer
@@ -87,12 +87,12 @@ class Forced:
         self.ids, self.cached, self.positions = np.zeros(0), 0, np.zeros((3, 0))
         self.own: list[int] = []
 
-    def sample(self, logits: np.ndarray, seen: np.ndarray, step: int) -> int:
+    def sample(self, logits: mx.array, seen: np.ndarray, step: int) -> int:
         """Return the recorded token."""
         if step == 0:
-            self.logits, self.ids, self.positions = logits, self._session.ids, self._session.positions
+            self.logits, self.ids, self.positions = np.array(logits), self._session.ids, self._session.positions
             self.cached = self._session.prefilled_from
-        self.own.append(self._sampler.sample(logits, seen, step))
+        self.own.append(read_row(self._sampler.sample(logits, seen, step)))
         return self._recorded[step]
 
 

@@ -79,7 +79,7 @@ class VisionLanguageModel(nn.Module):
         return logits
 
     def embed(
-        self, rows: npt.NDArray[np.int32], features: mx.array | None, is_video: npt.NDArray[np.bool_]
+        self, rows: npt.NDArray[np.int32] | mx.array, features: mx.array | None, is_video: npt.NDArray[np.bool_]
     ) -> mx.array:
         """Return embeddings [1, n, hidden_size] of `rows` [n], with those in `features` at the video places.
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from streaming_vlm_mlx.distributed import Ranks
 from streaming_vlm_mlx.models.vlm import VisionLanguageModel
-from streaming_vlm_mlx.stream.runner import Logits, Positions, Runner, TokenIds, Visibility
+from streaming_vlm_mlx.stream.runner import Positions, Runner, TokenIds, Visibility
 
 _NUMBERS = 5
 
@@ -51,7 +51,7 @@ class DistributedRunner(Runner):
         features: mx.array | None,
         is_video: npt.NDArray[np.bool_],
         visibility: Visibility | None = None,
-    ) -> Logits:
+    ) -> mx.array:
         """See `Runner.prefill`."""
         count = 0 if features is None else features.shape[0]
         _send_op(
@@ -65,12 +65,14 @@ class DistributedRunner(Runner):
             _broadcast(self._ranks, mx.array(visibility.astype(np.int32)))
         return super().prefill(rows, positions, features, is_video, visibility)
 
-    def step(self, row: int, visibility: Visibility | None = None) -> Logits:
-        """See `Runner.step`."""
-        _send_op(self._ranks, Op.STEP, row, 0 if visibility is None else len(visibility))
+    def step(self, row: int | mx.array, visibility: Visibility | None = None) -> mx.array:
+        """See `Runner.step`; the logits are evaluated, because the other machines compute their parts now."""
+        _send_op(self._ranks, Op.STEP, int(row), 0 if visibility is None else len(visibility))
         if visibility is not None:
             _broadcast(self._ranks, mx.array(visibility.astype(np.int32)))
-        return super().step(row, visibility)
+        logits = super().step(row, visibility)
+        mx.eval(logits)
+        return logits
 
 
 def make_runner(
@@ -120,7 +122,7 @@ def follow(model: VisionLanguageModel, ranks: Ranks) -> None:
             visibility = _receive(ranks, (d,)) if d else None
             runner.prefill(rows, positions.astype(np.int64), features, is_video.astype(np.bool_), visibility)
         else:
-            runner.step(a, _receive(ranks, (b,)) if b else None)
+            mx.eval(runner.step(a, _receive(ranks, (b,)) if b else None))
 
 
 def _send_op(ranks: Ranks, op: int = 0, *numbers: int) -> list[int]:

@@ -15,8 +15,8 @@ from streaming_vlm_mlx.stream.events import GenerationResult, SpanMap, SpanView,
 from streaming_vlm_mlx.stream.masks import OPEN, token_visibility
 from streaming_vlm_mlx.stream.pruning import count_window_tokens, prune, reanchor
 from streaming_vlm_mlx.stream.reply import RepetitionGuard, Reply
-from streaming_vlm_mlx.stream.runner import Logits, Runner, Visibility
-from streaming_vlm_mlx.stream.sampling import Sampler, TokenSampler
+from streaming_vlm_mlx.stream.runner import Runner, Visibility
+from streaming_vlm_mlx.stream.sampling import Sampler, TokenSampler, read_row, rule_out
 from streaming_vlm_mlx.stream.turn_input import TurnCollector, TurnInput, VideoEncoder
 from streaming_vlm_mlx.stream.turns import TurnWriter
 from streaming_vlm_mlx.text.detokenizer import Scratchpad
@@ -140,7 +140,7 @@ class Session:
         Args:
             second: pixels and times.
             sampler: used instead of the session's own, for example to force recorded tokens.
-            stopped: called before each token; once it returns True, the second ends as at its token limit. Closing the
+            stopped: called behind each token; once it returns True, the second ends as at its token limit. Closing the
                 iterator has the same effect.
         """
         clock = self._bundle.clock
@@ -181,7 +181,7 @@ class Session:
         clock = self._bundle.clock
         dropped = self._prune()
         self._append_turn(turn)
-        logits: Logits | None = self._prefill()
+        logits: mx.array | None = self._prefill()
         times.prefilled = clock()
         reply = self._begin_reply(turn)
         try:
@@ -266,7 +266,7 @@ class Session:
         self._query = config.query
         self._spans = sp.number_slots(spans)
 
-    def _prefill(self) -> Logits:
+    def _prefill(self) -> mx.array:
         """Run the model over the tokens that are not cached; return the last token's logits [vocab]."""
         runner = self._runner = self._runner or self._make_runner()
         if self._config.recomputes:
@@ -304,12 +304,12 @@ class Session:
         return np.concatenate([old, new], axis=1)
 
     def _write_notes(
-        self, logits: Logits | None, sampler: Sampler, stopped: Callable[[], bool], scratch: Scratchpad
-    ) -> Logits | None:
+        self, logits: mx.array | None, sampler: Sampler, stopped: Callable[[], bool], scratch: Scratchpad
+    ) -> mx.array | None:
         """Generate the line of the scratchpad; return the logits after it, None when the second ends within it."""
         visibility = self._visibility()
         while logits is not None and not scratch.is_full:
-            row = sampler.sample(logits, self._seen_rows, 0)
+            row = read_row(sampler.sample(logits, self._seen_rows, 0))
             token = self._bundle.vocabulary.to_id(row)
             if token in self._bundle.template.stop_ids or stopped():
                 return None
@@ -326,22 +326,23 @@ class Session:
         template = bundle.template
         return Reply(bundle.tokenizer, template.stop_ids, with_notes, config.sampling, guard, template.rules.one_turn)
 
-    def _decode(self, logits: Logits, sampler: Sampler, stopped: Callable[[], bool], guarded: bool) -> Iterator[int]:
+    def _decode(self, logits: mx.array, sampler: Sampler, stopped: Callable[[], bool], guarded: bool) -> Iterator[int]:
         """Yield the tokens of the commentary, up to and including a stop token, or up to the limit.
 
         With `guarded`, no n-gram is repeated.
         """
         limit, rows = self._config.sampling.max_new_tokens, list[int]()
         for step in range(limit):
-            row = sampler.sample(self._guard.ban(logits, rows) if guarded else logits, self._seen_rows, step)
+            allowed = rule_out(logits, self._guard.banned(rows)) if guarded else logits
+            row = read_row(sampler.sample(allowed, self._seen_rows, step))
             rows.append(row)
             token = self._bundle.vocabulary.to_id(row)
             yield token
-            if token in self._bundle.template.stop_ids or step + 1 == limit or stopped():
+            if stopped() or token in self._bundle.template.stop_ids or step + 1 == limit:
                 return
             logits = self._step(row)
 
-    def _step(self, row: int, visibility: Visibility | None = None) -> Logits:
+    def _step(self, row: int, visibility: Visibility | None = None) -> mx.array:
         """Append one generated token to the cache; return its logits [vocab]."""
         assert self._runner is not None
         self._seen_rows = np.append(self._seen_rows, np.int32(row))

@@ -4,10 +4,7 @@ import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from streaming_vlm_mlx.config import SamplingConfig
-from streaming_vlm_mlx.stream.sampling import Scores
 from streaming_vlm_mlx.text.detokenizer import CommentaryCleaner, Scratchpad, StreamDecoder
 from streaming_vlm_mlx.text.tokenizer import Tokenizer
 
@@ -60,15 +57,12 @@ class RepetitionGuard:
         """Forget everything."""
         self._said.clear()
 
-    def ban(self, logits: Scores, rows: Sequence[int]) -> Scores:
-        """Return `logits` [vocab] with -inf at each row that would complete a repeated n-gram after the reply `rows`.
-
-        Where that leaves no row, `logits` is returned as it is.
-        """
+    def banned(self, rows: Sequence[int]) -> list[int]:
+        """Return each row that would complete a repeated n-gram after the reply `rows`."""
         size = self._size
         reply = tuple(rows)
         if not size or len(reply) < size - 1:
-            return logits
+            return []
         tail = reply[-(size - 1) :]
         banned = {
             row
@@ -77,11 +71,7 @@ class RepetitionGuard:
             if text[at : at + size - 1] == tail
         }
         banned -= self._endings | {said.rows[len(reply)] for said in self._said if _begins(said.rows, reply)}
-        if not banned:
-            return logits
-        out = logits.copy()
-        out[sorted(banned)] = -np.inf
-        return out if np.isfinite(out).any() else logits
+        return sorted(banned)
 
     def may_repeat(self, text: str) -> bool:
         """Return whether `text`, the beginning of a reply, is so far a copy of an earlier one's beginning."""

@@ -12,7 +12,6 @@ from streaming_vlm_mlx.stream.masks import OPEN, visibility_mask
 
 Positions = npt.NDArray[np.int64]
 TokenIds = npt.NDArray[np.int32]
-Logits = npt.NDArray[np.float32]
 # See `masks.token_visibility`.
 Visibility = npt.NDArray[np.int32]
 
@@ -54,7 +53,7 @@ class Runner:
         features: mx.array | None,
         is_video: npt.NDArray[np.bool_],
         visibility: Visibility | None = None,
-    ) -> Logits:
+    ) -> mx.array:
         """Append tokens to the cached ones and return the last one's logits, float32 [vocab].
 
         Args:
@@ -69,10 +68,13 @@ class Runner:
         if not np.array_equal(positions[:, :cached], self.positions):
             self.cache.rotate(*self._model.model.rope(positions[:, :cached]))
         self.positions = positions
-        return self._forward(rows, features, is_video, "causal" if visibility is None else _mask(visibility, cached))
+        mask = "causal" if visibility is None else _mask(visibility, cached)
+        logits = self._forward(mx.array(rows), features, is_video, mask)
+        mx.eval(logits, self.cache.state)
+        return logits
 
-    def step(self, row: int, visibility: Visibility | None = None) -> Logits:
-        """Append one token, by its embedding row, and return its logits, float32 [vocab].
+    def step(self, row: int | mx.array, visibility: Visibility | None = None) -> mx.array:
+        """Append one token, by its embedding row, and return its logits, float32 [vocab]; nothing is evaluated.
 
         With the `visibility` of the cached tokens, [cached], the new token is `OPEN`; without, it sees all of them.
         """
@@ -81,18 +83,21 @@ class Runner:
         self.positions = np.concatenate([self.positions, position], axis=1)
         cached = self.cache.length
         mask = None if visibility is None else _mask(np.append(visibility, np.int32(OPEN)), cached)
-        return self._forward(np.array([row], np.int32), None, np.zeros(1, np.bool_), mask)
+        return self._forward(_one(row), None, np.zeros(1, np.bool_), mask)
 
     def _forward(
-        self, rows: TokenIds, features: mx.array | None, is_video: npt.NDArray[np.bool_], mask: mx.array | str | None
-    ) -> Logits:
+        self, rows: mx.array, features: mx.array | None, is_video: npt.NDArray[np.bool_], mask: mx.array | str | None
+    ) -> mx.array:
         x = self._model.embed(rows, features, is_video)
-        angles = self._model.model.rope(self.positions[:, -len(rows) :])
+        angles = self._model.model.rope(self.positions[:, -rows.size :])
         deepstack = self._model.deepstack(features, is_video)
         hidden = self._model.model(x, angles, self.cache.layers, mask, deepstack=deepstack)
-        logits = self._model.head(hidden[:, -1]).astype(mx.float32)
-        mx.eval(logits, self.cache.state)
-        return np.array(logits[0])
+        logits: mx.array = self._model.head(hidden[:, -1]).astype(mx.float32)
+        return logits[0]
+
+
+def _one(row: int | mx.array) -> mx.array:
+    return row[None] if isinstance(row, mx.array) else mx.array([row], mx.int32)
 
 
 def _mask(visibility: Visibility, cached: int) -> mx.array:

@@ -1,24 +1,38 @@
-"""Choice of the next token, in NumPy, so that a seed gives the same text on every device."""
+"""Choice of the next token, where the logits are: in NumPy on a CPU, in MLX on a GPU.
 
-from typing import Protocol
+Both follow the same rules with the same random numbers. A seed gives the same text on every device, but for draws that
+rounding decides.
+"""
 
+from collections.abc import Sequence
+from typing import Any, Protocol, TypeVar
+
+import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
 
 from streaming_vlm_mlx.config import SamplingConfig
 
-Scores = npt.NDArray[np.float32]
 Rows = npt.NDArray[np.int32]
+Array = npt.NDArray[np.float32]
+Scores = TypeVar("Scores", mx.array, Array)
+# A token's row. An array may still be under way; `read_row` waits for it.
+Choice = int | mx.array
+
+# Top-p sorts the best rows alone where they are enough.
+_BEST = 2048
+_BLOCK = 512
+_BELOW_ONE = float(np.nextafter(np.float32(1), np.float32(0)))
 
 
 class Sampler(Protocol):
     """Chooses the next token of a second."""
 
-    def sample(self, logits: Scores, seen: Rows, step: int) -> int:
+    def sample(self, logits: mx.array, seen: Rows, step: int) -> Choice:
         """Return the next token's row.
 
         Args:
-            logits: of all rows, [vocab].
+            logits: of all rows, float32 [vocab]; they may not be evaluated yet.
             seen: rows of the tokens so far, for the repetition penalty.
             step: the token's number within its second.
         """
@@ -28,55 +42,148 @@ class Sampler(Protocol):
 class TokenSampler:
     """Samples greedily or at random, after Hugging Face's processors: penalty, silence, temperature, top-p."""
 
-    def __init__(self, config: SamplingConfig, silence_row: int) -> None:
-        """Seed the random draws with `config.seed`; `silence_row` is the row of the `` ...`` token."""
+    def __init__(self, config: SamplingConfig, silence_row: int, on_host: bool | None = None) -> None:
+        """Seed the random draws with `config.seed`.
+
+        Args:
+            config: the settings.
+            silence_row: the row of the `` ...`` token.
+            on_host: whether to choose in NumPy, which waits for the logits; None for the best on this device.
+        """
         self.config = config
         self._silence_row = silence_row
         self._random = np.random.default_rng(config.seed)
+        # NumPy reads the logits of a CPU where they are, and MLX's kernels take 15 times as long for `exp` there.
+        self._on_host = mx.default_device().type == mx.DeviceType.cpu if on_host is None else on_host
 
-    def sample(self, logits: Scores, seen: Rows, step: int) -> int:
+    def sample(self, logits: mx.array, seen: Rows, step: int) -> Choice:
         """Return the next token's row; see `Sampler.sample`."""
-        scores = penalise(logits, seen, self.config.repetition_penalty)
-        threshold = (self.config.silence_threshold or 0.0) + self.config.silence_step * step
+        if self._on_host:
+            return int(self._choose(to_host(logits), seen, step))
+        chosen: mx.array = self._choose(logits, mx.array(seen), step)
+        return chosen
+
+    def _choose(self, scores: Any, seen: Any, step: int) -> Any:
+        config = self.config
+        scores = penalise(scores, seen, config.repetition_penalty)
+        threshold = (config.silence_threshold or 0.0) + config.silence_step * step
         # No probability is 0 or less, so such a threshold rules out nothing; softmax over all rows takes a while.
-        if self.config.silence_threshold is not None and threshold > 0:
+        if config.silence_threshold is not None and threshold > 0:
             scores = hold_silence(scores, self._silence_row, threshold)
-        if self.config.temperature == 0:
-            return int(scores.argmax())
-        scores = keep_top_p(scores / np.float32(self.config.temperature), self.config.top_p)
-        return int(self._random.choice(scores.size, p=_softmax(scores)))
+        if config.temperature == 0:
+            return scores.argmax()
+        return draw(keep_top_p(scores / config.temperature, config.top_p), self._random.random())
 
 
-def penalise(scores: Scores, seen: Rows, penalty: float) -> Scores:
+def to_host(array: mx.array) -> npt.NDArray[Any]:
+    """Wait for `array` and return it in NumPy, without a copy on a CPU; no decoded value gets to the host otherwise."""
+    return np.array(array, copy=False)
+
+
+def read_row(choice: Choice) -> int:
+    """Return the row of a chosen token, once it is computed."""
+    return choice if isinstance(choice, int) else int(to_host(choice))
+
+
+def rule_out(logits: mx.array, rows: Sequence[int]) -> mx.array:
+    """Return `logits` [vocab] with -inf at `rows`; where these are all rows, `logits` as it is."""
+    if not rows or len(rows) >= logits.size:
+        return logits
+    out = mx.array(logits)
+    out[mx.array(list(rows))] = -mx.inf
+    return out
+
+
+def penalise(scores: Scores, seen: Any, penalty: float) -> Scores:
     """Divide positive and multiply negative scores of the rows `seen` by `penalty` (CTRL, arXiv 1909.05858)."""
     if penalty == 1.0:
         return scores
-    out = scores.copy()
-    old = scores[seen]
-    out[seen] = np.where(old < 0, old * np.float32(penalty), old / np.float32(penalty))
+    xp = _module(scores)
+    old: Scores = scores[seen]
+    out: Scores = xp.array(scores)
+    out[seen] = xp.where(old < 0, old * penalty, old / penalty)
     return out
 
 
 def hold_silence(scores: Scores, row: int, threshold: float) -> Scores:
     """Rule out `row` unless its probability exceeds `threshold` (LiveCC's rule for its `` ...`` token)."""
-    if _softmax(scores)[row] > threshold:
-        return scores
-    out = scores.copy()
-    out[row] = -np.inf
+    xp, powers = _module(scores), _module(scores).exp(scores - scores.max())
+    out: Scores = xp.array(scores)
+    out[row] = xp.where(powers[row] > threshold * powers.sum(), scores[row], -np.inf)
     return out
 
 
 def keep_top_p(scores: Scores, top_p: float) -> Scores:
-    """Rule out all but the smallest set of rows whose probability reaches `top_p`; the best row always stays."""
+    """Rule out all but the smallest set of rows whose probability reaches `top_p`; the best row always stays.
+
+    Of rows with one score the first are ruled out.
+    """
     if top_p >= 1.0:
         return scores
-    order = np.argsort(scores, kind="stable")
-    cumulative = np.cumsum(_softmax(scores)[order])
-    out = scores.copy()
-    out[order[:-1][cumulative[:-1] <= 1 - top_p]] = -np.inf
+    if isinstance(scores, mx.array):
+        # A partition on a GPU sorts all rows too.
+        order = mx.argsort(scores)[::-1]
+        falling = scores[order]
+        powers = mx.exp(falling - falling[0])
+        kept = mx.cumsum(powers) - powers < top_p * powers.sum()
+        return mx.put_along_axis(scores, order, mx.where(kept, falling, -mx.inf), axis=0)
+    values, count = _count_top_p(scores, top_p)
+    last = values[count - 1]
+    rows = np.flatnonzero(scores >= last)
+    tied = rows[scores[rows] == last][: len(rows) - count]
+    out = np.full(scores.shape, -np.inf, np.float32)
+    out[rows] = scores[rows]
+    out[tied] = -np.inf
     return out
 
 
-def _softmax(scores: Scores) -> npt.NDArray[np.float64]:
-    exp: npt.NDArray[np.float64] = np.exp(scores.astype(np.float64) - float(scores.max()))
-    return exp / float(exp.sum())
+def _count_top_p(scores: Array, top_p: float) -> tuple[Array, int]:
+    """Return falling scores, all or the best of them, and how many of them stay."""
+    best = scores.max()
+    # A row stays while the better ones have less than this; `_passed` finds where they have more.
+    share = np.nextafter(float(top_p * _exp(scores - best).sum()), 0)
+    if scores.size > _BEST:
+        values = _falling(np.partition(scores, -_BEST)[-_BEST:])
+        powers = _exp(values - best)
+        if powers.sum() > share:
+            return values, _passed(powers, share) + 1
+    values = _falling(scores)
+    return values, _passed(_exp(values - best), share) + 1
+
+
+def draw(scores: Scores, point: float) -> Any:
+    """Return the row at `point`, from 0 up to 1, of the rows' probabilities laid end to end."""
+    if isinstance(scores, np.ndarray):
+        powers = _exp(scores - scores.max())
+        return _passed(powers, point * powers.sum(dtype=np.float64))
+    powers = mx.exp(scores - scores.max())
+    ends = mx.cumsum(powers)
+    # Sums that are computed in parallel may fall by a rounding error, and no row that is ruled out may gain by it.
+    passed = (ends > min(point, _BELOW_ONE) * mx.where(powers > 0, ends, 0).max()) & (powers > 0)
+    return passed.astype(mx.int32).argmax()
+
+
+def _passed(powers: Array, share: float) -> int:
+    """Return the place at which the running sum of `powers` exceeds `share`: the last that is not 0 if none does."""
+    # Sums of blocks first: a running sum over all words takes 1 ms.
+    ends = np.cumsum(np.add.reduceat(powers, np.arange(0, powers.size, _BLOCK)), dtype=np.float64)
+    block = min(int(np.searchsorted(ends, share, side="right")), int(np.searchsorted(ends, ends[-1])))
+    part = powers[block * _BLOCK : (block + 1) * _BLOCK]
+    before = ends[block - 1] if block else 0.0
+    passed = int(np.searchsorted(before + np.cumsum(part, dtype=np.float64), share, side="right"))
+    return block * _BLOCK + min(passed, int(np.flatnonzero(part)[-1]))
+
+
+def _falling(scores: Array) -> Array:
+    values = -scores
+    values.sort()
+    return np.negative(values, out=values)
+
+
+def _exp(values: Array) -> Array:
+    """Return the exponentials of `values`, in its place: fresh memory costs more than the computation."""
+    return np.exp(values, out=values)
+
+
+def _module(scores: mx.array | Array) -> Any:
+    return mx if isinstance(scores, mx.array) else np

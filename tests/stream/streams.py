@@ -4,6 +4,7 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
+import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
 
@@ -51,9 +52,9 @@ class Forced:
     logits: list[npt.NDArray[np.float32]] = field(default_factory=list)
     seen: list[npt.NDArray[np.int32]] = field(default_factory=list)
 
-    def sample(self, logits: npt.NDArray[np.float32], seen: npt.NDArray[np.int32], step: int) -> int:
+    def sample(self, logits: mx.array, seen: npt.NDArray[np.int32], step: int) -> int:
         """Return the row of the next token."""
-        self.logits.append(logits)
+        self.logits.append(np.array(logits))
         self.seen.append(seen)
         return int(self.vocabulary.to_rows([self.forced[step]])[0])
 

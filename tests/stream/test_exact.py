@@ -49,7 +49,7 @@ class Watch(Forced):
     ids: npt.NDArray[np.int32] | None = None
     positions: npt.NDArray[np.int64] | None = None
 
-    def sample(self, logits: npt.NDArray[np.float32], seen: npt.NDArray[np.int32], step: int) -> int:
+    def sample(self, logits: mx.array, seen: npt.NDArray[np.int32], step: int) -> int:
         """Return the row of the next token."""
         if step == 0:
             assert self.session is not None

@@ -72,9 +72,9 @@ class Probe:
     positions: Any = None
     logits: Any = None
 
-    def sample(self, logits: np.ndarray, seen: np.ndarray, step: int) -> int:
+    def sample(self, logits: mx.array, seen: np.ndarray, step: int) -> int:
         if step == 0:
-            self.ids, self.positions, self.logits = self.session.ids, self.session.positions, logits
+            self.ids, self.positions, self.logits = self.session.ids, self.session.positions, np.array(logits)
         return int(self.bundle.vocabulary.to_rows([self.words[step]])[0])
 
 

@@ -1,5 +1,8 @@
 """The repetition guard: which tokens it bans, as Hugging Face does, and which replies it takes for repetitions."""
 
+from collections.abc import Sequence
+
+import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -8,6 +11,7 @@ from hypothesis import strategies as st
 
 from streaming_vlm_mlx.config import SamplingConfig
 from streaming_vlm_mlx.stream.reply import RepetitionGuard
+from streaming_vlm_mlx.stream.sampling import rule_out
 
 ROWS = 5
 
@@ -16,6 +20,10 @@ Scores = npt.NDArray[np.float32]
 
 def guard_of(size: int, window: float) -> RepetitionGuard:
     return RepetitionGuard(SamplingConfig(no_repeat_ngram_size=size, repetition_window=window))
+
+
+def ban(guard: RepetitionGuard, logits: Scores, reply: Sequence[int]) -> Scores:
+    return np.array(rule_out(mx.array(logits), guard.banned(reply)))
 
 
 def random_scores(seed: list[int], rows: int = ROWS) -> Scores:
@@ -28,7 +36,7 @@ def test_within_a_reply_the_ban_is_hugging_faces(reply: list[int], size: int) ->
     logits = random_scores([7])
     process = transformers.NoRepeatNGramLogitsProcessor(size)
     theirs = process(torch.tensor([reply]), torch.tensor(logits[None]))[0].numpy()
-    found = guard_of(size, 0.0).ban(logits, reply)
+    found = ban(guard_of(size, 0.0), logits, reply)
     assert np.array_equal(found, theirs if np.isfinite(theirs).any() else logits)
 
 
@@ -53,7 +61,7 @@ def test_no_ngram_of_the_last_seconds_is_completed_but_by_a_copy_from_the_beginn
         reply = list[int]()
         for step in range(length):
             logits = random_scores([seed, second, step], rows)
-            row = int(guard.ban(logits, reply).argmax())
+            row = int(ban(guard, logits, reply).argmax())
             known = {gram for text in (*recent, reply) for gram in ngrams(text, size)}
             copied = any(text[: step + 1] == [*reply, row] for text in recent)
             gram = tuple([*reply, row][-size:])
@@ -68,13 +76,13 @@ def test_where_all_rows_are_banned_none_is() -> None:
     guard = guard_of(2, 9.0)
     guard.add(0.0, [0, 0, 1, 0], "a")
     logits = np.array([1, 2], np.float32)
-    assert guard.ban(logits, [1, 0]).tolist() == logits.tolist()
+    assert ban(guard, logits, [1, 0]).tolist() == logits.tolist()
 
 
 def test_the_end_of_a_reply_is_never_banned() -> None:
     guard = RepetitionGuard(SamplingConfig(no_repeat_ngram_size=2, repetition_window=9.0), [2])
     guard.add(0.0, [1, 2, 1, 3], "a")
-    assert np.isinf(guard.ban(random_scores([1]), [0, 1])).tolist() == [False, False, False, True, False]
+    assert np.isinf(ban(guard, random_scores([1]), [0, 1])).tolist() == [False, False, False, True, False]
 
 
 def test_what_was_said_before_the_window_may_be_said_again() -> None:
@@ -82,7 +90,7 @@ def test_what_was_said_before_the_window_may_be_said_again() -> None:
     guard.add(0.0, [4, 1, 2], "He shoots!")
     for now, repeated in ((3.0, True), (3.5, False)):
         guard.forget_before(now)
-        assert np.isinf(guard.ban(random_scores([1]), [3, 1])[2]) == repeated
+        assert np.isinf(ban(guard, random_scores([1]), [3, 1])[2]) == repeated
         assert guard.repeats("he shoots") == repeated
 
 
@@ -102,6 +110,6 @@ def test_a_copy_is_known_by_its_words() -> None:
 def test_the_settings_can_change() -> None:
     guard = guard_of(0, 9.0)
     guard.add(0.0, [1, 2], "He shoots.")
-    assert np.isfinite(guard.ban(random_scores([1]), [3, 1])).all()
+    assert np.isfinite(ban(guard, random_scores([1]), [3, 1])).all()
     guard.configure(SamplingConfig(no_repeat_ngram_size=2, repetition_window=9.0))
-    assert np.isinf(guard.ban(random_scores([1]), [3, 1])[2])
+    assert np.isinf(ban(guard, random_scores([1]), [3, 1])[2])

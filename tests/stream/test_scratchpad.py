@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
+import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -30,10 +31,10 @@ class ScriptedSampler:
     at: int = 0
     logits: list[npt.NDArray[np.float32]] = field(default_factory=list)
 
-    def sample(self, logits: npt.NDArray[np.float32], seen: npt.NDArray[np.int32], step: int) -> int:
+    def sample(self, logits: mx.array, seen: npt.NDArray[np.int32], step: int) -> int:
         """Return the row of the next token."""
         self.at += 1
-        self.logits.append(logits)
+        self.logits.append(np.array(logits))
         return int(self.vocabulary.to_rows([self.ids[self.at - 1]])[0])
 
 

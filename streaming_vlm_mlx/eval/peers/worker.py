@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
 
 import numpy as np
+import numpy.typing as npt
 
 from streaming_vlm_mlx.config import StreamConfig
 from streaming_vlm_mlx.config_io import FromDict
@@ -26,10 +27,11 @@ from streaming_vlm_mlx.eval.bench import (
     patches_of,
 )
 from streaming_vlm_mlx.memory import peak_memory
-from streaming_vlm_mlx.stream.sampling import Rows, Scores, TokenSampler
 
 if TYPE_CHECKING:
     import mlx.core as mx
+
+    from streaming_vlm_mlx.stream.sampling import Choice, Rows, TokenSampler
 
 Who = Literal[
     "svm-tui", "svm-tui recompute", "transformers window", "transformers cache", "mlx-vlm window", "mlx-vlm cache"
@@ -82,8 +84,9 @@ class OwnStream:
         """
         from streaming_vlm_mlx.stream.bundle_loader import bundle_loader
         from streaming_vlm_mlx.stream.generate import SecondRequest, Session
+        from streaming_vlm_mlx.stream.sampling import TokenSampler
 
-        self._make_request, self._make_session = SecondRequest, Session
+        self._make_request, self._make_session, self._make_sampler = SecondRequest, Session, TokenSampler
         self._config, self._clock = config, clock
         stream = recent_frames_only(config.stream) if recompute else replace(config.stream, mode="streaming")
         sampling = replace(
@@ -108,13 +111,14 @@ class OwnStream:
         """Generate `tokens` in second `index`."""
         patches = patches_of(self._config, index)
         silence = int(self._bundle.vocabulary.to_rows([self._bundle.template.silence_id])[0])
-        sampler = _Forced(tokens, TokenSampler(self._stream.sampling, silence), self._clock)
+        sampler = _Forced(tokens, self._make_sampler(self._stream.sampling, silence), self._clock)
         begun = self._clock()
-        for _ in self._session.generate(self._make_request(index, float(index), index + 1.0, patches), sampler):
+        request = self._make_request(index, float(index), index + 1.0, patches)
+        for _ in self._session.generate(request, sampler, sampler.note_time):
             pass
         done = self._clock()
         cost = SecondCost(done - begun, sampler.first_at - begun, sampler.last_at - begun, sampler.count)
-        return Spoken(cost, np.stack([_log_softmax(sampler.first), _log_softmax(sampler.last)]))
+        return Spoken(cost, np.stack([_log_softmax(np.array(kept)) for kept in (sampler.first, sampler.last)]))
 
 
 def recent_frames_only(config: StreamConfig) -> StreamConfig:
@@ -126,25 +130,30 @@ def recent_frames_only(config: StreamConfig) -> StreamConfig:
 class _Forced:
     """Samples as a viewer's stream does, and then answers with given tokens."""
 
-    def __init__(self, tokens: Sequence[int], own: TokenSampler, clock: Callable[[], float]) -> None:
+    def __init__(self, tokens: Sequence[int], own: "TokenSampler", clock: Callable[[], float]) -> None:
         self._tokens, self._own, self._clock = tokens, own, clock
-        self.first = self.last = np.zeros(0, np.float32)
+        self.first: mx.array | None = None
+        self.last: mx.array | None = None
         self.first_at, self.last_at, self.count = 0.0, 0.0, 0
 
-    def sample(self, logits: Scores, seen: Rows, step: int) -> int:
-        """Return the given token; see `Sampler.sample`."""
-        self._own.sample(logits, seen, step)
-        self.last, self.last_at = logits, self._clock()
-        if not step:
-            self.first, self.first_at = self.last, self.last_at
+    def sample(self, logits: "mx.array", seen: "Rows", step: int) -> "Choice":
+        """Return the given token once its own is computed; see `Sampler.sample`."""
+        chosen, given = self._own.sample(logits, seen, step), self._tokens[step]
+        self.first, self.last = logits if self.first is None else self.first, logits
+        return given if isinstance(chosen, int) else 0 * chosen + given
+
+    def note_time(self) -> bool:
+        """Note the time at which a token was read; a session asks here behind each whether to stop."""
+        self.last_at = self._clock()
+        self.first_at = self.first_at if self.count else self.last_at
         self.count += 1
-        return self._tokens[step]
+        return False
 
 
-def _log_softmax(scores: Scores) -> Scores:
+def _log_softmax(scores: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     wide = scores.astype(np.float64)
     wide -= wide.max()
-    out: Scores = (wide - np.log(np.exp(wide).sum())).astype(np.float32)
+    out: npt.NDArray[np.float32] = (wide - np.log(np.exp(wide).sum())).astype(np.float32)
     return out
 
 
