@@ -118,18 +118,31 @@ def test_draws_come_from_hugging_faces_distribution(
     assert np.all(np.abs(drawn - expected) < 5 * np.sqrt(expected * (1 - expected) / count) + 1 / count)
 
 
+many_scores = st.integers(0, 10**6).map(lambda s: (np.random.default_rng(s).standard_normal(MANY) * 3).astype("f4"))
+
+
 @settings(deadline=None, max_examples=50)
-@given(
-    seed=st.integers(0, 10**6),
-    temperature=st.sampled_from([0.0, 0.7]),
-    top_p=st.sampled_from([0.9, 1.0]),
-    silence=st.sampled_from([None, 1e-3]),
-)
-def test_host_and_device_choose_the_same(seed: int, temperature: float, top_p: float, silence: float | None) -> None:
-    logits = (np.random.default_rng(seed).standard_normal(MANY) * 3).astype(np.float32)
-    config = SamplingConfig(temperature=temperature, top_p=top_p, silence_threshold=silence, seed=seed)
-    host, device = (draws(config, logits, 5, on_host) for on_host in (True, False))
-    assert host == device
+@given(logits=many_scores, silence=st.sampled_from([None, 1e-3]))
+def test_host_and_device_take_the_same_best_token(logits: Scores, silence: float | None) -> None:
+    config = SamplingConfig(silence_threshold=silence)
+    assert draws(config, logits, 1, on_host=True) == draws(config, logits, 1, on_host=False)
+
+
+@settings(deadline=None, max_examples=50)
+@given(logits=many_scores, point=st.floats(0.001, 0.999), top_p=st.sampled_from([0.9, 1.0]))
+def test_host_and_device_draw_the_same_up_to_rounding(logits: Scores, point: float, top_p: float) -> None:
+    """A larger point never draws an earlier row."""
+    device = int(draw(keep_top_p(mx.array(logits), top_p), point))
+    low, high = (draw(keep_top_p(logits, top_p), point + shift) for shift in (-1e-4, 1e-4))
+    assert low <= device <= high
+
+
+@places
+def test_the_next_number_of_the_seed_is_the_point_of_the_draw(on_host: bool) -> None:
+    logits, random = np.zeros(ROWS, np.float32), np.random.default_rng(3)
+    expected = [int(random.random() * ROWS) for _ in range(20)]
+    config = SamplingConfig(temperature=1.0, repetition_penalty=1, seed=3)
+    assert draws(config, logits, 20, on_host) == expected
 
 
 @places
