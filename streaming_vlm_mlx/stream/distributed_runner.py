@@ -75,6 +75,15 @@ class DistributedRunner(Runner):
         return logits
 
 
+def can_run_ahead(ranks: Ranks) -> bool:
+    """Return whether a step of decode may start before the token that it follows is read.
+
+    A GPU would wait for the host otherwise. A CPU is the host: there is nothing to gain, and the step behind the last
+    token of a reply would be computed in vain. Other machines are sent the token as a number.
+    """
+    return ranks.size == 1 and mx.default_device().type == mx.DeviceType.gpu
+
+
 def make_runner(
     model: VisionLanguageModel, ranks: Ranks, capacity: int, keep_unrotated: bool, kv_bits: int | None
 ) -> Runner:

@@ -10,13 +10,13 @@ import numpy.typing as npt
 from streaming_vlm_mlx.config import StreamConfig
 from streaming_vlm_mlx.models.loading import ModelBundle
 from streaming_vlm_mlx.stream import spans as sp
-from streaming_vlm_mlx.stream.distributed_runner import make_runner, release
+from streaming_vlm_mlx.stream.distributed_runner import can_run_ahead, make_runner, release
 from streaming_vlm_mlx.stream.events import GenerationResult, SpanMap, SpanView, StepTimes, TextPiece
 from streaming_vlm_mlx.stream.masks import OPEN, token_visibility
 from streaming_vlm_mlx.stream.pruning import count_window_tokens, prune, reanchor
 from streaming_vlm_mlx.stream.reply import RepetitionGuard, Reply
 from streaming_vlm_mlx.stream.runner import Runner, Visibility
-from streaming_vlm_mlx.stream.sampling import Sampler, TokenSampler, read_row, rule_out
+from streaming_vlm_mlx.stream.sampling import Choice, Sampler, TokenSampler, read_row, rule_out
 from streaming_vlm_mlx.stream.turn_input import TurnCollector, TurnInput, VideoEncoder
 from streaming_vlm_mlx.stream.turns import TurnWriter
 from streaming_vlm_mlx.text.detokenizer import Scratchpad
@@ -45,9 +45,17 @@ class SecondRequest:
 class Session:
     """The state of one stream: its spans, its cache and its sampler."""
 
-    def __init__(self, bundle: ModelBundle, config: StreamConfig) -> None:
-        """Begin a stream with `config.previous` as its previous text; nothing is computed yet."""
+    def __init__(self, bundle: ModelBundle, config: StreamConfig, run_ahead: bool | None = None) -> None:
+        """Begin a stream with `config.previous` as its previous text; nothing is computed yet.
+
+        Args:
+            bundle: the model and what belongs to it.
+            config: the settings.
+            run_ahead: whether each step of decode starts before the token that it follows is read; None for what is
+                best on this device.
+        """
         self._bundle, self._config = bundle, config
+        self._runs_ahead = can_run_ahead(bundle.ranks) if run_ahead is None else run_ahead
         self.reset()
 
     @property
@@ -307,14 +315,16 @@ class Session:
         self, logits: mx.array | None, sampler: Sampler, stopped: Callable[[], bool], scratch: Scratchpad
     ) -> mx.array | None:
         """Generate the line of the scratchpad; return the logits after it, None when the second ends within it."""
-        visibility = self._visibility()
+        visibility, runner = self._visibility(), self._runner
+        assert runner is not None
         while logits is not None and not scratch.is_full:
-            row = read_row(sampler.sample(logits, self._seen_rows, 0))
+            # No step starts ahead: what the line's last token sees is known once it is read.
+            row = self._read(sampler.sample(logits, self._seen_rows, 0))
             token = self._bundle.vocabulary.to_id(row)
             if token in self._bundle.template.stop_ids or stopped():
                 return None
             scratch.push(token)
-            logits = self._step(row, None if scratch.is_full or visibility is None else self._padded(visibility))
+            logits = runner.step(row, None if scratch.is_full or visibility is None else self._padded(visibility))
         return logits
 
     def _begin_reply(self, turn: TurnInput) -> Reply:
@@ -331,22 +341,26 @@ class Session:
 
         With `guarded`, no n-gram is repeated.
         """
-        limit, rows = self._config.sampling.max_new_tokens, list[int]()
+        limit, rows, runner = self._config.sampling.max_new_tokens, list[int](), self._runner
+        assert runner is not None
         for step in range(limit):
             allowed = rule_out(logits, self._guard.banned(rows)) if guarded else logits
-            row = read_row(sampler.sample(allowed, self._seen_rows, step))
+            choice = sampler.sample(allowed, self._seen_rows, step)
+            # `_close_turn` takes back the step behind the last token.
+            ahead = runner.start_step(choice) if self._runs_ahead and step + 1 < limit else None
+            row = self._read(choice)
             rows.append(row)
             token = self._bundle.vocabulary.to_id(row)
             yield token
             if stopped() or token in self._bundle.template.stop_ids or step + 1 == limit:
                 return
-            logits = self._step(row)
+            logits = runner.step(row) if ahead is None else ahead
 
-    def _step(self, row: int, visibility: Visibility | None = None) -> mx.array:
-        """Append one generated token to the cache; return its logits [vocab]."""
-        assert self._runner is not None
+    def _read(self, choice: Choice) -> int:
+        """Return the row of the next token, which is seen from now on."""
+        row = read_row(choice)
         self._seen_rows = np.append(self._seen_rows, np.int32(row))
-        return self._runner.step(row, visibility)
+        return row
 
     def _padded(self, visibility: Visibility) -> Visibility:
         """Return `visibility` extended to all cached tokens: the scratchpad line so far is `OPEN` to itself."""
@@ -368,10 +382,14 @@ class Session:
         self._round += 1
 
     def _forget_unsaid(self, tokens: list[int], said: list[int], start: int) -> None:
-        """Drop from the cache the generated `tokens`, the first at `start`, from the first that is not `said` on."""
+        """Drop from the cache the generated `tokens`, the first at `start`, from the first that is not `said` on.
+
+        The last token goes too: it is cached only if a step ran ahead.
+        """
         same = next((k for k, (one, other) in enumerate(zip(tokens, said, strict=False)) if one != other), len(said))
-        if self._runner and self.cache_length > start + same:
-            self._runner.keep(np.arange(start + same, dtype=np.int32))
+        end = start + min(same, max(len(tokens) - 1, 0))
+        if self._runner and self.cache_length > end:
+            self._runner.keep(np.arange(end, dtype=np.int32))
 
     def _rows(self, ids: sp.Ids) -> npt.NDArray[np.int32]:
         """Return the embedding rows of `ids`."""

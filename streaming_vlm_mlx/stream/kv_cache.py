@@ -216,8 +216,10 @@ class KVCache:
             layer.reserve(extra)
 
     def keep(self, slots: npt.NDArray[np.int32]) -> None:
-        """Keep the tokens at `slots` in that order, and drop the others."""
-        if len(slots) == self.length and np.array_equal(slots, np.arange(self.length)):
+        """Keep the tokens at `slots` in that order, and drop the others; the first ones are kept without a copy."""
+        if np.array_equal(slots, np.arange(len(slots))):
+            for layer in self.layers:
+                layer.offset = len(slots)
             return
         index = mx.array(np.pad(slots, (0, self._capacity - len(slots))))
         for layer in self.layers:

@@ -74,7 +74,9 @@ class Runner:
         return logits
 
     def step(self, row: int | mx.array, visibility: Visibility | None = None) -> mx.array:
-        """Append one token, by its embedding row, and return its logits, float32 [vocab]; nothing is evaluated.
+        """Append one token and return its logits, float32 [vocab]; nothing is evaluated.
+
+        `row` is its embedding row, which may still be under way.
 
         With the `visibility` of the cached tokens, [cached], the new token is `OPEN`; without, it sees all of them.
         """
@@ -84,6 +86,15 @@ class Runner:
         cached = self.cache.length
         mask = None if visibility is None else _mask(np.append(visibility, np.int32(OPEN)), cached)
         return self._forward(_one(row), None, np.zeros(1, np.bool_), mask)
+
+    def start_step(self, row: int | mx.array) -> mx.array:
+        """Start `step` with a token that may not be computed yet, and return the logits without waiting for them."""
+        if isinstance(row, mx.array):
+            # By itself, so that it can be read before the step ends.
+            mx.async_eval(row)
+        logits = self.step(row)
+        mx.async_eval(logits)
+        return logits
 
     def _forward(
         self, rows: mx.array, features: mx.array | None, is_video: npt.NDArray[np.bool_], mask: mx.array | str | None
