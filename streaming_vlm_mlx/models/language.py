@@ -19,7 +19,7 @@ class LogitsToKeep:
 
     Attributes:
         places: int [batch, k], indices into the flattened batch, row × n + place.
-        angles: cosines and sines of their rotary positions, [batch, 1, k, head_dim // 2].
+        angles: cosines and sines of their rotary positions, [batch, 1, k, head_dim].
         mask: additive attention mask of these places, [batch, 1, k, n].
     """
 
@@ -194,7 +194,7 @@ class StreamingDecoder(nn.Module):
 
         Args:
             embeddings: embeddings of the new tokens, with vision features at the video places.
-            angles: cosines and sines of the new tokens' positions, [n, head_dim // 2] or [batch, 1, n, head_dim // 2].
+            angles: cosines and sines of the new tokens' positions, [n, head_dim] or [batch, 1, n, head_dim].
             caches: one for each layer, or None to attend to the new tokens only.
             mask: see `attention.attention`; with "causal" the last new token sees the whole cache.
             logits_to_keep: the places to return; None for all.

@@ -29,25 +29,28 @@ class MRope:
                 self._axis[axis : 3 * mrope_section[axis] : 3] = axis
 
     def __call__(self, positions: npt.NDArray[np.int64]) -> tuple[mx.array, mx.array]:
-        """Return cosines and sines, float32 [n, head_dim // 2], of `positions` [3, n]."""
-        angles = positions.astype(np.float32)[self._axis].T * self._inv_freq
-        return mx.array(np.cos(angles)), mx.array(np.sin(angles))
+        """Return cosines and sines for `rotate`, float32 [n, head_dim], of `positions` [3, n]."""
+        return _factors(positions.astype(np.float32)[self._axis].T * self._inv_freq)
 
 
 def rotate(x: mx.array, cos: mx.array, sin: mx.array) -> mx.array:
-    """Rotate the channel pairs (j, j + half) of `x` [..., n, head_dim] by `cos`, `sin` [n, head_dim // 2].
+    """Rotate the channel pairs (j, j + half) of `x` [..., n, head_dim] by `cos`, `sin` [n, head_dim].
 
     It is computed in float32 and returned in the dtype of `x`.
     """
-    half = x.shape[-1] // 2
-    a, b = x[..., :half], x[..., half:]
-    return mx.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1).astype(x.dtype)
+    return (x * cos + mx.roll(x, x.shape[-1] // 2, -1) * sin).astype(x.dtype)
+
+
+def _factors(angles: npt.NDArray[np.float32]) -> tuple[mx.array, mx.array]:
+    """Return the factors of each channel and of its partner, [n, head_dim], for `angles` of the pairs [n, half]."""
+    cos, sin = np.cos(angles), np.sin(angles)
+    return mx.array(np.concatenate([cos, cos], axis=1)), mx.array(np.concatenate([-sin, sin], axis=1))
 
 
 def vision_angles(
     rows: npt.NDArray[np.int64], columns: npt.NDArray[np.int64], head_dim: int, theta: float = 10_000.0
 ) -> tuple[mx.array, mx.array]:
-    """Return cosines and sines, float32 [n, head_dim // 2]; half of the pairs take the row, half the column."""
+    """Return cosines and sines for `rotate`, float32 [n, head_dim]; half of the pairs take the row, half the column."""
     inv_freq = inverse_frequencies(head_dim // 2, theta)
     angles = np.concatenate([np.outer(rows, inv_freq), np.outer(columns, inv_freq)], axis=1).astype(np.float32)
-    return mx.array(np.cos(angles)), mx.array(np.sin(angles))
+    return _factors(angles)

@@ -81,7 +81,7 @@ class LayerKVCache(_Layer):
         return self.rotated[:, :, :end], self.values[:, :, :end]
 
     def rotate(self, cos: mx.array, sin: mx.array) -> None:
-        """Rebuild the rotated keys from `cos` and `sin`, [offset, head_dim // 2]; needs the unrotated keys."""
+        """Rebuild the rotated keys from `cos` and `sin`, [offset, head_dim]; needs the unrotated keys."""
         assert self.keys is not None
         self.rotated[:, :, : self.offset] = rotate(self.keys[:, :, : self.offset], cos, sin)
         mx.eval(self.rotated)
@@ -126,7 +126,7 @@ class QuantizedLayerKVCache(_Layer):
         return self._read(self._rotated), self._read(self._values)
 
     def rotate(self, cos: mx.array, sin: mx.array) -> None:
-        """Rebuild the rotated keys from `cos` and `sin`, [offset, head_dim // 2]; needs the unrotated keys."""
+        """Rebuild the rotated keys from `cos` and `sin`, [offset, head_dim]; needs the unrotated keys."""
         assert self._keys is not None
         self._write(self._rotated, rotate(self._read(self._keys), cos, sin), 0)
         mx.eval(self._rotated)
@@ -226,6 +226,6 @@ class KVCache:
             layer.keep(index, len(slots))
 
     def rotate(self, cos: mx.array, sin: mx.array) -> None:
-        """Rebuild the rotated keys from `cos` and `sin`, [length, head_dim // 2]; needs the unrotated keys."""
+        """Rebuild the rotated keys from `cos` and `sin`, [length, head_dim]; needs the unrotated keys."""
         for layer in self.layers:
             layer.rotate(cos, sin)

@@ -116,7 +116,7 @@ def _logits_to_keep(
 
 
 def _rotary(model: VisionLanguageModel, positions: npt.NDArray[np.int64]) -> tuple[mx.array, mx.array]:
-    """Return cosines and sines [batch, 1, n, head_dim // 2] of `positions` [3, batch, n]."""
+    """Return cosines and sines [batch, 1, n, head_dim] of `positions` [3, batch, n]."""
     cos, sin = model.model.rope(positions.reshape(3, -1))
     shape = positions.shape[1], 1, positions.shape[2], -1
     return cos.reshape(shape), sin.reshape(shape)
