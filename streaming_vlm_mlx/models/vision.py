@@ -93,13 +93,12 @@ class VisionAttention(nn.Module):
     def __call__(self, x: mx.array, angles: Angles, runs: Runs) -> mx.array:
         """Attend within the windows of each run; `x` is [steps, patches, hidden_size]."""
         steps, patches, width = x.shape
-        qkv = self.qkv(x).reshape(steps, patches, 3, self.num_heads, -1).transpose(2, 0, 3, 1, 4)
-        q, k, v = rotate(qkv[0], *angles), rotate(qkv[1], *angles), qkv[2]
-        out, at = [], 0
-        for windows, size in runs:
-            part = slice(at, at + windows * size)
-            out.append(_attention(q[:, :, part], k[:, :, part], v[:, :, part], windows))
-            at = part.stop
+        # The gradient of a split is one concatenation, that of slices a sum of padded arrays.
+        heads = (part.reshape(steps, patches, self.num_heads, -1) for part in mx.split(self.qkv(x), 3, axis=-1))
+        q, k, v = (part.transpose(0, 2, 1, 3) for part in heads)
+        ends = np.cumsum([windows * size for windows, size in runs])[:-1].tolist()
+        qs, ks, vs = (mx.split(part, ends, axis=2) for part in (rotate(q, *angles), rotate(k, *angles), v))
+        out = [_attention(q, k, v, windows) for q, k, v, (windows, _) in zip(qs, ks, vs, runs, strict=True)]
         joined = out[0] if len(out) == 1 else mx.concatenate(out, axis=2)
         return self.proj(joined.transpose(0, 2, 1, 3).reshape(steps, patches, width))
 

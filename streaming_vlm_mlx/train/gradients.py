@@ -57,7 +57,8 @@ def compute_grads(
     params = train_model.parameters()
     (_, losses), tree = nn.value_and_grad(train_model, _weighted(train_model, weights, counts, compute))(microbatch)
     train_model.update(params)
-    grads = flatten(tree)
+    # The gradient of a matrix is often a transposed view, which is slow to add, to scale and to send.
+    grads = {name: mx.contiguous(grad) for name, grad in flatten(tree).items()}
     mx.eval(losses, grads)
     return losses, grads
 

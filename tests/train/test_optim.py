@@ -24,10 +24,13 @@ def moving(model: nn.Module) -> set[str]:
     return {name for name, _ in tree_flatten(model.trainable_parameters())}
 
 
-def test_updates_are_those_of_pytorch() -> None:
+@pytest.mark.parametrize("sizes", [(3, 4), (700, 301)], ids=["small", "in parts"])
+def test_updates_are_those_of_pytorch(sizes: tuple[int, int]) -> None:
     torch = pytest.importorskip("torch")
     draw = np.random.default_rng(1)
-    layer = nn.Linear(3, 4)
+    layer = nn.Linear(*sizes)
+    shared = layer.weight
+    before = np.array(shared)
     theirs = [torch.nn.Parameter(torch.tensor(np.array(array))) for array in (layer.weight, layer.bias)]
     groups = [{"params": theirs[:1], "weight_decay": CONFIG.weight_decay}, {"params": theirs[1:], "weight_decay": 0.0}]
     reference = torch.optim.AdamW(groups, CONFIG.learning_rate, CONFIG.betas, CONFIG.eps)
@@ -40,6 +43,7 @@ def test_updates_are_those_of_pytorch() -> None:
         optimizer.update(layer, {"weight": mx.array(grads[0]), "bias": mx.array(grads[1])})
     for ours, their in zip((layer.weight, layer.bias), theirs, strict=True):
         assert np.allclose(np.array(ours), their.detach().numpy(), atol=1e-6)
+    assert np.array_equal(np.array(shared), before)
 
 
 def test_only_matrices_decay(model: VisionLanguageModel) -> None:
