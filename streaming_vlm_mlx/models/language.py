@@ -10,7 +10,7 @@ import mlx.nn as nn
 from streaming_vlm_mlx.config import TextConfig
 from streaming_vlm_mlx.models.activations import Wrap, identity, silu
 from streaming_vlm_mlx.models.attention import Mask, attention
-from streaming_vlm_mlx.models.rope import MRope, rotate
+from streaming_vlm_mlx.models.rope import Angles, MRope, rotate
 
 
 @dataclass(frozen=True)
@@ -102,14 +102,14 @@ class Attention(nn.Module):
     def __call__(
         self,
         x: mx.array,
-        angles: tuple[mx.array, mx.array],
+        angles: Angles,
         cache: LayerCache | None,
         mask: Mask | None,
         logits_to_keep: LogitsToKeep | None = None,
     ) -> mx.array:
         """Map [batch, n, hidden_size] to the same shape, or to the places of `logits_to_keep`.
 
-        `angles` are the cosines and sines of the new tokens' positions.
+        `angles` are what the new tokens are rotated by, see `rope.rotate`.
         """
         batch, n, _ = x.shape
         q = self.q_proj(logits_to_keep.of(x) if logits_to_keep else x).reshape(batch, -1, self.num_heads, self.head_dim)
@@ -154,7 +154,7 @@ class DecoderLayer(nn.Module):
     def __call__(
         self,
         x: mx.array,
-        angles: tuple[mx.array, mx.array],
+        angles: Angles,
         cache: LayerCache | None,
         mask: Mask | None,
         logits_to_keep: LogitsToKeep | None = None,
@@ -183,7 +183,7 @@ class StreamingDecoder(nn.Module):
     def __call__(
         self,
         embeddings: mx.array,
-        angles: tuple[mx.array, mx.array],
+        angles: Angles,
         caches: Sequence[LayerCache] | None = None,
         mask: Mask | None = "causal",
         logits_to_keep: LogitsToKeep | None = None,

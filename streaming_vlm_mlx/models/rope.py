@@ -6,6 +6,9 @@ import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
 
+# What `rotate` rotates by: the factors of each channel and of its partner, or the wavelengths and one token's position.
+Angles = tuple[mx.array, mx.array | int]
+
 
 def inverse_frequencies(width: int, theta: float) -> npt.NDArray[np.float32]:
     """Return the inverse frequencies of a rotary embedding over `width` channels, float32 [width // 2]."""
@@ -22,6 +25,7 @@ class MRope:
         and time all others.
         """
         self._inv_freq = inverse_frequencies(head_dim, theta)
+        self._wavelengths = mx.array(1 / self._inv_freq)
         self._axis = np.repeat(np.arange(3), mrope_section)
         if interleaved:
             self._axis = np.zeros(head_dim // 2, np.int64)
@@ -32,12 +36,25 @@ class MRope:
         """Return cosines and sines for `rotate`, float32 [n, head_dim], of `positions` [3, n]."""
         return _factors(positions.astype(np.float32)[self._axis].T * self._inv_freq)
 
+    def at(self, position: int, fused: bool | None = None) -> Angles:
+        """Return what one token at `position` on all three axes is rotated by.
 
-def rotate(x: mx.array, cos: mx.array, sin: mx.array) -> mx.array:
+        Args:
+            position: on each axis.
+            fused: whether MLX's kernel does it, a single operation on a GPU; None for what is faster on this device.
+        """
+        if fused if fused is not None else mx.default_device().type == mx.DeviceType.gpu:
+            return self._wavelengths, position
+        return self(np.full((3, 1), position))
+
+
+def rotate(x: mx.array, cos: mx.array, sin: mx.array | int) -> mx.array:
     """Rotate the channel pairs (j, j + half) of `x` [..., n, head_dim] by `cos`, `sin` [n, head_dim].
 
-    It is computed in float32 and returned in the dtype of `x`.
+    It is computed in float32 and returned in the dtype of `x`. With a position as `sin`, `cos` are wavelengths.
     """
+    if isinstance(sin, int):
+        return mx.fast.rope(x, x.shape[-1], traditional=False, base=None, scale=1.0, offset=sin, freqs=cos)
     return (x * cos + mx.roll(x, x.shape[-1] // 2, -1) * sin).astype(x.dtype)
 
 

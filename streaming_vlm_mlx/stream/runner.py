@@ -6,6 +6,7 @@ import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
 
+from streaming_vlm_mlx.models.rope import Angles
 from streaming_vlm_mlx.models.vlm import VisionLanguageModel
 from streaming_vlm_mlx.stream.kv_cache import KVCache
 from streaming_vlm_mlx.stream.masks import OPEN, visibility_mask
@@ -69,7 +70,8 @@ class Runner:
             self.cache.rotate(*self._model.model.rope(positions[:, :cached]))
         self.positions = positions
         mask = "causal" if visibility is None else _mask(visibility, cached)
-        logits = self._forward(mx.array(rows), features, is_video, mask)
+        angles = self._model.model.rope(positions[:, cached:])
+        logits = self._forward(mx.array(rows), angles, features, is_video, mask)
         mx.eval(logits, self.cache.state)
         return logits
 
@@ -81,11 +83,11 @@ class Runner:
         With the `visibility` of the cached tokens, [cached], the new token is `OPEN`; without, it sees all of them.
         """
         self.cache.reserve(self.cache.length + 1)
-        position = np.full((3, 1), self.positions[:, -1].max() + 1)
-        self.positions = np.concatenate([self.positions, position], axis=1)
+        position = int(self.positions[:, -1].max()) + 1
+        self.positions = np.concatenate([self.positions, np.full((3, 1), position)], axis=1)
         cached = self.cache.length
         mask = None if visibility is None else _mask(np.append(visibility, np.int32(OPEN)), cached)
-        return self._forward(_one(row), None, np.zeros(1, np.bool_), mask)
+        return self._forward(_one(row), self._model.model.rope.at(position), None, np.zeros(1, np.bool_), mask)
 
     def start_step(self, row: int | mx.array) -> mx.array:
         """Start `step` with a token that may not be computed yet, and return the logits without waiting for them."""
@@ -97,10 +99,14 @@ class Runner:
         return logits
 
     def _forward(
-        self, rows: mx.array, features: mx.array | None, is_video: npt.NDArray[np.bool_], mask: mx.array | str | None
+        self,
+        rows: mx.array,
+        angles: Angles,
+        features: mx.array | None,
+        is_video: npt.NDArray[np.bool_],
+        mask: mx.array | str | None,
     ) -> mx.array:
         x = self._model.embed(rows, features, is_video)
-        angles = self._model.model.rope(self.positions[:, -rows.size :])
         deepstack = self._model.deepstack(features, is_video)
         hidden = self._model.model(x, angles, self.cache.layers, mask, deepstack=deepstack)
         logits: mx.array = self._model.head(hidden[:, -1]).astype(mx.float32)

@@ -3,6 +3,7 @@
 import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -61,3 +62,13 @@ def test_half_precision_is_turned_in_float32_and_given_back() -> None:
     turned = rotate(half, *angles)
     assert turned.dtype == mx.bfloat16
     assert mx.array_equal(turned, rotate(half.astype(mx.float32), *angles).astype(mx.bfloat16))
+
+
+@pytest.mark.parametrize("interleaved", [False, True])
+@pytest.mark.parametrize("position", [0, 1, 700, 32_000])
+def test_a_token_whose_axes_agree_is_turned_by_one_kernel(position: int, interleaved: bool) -> None:
+    """At each position of a long stream, and for a head of a common size."""
+    rope = MRope(128, 1_000_000.0, (24, 20, 20) if interleaved else (16, 24, 24), interleaved)
+    x = mx.array(np.random.default_rng(1).standard_normal((1, 4, 1, 128)).astype(np.float32))
+    assert np.allclose(rotate(x, *rope.at(position, True)), rotate(x, *rope.at(position, False)), atol=3e-6)
+    assert mx.array_equal(rotate(x, *rope.at(position, False)), rotate(x, *rope(np.full((3, 1), position))))
