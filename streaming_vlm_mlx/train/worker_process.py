@@ -1,10 +1,12 @@
 """A data-parallel worker process, seen from both sides. MLX is imported only after `backend.prepare` set its BLAS."""
 
 import multiprocessing
+import os
+import pickle
 import signal
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -42,7 +44,7 @@ class Worker:
             SvmError: the process exited.
         """
         try:
-            self._connection.send(request)
+            send(self._connection, request)
         except OSError as error:
             raise self._exited() from error
 
@@ -53,7 +55,7 @@ class Worker:
             SvmError: the process exited.
         """
         try:
-            result: Result = self._connection.recv()
+            result: Result = receive(self._connection)
         except (EOFError, OSError) as error:
             raise self._exited() from error
         return result
@@ -72,6 +74,41 @@ class Worker:
         self._connection.close()
 
 
+def send(connection: Connection, message: object) -> None:
+    """Send `message`; the numbers of its NumPy arrays go from where they are, without a copy of their own.
+
+    Raises:
+        OSError: the other process exited.
+    """
+    buffers: list[pickle.PickleBuffer] = []
+    pickled = pickle.dumps(message, 5, buffer_callback=buffers.append)
+    views = [buffer.raw() for buffer in buffers]
+    connection.send((pickled, [view.nbytes for view in views]))
+    for view in views:
+        left = view
+        while left:
+            left = left[os.write(connection.fileno(), left) :]
+
+
+def receive(connection: Connection) -> Any:
+    """Wait for the message of `send`.
+
+    Raises:
+        EOFError: the other process exited.
+        OSError: the other process exited.
+    """
+    pickled, sizes = connection.recv()
+    buffers = [np.empty(size, np.uint8) for size in sizes]
+    for buffer in buffers:
+        left = memoryview(buffer)
+        while left:
+            count = os.readv(connection.fileno(), [left])
+            if not count:
+                raise EOFError
+            left = left[count:]
+    return pickle.loads(pickled, buffers=buffers)
+
+
 def serve(connection: Connection) -> None:
     """Answer requests until `connection` is closed. The parent handles Ctrl-C: it writes a checkpoint and closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -82,7 +119,7 @@ def serve(connection: Connection) -> None:
 
         train_model, compute = spec.build(), Compute(grad_checkpoint=spec.grad_checkpoint)
         while True:
-            connection.send(handle_request(train_model, connection.recv(), compute))
+            send(connection, handle_request(train_model, receive(connection), compute))
     except (EOFError, OSError):
         return
 
