@@ -100,7 +100,7 @@ def receive(connection: Connection) -> Any:
     pickled, sizes = connection.recv()
     buffers = [np.empty(size, np.uint8) for size in sizes]
     for buffer in buffers:
-        left = memoryview(buffer)
+        left = buffer.data
         while left:
             count = os.readv(connection.fileno(), [left])
             if not count:
