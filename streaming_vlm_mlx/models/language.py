@@ -84,6 +84,15 @@ def round_up_capacity(tokens: int) -> int:
     return -(-tokens // CACHE_STEP) * CACHE_STEP
 
 
+# A GPU changes cached layers together that have so many bytes in float32: it waits for the host once for all of them.
+_GROUP_BYTES = 32 * 2**20
+
+
+def layers_at_once(numbers: int, gpu: bool) -> int:
+    """Return how many layers are pruned, rotated or enlarged together, with `numbers` numbers in the keys of each."""
+    return max(_GROUP_BYTES // (3 * 4 * numbers), 1) if gpu else 1
+
+
 class Attention(nn.Module):
     """Grouped-query attention over the cached and the new tokens."""
 

@@ -12,7 +12,7 @@ from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.memory import available_memory, machine_memory
 from streaming_vlm_mlx.models.attention import QUERY_BLOCK
 from streaming_vlm_mlx.models.convert_checkpoint import quantization_for
-from streaming_vlm_mlx.models.language import round_up_capacity
+from streaming_vlm_mlx.models.language import layers_at_once, round_up_capacity
 from streaming_vlm_mlx.models.loading import open_checkpoint
 from streaming_vlm_mlx.models.quantization import kv_group_size
 from streaming_vlm_mlx.models.tensor_parallel import split_axis
@@ -295,6 +295,7 @@ def _decoder(text: TextConfig, new: int, capacity: int, dtype: mx.Dtype, gpu: bo
     heads = text.num_attention_heads * text.head_dim
     numbers = 6 * text.hidden_size + 6 * heads + 4 * text.intermediate_size
     scores = 0 if gpu else text.num_attention_heads * min(new, QUERY_BLOCK) * capacity * 4 * _COPIES
-    # Keys are rotated in float32; pruning and rotating hold the arrays of one layer twice.
-    layer = 4 * capacity * text.num_key_value_heads * text.head_dim * 4
-    return new * numbers * dtype.size + scores + layer + text.vocab_size * 4 * 2
+    # Keys are rotated in float32; pruning and rotating hold the arrays of some layers twice.
+    one = capacity * text.num_key_value_heads * text.head_dim
+    layers = 4 * one * 4 * min(layers_at_once(one, gpu), text.num_hidden_layers)
+    return new * numbers * dtype.size + scores + layers + text.vocab_size * 4 * 2

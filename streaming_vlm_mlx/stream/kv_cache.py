@@ -1,5 +1,6 @@
-"""The KV cache of one stream: preallocated, pruned with one gather, optionally quantized to 8 or 4 bits."""
+"""The KV cache of one stream: preallocated, pruned with one copy, optionally quantized to 8 or 4 bits."""
 
+import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 
@@ -8,9 +9,12 @@ import numpy as np
 import numpy.typing as npt
 
 from streaming_vlm_mlx.config import TextConfig
-from streaming_vlm_mlx.models.language import CACHE_STEP, round_up_capacity
+from streaming_vlm_mlx.models.language import CACHE_STEP, layers_at_once, round_up_capacity
 from streaming_vlm_mlx.models.quantization import kv_group_size
 from streaming_vlm_mlx.models.rope import rotate
+
+# The first and the last slot, not included, of tokens that follow each other.
+Runs = list[tuple[int, int]]
 
 
 class _Layer(ABC):
@@ -24,8 +28,12 @@ class _Layer(ABC):
         """The arrays that hold the layer, tokens along axis 2, for evaluation."""
 
     @abstractmethod
-    def _map(self, change: Callable[[mx.array], mx.array]) -> None:
-        """Replace every array by `change` of it."""
+    def rotate(self, cos: mx.array, sin: mx.array) -> None:
+        """Rebuild the rotated keys from `cos` and `sin`, [offset, head_dim]; needs the unrotated keys."""
+
+    @abstractmethod
+    def _map(self, change: Callable[[mx.array], mx.array], rebuilt: bool = True) -> None:
+        """Replace every array by `change` of it; without `rebuilt`, not those that `rotate` can rebuild."""
 
     @property
     def nbytes(self) -> int:
@@ -36,10 +44,15 @@ class _Layer(ABC):
         """Make room for `extra` more tokens."""
         self._map(lambda a: mx.pad(a, [(0, 0), (0, 0), (0, extra), (0, 0)]))
 
-    def keep(self, index: mx.array, length: int) -> None:
-        """Gather the tokens at `index` [capacity]; the first `length` of them are held."""
-        # `take` puts the token axis first in memory; without the copy every later product would copy the block.
-        self._map(lambda a: mx.contiguous(mx.take(a, index, axis=2)))
+    def keep(self, runs: Runs, length: int) -> None:
+        """Keep the `length` tokens of `runs`; the rotated keys have to be rebuilt, if they can."""
+
+        def change(a: mx.array) -> mx.array:
+            # What is not held may be anything.
+            rest = a[:, :, : a.shape[2] - length]
+            return mx.concatenate([*(a[:, :, start:end] for start, end in runs), rest], axis=2)
+
+        self._map(change, rebuilt=False)
         self.offset = length
 
 
@@ -81,16 +94,15 @@ class LayerKVCache(_Layer):
         return self.rotated[:, :, :end], self.values[:, :, :end]
 
     def rotate(self, cos: mx.array, sin: mx.array) -> None:
-        """Rebuild the rotated keys from `cos` and `sin`, [offset, head_dim]; needs the unrotated keys."""
+        """See `_Layer.rotate`."""
         assert self.keys is not None
         self.rotated[:, :, : self.offset] = rotate(self.keys[:, :, : self.offset], cos, sin)
-        mx.eval(self.rotated)
 
-    def _map(self, change: Callable[[mx.array], mx.array]) -> None:
-        if self.keys is not None:
-            self.keys = change(self.keys)
-        self.rotated, self.values = change(self.rotated), change(self.values)
-        mx.eval(self.state)
+    def _map(self, change: Callable[[mx.array], mx.array], rebuilt: bool = True) -> None:
+        if rebuilt or self.keys is None:
+            self.rotated = change(self.rotated)
+        self.keys = None if self.keys is None else change(self.keys)
+        self.values = change(self.values)
 
 
 class QuantizedLayerKVCache(_Layer):
@@ -126,16 +138,15 @@ class QuantizedLayerKVCache(_Layer):
         return self._read(self._rotated), self._read(self._values)
 
     def rotate(self, cos: mx.array, sin: mx.array) -> None:
-        """Rebuild the rotated keys from `cos` and `sin`, [offset, head_dim]; needs the unrotated keys."""
+        """See `_Layer.rotate`."""
         assert self._keys is not None
         self._write(self._rotated, rotate(self._read(self._keys), cos, sin), 0)
-        mx.eval(self._rotated)
 
-    def _map(self, change: Callable[[mx.array], mx.array]) -> None:
-        for block in (self._keys, self._rotated, self._values):
+    def _map(self, change: Callable[[mx.array], mx.array], rebuilt: bool = True) -> None:
+        rotated = self._rotated if rebuilt or self._keys is None else None
+        for block in (self._keys, rotated, self._values):
             if block is not None:
                 block[:] = [change(array) for array in block]
-        mx.eval(self.state)
 
     def _zeros(self, capacity: int) -> list[mx.array]:
         size = self._heads * self._width
@@ -159,6 +170,10 @@ class QuantizedLayerKVCache(_Layer):
 class KVCache:
     """The cache of one stream: a `LayerKVCache` or a `QuantizedLayerKVCache` for each layer.
 
+    Attributes:
+        layers: of the model, in order.
+        needs_rotation: whether `rotate` has to be called before the next token, because tokens moved.
+
     When positions are recounted after pruning, the unrotated keys are kept beside the rotated ones: a span that moved
     gets its rotated keys rebuilt once a second, and each generated token then costs one token.
     """
@@ -177,6 +192,8 @@ class KVCache:
             SvmError: the model's keys do not divide into groups of `bits`.
         """
         self._capacity = round_up_capacity(capacity)
+        self._can_rotate, self.needs_rotation = keep_unrotated, False
+        self._width = config.num_key_value_heads * config.head_dim
         shape = (1, config.num_key_value_heads, self._capacity, config.head_dim)
         group_size = kv_group_size(config, bits) if bits else 0
         self.layers: list[LayerKVCache | QuantizedLayerKVCache] = [
@@ -207,25 +224,35 @@ class KVCache:
         return [a for layer in self.layers for a in layer.state]
 
     def reserve(self, tokens: int) -> None:
-        """Make room for `tokens` tokens in all, one layer at a time, so that only one layer is held twice."""
+        """Make room for `tokens` tokens in all."""
         if tokens <= self._capacity:
             return
         extra = round_up_capacity(tokens) - self._capacity
         self._capacity += extra
-        for layer in self.layers:
-            layer.reserve(extra)
+        self._in_groups(lambda layer: layer.reserve(extra))
 
     def keep(self, slots: npt.NDArray[np.int32]) -> None:
         """Keep the tokens at `slots` in that order, and drop the others; the first ones are kept without a copy."""
-        if np.array_equal(slots, np.arange(len(slots))):
+        length = len(slots)
+        if np.array_equal(slots, np.arange(length)):
             for layer in self.layers:
-                layer.offset = len(slots)
+                layer.offset = length
             return
-        index = mx.array(np.pad(slots, (0, self._capacity - len(slots))))
-        for layer in self.layers:
-            layer.keep(index, len(slots))
+        ends = [*(np.flatnonzero(np.diff(slots) != 1) + 1).tolist(), length]
+        runs = [(int(slots[a]), int(slots[b - 1]) + 1) for a, b in itertools.pairwise([0, *ends])]
+        self._in_groups(lambda layer: layer.keep(runs, length))
+        self.needs_rotation = self._can_rotate
 
     def rotate(self, cos: mx.array, sin: mx.array) -> None:
         """Rebuild the rotated keys from `cos` and `sin`, [length, head_dim]; needs the unrotated keys."""
-        for layer in self.layers:
-            layer.rotate(cos, sin)
+        self._in_groups(lambda layer: layer.rotate(cos, sin))
+        self.needs_rotation = False
+
+    def _in_groups(self, change: Callable[[_Layer], None]) -> None:
+        """Change every layer, and evaluate a group of them at a time."""
+        size = layers_at_once(self._capacity * self._width, mx.default_device().type == mx.DeviceType.gpu)
+        for start in range(0, len(self.layers), size):
+            group = self.layers[start : start + size]
+            for layer in group:
+                change(layer)
+            mx.eval([layer.state for layer in group])

@@ -66,7 +66,7 @@ class Runner:
         """
         cached = self.cache.length
         self.cache.reserve(cached + len(rows))
-        if not np.array_equal(positions[:, :cached], self.positions):
+        if self.cache.needs_rotation or not np.array_equal(positions[:, :cached], self.positions):
             self.cache.rotate(*self._model.model.rope(positions[:, :cached]))
         self.positions = positions
         mask = "causal" if visibility is None else _mask(visibility, cached)

@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 
 from streaming_vlm_mlx.config import TextConfig
 from streaming_vlm_mlx.models.language import CACHE_STEP as STEP
+from streaming_vlm_mlx.models.language import layers_at_once
 from streaming_vlm_mlx.models.rope import MRope
+from streaming_vlm_mlx.stream import kv_cache
 from streaming_vlm_mlx.stream.kv_cache import KVCache
 
 CONFIG = TextConfig(
@@ -40,10 +42,11 @@ def append(cache: KVCache, new: Array) -> list[tuple[mx.array, mx.array]]:
     return [layer.update_and_fetch(*(mx.array(a + number) for a in new)) for number, layer in enumerate(cache.layers)]
 
 
+@pytest.mark.parametrize("keep_unrotated", [True, False])
 @settings(max_examples=40, deadline=None)
-@given(moves)
-def test_it_holds_what_a_list_would(steps: list[int | list[bool]]) -> None:
-    cache = KVCache(CONFIG, mx.float32)
+@given(steps=moves)
+def test_it_holds_what_a_list_would(keep_unrotated: bool, steps: list[int | list[bool]]) -> None:
+    cache = KVCache(CONFIG, mx.float32, keep_unrotated=keep_unrotated)
     held = np.zeros((3, 1, 2, 0, 8), np.float32)
     for seed, step in enumerate(steps):
         if isinstance(step, int):
@@ -56,9 +59,17 @@ def test_it_holds_what_a_list_would(steps: list[int | list[bool]]) -> None:
             slots = np.flatnonzero(np.resize(step, held.shape[3])).astype(np.int32)
             cache.keep(slots)
             held = held[:, :, :, slots]
+            moved = not np.array_equal(slots, np.arange(len(slots)))
+            assert cache.needs_rotation == (keep_unrotated and moved)
+            if cache.needs_rotation:
+                # At position 0 a key is not turned.
+                cache.rotate(*ROPE(np.zeros((3, len(slots)), np.int64)))
+                held[1] = held[0]
+            assert not cache.needs_rotation
         assert cache.length == held.shape[3] <= cache.capacity
     for number, layer in enumerate(cache.layers):
-        for block, expected in zip(layer.state, held + number, strict=True):
+        blocks = held if keep_unrotated else held[1:]
+        for block, expected in zip(layer.state, blocks + number, strict=True):
             assert np.allclose(np.array(block)[:, :, : cache.length], expected)
 
 
@@ -109,3 +120,24 @@ def test_pruning_frees_no_memory() -> None:
     before = cache.nbytes
     cache.keep(np.zeros(0, np.int32))
     assert (cache.length, cache.nbytes) == (0, before)
+
+
+@pytest.mark.parametrize(("at_once", "waits"), [(1, 2), (2, 1), (9, 1)])
+def test_layers_that_are_changed_together_are_waited_for_once(
+    monkeypatch: pytest.MonkeyPatch, at_once: int, waits: int
+) -> None:
+    monkeypatch.setattr(kv_cache, "layers_at_once", lambda *_: at_once)
+    cache, evaluated = KVCache(CONFIG, mx.float32), list[object]()
+    append(cache, tokens(5, 0))
+    evaluate = mx.eval
+    monkeypatch.setattr(mx, "eval", lambda *arrays: (evaluated.append(arrays), evaluate(*arrays)))
+    cache.keep(np.array([0, 4, 2], np.int32))
+    assert len(evaluated) == waits
+    cache.rotate(*ROPE(np.zeros((3, 3), np.int64)))
+    assert len(evaluated) == 2 * waits
+
+
+def test_a_gpu_changes_more_layers_at_once_the_smaller_they_are() -> None:
+    sizes = [layers_at_once(numbers, gpu=True) for numbers in (2**20, 2**18, 2**10)]
+    assert sizes == [2, 10, 2730]
+    assert layers_at_once(2**40, gpu=True) == layers_at_once(1, gpu=False) == 1
