@@ -127,8 +127,13 @@ def said_words(seconds: Iterable[GenerationResult]) -> tuple[Word, ...]:
 class Speaker(Protocol):
     """The part of `stream.engine.Engine` that a validation uses."""
 
-    def play(self, chunks: Iterable[Chunk], due: Callable[[float, float], Awaitable[bool]]) -> AsyncGenerator[Event]:
-        """Generate commentary on `chunks`, each when `due` allows it, and yield what happens."""
+    def play(
+        self, chunks: Iterable[Chunk], due: Callable[[float, float], Awaitable[bool]], skips: bool
+    ) -> AsyncGenerator[Event]:
+        """Generate commentary on `chunks`, each when `due` allows it, and yield what happens.
+
+        `skips` is whether `due` may leave a second out.
+        """
 
     def ask(self, question: str) -> None:
         """Put `question` into the next second."""
@@ -207,7 +212,7 @@ async def _collect(
         return True
 
     seconds: list[GenerationResult] = []
-    async with contextlib.aclosing(speaker.play(chunks, due)) as events:
+    async with contextlib.aclosing(speaker.play(chunks, due, skips=False)) as events:
         async for event in events:
             on_event(event)
             if isinstance(event, Failed):

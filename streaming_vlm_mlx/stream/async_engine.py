@@ -18,7 +18,7 @@ from streaming_vlm_mlx.config import StreamConfig
 from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.memory import read_memory
 from streaming_vlm_mlx.models.loading import ModelBundle
-from streaming_vlm_mlx.stream.events import Event, Failed, GenerationResult, Loading, Ready, SecondStarted
+from streaming_vlm_mlx.stream.events import Event, Failed, GenerationResult, Loading, Ready, SecondStarted, TextPiece
 from streaming_vlm_mlx.stream.generate import SecondRequest, Session
 from streaming_vlm_mlx.video.chunk import Chunk
 from streaming_vlm_mlx.video.image_processor import patchify
@@ -60,7 +60,9 @@ class Engine:
         """The settings that the next second runs under."""
         return self._config
 
-    async def play(self, chunks: Iterable[Chunk] | AsyncIterable[Chunk], due: Due = _at_once) -> AsyncGenerator[Event]:
+    async def play(
+        self, chunks: Iterable[Chunk] | AsyncIterable[Chunk], due: Due = _at_once, skips: bool = True
+    ) -> AsyncGenerator[Event]:
         """Comment on `chunks` in order and yield events; meanwhile the next chunk is read and cut into patches.
 
         Leaving the iteration early, or `cancel`, ends the second under way at its next token and does not wait for a
@@ -70,6 +72,8 @@ class Engine:
         Args:
             chunks: the seconds of video. A plain iterable is advanced on a thread of its own.
             due: sets the pace. It is awaited for each second in turn; while it waits, the vision tower runs.
+            skips: whether `due` may skip seconds. Where none is skipped, a GPU encodes the video of the next second
+                while it decodes.
 
         Raises:
             RuntimeError: the engine is closed.
@@ -86,7 +90,8 @@ class Engine:
                 if stop.is_set():
                     return
                 if wanted:
-                    job = partial(self._generate, second, outbox.put, stop.is_set)
+                    following = (lambda: None) if skips else seconds.ahead
+                    job = partial(self._generate, second, following, outbox.put, stop.is_set)
                     async for event in self._follow(job, outbox):
                         yield event
             if not stop.is_set():
@@ -220,8 +225,14 @@ class Engine:
 
         return work
 
-    def _generate(self, second: SecondRequest, emit: Emit, stopped: Callable[[], bool]) -> None:
-        """Comment on `second`, with the first question that waits; on the thread."""
+    def _generate(
+        self,
+        second: SecondRequest,
+        following: Callable[[], SecondRequest | None],
+        emit: Emit,
+        stopped: Callable[[], bool],
+    ) -> None:
+        """Comment on `second`, with the first question that waits, and start on the `following` one; on the thread."""
         session = self._session
         assert session is not None
         if stopped():
@@ -230,7 +241,14 @@ class Engine:
         # A second that only shows a part of a turn has no reply to a question.
         question = self._questions.popleft() if self._questions and session.completes_turn else ""
         events = session.generate(replace(second, question=question), stopped=stopped)
-        self._emit(second, question, events, emit, stopped)
+
+        def emit_and_start(event: Event) -> None:
+            emit(event)
+            # Not before the first words, which a viewer waits for.
+            if isinstance(event, TextPiece):
+                session.encode_beside(following())
+
+        self._emit(second, question, events, emit_and_start, stopped)
 
     def _finish(self, emit: Emit, stopped: Callable[[], bool]) -> None:
         """Comment on the seconds of a first turn that the end of the chunks left waiting; on the thread."""
@@ -319,10 +337,16 @@ class _SecondReader:
         """Read nothing yet; `config` returns the settings of the moment."""
         self._chunks, self._config = chunks, config
         self._ahead: asyncio.Task[SecondRequest | None] | None = None
+        self._read_ahead: SecondRequest | None = None
+
+    def ahead(self) -> SecondRequest | None:
+        """Return the second that the next `next` returns, if it is read by now; from any thread."""
+        return self._read_ahead
 
     async def next(self) -> SecondRequest | None:
         """Return the next second, None at the end, and start to read the one after it."""
         second = await (self._ahead or self._read())
+        self._read_ahead = None
         if second is not None:
             self._ahead = asyncio.create_task(self._read())
         return second
@@ -339,4 +363,5 @@ class _SecondReader:
         if chunk is None:
             return None
         patches = await asyncio.to_thread(patchify, chunk.frames, self._config().pixels)
-        return SecondRequest(chunk.index, chunk.start, chunk.end, patches)
+        self._read_ahead = SecondRequest(chunk.index, chunk.start, chunk.end, patches)
+        return self._read_ahead

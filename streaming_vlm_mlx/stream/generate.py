@@ -56,6 +56,7 @@ class Session:
         """
         self._bundle, self._config = bundle, config
         self._runs_ahead = can_run_ahead(bundle.ranks) if run_ahead is None else run_ahead
+        self._encoder = VideoEncoder(bundle.model, bundle.clock)
         self.reset()
 
     @property
@@ -122,7 +123,7 @@ class Session:
         self._spans = sp.number_slots(self._turns.head(self._config.previous))
         self._prefilled_from = 0
         self._features: dict[int, mx.array] = {}
-        self._encoder = VideoEncoder(self._bundle.model, self._bundle.clock)
+        self._encoder.clear()
         self._waiting: SecondRequest | None = None
         self._sampler, self._guard = self._make_sampler(self._config), self._make_guard()
         self._runner: Runner | None = None
@@ -139,6 +140,11 @@ class Session:
     def encode_ahead(self, second: SecondRequest) -> None:
         """Run the vision tower over `second` now, so that `generate` finds its features ready."""
         self._encoder.encode_ahead(second.patches)
+
+    def encode_beside(self, second: SecondRequest | None) -> None:
+        """Start the vision tower over `second`, if it is read, where it can run beside the decode of another second."""
+        if second is not None and self._runs_ahead:
+            self._encoder.encode_ahead(second.patches, wait=False)
 
     def generate(
         self, second: SecondRequest, sampler: Sampler | None = None, stopped: Callable[[], bool] = lambda: False

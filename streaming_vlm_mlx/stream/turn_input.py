@@ -32,26 +32,45 @@ class VideoEncoder:
         """Use the vision tower of `model`; `clock` returns seconds."""
         self._model, self._clock = model, clock
         self._ahead: EncodedVideo | None = None
+        self._beside: mx.Stream | None = None
 
-    def encode_ahead(self, patches: Patches | None) -> None:
-        """Run the vision tower over `patches` now, for a later `take` of them."""
+    def encode_ahead(self, patches: Patches | None, wait: bool = True) -> None:
+        """Run the vision tower over `patches` now, for a later `take` of them.
+
+        Args:
+            patches: the pixels.
+            wait: whether to wait for it; otherwise it runs beside what the device computes meanwhile.
+        """
+        if self._ahead and self._ahead.patches is patches:
+            return
         begun = self._clock()
-        features = self._encode(patches)
+        if wait:
+            features = self._encode(patches)
+        else:
+            # Work in the stream of decode would hold up the next token.
+            self._beside = self._beside or mx.new_stream(mx.default_device())
+            with mx.stream(self._beside):
+                features = self._encode(patches, mx.async_eval)
         if features is not None:
             self._ahead = EncodedVideo(patches, features, self._clock() - begun)
+
+    def clear(self) -> None:
+        """Forget what was encoded ahead."""
+        self._ahead = None
 
     def take(self, patches: Patches | None) -> EncodedVideo:
         """Return the features of `patches`: those encoded ahead, or new ones."""
         ahead, self._ahead = self._ahead, None
         if ahead and ahead.patches is patches:
+            mx.eval(ahead.features)
             return ahead
         return EncodedVideo(patches, self._encode(patches))
 
-    def _encode(self, patches: Patches | None) -> mx.array | None:
+    def _encode(self, patches: Patches | None, evaluate: Callable[[mx.array], object] = mx.eval) -> mx.array | None:
         if patches is None or self._model.config.vision_config is None:
             return None
         features = self._model.visual(mx.array(patches.pixel_values), patches.grid_thw)
-        mx.eval(features)
+        evaluate(features)
         return features
 
 

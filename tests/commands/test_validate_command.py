@@ -54,8 +54,9 @@ class Knowing:
         self.question = question
 
     async def play(
-        self, chunks: Iterable[Chunk], due: Callable[[float, float], Awaitable[bool]]
+        self, chunks: Iterable[Chunk], due: Callable[[float, float], Awaitable[bool]], skips: bool
     ) -> AsyncGenerator[Event]:
+        assert not skips
         if self.failure:
             yield Failed(self.failure)
             return

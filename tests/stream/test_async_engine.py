@@ -3,6 +3,7 @@
 import asyncio
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -90,6 +91,28 @@ async def test_the_next_second_is_read_during_generation(engine: Engine, script:
     assert script.said == 0
     script.go()
     assert len(done_texts([e async for e in events])) == 2
+
+
+@pytest.mark.parametrize("skips", [False, True])
+async def test_the_video_of_the_next_second_is_encoded_beside_the_decode_where_none_is_skipped(
+    engine: Engine, script: Script, monkeypatch: pytest.MonkeyPatch, skips: bool
+) -> None:
+    started: list[int | None] = []
+    monkeypatch.setattr(
+        Session, "encode_beside", lambda _, second: started.append(None if second is None else second.index)
+    )
+    # With one thread, the work below ends after the patches of the second that is read ahead.
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
+    script.hold_at(1)
+    events = engine.play(as_they_come(make_chunks(2)), skips=skips)
+    await next_of(events, TextPiece)
+    for _ in range(10):
+        await asyncio.sleep(0)
+    await asyncio.to_thread(int)
+    await asyncio.sleep(0)
+    script.go()
+    assert len(done_texts([e async for e in events])) == 2
+    assert started[1] == (None if skips else 1)
 
 
 async def test_cancel_ends_the_second_at_its_next_word(engine: Engine, script: Script) -> None:

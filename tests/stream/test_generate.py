@@ -16,7 +16,7 @@ from streaming_vlm_mlx.text.tokenizer import Tokenizer
 from streaming_vlm_mlx.text.vocabulary import CompactVocabulary
 from tests.small import small_model
 from tests.stream.oracle import Oracle
-from tests.stream.streams import GREEDY, Forced, force, generate, make_bundle, make_second
+from tests.stream.streams import GREEDY, Forced, Grid, force, generate, make_bundle, make_second
 
 ONE, TWO, THREE, SILENCE, IM_END = 825, 1378, 2326, 2503, 151645
 VIDEO_PAD = 151656
@@ -354,6 +354,32 @@ def test_encoding_ahead_does_not_change_a_second(bundle: ModelBundle) -> None:
     ahead.encode_ahead(make_second(8))
     ours, theirs = (force(s, bundle, make_second(9), [ONE, IM_END]) for s in (ahead, plain))
     assert np.array_equal(ours.logits, theirs.logits)
+
+
+@pytest.mark.parametrize("run_ahead", [False, True])
+def test_encoding_beside_the_decode_does_not_change_a_second(
+    bundle: ModelBundle, run_ahead: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    beside, plain = Session(bundle, SMALL, run_ahead), Session(bundle, SMALL)
+    encoded: list[Grid] = []
+    tower = type(bundle.model.visual)
+    encode = tower.__call__
+    for index in range(5):
+        events = beside.generate(make_second(index), Forced(bundle.vocabulary, [ONE, TWO, IM_END]))
+        assert [next(events) for _ in range(2)][1] == TextPiece(index, "one")
+        monkeypatch.setattr(tower, "__call__", lambda *args: (encoded.append(args[2]), encode(*args))[1])
+        beside.encode_beside(None)
+        following = make_second(index + 1)
+        for _ in range(2):
+            beside.encode_beside(following)
+        monkeypatch.setattr(tower, "__call__", encode)
+        assert len(encoded) == run_ahead * (index + 1)
+        list(events)
+        force(plain, bundle, make_second(index), [ONE, TWO, IM_END])
+        ours, theirs = Forced(bundle.vocabulary, [THREE, IM_END]), Forced(bundle.vocabulary, [THREE, IM_END])
+        generate(beside, following, ours)
+        generate(plain, following, theirs)
+        assert np.array_equal(ours.logits, theirs.logits)
 
 
 def test_encoding_ahead_counts_as_work_of_its_second(tokenizer: Tokenizer, vocabulary: CompactVocabulary) -> None:

@@ -150,8 +150,9 @@ async def _comment(
 ) -> None:
     from streaming_vlm_mlx.stream.events import Failed, GenerationResult, Ready
 
+    chunks = source.chunks(args.start, args.duration)
     with progress(source, args) as show:
-        async with contextlib.aclosing(engine.play(source.chunks(args.start, args.duration))) as events:
+        async with contextlib.aclosing(engine.play(chunks, skips=False)) as events:
             async for event in events:
                 show(event)
                 if isinstance(event, GenerationResult):
