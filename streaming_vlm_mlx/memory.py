@@ -4,6 +4,8 @@ import ctypes
 import os
 import resource
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,6 +34,25 @@ def read_memory() -> Memory:
         process=process_memory(),
         machine=machine_memory(),
     )
+
+
+@contextmanager
+def wired_memory() -> Iterator[None]:
+    """Let Metal keep what MLX holds in memory resident, as much as it recommends; elsewhere do nothing.
+
+    Otherwise macOS may page weights out between two seconds.
+    """
+    import mlx.core as mx
+
+    if not mx.metal.is_available():
+        yield
+        return
+    before = mx.set_wired_limit(int(mx.device_info()["max_recommended_working_set_size"]))
+    try:
+        yield
+    finally:
+        mx.synchronize()
+        mx.set_wired_limit(before)
 
 
 def process_memory() -> int:

@@ -16,7 +16,7 @@ import mlx.core as mx
 from streaming_vlm_mlx.background import BackgroundThread
 from streaming_vlm_mlx.config import StreamConfig
 from streaming_vlm_mlx.errors import SvmError
-from streaming_vlm_mlx.memory import read_memory
+from streaming_vlm_mlx.memory import read_memory, wired_memory
 from streaming_vlm_mlx.models.loading import ModelBundle
 from streaming_vlm_mlx.stream.events import Event, Failed, GenerationResult, Loading, Ready, SecondStarted, TextPiece
 from streaming_vlm_mlx.stream.generate import SecondRequest, Session
@@ -161,15 +161,16 @@ class Engine:
 
     def _run_jobs(self) -> None:
         """Run jobs one after another; an error is raised where the job is waited for."""
-        for work, done in iter(self._inbox.get, None):
-            if not done.set_running_or_notify_cancel():
-                continue
-            try:
-                work()
-            except BaseException as error:  # noqa: BLE001 - raised where the job is waited for
-                done.set_exception(error)
-            else:
-                done.set_result(None)
+        with wired_memory():
+            for work, done in iter(self._inbox.get, None):
+                if not done.set_running_or_notify_cancel():
+                    continue
+                try:
+                    work()
+                except BaseException as error:  # noqa: BLE001 - raised where the job is waited for
+                    done.set_exception(error)
+                else:
+                    done.set_result(None)
         if self._session:
             with contextlib.suppress(SvmError):
                 self._session.close()

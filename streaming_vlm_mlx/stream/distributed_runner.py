@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from streaming_vlm_mlx.distributed import Ranks
+from streaming_vlm_mlx.memory import wired_memory
 from streaming_vlm_mlx.models.vlm import VisionLanguageModel
 from streaming_vlm_mlx.stream.runner import Positions, Runner, TokenIds, Visibility
 
@@ -113,6 +114,11 @@ def follow(model: VisionLanguageModel, ranks: Ranks) -> None:
     Raises:
         SvmError: the connection to another machine was lost.
     """
+    with wired_memory():
+        _repeat_calls(model, ranks)
+
+
+def _repeat_calls(model: VisionLanguageModel, ranks: Ranks) -> None:
     runner: Runner | None = None
     while True:
         op, a, b, c, d = _send_op(ranks)

@@ -73,6 +73,8 @@ class Runner:
         angles = self._model.model.rope(positions[:, cached:])
         logits = self._forward(mx.array(rows), angles, features, is_video, mask)
         mx.eval(logits, self.cache.state)
+        # The large temporary arrays of a second fit no later one; without this they would pile up on a GPU.
+        mx.clear_cache()
         return logits
 
     def step(self, row: int | mx.array, visibility: Visibility | None = None) -> mx.array:

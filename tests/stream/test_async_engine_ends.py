@@ -5,6 +5,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterator
 
+import mlx.core as mx
 import pytest
 
 from streaming_vlm_mlx.errors import SvmError
@@ -246,3 +247,17 @@ def test_a_blocked_read_does_not_keep_the_program(engine: Engine, camera: Blocke
     # The end of the loop waits for the threads of its own executor.
     asyncio.run(leave_early())
     assert not camera.read.is_set()
+
+
+async def test_metal_keeps_the_model_resident_until_the_engine_is_closed(
+    tokenizer: Tokenizer, script: Script, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits = [5]
+    monkeypatch.setattr(mx.metal, "is_available", lambda: True)
+    monkeypatch.setattr(mx, "device_info", lambda: {"max_recommended_working_set_size": 7})
+    monkeypatch.setattr(mx, "set_wired_limit", lambda limit: (limits[-1], limits.append(limit))[0])
+    engine = Engine(make_loader(tokenizer, script), CONFIG)
+    assert len(done_texts(await gather(engine, make_chunks(2)))) == 2
+    assert limits == [5, 7]
+    engine.close()
+    assert limits == [5, 7, 5]

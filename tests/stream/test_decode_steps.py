@@ -166,9 +166,16 @@ def test_a_token_waits_once_and_copies_no_logits(
     assert bool(counts["bytes"]) == (not on_host and bool(result.tokens))
 
 
-def test_the_device_has_a_step_to_do_while_a_token_is_read(
-    bundle: ModelBundle, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_second_leaves_no_temporary_memory_behind(bundle: ModelBundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    cleared: list[None] = []
+    monkeypatch.setattr(mx, "clear_cache", lambda: cleared.append(None))
+    session = Session(bundle, SMALL)
+    for index in range(3):
+        list(session.generate(make_second(index)))
+        assert len(cleared) == index + 1
+
+
+def test_a_step_starts_before_its_token_is_read(bundle: ModelBundle, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each token but the last is read behind the start of its step, and each step is started once."""
     order: list[str] = []
     start, read = mx.async_eval, generating.read_row
