@@ -107,56 +107,58 @@ def penalise(scores: Scores, seen: Any, penalty: float) -> Scores:
 
 def hold_silence(scores: Scores, row: int, threshold: float) -> Scores:
     """Rule out `row` unless its probability exceeds `threshold` (LiveCC's rule for its `` ...`` token)."""
-    xp, powers = _module(scores), _module(scores).exp(scores - scores.max())
+    xp, powers = _module(scores), _exp(scores - scores.max())
     out: Scores = xp.array(scores)
     out[row] = xp.where(powers[row] > threshold * powers.sum(), scores[row], -np.inf)
     return out
 
 
 def keep_top_p(scores: Scores, top_p: float) -> Scores:
-    """Rule out all but the smallest set of rows whose probability reaches `top_p`; the best row always stays.
+    """Return the rows' probabilities up to a factor: 0 outside the smallest set of rows that reaches `top_p`.
 
-    Of rows with one score the first are ruled out.
+    The best row always stays. Of rows with one score the first are ruled out.
     """
+    powers: Scores = _exp(scores - scores.max())
     if top_p >= 1.0:
-        return scores
-    if isinstance(scores, mx.array):
-        # A partition on a GPU sorts all rows too.
-        order = mx.argsort(scores)[::-1]
-        falling = scores[order]
-        powers = mx.exp(falling - falling[0])
-        kept = mx.cumsum(powers) - powers < top_p * powers.sum()
-        return mx.put_along_axis(scores, order, mx.where(kept, falling, -mx.inf), axis=0)
-    values, count = _count_top_p(scores, top_p)
-    last = values[count - 1]
-    rows = np.flatnonzero(scores >= last)
-    tied = rows[scores[rows] == last][: len(rows) - count]
-    out = np.full(scores.shape, -np.inf, np.float32)
-    out[rows] = scores[rows]
-    out[tied] = -np.inf
-    return out
+        return powers
+    if isinstance(powers, np.ndarray):
+        return _keep_top_p(powers, scores, top_p)
+    # A partition on a GPU sorts all rows too.
+    order = mx.argsort(scores)[::-1]
+    falling = powers[order]
+    kept = mx.cumsum(falling) - falling < top_p * falling.sum()
+    return mx.put_along_axis(powers, order, mx.where(kept, falling, 0.0), axis=0)
 
 
-def _count_top_p(scores: Array, top_p: float) -> tuple[Array, int]:
-    """Return falling scores, all or the best of them, and how many of them stay."""
-    best = scores.max()
+def _keep_top_p(powers: Array, scores: Array, top_p: float) -> Array:
+    falling, count = _count_top_p(powers, top_p)
+    last = falling[count - 1]
+    tied = np.flatnonzero(powers == last)
+    # Scores may differ where their exponentials do not.
+    tied = tied[np.argsort(scores[tied], kind="stable")]
+    extra = len(tied) + np.count_nonzero(falling > last) - count
+    powers *= powers >= last
+    powers[tied[:extra]] = 0
+    return powers
+
+
+def _count_top_p(powers: Array, top_p: float) -> tuple[Array, int]:
+    """Return falling powers, all or the best of them, and how many of them stay."""
     # A row stays while the better ones have less than this; `_passed` finds where they have more.
-    share = np.nextafter(float(top_p * _exp(scores - best).sum()), 0)
-    if scores.size > _BEST:
-        values = _falling(np.partition(scores, -_BEST)[-_BEST:])
-        powers = _exp(values - best)
-        if powers.sum() > share:
-            return values, _passed(powers, share) + 1
-    values = _falling(scores)
-    return values, _passed(_exp(values - best), share) + 1
+    share = np.nextafter(float(top_p * powers.sum()), 0)
+    # No power is above 1.
+    if powers.size > _BEST > share:
+        falling = _falling(np.partition(powers, -_BEST)[-_BEST:])
+        if falling.sum() > share:
+            return falling, _passed(falling, share) + 1
+    falling = _falling(powers)
+    return falling, _passed(falling, share) + 1
 
 
-def draw(scores: Scores, point: float) -> Any:
-    """Return the row at `point`, from 0 up to 1, of the rows' probabilities laid end to end."""
-    if isinstance(scores, np.ndarray):
-        powers = _exp(scores - scores.max())
+def draw(powers: Scores, point: float) -> Any:
+    """Return the row at `point`, from 0 up to 1, of `powers` laid end to end."""
+    if isinstance(powers, np.ndarray):
         return _passed(powers, point * powers.sum(dtype=np.float64))
-    powers = mx.exp(scores - scores.max())
     ends = mx.cumsum(powers)
     # Sums that are computed in parallel may fall by a rounding error, and no row that is ruled out may gain by it.
     passed = (ends > min(point, _BELOW_ONE) * mx.where(powers > 0, ends, 0).max()) & (powers > 0)
@@ -174,15 +176,15 @@ def _passed(powers: Array, share: float) -> int:
     return block * _BLOCK + min(passed, int(np.flatnonzero(part)[-1]))
 
 
-def _falling(scores: Array) -> Array:
-    values = -scores
+def _falling(powers: Array) -> Array:
+    values = -powers
     values.sort()
     return np.negative(values, out=values)
 
 
-def _exp(values: Array) -> Array:
-    """Return the exponentials of `values`, in its place: fresh memory costs more than the computation."""
-    return np.exp(values, out=values)
+def _exp(values: Scores) -> Scores:
+    """Return the exponentials of `values`; in NumPy in its place, because fresh memory costs more than they do."""
+    return mx.exp(values) if isinstance(values, mx.array) else np.exp(values, out=values)
 
 
 def _module(scores: mx.array | Array) -> Any:

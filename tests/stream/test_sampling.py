@@ -43,6 +43,11 @@ def placed(on_host: bool, logits: Scores) -> Any:
     return logits if on_host else mx.array(logits)
 
 
+def kept(on_host: bool, logits: Scores, top_p: float) -> npt.NDArray[np.bool_]:
+    """Return which rows `top_p` keeps."""
+    return np.array(keep_top_p(placed(on_host, logits), top_p)) > 0
+
+
 def draws(config: SamplingConfig, logits: Scores, count: int, on_host: bool, seen: Rows = SEEN) -> list[int]:
     sampler = TokenSampler(config, SILENCE, on_host)
     return [read_row(sampler.sample(mx.array(logits), seen, step)) for step in range(count)]
@@ -63,7 +68,7 @@ def test_the_penalty_is_hugging_faces(on_host: bool, logits: Scores, seen: Rows,
 @given(logits=scores, top_p=st.floats(0.01, 0.99))
 def test_top_p_is_hugging_faces(on_host: bool, logits: Scores, top_p: float) -> None:
     found = reference("TopPLogitsWarper", top_p, logits, SEEN)
-    assert np.array_equal(keep_top_p(placed(on_host, logits), top_p), found)
+    assert np.array_equal(kept(on_host, logits, top_p), np.isfinite(found))
 
 
 @places
@@ -73,26 +78,26 @@ def test_top_p_of_many_rows_is_hugging_faces(on_host: bool, seed: int, spread: f
     """Whether the best rows alone reach the probability or not; rounding decides on the last rows only."""
     logits = (np.random.default_rng(seed).standard_normal(MANY) * spread).astype(np.float32)
     found = reference("TopPLogitsWarper", top_p, logits, SEEN)
-    ours = np.array(keep_top_p(placed(on_host, logits), top_p))
-    differing = np.isfinite(ours) != np.isfinite(found)
+    differing = kept(on_host, logits, top_p) != np.isfinite(found)
     assert differing.sum() <= 1 or probabilities(logits)[differing].sum() < 1e-5
-    assert np.array_equal(ours[np.isfinite(ours)], logits[np.isfinite(ours)])
+    powers = np.array(keep_top_p(placed(on_host, logits), top_p))
+    assert np.allclose(powers[powers > 0], np.exp(logits - logits.max())[powers > 0], rtol=1e-5)
 
 
 @places
 def test_of_rows_with_one_score_top_p_rules_out_the_first(on_host: bool) -> None:
     logits = np.array([1, 0, 1, 1, 0, 1], np.float32)
-    kept = np.array(keep_top_p(placed(on_host, logits), 0.5))
-    assert np.flatnonzero(np.isfinite(kept)).tolist() == [2, 3, 5]
-    half = np.array(keep_top_p(placed(on_host, np.zeros(4, np.float32)), 0.5))
-    assert np.flatnonzero(np.isfinite(half)).tolist() == [2, 3]
+    assert np.flatnonzero(kept(on_host, logits, 0.5)).tolist() == [2, 3, 5]
+    assert np.flatnonzero(kept(on_host, np.zeros(4, np.float32), 0.5)).tolist() == [2, 3]
+    close = np.array([0, 1e-9, 2e-9, 1e-9], np.float32)
+    assert np.flatnonzero(kept(on_host, close, 0.7)).tolist() == [1, 2, 3]
 
 
 @places
 def test_top_p_keeps_the_best_whatever_it_is(on_host: bool) -> None:
-    logits = placed(on_host, np.array([0, 9, 0], np.float32))
-    assert np.isfinite(np.array(keep_top_p(logits, 1e-18))).tolist() == [False, True, False]
-    assert np.isfinite(np.array(keep_top_p(logits, 1.0))).all()
+    logits = np.array([0, 9, 0], np.float32)
+    assert kept(on_host, logits, 1e-18).tolist() == [False, True, False]
+    assert kept(on_host, logits, 1.0).all()
 
 
 @places
@@ -151,14 +156,14 @@ def test_a_draw_takes_no_row_that_is_ruled_out(on_host: bool, seed: int, point: 
     random = np.random.default_rng(seed)
     logits = (random.standard_normal(size) * 3).astype(np.float32)
     logits[random.permutation(size)[1:][: size * 2 // 3]] = -np.inf
-    assert np.isfinite(logits[int(draw(placed(on_host, logits), point))])
+    assert np.isfinite(logits[int(draw(keep_top_p(placed(on_host, logits), 1.0), point))])
 
 
 @pytest.mark.parametrize("point", [0.0, 0.5, 1 - 2**-53])
 @places
 def test_the_ends_of_the_draw_are_the_first_and_the_last_row(on_host: bool, point: float) -> None:
     logits = np.array([-np.inf, 0, -np.inf, 0, -np.inf], np.float32)
-    assert int(draw(placed(on_host, logits), point)) == (1 if point == 0 else 3)
+    assert int(draw(keep_top_p(placed(on_host, logits), 1.0), point)) == (1 if point == 0 else 3)
 
 
 @places
