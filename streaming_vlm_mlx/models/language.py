@@ -120,20 +120,32 @@ class Attention(nn.Module):
 
         `angles` are what the new tokens are rotated by, see `rope.rotate`.
         """
-        batch, n, _ = x.shape
-        q = self.q_proj(logits_to_keep.of(x) if logits_to_keep else x).reshape(batch, -1, self.num_heads, self.head_dim)
-        keys = self.k_proj(x).reshape(batch, n, self.num_kv_heads, self.head_dim)
+        q = _split(self.q_proj(logits_to_keep.of(x) if logits_to_keep else x), self.num_heads)
+        keys, values = _split(self.k_proj(x), self.num_kv_heads), _split(self.v_proj(x), self.num_kv_heads)
         if "q_norm" in self:
             q, keys = self.q_norm(q), self.k_norm(keys)
-        q, keys = q.transpose(0, 2, 1, 3), keys.transpose(0, 2, 1, 3)
-        values = self.v_proj(x).reshape(batch, n, self.num_kv_heads, self.head_dim).transpose(0, 2, 1, 3)
         rotated = rotate(keys, *angles)
         if cache is not None:
             rotated, values = cache.update_and_fetch(keys, rotated, values)
         if logits_to_keep:
             angles, mask = logits_to_keep.angles, logits_to_keep.mask
         out = attention(rotate(q, *angles), rotated, values, scale=self.head_dim**-0.5, mask=mask)
-        return self.o_proj(out.transpose(0, 2, 1, 3).reshape(batch, q.shape[2], -1))
+        return self.o_proj(_join(out))
+
+
+def _split(x: mx.array, heads: int) -> mx.array:
+    """Return `x` [batch, n, width] by heads, [batch, heads, n, width // heads]."""
+    batch, n, width = x.shape
+    # The heads of one token lie in this order already.
+    if n == 1:
+        return x.reshape(batch, heads, 1, width // heads)
+    return x.reshape(batch, n, heads, width // heads).transpose(0, 2, 1, 3)
+
+
+def _join(x: mx.array) -> mx.array:
+    """Return `x` [batch, heads, n, head_dim] with its heads side by side, [batch, n, heads × head_dim]."""
+    batch, heads, n, width = x.shape
+    return (x if n == 1 else x.transpose(0, 2, 1, 3)).reshape(batch, n, heads * width)
 
 
 class MLP(nn.Module):

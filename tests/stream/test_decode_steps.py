@@ -12,6 +12,7 @@ import pytest
 
 from streaming_vlm_mlx.config import SamplingConfig, StreamConfig
 from streaming_vlm_mlx.models.loading import ModelBundle
+from streaming_vlm_mlx.models.rope import MRope
 from streaming_vlm_mlx.stream import generate as generating
 from streaming_vlm_mlx.stream import kv_cache, reply, runner, sampling
 from streaming_vlm_mlx.stream.events import GenerationResult, SpanMap, TextPiece
@@ -96,6 +97,19 @@ def test_a_step_ahead_is_taken_back_where_a_second_is_cut_short(open_stream: Any
                 events.close()
         assert said[0] == said[1]
         assert state(streams[0][0]) == state(streams[1][0])
+
+
+@pytest.mark.parametrize("name", ["greedy", "append", "guarded", "limited", "scratchpad", "8 bits"])
+def test_what_a_gpu_does_otherwise_says_the_same(open_stream: Any, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """MLX's rotation of one token, sampling on the device, a step ahead, and layers that are pruned together."""
+    plain = open_stream(name, True, False)
+    said = [list(plain[0].generate(make_second(index), plain[1])) for index in range(7)]
+    at = MRope.at
+    monkeypatch.setattr(MRope, "at", lambda self, position: at(self, position, fused=True))
+    monkeypatch.setattr(kv_cache, "layers_at_once", lambda *_: 2)
+    gpu = open_stream(name, False, True)
+    assert [list(gpu[0].generate(make_second(index), gpu[1])) for index in range(7)] == said
+    assert state(gpu[0]) == state(plain[0])
 
 
 class CountingNumpy:
