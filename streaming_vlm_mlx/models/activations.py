@@ -1,4 +1,8 @@
-"""Activation functions with a fast exponential for the CPU, and the wrapper type for layers in training."""
+"""Activation functions, fast on a CPU too, and the wrapper type for layers in training.
+
+MLX's CPU kernels take 10 to 14 ns for an exponential, NumPy's less than 1. On a CPU, exponentials of many float32
+numbers are therefore computed by NumPy, in the memory of an evaluated array.
+"""
 
 import math
 from collections.abc import Callable
@@ -6,6 +10,8 @@ from typing import Any, cast
 
 import mlx.core as mx
 import mlx.nn as nn
+import numpy as np
+import numpy.typing as npt
 
 Wrap = Callable[[nn.Module], Callable[..., Any]]
 
@@ -16,37 +22,37 @@ def identity(module: nn.Module) -> Callable[..., Any]:
     return call
 
 
-_LOG2_E = 1.0 / math.log(2.0)
-# Added to a float32 of moderate size, it leaves the nearest whole number in the lowest bits.
-_ROUNDING = 1.5 * 2.0**23
-_LOWEST, _HIGHEST = -126.0, 126.0
-# Coefficients of 2^f for f in [-0.5, 0.5], the constant first, fitted at Chebyshev nodes; relative error 2e-8.
-_POWER_OF_TWO = (1.0, 0.6931472067, 0.2402265121, 0.0555032721, 0.0096180256, 0.0013400432, 0.0001546973)
-
 _GELU_SCALE, _GELU_CUBE = math.sqrt(8.0 / math.pi), 0.044715
+# For fewer numbers, waiting for the array takes longer than MLX's kernel.
+_FEW = 1 << 14
+# As many numbers stay in a core's cache between the passes over them.
+_BLOCK = 1 << 16
 
 
-def uses_products(x: mx.array) -> bool:
-    """Return whether the exponential of `x` is computed from products, as for float32 on a CPU."""
+def uses_numpy(x: mx.array) -> bool:
+    """Return whether exponentials of an array like `x` are NumPy's: of float32 on a CPU."""
     return bool(x.dtype == mx.float32 and mx.default_device().type == mx.DeviceType.cpu)
 
 
+def evaluate_in_place(x: mx.array) -> tuple[mx.array, npt.NDArray[np.float32]]:
+    """Evaluate `x` row by row in memory; return it and a view of that memory.
+
+    What is written to the view changes the array, so nothing else may hold `x`.
+    """
+    x = mx.contiguous(x)
+    mx.eval(x)
+    return x, np.array(x, copy=False)
+
+
 def exp(x: mx.array) -> mx.array:
-    """Return e^x of float32 `x`, computed from products and clipped to about e^±87."""
-    return cast(mx.array, _exp(x))
+    """Return e^x, elementwise."""
+    return cast(mx.array, _exp(x)) if uses_numpy(x) and x.size >= _FEW else mx.exp(x)
 
 
 @mx.custom_function
 def _exp(x: mx.array) -> mx.array:
-    y = mx.clip(x * _LOG2_E, _LOWEST, _HIGHEST)
-    shifted = y + _ROUNDING
-    f = y - (shifted - _ROUNDING)
-    *rest, last = _POWER_OF_TWO
-    power = last * f + rest.pop()
-    for coefficient in reversed(rest):
-        power = power * f + coefficient
-    exponent = mx.view(shifted, mx.int32) * (1 << 23)
-    return mx.view(mx.view(power, mx.int32) + exponent, mx.float32)
+    mx.eval(x)
+    return mx.array(np.exp(np.array(x, copy=False)))
 
 
 @_exp.vjp
@@ -54,24 +60,38 @@ def _exp_vjp(_: mx.array, cotangent: mx.array, output: mx.array) -> mx.array:
     return cotangent * output
 
 
+def _sigmoid(x: mx.array) -> mx.array:
+    return cast(mx.array, _many_sigmoids(x)) if uses_numpy(x) and x.size >= _FEW else mx.sigmoid(x)
+
+
+@mx.custom_function
+def _many_sigmoids(x: mx.array) -> mx.array:
+    out, values = evaluate_in_place(-x)
+    flat = values.reshape(-1)
+    with np.errstate(over="ignore"):
+        for start in range(0, flat.size, _BLOCK):
+            block = flat[start : start + _BLOCK]
+            np.exp(block, out=block)
+            block += 1.0
+            np.reciprocal(block, out=block)
+    return out
+
+
+@_many_sigmoids.vjp
+def _many_sigmoids_vjp(_: mx.array, cotangent: mx.array, output: mx.array) -> mx.array:
+    return cotangent * (output - mx.square(output))
+
+
 def silu(x: mx.array) -> mx.array:
     """Return x · sigmoid(x), elementwise."""
-    if not uses_products(x):
-        y: mx.array = nn.silu(x)
-        return y
-    return x / (1.0 + exp(-x))
+    return x * _sigmoid(x) if uses_numpy(x) else nn.silu(x)
 
 
 def quick_gelu(x: mx.array) -> mx.array:
     """Return x · sigmoid(1.702 x), elementwise: CLIP's approximation of GELU."""
-    if not uses_products(x):
-        return x * mx.sigmoid(1.702 * x)
-    return x / (1.0 + exp(-1.702 * x))
+    return x * _sigmoid(1.702 * x)
 
 
 def gelu_tanh(x: mx.array) -> mx.array:
     """Return the approximation of GELU by a tanh, elementwise: x · sigmoid(√(8/π) · (x + 0.044715 x³))."""
-    if not uses_products(x):
-        y: mx.array = nn.gelu_approx(x)
-        return y
-    return x / (1.0 + exp(-_GELU_SCALE * x * (1.0 + _GELU_CUBE * mx.square(x))))
+    return x * _sigmoid(_GELU_SCALE * x * (1.0 + _GELU_CUBE * mx.square(x))) if uses_numpy(x) else nn.gelu_approx(x)

@@ -9,7 +9,7 @@ import mlx.nn as nn
 import numpy as np
 import numpy.typing as npt
 
-from streaming_vlm_mlx.models.activations import Wrap, exp, identity, uses_products
+from streaming_vlm_mlx.models.activations import Wrap, exp, identity, uses_numpy
 from streaming_vlm_mlx.models.attention import Causal
 from streaming_vlm_mlx.models.language import LogitsToKeep
 from streaming_vlm_mlx.models.vlm import VisionLanguageModel
@@ -126,7 +126,7 @@ def cross_entropy(logits: mx.array, targets: mx.array) -> mx.array:
     """Return the float32 cross entropy [m] of `logits` [m, classes] and `targets` [m]."""
     logits = logits.astype(mx.float32)
     target_logits = mx.take_along_axis(logits, targets[:, None], axis=-1)[:, 0]
-    if not uses_products(logits):
+    if not uses_numpy(logits):
         return mx.logsumexp(logits, axis=-1) - target_logits
     highest = mx.stop_gradient(logits.max(axis=-1, keepdims=True))
     return mx.log(exp(logits - highest).sum(axis=-1)) + highest[:, 0] - target_logits

@@ -12,7 +12,7 @@ import numpy as np
 from mlx.utils import tree_flatten
 
 from streaming_vlm_mlx.errors import SvmError
-from streaming_vlm_mlx.models.activations import uses_products
+from streaming_vlm_mlx.models.activations import uses_numpy
 from streaming_vlm_mlx.train.config import OptimizerConfig, ScheduleConfig
 
 # Numbers of an array that are updated at a time.
@@ -45,7 +45,7 @@ class _AdamW(optim.AdamW):
 
     def apply_single(self, gradient: mx.array, parameter: mx.array, state: dict[str, mx.array]) -> mx.array:
         """Return the new value of `parameter`, and change its means in `state` in place."""
-        if not uses_products(parameter) or gradient.dtype != mx.float32:
+        if not uses_numpy(parameter) or gradient.dtype != mx.float32:
             updated: mx.array = super().apply_single(gradient, parameter, state)
             return updated
         (b1, b2), step = self.betas, cast(int, self.step.item())

@@ -43,3 +43,20 @@ def test_a_causal_mask_with_more_zeros_is_computed_in_blocks(n: int) -> None:
     ours = attention(q, k, v, 0.3, Causal(mask))
     theirs = mx.fast.scaled_dot_product_attention(q, k, v, scale=0.3, mask=mask)
     np.testing.assert_allclose(np.array(ours), np.array(theirs), atol=2e-5)
+
+
+@pytest.mark.parametrize("mask", [None, "causal"])
+def test_attention_has_the_gradients_of_mlx(mask: str | None) -> None:
+    rng = np.random.default_rng(3)
+    q = mx.array(rng.standard_normal((2, 4, 150, 8)).astype(np.float32))
+    k, v = (mx.array(rng.standard_normal((2, 2, 150, 8)).astype(np.float32)) for _ in range(2))
+    pull = mx.array(rng.standard_normal(q.shape).astype(np.float32))
+
+    def loss(function):
+        return mx.checkpoint(lambda q, k, v: (function(q, k, v, scale=0.3, mask=mask) * pull).sum())
+
+    ours, theirs = (
+        mx.grad(loss(f), argnums=(0, 1, 2))(q, k, v) for f in (attention, mx.fast.scaled_dot_product_attention)
+    )
+    for one, other in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(np.array(one), np.array(other), atol=2e-5)
