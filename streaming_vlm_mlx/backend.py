@@ -79,8 +79,26 @@ def prepare() -> Backend:
             "MLX cannot be loaded: pip install 'svm-tui[cpu]', or 'svm-tui[cuda]' on a machine with an NVIDIA GPU."
         ) from error
     if mx.default_device().type == mx.DeviceType.cpu:
+        keep_freed_memory()
         return Backend("cpu", "CPU", mx.float32, blas, advice)
     return Backend("gpu", "Metal" if mx.metal.is_available() else "CUDA", mx.bfloat16)
+
+
+# Parameters of glibc's mallopt, from malloc.h: blocks above the first go back to the system when they are freed, and
+# so does free memory above the second.
+_MMAP_THRESHOLD, _TRIM_THRESHOLD = -3, -1
+_KEPT_BLOCK, _KEPT_BYTES = 64 << 20, 256 << 20
+
+
+def keep_freed_memory() -> bool:
+    """Make glibc keep the memory of freed arrays for the next ones; return whether this is glibc and it agrees.
+
+    MLX on a CPU frees an array as soon as it is used. New pages for the next one take longer than its arithmetic.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is None:
+        return False
+    return all([mallopt(_MMAP_THRESHOLD, _KEPT_BLOCK), mallopt(_TRIM_THRESHOLD, _KEPT_BYTES)])
 
 
 def find_blas(folders: Iterable[Path], torch: Path | None) -> Iterator[Blas]:

@@ -3,6 +3,7 @@
 import ctypes
 import json
 import os
+import platform
 import subprocess
 import sys
 from collections.abc import Callable
@@ -207,3 +208,23 @@ def test_speed_is_that_of_the_best_round() -> None:
     dtype = backend.prepare().dtype
     gflops = backend.matmul_gflops(ticking(0.5, 0.25, 1.0), dtype, size=10, rounds=3)
     assert gflops == pytest.approx(2 * 10**3 / 0.25 / 1e9)
+
+
+FREED = """
+backend.prepare()
+import resource
+import mlx.core as mx
+x = mx.zeros(10_000_000)
+mx.eval(x + 1)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(20):
+    mx.eval(x + 1)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@LINUX_WHEEL
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc has these settings")
+def test_the_memory_of_a_freed_array_is_used_again() -> None:
+    # One array has 9,766 pages of 4 KiB.
+    assert int(run_python(FREED)) < 9_000

@@ -5,7 +5,7 @@ numbers are therefore computed by NumPy, in the memory of an evaluated array.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, cast
 
 import mlx.core as mx
@@ -13,6 +13,7 @@ import mlx.nn as nn
 import numpy as np
 import numpy.typing as npt
 
+Numbers = npt.NDArray[np.float32]
 Wrap = Callable[[nn.Module], Callable[..., Any]]
 
 
@@ -34,14 +35,23 @@ def uses_numpy(x: mx.array) -> bool:
     return bool(x.dtype == mx.float32 and mx.default_device().type == mx.DeviceType.cpu)
 
 
-def evaluate_in_place(x: mx.array) -> tuple[mx.array, npt.NDArray[np.float32]]:
+def evaluate_in_place(x: mx.array) -> tuple[mx.array, Numbers]:
     """Evaluate `x` row by row in memory; return it and a view of that memory.
 
     What is written to the view changes the array, so nothing else may hold `x`.
     """
     x = mx.contiguous(x)
+    return x, _view(x)
+
+
+def _view(x: mx.array) -> Numbers:
+    """Return the numbers of `x`, which is evaluated, to read."""
     mx.eval(x)
-    return x, np.array(x, copy=False)
+    return np.array(x, copy=False)
+
+
+def _blocks(values: Numbers) -> Iterator[Numbers]:
+    return (values[start : start + _BLOCK] for start in range(0, values.size, _BLOCK))
 
 
 def exp(x: mx.array) -> mx.array:
@@ -51,8 +61,7 @@ def exp(x: mx.array) -> mx.array:
 
 @mx.custom_function
 def _exp(x: mx.array) -> mx.array:
-    mx.eval(x)
-    return mx.array(np.exp(np.array(x, copy=False)))
+    return mx.array(np.exp(_view(x)))
 
 
 @_exp.vjp
@@ -67,10 +76,8 @@ def _sigmoid(x: mx.array) -> mx.array:
 @mx.custom_function
 def _many_sigmoids(x: mx.array) -> mx.array:
     out, values = evaluate_in_place(-x)
-    flat = values.reshape(-1)
     with np.errstate(over="ignore"):
-        for start in range(0, flat.size, _BLOCK):
-            block = flat[start : start + _BLOCK]
+        for block in _blocks(values.reshape(-1)):
             np.exp(block, out=block)
             block += 1.0
             np.reciprocal(block, out=block)
@@ -85,6 +92,36 @@ def _many_sigmoids_vjp(_: mx.array, cotangent: mx.array, output: mx.array) -> mx
 def silu(x: mx.array) -> mx.array:
     """Return x · sigmoid(x), elementwise."""
     return x * _sigmoid(x) if uses_numpy(x) else nn.silu(x)
+
+
+def swiglu(gate: mx.array, up: mx.array) -> mx.array:
+    """Return silu(gate) · up, elementwise (arXiv 2002.05202)."""
+    if uses_numpy(gate) and gate.size >= _FEW:
+        return cast(mx.array, _many_swiglus(gate, up))
+    return silu(gate) * up
+
+
+@mx.custom_function
+def _many_swiglus(gate: mx.array, up: mx.array) -> mx.array:
+    out, values = evaluate_in_place(-gate)
+    parts = (a.reshape(-1) for a in (values, _view(gate), _view(up)))
+    with np.errstate(over="ignore"):
+        for block, gates, ups in zip(*map(_blocks, parts), strict=True):
+            np.exp(block, out=block)
+            block += 1.0
+            np.divide(gates, block, out=block)
+            block *= ups
+    return out
+
+
+@_many_swiglus.vjp
+def _many_swiglus_vjp(
+    primals: tuple[mx.array, mx.array], cotangent: mx.array, _: mx.array
+) -> tuple[mx.array, mx.array]:
+    gate, up = primals
+    sigmoid = _sigmoid(gate)
+    weighted = gate * sigmoid
+    return cotangent * up * (sigmoid + weighted - weighted * sigmoid), cotangent * weighted
 
 
 def quick_gelu(x: mx.array) -> mx.array:

@@ -63,7 +63,9 @@ def _attention(q: mx.array, k: mx.array, v: mx.array, scale: float, mask: mx.arr
     if isinstance(mask, mx.array):
         scores = scores.reshape(batch, kv_heads, -1, n, m) + mask[..., None, :, :]
         scores = scores.reshape(batch, kv_heads, -1, m)
-    weights, sums = _weights(scores, _triangle(n if isinstance(mask, str) else 1))
+    weights = _weights(scores, _triangle(n if isinstance(mask, str) else 1))
+    # The product sums on all cores.
+    sums = weights @ mx.ones((m, 1))
     return ((weights @ v) / sums).reshape(batch, heads, n, width)
 
 
@@ -73,29 +75,29 @@ def _triangle(n: int) -> mx.array:
     return mx.array(np.triu(np.full((n, n), _MASKED, np.float32), 1))
 
 
-def _weights(scores: mx.array, triangle: mx.array) -> tuple[mx.array, mx.array]:
-    """Return e^(scores - the largest of their row) and each row's sum of it.
+def _weights(scores: mx.array, triangle: mx.array) -> mx.array:
+    """Return e^(scores - the largest of their row).
 
     Args:
         scores: [..., rows × n, m]; their memory is overwritten.
         triangle: added first to the scores of the last n keys, [n, n].
     """
-    return cast(tuple[mx.array, mx.array], _exponentials(scores, triangle))
+    return cast(mx.array, _exponentials(scores, triangle))
 
 
 @mx.custom_function
-def _exponentials(scores: mx.array, triangle: mx.array) -> tuple[mx.array, mx.array]:
+def _exponentials(scores: mx.array, triangle: mx.array) -> mx.array:
     out, values = evaluate_in_place(scores)
     n, m = len(triangle), values.shape[-1]
     if n > 1:
         values.reshape(-1, n, m)[:, :, m - n :] += np.array(triangle, copy=False)
     np.subtract(values, values.max(axis=-1, keepdims=True), out=values)
     np.exp(values, out=values)
-    return out, mx.array(values.sum(axis=-1, keepdims=True))
+    return out
 
 
 @_exponentials.vjp
 def _exponentials_vjp(
-    primals: tuple[mx.array, mx.array], cotangents: tuple[mx.array, mx.array], outputs: tuple[mx.array, mx.array]
+    primals: tuple[mx.array, mx.array], cotangent: mx.array, output: mx.array
 ) -> tuple[mx.array, mx.array]:
-    return (cotangents[0] + cotangents[1]) * outputs[0], mx.zeros_like(primals[1])
+    return cotangent * output, mx.zeros_like(primals[1])

@@ -8,7 +8,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from streaming_vlm_mlx.config import TextConfig
-from streaming_vlm_mlx.models.activations import Wrap, identity, silu
+from streaming_vlm_mlx.models.activations import Wrap, identity, swiglu
 from streaming_vlm_mlx.models.attention import Mask, attention
 from streaming_vlm_mlx.models.rope import Angles, MRope, rotate
 
@@ -20,12 +20,12 @@ class LogitsToKeep:
     Attributes:
         places: int [batch, k], indices into the flattened batch, row × n + place.
         angles: cosines and sines of their rotary positions, [batch, 1, k, head_dim].
-        mask: additive attention mask of these places, [batch, 1, k, n].
+        mask: additive attention mask of these places, [batch, 1, k, cached + n]; None where they see all tokens.
     """
 
     places: mx.array
-    angles: tuple[mx.array, mx.array]
-    mask: mx.array
+    angles: Angles
+    mask: mx.array | None
 
     def of(self, x: mx.array) -> mx.array:
         """Return `x` [batch, n, width] at these places, [batch, k, width]."""
@@ -159,7 +159,7 @@ class MLP(nn.Module):
 
     def __call__(self, x: mx.array) -> mx.array:
         """Map [..., hidden_size] to the same shape."""
-        return self.down_proj(silu(self.gate_proj(x)) * self.up_proj(x))
+        return self.down_proj(swiglu(self.gate_proj(x), self.up_proj(x)))
 
 
 class DecoderLayer(nn.Module):

@@ -12,7 +12,7 @@ import mlx.nn as nn
 from streaming_vlm_mlx.config import ModelConfig, VisionConfig
 from streaming_vlm_mlx.config_io import demand, part_of
 from streaming_vlm_mlx.models import hub_config, vision, weights
-from streaming_vlm_mlx.models.activations import silu
+from streaming_vlm_mlx.models.activations import swiglu
 
 NAME, ARCHITECTURE = "Qwen2.5-VL", "Qwen2_5_VLForConditionalGeneration"
 HAS_STAMPS = False
@@ -70,7 +70,7 @@ class VisionMLP(nn.Module):
 
     def __call__(self, x: mx.array) -> mx.array:
         """Map [..., hidden_size] to the same shape."""
-        return self.down_proj(silu(self.gate_proj(x)) * self.up_proj(x))
+        return self.down_proj(swiglu(self.gate_proj(x), self.up_proj(x)))
 
 
 class VisionTower(vision.VisionTower):

@@ -6,6 +6,7 @@ import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
 
+from streaming_vlm_mlx.models.language import LogitsToKeep
 from streaming_vlm_mlx.models.rope import Angles
 from streaming_vlm_mlx.models.vlm import VisionLanguageModel
 from streaming_vlm_mlx.stream.kv_cache import KVCache
@@ -110,9 +111,19 @@ class Runner:
     ) -> mx.array:
         x = self._model.embed(rows, features, is_video)
         deepstack = self._model.deepstack(features, is_video)
-        hidden = self._model.model(x, angles, self.cache.layers, mask, deepstack=deepstack)
+        last = _last(angles, mask) if len(rows) > 1 else None
+        hidden = self._model.model(x, angles, self.cache.layers, mask, last, deepstack=deepstack)
         logits: mx.array = self._model.head(hidden[:, -1]).astype(mx.float32)
         return logits[0]
+
+
+def _last(angles: Angles, mask: mx.array | str | None) -> LogitsToKeep:
+    """Return the place of the last of several tokens, which are turned by `angles` [n, head_dim]."""
+    cos, sin = angles
+    assert isinstance(sin, mx.array)
+    n = len(cos)
+    own = mask[:, :, -1:] if isinstance(mask, mx.array) else None
+    return LogitsToKeep(mx.array([[n - 1]]), (cos[-1:], sin[-1:]), own)
 
 
 def _one(row: int | mx.array) -> mx.array:

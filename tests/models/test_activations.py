@@ -7,7 +7,7 @@ import mlx.nn as nn
 import numpy as np
 import pytest
 
-from streaming_vlm_mlx.models.activations import exp, quick_gelu, silu
+from streaming_vlm_mlx.models.activations import exp, quick_gelu, silu, swiglu
 
 
 @pytest.mark.parametrize("count", [101, 40_001], ids=["MLX's", "NumPy's"])
@@ -50,3 +50,15 @@ def test_silu_has_the_gradient_of_mlx() -> None:
     x = mx.linspace(-20, 20, 40_001)
     ours, theirs = (mx.grad(lambda x, f=f: f(x).sum())(x) for f in (silu, nn.silu))
     assert mx.allclose(ours, theirs, atol=1e-5)
+
+
+@pytest.mark.parametrize("count", [30, 30_000], ids=["few", "many"])
+def test_swiglu_has_the_values_and_gradients_of_mlx(count: int) -> None:
+    gate, up, pull = (mx.random.normal((count,), key=mx.random.key(seed)) * 8 for seed in range(3))
+    ours, theirs = (
+        mx.value_and_grad(lambda gate, up, f=f: (f(gate, up) * pull).sum(), argnums=(0, 1))(gate, up)
+        for f in (swiglu, lambda gate, up: nn.silu(gate) * up)
+    )
+    assert mx.allclose(ours[0], theirs[0], rtol=1e-4)
+    for one, other in zip(ours[1], theirs[1], strict=True):
+        assert mx.allclose(one, other, rtol=1e-4, atol=1e-3)
