@@ -1,15 +1,16 @@
 """The training loss: cross entropy of the text and of the vision heads."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 import numpy.typing as npt
 
-from streaming_vlm_mlx.models.activations import Wrap, exp, identity, uses_numpy
+from streaming_vlm_mlx.models.activations import Wrap, identity, uses_numpy
 from streaming_vlm_mlx.models.attention import Causal
 from streaming_vlm_mlx.models.language import LogitsToKeep
 from streaming_vlm_mlx.models.vlm import VisionLanguageModel
@@ -17,6 +18,8 @@ from streaming_vlm_mlx.train.microbatch import Microbatch
 from streaming_vlm_mlx.train.vision_heads import VisionHeads
 
 TEXT = "text"
+# Logits of which the exponential is computed at a time.
+_CHUNK = 1 << 18
 
 
 @dataclass(frozen=True)
@@ -125,11 +128,48 @@ def _rotary(model: VisionLanguageModel, positions: npt.NDArray[np.int64]) -> tup
 def cross_entropy(logits: mx.array, targets: mx.array) -> mx.array:
     """Return the float32 cross entropy [m] of `logits` [m, classes] and `targets` [m]."""
     logits = logits.astype(mx.float32)
+    if uses_numpy(logits):
+        loss, _ = cast(tuple[mx.array, mx.array], _cross_entropy(logits, targets))
+        return loss
     target_logits = mx.take_along_axis(logits, targets[:, None], axis=-1)[:, 0]
-    if not uses_numpy(logits):
-        return mx.logsumexp(logits, axis=-1) - target_logits
-    highest = mx.stop_gradient(logits.max(axis=-1, keepdims=True))
-    return mx.log(exp(logits - highest).sum(axis=-1)) + highest[:, 0] - target_logits
+    return mx.logsumexp(logits, axis=-1) - target_logits
+
+
+@mx.custom_function
+def _cross_entropy(logits: mx.array, targets: mx.array) -> tuple[mx.array, mx.array]:
+    """Return the cross entropy [m] and log-sum-exp [m, 1] by NumPy, a part at a time that stays in the cache."""
+    scores, rows = np.array(logits, copy=False), np.array(targets, copy=False)
+    sums = np.empty((len(scores), 1), np.float32)
+    for part in _chunks(scores):
+        highest = scores[part].max(axis=1, keepdims=True)
+        work = scores[part] - highest
+        np.exp(work, out=work)
+        sums[part] = np.log(work.sum(axis=1, keepdims=True)) + highest
+    return mx.array(sums[:, 0] - scores[np.arange(len(rows)), rows]), mx.array(sums)
+
+
+@_cross_entropy.vjp
+def _cross_entropy_vjp(
+    primals: tuple[mx.array, mx.array], cotangents: tuple[mx.array, mx.array], outputs: tuple[mx.array, mx.array]
+) -> tuple[mx.array, mx.array]:
+    scores, targets = (np.array(array, copy=False) for array in primals)
+    sums, weights = np.array(outputs[1], copy=False), np.array(cotangents[0])[:, None]
+    grads = mx.zeros_like(primals[0])
+    mx.eval(grads)
+    softmax = np.array(grads, copy=False)
+    for part in _chunks(scores):
+        work = softmax[part]
+        np.subtract(scores[part], sums[part], out=work)
+        np.exp(work, out=work)
+        work *= weights[part]
+    softmax[np.arange(len(targets)), targets] -= weights[:, 0]
+    return grads, mx.zeros_like(primals[1])
+
+
+def _chunks(scores: npt.NDArray[np.float32]) -> Iterator[slice]:
+    """Yield the rows of `scores` in parts that fit the cache."""
+    rows = max(_CHUNK // max(scores.shape[1], 1), 1)
+    return (slice(at, at + rows) for at in range(0, len(scores), rows))
 
 
 def count_targets(microbatches: Sequence[Microbatch]) -> Mapping[str, int]:
