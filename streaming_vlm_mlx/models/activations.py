@@ -132,3 +132,56 @@ def quick_gelu(x: mx.array) -> mx.array:
 def gelu_tanh(x: mx.array) -> mx.array:
     """Return the approximation of GELU by a tanh, elementwise: x · sigmoid(√(8/π) · (x + 0.044715 x³))."""
     return x * _sigmoid(_GELU_SCALE * x * (1.0 + _GELU_CUBE * mx.square(x))) if uses_numpy(x) else nn.gelu_approx(x)
+
+
+# The error function to 1.5e-7, by the exponential (Abramowitz and Stegun, 7.1.26), for half of its complement.
+_ERF_SCALE = 0.3275911 * math.sqrt(0.5)
+_ERF = (0.5307027145, -0.7265760135, 0.7107068705, -0.142248368, 0.127414796)
+
+
+def gelu(x: mx.array) -> mx.array:
+    """Return GELU, elementwise: x · Φ(x), where Φ is the distribution function of a normal variable."""
+    if uses_numpy(x) and x.size >= _FEW:
+        return cast(tuple[mx.array, mx.array], _many_gelus(x))[0]
+    y: mx.array = nn.gelu(x)
+    return y
+
+
+@mx.custom_function
+def _many_gelus(x: mx.array) -> tuple[mx.array, mx.array]:
+    """Return GELU and its slope."""
+    out, values = evaluate_in_place(mx.zeros(x.shape))
+    slopes, slope_values = evaluate_in_place(mx.zeros(x.shape))
+    _, inputs = evaluate_in_place(x)
+    flat = [array.reshape(-1) for array in (inputs, values, slope_values)]
+    for start in range(0, x.size, _BLOCK):
+        _gelu_block(*(array[start : start + _BLOCK] for array in flat))
+    return out, slopes
+
+
+@_many_gelus.vjp
+def _many_gelus_vjp(_: mx.array, cotangents: tuple[mx.array, mx.array], outputs: tuple[mx.array, mx.array]) -> mx.array:
+    return cotangents[0] * outputs[1]
+
+
+def _gelu_block(x: npt.NDArray[np.float32], out: npt.NDArray[np.float32], slope: npt.NDArray[np.float32]) -> None:
+    """Write GELU of `x` to `out` and its slope Φ(x) + x φ(x) to `slope`."""
+    t = np.abs(x)
+    t *= _ERF_SCALE
+    t += 1.0
+    np.reciprocal(t, out=t)
+    density = np.square(x)
+    density *= -0.5
+    np.exp(density, out=density)
+    # What lies beyond |x|: 1 - Φ for a positive x, Φ for a negative one.
+    tail = t * np.float32(_ERF[0])
+    for coefficient in _ERF[1:]:
+        tail += coefficient
+        tail *= t
+    tail *= density
+    np.subtract(1.0, tail, out=slope)
+    np.copyto(slope, tail, where=x < 0)
+    np.multiply(x, slope, out=out)
+    density *= x
+    density *= 1 / math.sqrt(2 * math.pi)
+    slope += density

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from streaming_vlm_mlx.config import ModelConfig, VisionConfig
 from streaming_vlm_mlx.config_io import demand, part_of
 from streaming_vlm_mlx.models import hub_config, vision, weights
-from streaming_vlm_mlx.models.activations import gelu_tanh
+from streaming_vlm_mlx.models.activations import gelu, gelu_tanh
 
 NAME, ARCHITECTURE = "Qwen3-VL", "Qwen3VLForConditionalGeneration"
 HAS_STAMPS = True
@@ -124,7 +124,7 @@ class PatchMerger(nn.Module):
         """Map [steps, patches, hidden_size] to [steps, units, out_hidden_size]."""
         shape = x.shape[0], -1, self._joined
         x = self.norm(x.reshape(shape)) if self._norm_merged else self.norm(x).reshape(shape)
-        y: mx.array = self.linear_fc2(nn.gelu(self.linear_fc1(x)))
+        y: mx.array = self.linear_fc2(gelu(self.linear_fc1(x)))
         return y
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from streaming_vlm_mlx.config import VisionConfig
-from streaming_vlm_mlx.models.activations import Wrap, identity
+from streaming_vlm_mlx.models.activations import Wrap, gelu, identity
 from streaming_vlm_mlx.models.attention import attention
 from streaming_vlm_mlx.models.rope import rotate, vision_angles
 
@@ -138,6 +138,14 @@ def layer_norm(width: int) -> nn.Module:
     return nn.LayerNorm(width, eps=NORM_EPS)
 
 
+class GELU(nn.Module):
+    """`activations.gelu` as a layer, which keeps its number among those of a merger."""
+
+    def __call__(self, x: mx.array) -> mx.array:
+        """Map an array to one of the same shape."""
+        return gelu(x)
+
+
 class PatchMerger(nn.Module):
     """The merger of Qwen2-VL and Qwen2.5-VL: each square of patches becomes one vector of the decoder's width."""
 
@@ -145,7 +153,7 @@ class PatchMerger(nn.Module):
         super().__init__()
         joined = config.hidden_size * config.spatial_merge_size**2
         self.ln_q = norm(config.hidden_size)
-        self.mlp = [nn.Linear(joined, joined), nn.GELU(), nn.Linear(joined, config.out_hidden_size)]
+        self.mlp = [nn.Linear(joined, joined), GELU(), nn.Linear(joined, config.out_hidden_size)]
         self._joined = joined
 
     def __call__(self, x: mx.array) -> mx.array:

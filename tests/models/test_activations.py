@@ -7,7 +7,10 @@ import mlx.nn as nn
 import numpy as np
 import pytest
 
-from streaming_vlm_mlx.models.activations import exp, quick_gelu, silu, swiglu
+from streaming_vlm_mlx.models.activations import exp, gelu, quick_gelu, silu, swiglu
+
+
+from streaming_vlm_mlx.models.activations import exp, gelu, quick_gelu, silu
 
 
 @pytest.mark.parametrize("count", [101, 40_001], ids=["MLX's", "NumPy's"])
@@ -62,3 +65,14 @@ def test_swiglu_has_the_values_and_gradients_of_mlx(count: int) -> None:
     assert mx.allclose(ours[0], theirs[0], rtol=1e-4)
     for one, other in zip(ours[1], theirs[1], strict=True):
         assert mx.allclose(one, other, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("count", [101, 200_003], ids=["MLX's", "NumPy's"])
+def test_gelu_has_the_values_and_slopes_of_mlx(count: int) -> None:
+    x = mx.linspace(-40, 40, count)
+    pull = mx.linspace(-1, 2, count)
+    (ours, own_slopes), (theirs, slopes) = (
+        (f(x), mx.grad(lambda x, f=f: (f(x) * pull).sum())(x)) for f in (gelu, nn.gelu)
+    )
+    assert mx.allclose(ours, theirs, rtol=1e-6, atol=1e-6)
+    assert mx.allclose(own_slopes, slopes, rtol=1e-6, atol=1e-6)
