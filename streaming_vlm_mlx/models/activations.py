@@ -152,10 +152,9 @@ def _many_gelus(x: mx.array) -> tuple[mx.array, mx.array]:
     """Return GELU and its slope."""
     out, values = evaluate_in_place(mx.zeros(x.shape))
     slopes, slope_values = evaluate_in_place(mx.zeros(x.shape))
-    _, inputs = evaluate_in_place(x)
-    flat = [array.reshape(-1) for array in (inputs, values, slope_values)]
-    for start in range(0, x.size, _BLOCK):
-        _gelu_block(*(array[start : start + _BLOCK] for array in flat))
+    flat = (array.reshape(-1) for array in (_view(x), values, slope_values))
+    for blocks in zip(*map(_blocks, flat), strict=True):
+        _gelu_block(*blocks)
     return out, slopes
 
 
@@ -164,7 +163,7 @@ def _many_gelus_vjp(_: mx.array, cotangents: tuple[mx.array, mx.array], outputs:
     return cotangents[0] * outputs[1]
 
 
-def _gelu_block(x: npt.NDArray[np.float32], out: npt.NDArray[np.float32], slope: npt.NDArray[np.float32]) -> None:
+def _gelu_block(x: Numbers, out: Numbers, slope: Numbers) -> None:
     """Write GELU of `x` to `out` and its slope Φ(x) + x φ(x) to `slope`."""
     t = np.abs(x)
     t *= _ERF_SCALE

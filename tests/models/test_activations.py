@@ -10,9 +10,6 @@ import pytest
 from streaming_vlm_mlx.models.activations import exp, gelu, quick_gelu, silu, swiglu
 
 
-from streaming_vlm_mlx.models.activations import exp, gelu, quick_gelu, silu
-
-
 @pytest.mark.parametrize("count", [101, 40_001], ids=["MLX's", "NumPy's"])
 def test_exp_over_its_range(count: int) -> None:
     x = np.linspace(-86, 86, count, dtype=np.float32)
