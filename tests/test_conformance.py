@@ -96,7 +96,7 @@ def test_free_choices_are_livecc_s_as_long_as_margins_are_clear(
 
         class Free:
             def sample(self, logits: Any, seen: Any, step: int, said: list[int] = said) -> int:
-                said.append(sampler.sample(logits, seen, step))
+                said.append(conformance.read_row(sampler.sample(logits, seen, step)))
                 return said[-1]
 
         for second in seconds:

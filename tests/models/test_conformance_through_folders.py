@@ -50,9 +50,9 @@ class Models:
         choices: list[tuple[bool, float]] = []
 
         class Compared(self.conformance.Forced):  # type: ignore[name-defined,misc]
-            def sample(self, logits: np.ndarray, seen: np.ndarray, step: int) -> int:
+            def sample(self, logits: mx.array, seen: np.ndarray, step: int) -> int:
                 recorded: int = super().sample(logits, seen, step)
-                second, first = np.partition(penalise(logits, np.unique(seen), 1.05), -2)[-2:]
+                second, first = np.partition(penalise(np.array(logits), np.unique(seen), 1.05), -2)[-2:]
                 choices.append((self.own[-1] == recorded, float(first - second)))
                 return recorded
 

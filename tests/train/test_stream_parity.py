@@ -64,11 +64,11 @@ class Forced:
     positions: Any = None
     losses: list[float] = field(default_factory=list)
 
-    def sample(self, logits: np.ndarray, seen: np.ndarray, step: int) -> int:
+    def sample(self, logits: mx.array, seen: np.ndarray, step: int) -> int:
         if not self.losses:
             self.ids, self.positions = self.session.ids, self.session.positions
         row = int(self.checkpoint.vocabulary.to_rows([self.said[len(self.losses)]])[0])
-        self.losses.append(float(mx.logsumexp(mx.array(logits)).item()) - float(logits[row]))
+        self.losses.append(float(mx.logsumexp(logits).item()) - float(logits[row].item()))
         return row
 
 
