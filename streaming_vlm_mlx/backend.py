@@ -10,9 +10,11 @@ import importlib.metadata
 import importlib.util
 import os
 import platform
+import statistics
 import sys
 import sysconfig
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -152,6 +154,35 @@ def matmul_gflops(clock: Callable[[], float], dtype: "mx.Dtype", size: int = 512
         mx.eval(a @ a)
         seconds.append(clock() - begin)
     return 2e-9 * size**3 / min(seconds)
+
+
+def copy_bandwidth(clock: Callable[[], float], size: int = 1 << 29, rounds: int = 7) -> float:
+    """Return the bytes a second that a copy reads and writes, the median of `rounds`; on a CPU with all cores.
+
+    Args:
+        clock: returns seconds.
+        size: bytes that are copied.
+        rounds: timed copies, after one that is not timed.
+    """
+    import mlx.core as mx
+    import numpy as np
+
+    seconds = []
+    if mx.default_device().type == mx.DeviceType.cpu:
+        sources = np.array_split(np.ones(size // 4, np.float32), os.cpu_count() or 1)
+        targets = [np.zeros_like(source) for source in sources]
+        with ThreadPoolExecutor(len(sources)) as threads:
+            for _ in range(rounds + 1):
+                begin = clock()
+                list(threads.map(np.copyto, targets, sources))
+                seconds.append(clock() - begin)
+    else:
+        source = mx.ones((size // 4,), mx.float32)
+        for _ in range(rounds + 1):
+            begin = clock()
+            mx.eval(source + 0.0)
+            seconds.append(clock() - begin)
+    return 2 * size / statistics.median(seconds[1:])
 
 
 def has_reference_blas() -> bool:

@@ -210,6 +210,12 @@ def test_speed_is_that_of_the_best_round() -> None:
     assert gflops == pytest.approx(2 * 10**3 / 0.25 / 1e9)
 
 
+def test_bandwidth_counts_what_a_copy_reads_and_writes() -> None:
+    backend.prepare()
+    # The first round is a warm-up.
+    assert backend.copy_bandwidth(ticking(9.0, 0.5, 0.25, 1.0), size=1 << 10, rounds=3) == 2 * (1 << 10) / 0.5
+
+
 FREED = """
 backend.prepare()
 import resource

@@ -27,6 +27,8 @@ from streaming_vlm_mlx.video.image_processor import Patches, patchify
 if TYPE_CHECKING:
     import mlx.core as mx
 
+    from streaming_vlm_mlx.models.loading import ModelBundle
+
 # Ids of plain text in Qwen's vocabulary: the markup is above them.
 _WORDS = range(1_000, 100_000)
 
@@ -216,12 +218,18 @@ def forced_tokens(config: BenchConfig, index: int) -> list[int]:
 
 
 def run_bench(config: BenchConfig, mode: Mode, seconds: int, dtype: "mx.Dtype") -> Iterator[GenerationResult]:
-    """Generate `seconds` seconds in `mode` and yield the record of each; image processing is not timed."""
+    """Generate `seconds` seconds in `mode` with random weights in `dtype`; see `run_stream`."""
     from streaming_vlm_mlx.stream.bundle_loader import random_bundle
+
+    bundle = random_bundle(config.model, dtype, replace(config.stream, mode=mode), config.seed)
+    return run_stream(config, bundle, mode, seconds)
+
+
+def run_stream(config: BenchConfig, bundle: "ModelBundle", mode: Mode, seconds: int) -> Iterator[GenerationResult]:
+    """Generate `seconds` seconds in `mode` and yield the record of each; image processing is not timed."""
     from streaming_vlm_mlx.stream.generate import SecondRequest, Session
 
-    stream = replace(config.stream, mode=mode)
-    session = Session(random_bundle(config.model, dtype, stream, config.seed), stream)
+    session = Session(bundle, replace(config.stream, mode=mode))
     for index in range(seconds):
         patches = patches_of(config, index)
         *_, result = session.generate(SecondRequest(index, float(index), index + 1.0, patches))

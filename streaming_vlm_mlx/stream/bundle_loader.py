@@ -26,6 +26,7 @@ from streaming_vlm_mlx.models.memory_budget import check_fits, memory_limit
 from streaming_vlm_mlx.models.quantization import kv_group_size
 from streaming_vlm_mlx.models.sizes import seed_weights
 from streaming_vlm_mlx.models.vlm import VisionLanguageModel
+from streaming_vlm_mlx.quantization_config import QuantizationConfig
 from streaming_vlm_mlx.stream.async_engine import Loader
 from streaming_vlm_mlx.stream.events import Loading
 from streaming_vlm_mlx.text.chat_template import STYLES, ChatTemplate
@@ -103,13 +104,22 @@ def random_checkpoint(config: ModelConfig, dtype: mx.Dtype, stream: StreamConfig
     return Checkpoint(model, tokenizer, FullVocabulary(rows), stream)
 
 
-def random_bundle(model_config: ModelConfig, dtype: mx.Dtype, config: StreamConfig, seed: int) -> ModelBundle:
-    """Return `random_checkpoint`, arranged for decoding.
+def random_bundle(
+    model_config: ModelConfig,
+    dtype: mx.Dtype,
+    config: StreamConfig,
+    seed: int,
+    quantize: Callable[[VisionLanguageModel], QuantizationConfig] | None = None,
+) -> ModelBundle:
+    """Return `random_checkpoint`, packed as `quantize` says, and arranged for decoding.
 
     Raises:
         SvmError: as `random_checkpoint`.
     """
     made = random_checkpoint(model_config, dtype, config, seed)
+    if quantize is not None:
+        made.model.quantize(quantize(made.model))
+        mx.eval(made.model.parameters())
     arrange_for_decode(made.model)
     template = ChatTemplate.of(made.tokenizer, config.style, config.system, family_of(model_config).HAS_STAMPS)
     return ModelBundle(made.model, made.tokenizer, made.vocabulary, template, time.perf_counter)

@@ -1,6 +1,9 @@
 """The report of `bench`: what it contains, and how the modes differ."""
 
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import yaml
@@ -102,3 +105,23 @@ def test_a_vocabulary_smaller_than_the_tokenizer_is_refused(tmp_path, capsys):
     path.write_text(yaml.safe_dump(SMALL | {"model": model}))
     assert cli.main(["bench", "--config", str(path), "--mode", "streaming", "--seconds", "2"]) == 2
     assert "vocab_size" in capsys.readouterr().err
+
+
+def test_the_script_for_devices_measures_plain_and_packed_weights(tmp_path):
+    script = Path(__file__).parents[2] / "scripts" / "bench_device.py"
+    text, vision = SMALL["model"]["text_config"], SMALL["model"]["vision_config"]
+    # Packed weights come in groups of 64.
+    sizes = {"hidden_size": 64, "intermediate_size": 64}
+    model = {"text_config": {**text, **sizes, "mrope_section": [4, 6, 6]}}
+    model["vision_config"] = {**vision, "out_hidden_size": 64}
+    wide, out = tmp_path / "wide.yaml", tmp_path / "device.json"
+    wide.write_text(yaml.safe_dump({**SMALL, "model": model}))
+    command = [sys.executable, str(script), "--config", str(wide), "--seconds", "2", "--json", str(out)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    plain, packed = json.loads(out.read_text())["rows"]
+    assert (plain["weights"], packed["weights"], packed["model"]) == ("float32", "4 bits", "wide")
+    assert plain["cache_tokens"] == packed["cache_tokens"] > 0
+    # A weight has 4 bits, and a scale and a bias of its group.
+    assert packed["read_mb"] < plain["read_mb"] / 4
+    assert 0 < plain["bandwidth_share"] < 1
