@@ -291,6 +291,8 @@ class StreamConfig(FromDict):
         pos_mode: ``shrink`` renumbers the kept tokens before each second, ``append`` continues from the last position.
         all_text: positions of video count up on one axis, like text (for weights trained as LiveCC).
         kv_bits: bits of a number in the cache, 8 or 4; null keeps the model's dtype.
+        drop_still: leave out video tokens whose pixels differ by at most this from their last kept version (root mean
+            square, in steps of 255); null shows all tokens.
         fps: frames sampled a second.
         style: how turns are written: as in the published inference program, as in its training data, or as LiveCC's
             program does, or as one chat turn that asks an instruct model what has just changed.
@@ -313,6 +315,7 @@ class StreamConfig(FromDict):
     pos_mode: Positions = "shrink"
     all_text: bool = False
     kv_bits: Literal[4, 8] | None = None
+    drop_still: float | None = None
     fps: float = 2.0
     style: Style = "inference"
     system: str = ""
@@ -338,6 +341,8 @@ class StreamConfig(FromDict):
             demand(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
         for name in ("sink", "slide"):
             demand((getattr(self, name) or 0) >= 0, name, getattr(self, name), "0 or more, or null to keep all")
+        level = self.drop_still
+        demand(level is None or 0 <= level <= 255, "drop_still", level, "0 to 255, or null to show all of the video")
         demand(0 < self.fps <= MOST_FPS, "fps", self.fps, f"above 0 and at most {MOST_FPS}")
         one_turn = self.style == "instruct"
         demand(not (one_turn and self.scratchpad), "scratchpad", self.scratchpad, "empty with style 'instruct'")

@@ -10,6 +10,7 @@ from typing import Any
 from streaming_vlm_mlx.atomic import write_text
 from streaming_vlm_mlx.eval.runner import CaseRun, FigureTable, JudgeCounts
 from streaming_vlm_mlx.eval.text_metrics import NO_TEXT
+from streaming_vlm_mlx.stream.events import still_share
 
 VERSION = 2
 BOTH = ("as seen", "grey pictures")
@@ -80,15 +81,18 @@ def figures(runs: Sequence[CaseRun]) -> dict[str, Any]:
 
     - ``wer``, ``rouge_l``, ``words_per_second``, ``silence``: see `text_metrics.TextCounts`.
     - The figures of the judge, where the cases have one.
+    - ``still_share``: the share of video tokens that were left out, because their patches had not changed.
     - ``seconds_per_second``: the median of the seconds of work for a second of video.
 
     A figure is None where there is nothing to measure.
     """
     costs = [s.timings.total_ms / 1e3 / (s.end - s.start) for run in runs for s in run.seconds if s.end > s.start]
+    seconds = [second for run in runs for second in run.seconds]
     judged = pool_judged(runs)
     return {
         **sum((run.text for run in runs), NO_TEXT).figures(),
         **(judged.figures() if judged else {}),
+        "still_share": still_share(seconds),
         "seconds_per_second": statistics.median(costs) if costs else None,
     }
 

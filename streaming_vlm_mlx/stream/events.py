@@ -1,6 +1,6 @@
 """What leaves the engine: plain Python, no arrays, safe to hand to another thread."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self
 
@@ -24,11 +24,13 @@ class SpanView:
             ``video``, ``text`` (commentary).
         round: the turn that it belongs to, counted from the stream's start or last seek; -1 for the head.
         tokens: how many tokens it holds.
+        left_out: how many tokens of its video were left out, because their patches had not changed.
     """
 
     kind: SpanKind
     round: int
     tokens: int
+    left_out: int = 0
 
 
 @dataclass(frozen=True)
@@ -139,6 +141,7 @@ class GenerationResult(FromDict):
             asked a question, the first line is the answer.
         tokens: tokens generated, including the closing ones and those of the scratchpad.
         video_tokens: tokens of video that were prefilled.
+        still_tokens: tokens of video that were left out, because their patches had not changed (`drop_still`).
         cache_tokens: tokens in the cache afterwards.
         cache_bytes: bytes of the cache's blocks.
         query: the viewer's question in this second, else empty.
@@ -159,6 +162,7 @@ class GenerationResult(FromDict):
     timings: Timings = field(default_factory=Timings)
     memory: Memory | None = None
     notes: str = ""
+    still_tokens: int = 0
 
     def check(self) -> None:
         """Check the times and the length of the text.
@@ -190,6 +194,14 @@ class GenerationResult(FromDict):
         _require(values, "index", "start", "end", "text")
         # Format 1 of the session files calls the notes "noted".
         return super().from_dict({"notes": values.get("noted"), **values})
+
+
+def still_share(seconds: Iterable[GenerationResult]) -> float | None:
+    """Return the share of the video tokens of `seconds` that were left out; None without video."""
+    counts = [(second.still_tokens, second.video_tokens) for second in seconds]
+    still = sum(left_out for left_out, _ in counts)
+    whole = still + sum(shown for _, shown in counts)
+    return still / whole if whole else None
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from streaming_vlm_mlx.stream.pruning import count_window_tokens, prune, reancho
 from streaming_vlm_mlx.stream.reply import RepetitionGuard, Reply
 from streaming_vlm_mlx.stream.runner import Runner, Visibility
 from streaming_vlm_mlx.stream.sampling import Choice, Sampler, TokenSampler, read_row, rule_out
+from streaming_vlm_mlx.stream.still import StillPatches
 from streaming_vlm_mlx.stream.turn_input import TurnCollector, TurnInput, VideoEncoder
 from streaming_vlm_mlx.stream.turns import TurnWriter
 from streaming_vlm_mlx.text.detokenizer import Scratchpad
@@ -161,8 +162,7 @@ class Session:
         begun = clock()
         encoded = self._encoder.take(second.patches)
         times = StepTimes(begun, clock(), encoded.seconds)
-        grid = second.patches.grid_thw if second.patches and encoded.features is not None else None
-        turn = self._collector.add(TurnInput(second.start, second.end, grid, encoded.features, second.question))
+        turn = self._collector.add(encoded.as_turn(second.start, second.end, second.question))
         self._waiting = second if turn is None else None
         if turn is not None:
             yield from self._comment(second, turn, times, sampler or self._sampler, stopped)
@@ -194,6 +194,7 @@ class Session:
         """Comment on `turn`, which `second` completes; see `generate`."""
         clock = self._bundle.clock
         dropped = self._prune()
+        turn = self._still.leave_out(turn, self._round, self._spans, self._config)
         self._append_turn(turn)
         logits: mx.array | None = self._prefill()
         times.prefilled = clock()
@@ -218,7 +219,8 @@ class Session:
             self._result(second, times),
             text=reply.text,
             tokens=reply.token_count,
-            video_tokens=0 if turn.features is None else turn.features.shape[0],
+            video_tokens=turn.video_tokens,
+            still_tokens=turn.still_tokens,
             query=turn.question,
             notes=reply.notes,
         )
@@ -237,7 +239,7 @@ class Session:
 
     def _begin_turns(self) -> None:
         """Make the next second the first of the first turn."""
-        self._round, self._query = 0, ""
+        self._round, self._query, self._still = 0, "", StillPatches()
         self._collector = TurnCollector(self._bundle.template.rules.first_seconds)
         self._waiting = None
 
@@ -266,9 +268,9 @@ class Session:
         number, config = self._round, self._config
         if turn.grid is not None and turn.features is not None:
             time, rows, columns = turn.grid
-            merge = config.pixels.merge_size
+            merge, depth = config.pixels.merge_size, config.pixels.temporal_patch_size
             grid = (time, rows // merge, columns // merge)
-            video = self._turns.video(number, turn.start, grid, config.fps, config.pixels.temporal_patch_size)
+            video = self._turns.video(number, turn.start, grid, config.fps, depth, turn.kept)
             self._features[number] = turn.features
         if self._bundle.template.rules.one_turn:
             spans = self._turns.one_turn(self._spans, number, video, turn.question, config.query)
@@ -290,7 +292,7 @@ class Session:
         is_video = sp.join_video(self._spans, self._bundle.template.special.video_pad)[cached:]
         # A second may have several spans, but has one array of features.
         new = dict.fromkeys(s.round for s in self._spans if s.part == "video" and s.slots[0] >= cached)
-        features = mx.concatenate([self._features[r] for r in new]) if new else None
+        features = mx.concatenate([self._features[r] for r in new]) if is_video.any() else None
         positions = self._count_positions(cached)
         logits = runner.prefill(self._rows(ids[cached:]), positions, features, is_video, self._visibility())
         if not self._config.recomputes:

@@ -123,13 +123,13 @@ def count_window_tokens(spans: Spans, config: StreamConfig, template: ChatTempla
     previous = (config.sink or 0) + (config.slide or 0) if bounds else 0
     rounds = 1 if config.mode == "full" else max(config.window, config.text_round)
     # A first turn of several seconds has as much more video.
-    video = sum(len(span.ids) for span in spans if span.part == "video")
-    turn = sum(len(span.ids) for span in spans if span.round >= 0) - video + -(-video // rules.first_seconds)
+    video = sum(span.whole for span in spans if span.part == "video")
+    turn = sum(span.whole for span in spans if span.round >= 0) - video + -(-video // rules.first_seconds)
     reply = config.sampling.max_new_tokens + len(template.turn_close)
     reply += SCRATCH_TOKENS if config.scratchpad else 0
     if rules.one_turn:
         said = config.text_round * config.sampling.max_new_tokens
-        return sum(len(span.ids) for span in spans) + (config.window - 1) * turn + said + reply
+        return sum(span.whole for span in spans) + (config.window - 1) * turn + said + reply
     # The first turn's time has fewer tokens than a later one may have.
     longest_time = 16
-    return sum(len(span.ids) for span in spans) + previous + rounds * (turn + reply + longest_time)
+    return sum(span.whole for span in spans) + previous + rounds * (turn + reply + longest_time)

@@ -39,6 +39,7 @@ class Span:
         ids: the token ids.
         slots: each token's place in the sequence before pruning, which is its place in the cache.
         grid: merged patches of a video span in time, rows and columns.
+        shown: which tokens of the whole video, marks included, a span has that others were left out of; else None.
     """
 
     part: Part
@@ -46,6 +47,12 @@ class Span:
     ids: Ids
     slots: Ids
     grid: tuple[int, int, int] | None = None
+    shown: npt.NDArray[np.bool_] | None = None
+
+    @property
+    def whole(self) -> int:
+        """Tokens of the span and of its video that were left out."""
+        return len(self.ids) if self.shown is None else len(self.shown)
 
     def cut(self, *parts: slice) -> "Span":
         """Return the span with only the tokens in the slices `parts`."""
@@ -57,7 +64,7 @@ class Span:
 
     def view(self) -> SpanView:
         """Return the plain record of this span that leaves the engine."""
-        return SpanView(_VIEW[self.part], self.round, len(self.ids))
+        return SpanView(_VIEW[self.part], self.round, len(self.ids), self.whole - len(self.ids))
 
 
 Spans = tuple[Span, ...]
@@ -97,7 +104,8 @@ def merge_views(spans: Iterable[Span]) -> tuple[SpanView, ...]:
     out: list[SpanView] = []
     for view in (s.view() for s in spans if len(s.ids)):
         if out and (out[-1].kind, out[-1].round) == (view.kind, view.round):
-            out[-1] = replace(out[-1], tokens=out[-1].tokens + view.tokens)
+            last = out[-1]
+            out[-1] = replace(last, tokens=last.tokens + view.tokens, left_out=last.left_out + view.left_out)
         else:
             out.append(view)
     return tuple(out)
@@ -107,7 +115,10 @@ def positions(spans: Iterable[Span], start: int, config: StreamConfig, steps_per
     """Return the M-RoPE positions [3, n] of `spans`, the first token at `start`; see `mrope_positions`.
 
     With `config.all_text`, video counts up like text. `steps_per_grid` is the number of positions that one temporal
-    step of a video takes.
+    step of a video takes. Tokens of video that are left out keep their positions free.
     """
-    pieces = ((len(span.ids), None if config.all_text else span.grid) for span in spans)
-    return mrope_positions(pieces, start, steps_per_grid)
+    spans = list(spans)
+    shown = [np.ones(len(span.ids), np.bool_) if span.shown is None else span.shown for span in spans]
+    pieces = [(len(s), None if config.all_text else span.grid) for s, span in zip(shown, spans, strict=True)]
+    whole = mrope_positions(pieces, start, steps_per_grid)
+    return whole[:, np.concatenate(shown)] if spans else whole

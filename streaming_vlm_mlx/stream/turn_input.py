@@ -4,6 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import mlx.core as mx
+import numpy as np
+import numpy.typing as npt
 
 from streaming_vlm_mlx.models.positions import Grid
 from streaming_vlm_mlx.models.vlm import VisionLanguageModel
@@ -23,6 +25,14 @@ class EncodedVideo:
     patches: Patches | None
     features: mx.array | None
     seconds: float = 0.0
+
+    def as_turn(self, start: float, end: float, question: str) -> "TurnInput":
+        """Return the second from `start` to `end` as the input of a turn."""
+        if self.patches is None or self.features is None:
+            return TurnInput(start, end, None, None, question)
+        return TurnInput(
+            start, end, self.patches.grid_thw, self.features, question, pixels=(self.patches.pixel_values,)
+        )
 
 
 class VideoEncoder:
@@ -84,6 +94,8 @@ class TurnInput:
         grid: patches of the video in time, height and width; None without video.
         features: of the video, [video tokens, width]; None without video.
         question: the viewer's question, else empty.
+        kept: which tokens of the video `features` belong to, [merged patches]; None for all.
+        pixels: the patches of each second of the video.
     """
 
     start: float
@@ -91,6 +103,18 @@ class TurnInput:
     grid: Grid | None
     features: mx.array | None
     question: str = ""
+    kept: npt.NDArray[np.bool_] | None = None
+    pixels: tuple[npt.NDArray[np.float32], ...] = ()
+
+    @property
+    def video_tokens(self) -> int:
+        """Tokens of video that are shown."""
+        return 0 if self.features is None else int(self.features.shape[0])
+
+    @property
+    def still_tokens(self) -> int:
+        """Tokens of video that are left out."""
+        return 0 if self.kept is None else len(self.kept) - self.video_tokens
 
 
 class TurnCollector:
@@ -129,4 +153,5 @@ def _join(seconds: list[TurnInput]) -> TurnInput:
     features = [second.features for second in seconds if second.features is not None]
     grid = (sum(time for time, _, _ in grids), *grids[0][1:]) if grids else None
     joined = features[0] if len(features) == 1 else mx.concatenate(features) if features else None
-    return TurnInput(seconds[0].start, seconds[-1].end, grid, joined, question)
+    pixels = tuple(values for second in seconds for values in second.pixels)
+    return TurnInput(seconds[0].start, seconds[-1].end, grid, joined, question, pixels=pixels)

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
+import numpy.typing as npt
 
 from streaming_vlm_mlx.models.positions import Grid
 from streaming_vlm_mlx.stream.spans import Span, Spans, new_span
@@ -48,6 +49,20 @@ def video_spans(
     return tuple(spans)
 
 
+def _leave_out(spans: Spans, kept: npt.NDArray[np.bool_]) -> Spans:
+    """Return the video `spans` of a turn with only those of their tokens that are `kept`; their marks stay."""
+    out, at = list[Span](), 0
+    for span in spans:
+        if span.part != "video":
+            out.append(span)
+            continue
+        end = at + len(span.ids) - 2
+        shown = np.concatenate([[True], kept[at:end], [True]])
+        out.append(replace(span, ids=span.ids[shown], slots=span.slots[shown], shown=shown))
+        at = end
+    return tuple(out)
+
+
 class TurnWriter:
     """Writes spans in the markup of one chat template and the ids of one vocabulary."""
 
@@ -69,9 +84,21 @@ class TurnWriter:
             new_span("head", -1, template.turn_close),
         )
 
-    def video(self, number: int, start: float, grid: Grid, fps: float, temporal_patch_size: int) -> Spans:
-        """Return the video of turn `number`; see `video_spans`. Where it counts up like text, it has no grid."""
+    def video(
+        self,
+        number: int,
+        start: float,
+        grid: Grid,
+        fps: float,
+        temporal_patch_size: int,
+        kept: npt.NDArray[np.bool_] | None = None,
+    ) -> Spans:
+        """Return the video of turn `number`; see `video_spans`. Where it counts up like text, it has no grid.
+
+        With `kept`, [patches], only these tokens are written.
+        """
         spans = video_spans(self._template, self._encode, number, start, grid, fps, temporal_patch_size)
+        spans = spans if kept is None else _leave_out(spans, kept)
         if number == 0 or self._template.rules.later_grids:
             return spans
         return tuple(replace(span, grid=None) for span in spans)

@@ -125,3 +125,17 @@ def test_the_script_for_devices_measures_plain_and_packed_weights(tmp_path):
     # A weight has 4 bits, and a scale and a bias of its group.
     assert packed["read_mb"] < plain["read_mb"] / 4
     assert 0 < plain["bandwidth_share"] < 1
+
+
+def test_still_video_is_left_out_of_a_stream_but_not_beside_other_programs(config, tmp_path, capsys):
+    out = tmp_path / "still.json"
+    words = ["bench", "--config", str(config), "--seconds", "2", "--drop-still", "255", "--json", str(out)]
+    assert cli.main([*words, "--mode", "streaming"]) == 0
+    run = json.loads(out.read_text())
+    first, second = run["seconds"]
+    assert first["video_tokens"] > 0
+    assert second["video_tokens"] == 0
+    assert second["still_tokens"] == first["video_tokens"] + first["still_tokens"]
+    capsys.readouterr()
+    assert cli.main(["bench", "--peers", "--drop-still", "8"]) == 2
+    assert "--peers goes with" in capsys.readouterr().err

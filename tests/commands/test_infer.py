@@ -84,6 +84,17 @@ def test_a_model_that_was_not_trained_to_stream_is_announced(untrained, clip, tm
     assert "not trained" not in capsys.readouterr().err
 
 
+def test_still_video_is_left_out_and_counted(clip, capsys):
+    assert cli.main(["infer", str(clip), "--json", "--drop-still", "255"]) == 0
+    said = capsys.readouterr()
+    first, *others = [GenerationResult.from_dict(json.loads(line)) for line in said.out.splitlines()]
+    assert first.video_tokens > 0
+    assert [second.video_tokens for second in others] == [0] * len(others)
+    still = sum(second.still_tokens for second in (first, *others))
+    share = still / (still + first.video_tokens)
+    assert f"{still} video tokens were left out because they did not change: {share:.0%}" in said.err
+
+
 def test_json_lines_are_whole_seconds(clip, capsys):
     assert cli.main(["infer", str(clip), "--json", "--start", "1", "--duration", "1", "--fps", "4"]) == 0
     (line,) = capsys.readouterr().out.splitlines()

@@ -83,13 +83,20 @@ def split(folder: Path, checkpoint: Path, config: StreamConfig = CONFIG, **more:
 
 
 @pytest.mark.parametrize(
-    ("bits", "pos_mode", "is_qwen3"),
-    [(None, "shrink", False), (None, "append", False), (8, "shrink", False), (8, "shrink", True)],
+    ("bits", "pos_mode", "is_qwen3", "drop_still"),
+    [
+        (None, "shrink", False, None),
+        # Every second but the first and the third is without video.
+        (None, "append", False, 255.0),
+        (8, "shrink", False, None),
+        (8, "shrink", True, None),
+    ],
 )
 def test_it_says_what_the_whole_one_says(
-    tokenizer: Tokenizer, tmp_path: Path, bits: int | None, pos_mode: Any, is_qwen3: bool
+    tokenizer: Tokenizer, tmp_path: Path, bits: int | None, pos_mode: Any, is_qwen3: bool, drop_still: float | None
 ) -> None:
-    checkpoint, config = save(tmp_path / "whole", tokenizer, bits, is_qwen3), replace(CONFIG, pos_mode=pos_mode)
+    checkpoint = save(tmp_path / "whole", tokenizer, bits, is_qwen3)
+    config = replace(CONFIG, pos_mode=pos_mode, drop_still=drop_still)
 
     _, bundle = bundle_loader(checkpoint, mx.float32, config)(lambda _: None)
     whole = play(Session(bundle, config), bundle, SECONDS)

@@ -7,6 +7,7 @@ import pytest
 from textual.widgets import Static
 
 from streaming_vlm_mlx.sessions.journal import load_session
+from streaming_vlm_mlx.stream.events import SpanMap, SpanView
 from tests.player.fakes import Blank, Scripted, StartPlayer, truth, wait
 from tui.player.screens.help import HelpScreen
 from tui.player.widgets.cache_strip import FLASH, CacheStrip
@@ -148,6 +149,14 @@ async def test_the_cache_strip_flashes_what_was_dropped(start_player: StartPlaye
         assert "×" in strip.render_line(0).text
         await p.pass_time(1)
         assert "×" not in strip.render_line(0).text
+
+
+async def test_the_cache_strip_counts_video_that_was_left_out(start_player: StartPlayer) -> None:
+    async with start_player() as p:
+        strip = p.screen.query_one(CacheStrip)
+        video = (SpanView("video", 0, 60), SpanView("video", 1, 12, 48), SpanView("video", 2, 8, 52))
+        strip.show(SpanMap(2, (SpanView("system", -1, 10), *video), ()), 0.0)
+        assert "video 3 s, 56% still" in strip.render_line(0).text
 
 
 async def test_control_characters_and_markup_are_shown_harmless(start_player: StartPlayer) -> None:

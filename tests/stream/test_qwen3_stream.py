@@ -38,7 +38,7 @@ def make_pair(sizes: Any, folder: Path, tokenizer: Tokenizer) -> Pair:
     (folder / "config.json").write_text(json.dumps(config | {"video_token_id": VIDEO_PAD}), encoding="utf-8")
     checkpoint = load_checkpoint(folder, mx.float32)
     reference.config.video_token_id = int(checkpoint.vocabulary.to_rows([VIDEO_PAD])[0])
-    template = ChatTemplate.of(tokenizer, has_stamps=True)
+    template = ChatTemplate.of(tokenizer, has_stamps=sizes.family == "qwen3_vl")
     return reference, ModelBundle(checkpoint.model, tokenizer, checkpoint.vocabulary, template, lambda: 0.0)
 
 

@@ -7,10 +7,12 @@ import statistics
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from streaming_vlm_mlx.errors import SvmError
+from tui.commands.options import add_drop_still
 from tui.messages import note
 from tui.session_paths import check_writable
 
@@ -46,6 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="run the stream beside transformers and mlx-vlm, each in a process of its own (extra 'bench')",
     )
+    add_drop_still(parser)
     parser.add_argument("--json", type=Path, metavar="F", help="write settings, machine and every second's figures")
     parser.add_argument("--plot", type=Path, metavar="F", help="draw the figures as a PNG")
 
@@ -59,14 +62,19 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         check_writable(args.json)
     if args.peers:
-        if args.mode != "all" or args.plot:
+        if args.mode != "all" or args.plot or args.drop_still is not None:
             raise SvmError("--peers goes with --config, --seconds and --json only.")
         config = read_bench_config(args.config) if args.config else STANDARD
+        if config.stream.drop_still is not None:
+            raise SvmError(f"{args.config}: drop_still must be null with --peers: all programs are shown the same.")
         run_peers(config, args.seconds or PEERS_SECONDS, args.json)
         return 0
     if args.config is None:
         raise SvmError("bench needs --config, such as configs/bench/stream.yaml, or --peers.")
-    _run_modes(args, read_bench_config(args.config))
+    config = read_bench_config(args.config)
+    if args.drop_still is not None:
+        config = replace(config, stream=config.stream.merged({"drop_still": args.drop_still}))
+    _run_modes(args, config)
     return 0
 
 
@@ -145,9 +153,21 @@ def _print_table(runs: "Mapping[str, Sequence[GenerationResult]]") -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from streaming_vlm_mlx.stream.events import still_share
+
     table = Table(title="seconds of work for a second of video (medians)", title_justify="left")
     table.add_column("mode", no_wrap=True)
-    for name in ("first tenth", "last tenth", "vision", "prefill", "decode", "ms/token", "cache tokens", "cache MB"):
+    for name in (
+        "first tenth",
+        "last tenth",
+        "vision",
+        "prefill",
+        "decode",
+        "ms/token",
+        "still",
+        "cache tokens",
+        "cache MB",
+    ):
         table.add_column(name, justify="right")
     for mode, seconds in runs.items():
         tenth = max(len(seconds) // 10, 1)
@@ -160,6 +180,7 @@ def _print_table(runs: "Mapping[str, Sequence[GenerationResult]]") -> None:
             _median_seconds(t.total_ms for t in timings[-tenth:]),
             *map(_median_seconds, zip(*parts, strict=True)),
             f"{token:.1f}",
+            f"{still_share(seconds) or 0:.0%}",
             f"{seconds[-1].cache_tokens:,}",
             f"{seconds[-1].cache_bytes / 1e6:.1f}",
         )

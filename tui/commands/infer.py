@@ -148,8 +148,9 @@ def saved(log: "SessionLog") -> "Iterator[SessionLog]":
 async def _comment(
     engine: "Engine", source: "Source", args: argparse.Namespace, log: "SessionLog", advice: str
 ) -> None:
-    from streaming_vlm_mlx.stream.events import Failed, GenerationResult, Ready
+    from streaming_vlm_mlx.stream.events import Failed, GenerationResult, Ready, still_share
 
+    seconds = list[GenerationResult]()
     chunks = source.chunks(args.start, args.duration)
     with progress(source, args) as show:
         async with contextlib.aclosing(engine.play(chunks, skips=False)) as events:
@@ -157,12 +158,16 @@ async def _comment(
                 show(event)
                 if isinstance(event, GenerationResult):
                     log.add(event)
+                    seconds.append(event)
                     print(_as_json(event) if args.json else _as_line(event), end="", flush=True)
                 elif isinstance(event, Ready) and advice:
                     # Not before an error, which is one line.
                     note(advice)
                 elif isinstance(event, Failed):
                     raise SvmError(event.message)
+    if left_out := sum(second.still_tokens for second in seconds):
+        share, each = still_share(seconds) or 0.0, left_out / len(seconds)
+        note(f"{left_out} video tokens were left out because they did not change: {share:.0%}, {each:.0f} a second.")
 
 
 def _as_json(second: "GenerationResult") -> str:

@@ -47,7 +47,19 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--kv-bits", type=int, choices=(8, 4), help="bits of a number in the KV cache (default: the model's dtype)"
     )
+    add_drop_still(parser)
     parser.add_argument("--seed", type=int, metavar="N", help="seed of the sampling (default: --ckpt's own, else 0)")
+
+
+def add_drop_still(parser: argparse.ArgumentParser) -> None:
+    """Add the option that leaves out video which did not change."""
+    parser.add_argument(
+        "--drop-still",
+        type=float,
+        metavar="L",
+        help="leave out video tokens whose pixels changed by at most L of 255 (root mean square) since the model was "
+        "shown them (default: all are shown)",
+    )
 
 
 def resolve_settings(args: argparse.Namespace, warn: bool = True) -> "tuple[StreamConfig, Path]":
@@ -67,7 +79,11 @@ def resolve_settings(args: argparse.Namespace, warn: bool = True) -> "tuple[Stre
     args.adapter = find_adapter(args.adapter)
     owner = args.adapter if args.adapter and (args.adapter / STREAM).is_file() else folder
     config = read_stream_config(owner, args.config)
-    given = {k: getattr(args, k) for k in ("query", "previous", "fps", "kv_bits") if getattr(args, k) is not None}
+    given = {
+        k: getattr(args, k)
+        for k in ("query", "previous", "fps", "kv_bits", "drop_still")
+        if getattr(args, k) is not None
+    }
     sampling = {} if args.seed is None else {"sampling": {"seed": args.seed}}
     config = config.merged({**given, **sampling})
     if warn and args.query is not None:

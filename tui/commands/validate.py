@@ -14,6 +14,7 @@ from streaming_vlm_mlx.plain_text import visible
 from tui.commands.options import (
     ADAPTER_NAMES,
     CHECKPOINT_NAMES,
+    add_drop_still,
     add_model_arguments,
     make_engine,
     resolve_settings,
@@ -49,6 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--ckpt", metavar="C", help=CHECKPOINT_NAMES)
     parser.add_argument("--adapter", type=Path, metavar="A", help=f"LoRA adapter of --ckpt: {ADAPTER_NAMES}")
     parser.add_argument("--config", type=Path, metavar="F", help="YAML of stream settings; overrides the checkpoint's")
+    add_drop_still(parser)
     parser.add_argument("--json", type=Path, metavar="F", help="write the figures, and those of every case")
     parser.add_argument(
         "--seed", dest="first", type=int, default=FIRST, metavar="S", help=f"seed of the first match (default {FIRST})"
@@ -94,10 +96,10 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _as_viewed(args: argparse.Namespace) -> argparse.Namespace:
-    """Return the options of a viewer who gives only a checkpoint, an adapter and a file of settings."""
+    """Return the options of a viewer who gives only what a validation can be given too."""
     parser = argparse.ArgumentParser()
     add_model_arguments(parser)
-    named = {name: getattr(args, name) for name in ("ckpt", "adapter", "config")}
+    named = {name: getattr(args, name) for name in ("ckpt", "adapter", "config", "drop_still")}
     return argparse.Namespace(**{**vars(parser.parse_args([])), **named})
 
 

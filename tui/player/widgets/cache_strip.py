@@ -132,14 +132,20 @@ class CacheStrip(Widget):
         return self.get_component_rich_style(f"cache--{cell.part}{'-odd' if cell.odd else ''}")
 
     def _labels(self, cells: Sequence[CacheCell]) -> str:
-        """Return the names of the parts, each centred in its cells, with its number of seconds where that fits."""
+        """Return the names of the parts, each centred in its cells, with as much about it as fits.
+
+        That is its number of seconds, and for video the share of its tokens that were left out as still.
+        """
         assert self._map is not None
+        left_out = sum(span.left_out for span in self._map.spans)
+        whole = left_out + sum(span.tokens for span in self._map.spans if span.kind == "video")
         rounds = {part: len({s.round for s in self._map.spans if PARTS[s.kind] == part}) for part in ORDER}
         line = ""
         for part, group in groupby(cells, key=lambda cell: cell.part):
             room = len(list(group))
             name = LABELS[part]
             count = f"{name} {rounds[part]} s" if part in ("text", "video") else name
-            label = next((text for text in (count, name) if len(text) <= room - 2), "")
+            still = f"{count}, {left_out / whole:.0%} still" if part == "video" and left_out else count
+            label = next((text for text in (still, count, name) if len(text) <= room - 2), "")
             line += label.center(room)
         return line
