@@ -92,15 +92,20 @@ _MMAP_THRESHOLD, _TRIM_THRESHOLD = -3, -1
 _KEPT_BLOCK, _KEPT_BYTES = 64 << 20, 256 << 20
 
 
-def keep_freed_memory() -> bool:
-    """Make glibc keep the memory of freed arrays for the next ones; return whether this is glibc and it agrees.
+def keep_freed_memory() -> None:
+    """Make glibc keep the memory of freed arrays for the next ones; other C libraries are left alone.
 
     MLX on a CPU frees an array as soon as it is used. New pages for the next one take longer than its arithmetic.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
-    if mallopt is None:
-        return False
-    return all([mallopt(_MMAP_THRESHOLD, _KEPT_BLOCK), mallopt(_TRIM_THRESHOLD, _KEPT_BYTES)])
+    if mallopt is not None:
+        mallopt(_MMAP_THRESHOLD, _KEPT_BLOCK)
+        mallopt(_TRIM_THRESHOLD, _KEPT_BYTES)
+
+
+def usable_cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
 def find_blas(folders: Iterable[Path], torch: Path | None) -> Iterator[Blas]:
@@ -169,7 +174,7 @@ def copy_bandwidth(clock: Callable[[], float], size: int = 1 << 29, rounds: int 
 
     seconds = []
     if mx.default_device().type == mx.DeviceType.cpu:
-        sources = np.array_split(np.ones(size // 4, np.float32), os.cpu_count() or 1)
+        sources = np.array_split(np.ones(size // 4, np.float32), usable_cores())
         targets = [np.zeros_like(source) for source in sources]
         with ThreadPoolExecutor(len(sources)) as threads:
             for _ in range(rounds + 1):

@@ -27,7 +27,7 @@ _GELU_SCALE, _GELU_CUBE = math.sqrt(8.0 / math.pi), 0.044715
 # For fewer numbers, waiting for the array takes longer than MLX's kernel.
 _FEW = 1 << 14
 # As many numbers stay in a core's cache between the passes over them.
-_BLOCK = 1 << 16
+BLOCK = 1 << 16
 
 
 def uses_numpy(x: mx.array) -> bool:
@@ -51,22 +51,7 @@ def _view(x: mx.array) -> Numbers:
 
 
 def _blocks(values: Numbers) -> Iterator[Numbers]:
-    return (values[start : start + _BLOCK] for start in range(0, values.size, _BLOCK))
-
-
-def exp(x: mx.array) -> mx.array:
-    """Return e^x, elementwise."""
-    return cast(mx.array, _exp(x)) if uses_numpy(x) and x.size >= _FEW else mx.exp(x)
-
-
-@mx.custom_function
-def _exp(x: mx.array) -> mx.array:
-    return mx.array(np.exp(_view(x)))
-
-
-@_exp.vjp
-def _exp_vjp(_: mx.array, cotangent: mx.array, output: mx.array) -> mx.array:
-    return cotangent * output
+    return (values[start : start + BLOCK] for start in range(0, values.size, BLOCK))
 
 
 def _sigmoid(x: mx.array) -> mx.array:

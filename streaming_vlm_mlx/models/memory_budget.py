@@ -24,7 +24,7 @@ GIB = 1 << 30
 # Tokens of markup, time and question in a second, and of the head before the first.
 _TURN, _HEAD = 48, 96
 # Copies of the scores of a query block that a CPU holds; a GPU's kernel holds none.
-_COPIES = 7
+_COPIES = 2
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,8 @@ import numpy as np
 from mlx.utils import tree_flatten
 
 from streaming_vlm_mlx.errors import SvmError
-from streaming_vlm_mlx.models.activations import uses_numpy
+from streaming_vlm_mlx.models.activations import BLOCK, uses_numpy
 from streaming_vlm_mlx.train.config import OptimizerConfig, ScheduleConfig
-
-# Numbers of an array that are updated at a time.
-_CHUNK = 1 << 16
 
 
 def rate_fraction(step: int, config: ScheduleConfig) -> float:
@@ -56,7 +53,7 @@ class _AdamW(optim.AdamW):
         # A view where NumPy may write; the parameter is copied, since a layer may share it.
         means, squares = (np.array(state[name], copy=False) for name in ("m", "v"))
         grads, values = np.array(gradient, copy=False), np.array(parameter)
-        rows = max(_CHUNK * len(values) // values.size, 1)
+        rows = max(BLOCK * len(values) // values.size, 1)
         for at in range(0, len(values), rows):
             part = slice(at, at + rows)
             g, m, v, value = grads[part], means[part], squares[part], values[part]

@@ -125,6 +125,8 @@ def test_the_script_for_devices_measures_plain_and_packed_weights(tmp_path):
     # A weight has 4 bits, and a scale and a bias of its group.
     assert packed["read_mb"] < plain["read_mb"] / 4
     assert 0 < plain["bandwidth_share"] < 1
+    none = subprocess.run([sys.executable, str(script), "--seconds", "0"], capture_output=True, text=True, check=False)
+    assert (none.returncode, none.stderr) == (2, "bench_device: --seconds is 0; it must be 1 or more.\n")
 
 
 def test_still_video_is_left_out_of_a_stream_but_not_beside_other_programs(config, tmp_path, capsys):

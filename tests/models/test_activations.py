@@ -1,4 +1,4 @@
-"""Compares the fast exponential and the activations with NumPy in double precision and with MLX."""
+"""Compares the activations with NumPy in double precision and with MLX."""
 
 from collections.abc import Callable
 
@@ -7,28 +7,14 @@ import mlx.nn as nn
 import numpy as np
 import pytest
 
-from streaming_vlm_mlx.models.activations import exp, gelu, quick_gelu, silu, swiglu
-
-
-@pytest.mark.parametrize("count", [101, 40_001], ids=["MLX's", "NumPy's"])
-def test_exp_over_its_range(count: int) -> None:
-    x = np.linspace(-86, 86, count, dtype=np.float32)
-    exact = np.exp(x.astype(np.float64))
-    # In float32 the argument's own rounding already moves the result by 6e-8 of it a unit.
-    assert np.all(np.abs(np.array(exp(mx.array(x))) - exact) <= (3e-7 + 1e-7 * np.abs(x)) * exact)
+from streaming_vlm_mlx.models.activations import gelu, quick_gelu, silu, swiglu
 
 
 def test_what_is_computed_in_place_leaves_the_argument() -> None:
     x = mx.broadcast_to(mx.array([-1.0, 0.0, 2.0]), (20_000, 3))
-    for function, known in ((exp, np.exp), (silu, lambda x: x / (1 + np.exp(-x)))):
-        assert np.allclose(np.array(function(x)), known(np.array([[-1.0, 0.0, 2.0]])), rtol=1e-6)
+    known = np.array([[-1.0, 0.0, 2.0]])
+    assert np.allclose(np.array(silu(x)), known / (1 + np.exp(-known)), rtol=1e-6)
     assert mx.array_equal(x[-1], mx.array([-1.0, 0.0, 2.0]))
-
-
-def test_exp_is_its_own_gradient() -> None:
-    x = mx.linspace(-5, 5, 40_001)
-    slope = mx.grad(lambda x: exp(x).sum())(x)
-    assert np.allclose(np.array(slope), np.exp(np.array(x, np.float64)), rtol=1e-5)
 
 
 @pytest.mark.parametrize("count", [601, 40_001], ids=["few", "many"])

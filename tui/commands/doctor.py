@@ -5,7 +5,6 @@ import dataclasses
 import json
 import os
 import platform
-import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -195,11 +194,12 @@ def _compute(clock: Callable[[], float]) -> Compute:
 
 
 def _machine() -> Machine:
+    from streaming_vlm_mlx.backend import usable_cores
     from streaming_vlm_mlx.memory import available_memory, machine_memory
 
     return Machine(
         system=f"{platform.system()} {platform.machine()}",
-        cores=len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1,
+        cores=usable_cores(),
         memory=machine_memory(),
         available=available_memory(),
         nvidia=NVIDIA_DRIVER.exists(),

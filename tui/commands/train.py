@@ -108,11 +108,9 @@ def _prepare() -> "Backend":
 
 def _cores(machine: "Backend") -> int:
     """Return the number of microbatches that are computed at once."""
-    if machine.device == "gpu":
-        return 1
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    from streaming_vlm_mlx.backend import usable_cores
+
+    return 1 if machine.device == "gpu" else usable_cores()
 
 
 def _config(args: argparse.Namespace) -> "TrainConfig":

@@ -15,7 +15,7 @@ from typing import IO, Any, Protocol
 
 import numpy as np
 
-from streaming_vlm_mlx.backend import installed_version, installed_versions
+from streaming_vlm_mlx.backend import installed_version, installed_versions, usable_cores
 from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.eval.bench import BenchConfig, SecondCost, forced_tokens
 from streaming_vlm_mlx.eval.peers.worker import ROWS, WARM_UP, Who, WorkerSpec
@@ -123,8 +123,7 @@ def _opened(pipe: IO[str] | None) -> IO[str]:
 
 def thread_counts(threads: int | None = None) -> dict[str, str]:
     """Return the variables that set a program's threads: `threads` or the cores, unless the environment sets them."""
-    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-    return {name: os.environ.get(name, str(threads or cores)) for name in THREADS}
+    return {name: os.environ.get(name, str(threads or usable_cores())) for name in THREADS}
 
 
 def versions_beside(packages: Iterable[str]) -> dict[str, str]:
