@@ -217,6 +217,12 @@ def forced_tokens(config: BenchConfig, index: int) -> list[int]:
     return [int(token) for token in drawn]
 
 
+def prompt_tokens(config: BenchConfig, number: int, count: int) -> list[int]:
+    """Return `count` words drawn from the seed, for prompt `number` of a measured prefill."""
+    drawn = np.random.default_rng([config.seed, number, 2]).integers(_WORDS.start, _WORDS.stop, count)
+    return [int(token) for token in drawn]
+
+
 def run_bench(config: BenchConfig, mode: Mode, seconds: int, dtype: "mx.Dtype") -> Iterator[GenerationResult]:
     """Generate `seconds` seconds in `mode` with random weights in `dtype`; see `run_stream`."""
     from streaming_vlm_mlx.stream.bundle_loader import random_bundle

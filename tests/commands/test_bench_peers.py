@@ -21,13 +21,14 @@ from streaming_vlm_mlx.eval.bench import (
     forced_tokens,
     read_bench_config,
 )
-from streaming_vlm_mlx.eval.peers import run
+from streaming_vlm_mlx.eval.peers import figures, run
 from streaming_vlm_mlx.eval.peers.worker import ROWS, WorkerSpec
 from tests.commands.test_bench import SMALL
 from tui import cli
 
 TOKENS = 4
 SETTINGS = {**SMALL, "stream": {**SMALL["stream"], "sampling": {"max_new_tokens": TOKENS + 1}}}
+FIRST_ROWS = {"svm-tui", "transformers window", "mlx-vlm window"}
 OTHERS = {"torch": "transformers", "mlx_vlm": "mlx-vlm"}
 
 
@@ -80,6 +81,9 @@ def test_every_installed_program_has_a_row(report: dict[str, Any]) -> None:
         assert 50 < row["peak_rss_mb"] < 20_000
     assert [ratio["who"] for ratio in report["ratios"]] == wanted[1:]
     assert all(0 < ratio["p10"] <= ratio["median"] <= ratio["p90"] for ratio in report["ratios"])
+    prefills = report["prefill"]["rows"]
+    assert [row["who"] for row in prefills] == [who for who in wanted if who in FIRST_ROWS]
+    assert all(row["ratio"] == row["median_s"] / prefills[0]["median_s"] > 0 for row in prefills)
     assert {"processor", "cores", "threads", "device"} <= set(report["machine"])
     assert {"python", "mlx", "transformers"} <= set(report["versions"])
 
@@ -150,16 +154,16 @@ def costs(*seconds: float) -> list[SecondCost]:
 
 
 def test_figures_of_a_row() -> None:
-    row = run.make_row("transformers cache", costs(*[1.0] * 18, 2.0, 4.0))
+    row = figures.make_row("transformers cache", costs(*[1.0] * 18, 2.0, 4.0))
     assert (row.seconds, row.median_s, row.last_tenth_s, row.first_token_s) == (20, 1.0, 3.0, 0.25)
     assert row.p95_s == pytest.approx(2.1)
     assert row.decode_tokens_per_s == pytest.approx(4.0)
     assert row.peak_rss_mb == pytest.approx(20.0)
-    assert run.make_row("svm-tui", [SecondCost(1.0, 1.0, 1.0, 1, 1)]).decode_tokens_per_s is None
+    assert figures.make_row("svm-tui", [SecondCost(1.0, 1.0, 1.0, 1, 1)]).decode_tokens_per_s is None
 
 
 def test_ratios_are_of_the_same_second() -> None:
-    ratio = run.make_ratio("mlx-vlm window", costs(2.0, 4.0, 9.0), costs(1.0, 2.0, 3.0))
+    ratio = figures.make_ratio("mlx-vlm window", costs(2.0, 4.0, 9.0), costs(1.0, 2.0, 3.0))
     assert (ratio.median, ratio.peak_rss) == (2.0, 1.0)
     assert 2.0 <= ratio.p10 < ratio.p90 == pytest.approx(2.8)
 
@@ -169,7 +173,7 @@ def test_ratios_are_of_the_same_second() -> None:
     [(300, 300, [10, 60, 300]), (300, 37, [10, 37]), (3, 3, [3]), (60, 0, []), (400, 400, [10, 60, 300, 400])],
 )
 def test_lengths(asked: int, measured: int, shown: list[int]) -> None:
-    assert run.lengths(asked, measured) == shown
+    assert figures.lengths(asked, measured) == shown
 
 
 @dataclass
@@ -198,6 +202,9 @@ class Fake:
             # The second second differs twice as much.
             np.save(self.spec.scores, np.full((2, 2, 5), -3.0, np.float32) + self.shift * np.arange(2)[:, None, None])
             return {}
+        if self.request["do"] == "prefill":
+            assert len(self.request["tokens"]) == run.PREFILL_TOKENS
+            return {"seconds": 3.0 if self.who == "mlx-vlm window" else 1.5}
         index = self.request["index"]
         if (self.who, index) in self.acts:
             raise self.acts[self.who, index]
@@ -256,6 +263,9 @@ def test_rows_take_turns_and_hear_the_same(
     shown = capsys.readouterr().out
     assert "over 10 s" in shown
     assert "2.00 (2.00–2.00)" in shown
+    assert (
+        "Prefill of 1,000 tokens: svm-tui 1.500 s (1.00), transformers 1.500 s (1.00), mlx-vlm 3.000 s (2.00)" in shown
+    )
 
 
 def test_ctrl_c_keeps_what_was_measured(

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
     from streaming_vlm_mlx.backend import Backend
     from streaming_vlm_mlx.eval.bench import BenchConfig
-    from streaming_vlm_mlx.eval.peers.run import Comparison, Progress, Ratio, Row
+    from streaming_vlm_mlx.eval.peers.figures import Ratio, Row
+    from streaming_vlm_mlx.eval.peers.run import Comparison, Progress
     from streaming_vlm_mlx.eval.peers.worker import Who
     from streaming_vlm_mlx.stream.events import GenerationResult
 
@@ -219,15 +220,21 @@ def _finish(comparison: "Comparison", out: Path | None) -> None:
     from rich.console import Console
 
     from streaming_vlm_mlx.atomic import write_text
-    from streaming_vlm_mlx.eval.peers.run import figures
+    from streaming_vlm_mlx.eval.peers.figures import figures, make_prefills
+    from streaming_vlm_mlx.eval.peers.run import PREFILL_TOKENS
 
-    rows, ratios = figures(comparison)
+    rows, ratios = figures(comparison.costs, comparison.seconds, comparison.measured)
     console = Console(width=None if sys.stdout.isatty() else 140)
     for length in dict.fromkeys(row.seconds for row in rows):
         title = f"seconds of work for a second of video, over {length} s"
         shown = [row for row in rows if row.seconds == length]
         beside = {ratio.who: ratio for ratio in ratios if ratio.seconds == length}
         console.print(_table(title, shown, beside))
+    if prefills := make_prefills(comparison.prefills):
+        shown_prefills = ", ".join(
+            f"{prefill.who.partition(' ')[0]} {prefill.median_s:.3f} s ({prefill.ratio:.2f})" for prefill in prefills
+        )
+        console.print(f"Prefill of {PREFILL_TOKENS:,} tokens: {shown_prefills}.")
     largest = max(comparison.differences.values())
     console.print(
         f"Log-probabilities of the first seconds differ by at most {largest:.1e} from svm-tui's "
@@ -241,9 +248,10 @@ def _finish(comparison: "Comparison", out: Path | None) -> None:
 def describe_peers(comparison: "Comparison") -> dict[str, Any]:
     """Return the report as plain values: machine, versions, settings, rows, ratios, the check, and remarks."""
     from streaming_vlm_mlx.backend import prepare
-    from streaming_vlm_mlx.eval.peers.run import figures, thread_counts, versions_beside
+    from streaming_vlm_mlx.eval.peers.figures import figures, make_prefills
+    from streaming_vlm_mlx.eval.peers.run import PREFILL_TOKENS, thread_counts, versions_beside
 
-    rows, ratios = figures(comparison)
+    rows, ratios = figures(comparison.costs, comparison.seconds, comparison.measured)
     return {
         "partial": not comparison.complete,
         "machine": {**describe_machine(prepare()), "threads": thread_counts()},
@@ -251,6 +259,7 @@ def describe_peers(comparison: "Comparison") -> dict[str, Any]:
         "settings": comparison.config.to_dict(),
         "rows": [vars(row) for row in rows],
         "ratios": [vars(ratio) for ratio in ratios],
+        "prefill": {"tokens": PREFILL_TOKENS, "rows": [vars(row) for row in make_prefills(comparison.prefills)]},
         "logits": {"tolerance": comparison.tolerance, "differences": comparison.differences},
         "remarks": comparison.remarks,
     }

@@ -3,7 +3,6 @@
 import importlib.util
 import json
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -17,19 +16,19 @@ import numpy as np
 
 from streaming_vlm_mlx.backend import installed_version, installed_versions, usable_cores
 from streaming_vlm_mlx.errors import SvmError
-from streaming_vlm_mlx.eval.bench import BenchConfig, SecondCost, forced_tokens
+from streaming_vlm_mlx.eval.bench import BenchConfig, SecondCost, forced_tokens, prompt_tokens
+from streaming_vlm_mlx.eval.peers.figures import OURS
 from streaming_vlm_mlx.eval.peers.worker import ROWS, WARM_UP, Who, WorkerSpec
 
-# Seconds of video that are reported on the way to the last.
-LENGTHS = (10, 60, 300)
 # Seconds of video that a worker generates before the next takes its turn.
 BLOCK = 5
+# Prefills of a prompt of text that each program makes, with so many tokens.
+PREFILL_ROUNDS, PREFILL_TOKENS = 5, 1_000
 # Threads of a BLAS spin for up to 0.2 s after their last product; they would slow the next worker.
 PAUSE_S = 0.25
 # The largest difference of two log-probabilities that rounding explains.
 TOLERANCE = {"float32": 2e-3, "float16": 0.1, "bfloat16": 0.5}
 INSTALL = "pip install 'svm-tui[bench]'"
-OURS: Who = "svm-tui"
 # Those with a turn a second.
 STYLES = ("inference", "training")
 _PACKAGES = {"transformers": ("torch", "transformers"), "mlx-vlm": ("mlx_vlm",)}
@@ -183,6 +182,7 @@ class Comparison:
         config: of the benchmark.
         seconds: of video.
         costs: what each second cost, by row; a row that failed keeps its seconds.
+        prefills: seconds of work of each prefill of `PREFILL_TOKENS` tokens, by the first row of each program.
         differences: the largest difference of a log-probability from this program's, by row.
         remarks: sentences on rows that are left out or failed.
         complete: no second is left to measure.
@@ -192,6 +192,7 @@ class Comparison:
     config: BenchConfig
     seconds: int
     costs: dict[Who, list[SecondCost]] = field(default_factory=dict)
+    prefills: dict[Who, list[float]] = field(default_factory=dict)
     differences: dict[Who, float] = field(default_factory=dict)
     remarks: list[str] = field(default_factory=list)
     complete: bool = False
@@ -233,6 +234,8 @@ class Comparison:
                 self._receive(who)
             on("warming up", 0)
             self._warm_up(checkpoint)
+            on("prefilling", 0)
+            self._prefill(pause)
             self._take_turns(pause, on)
         self.complete = True
 
@@ -290,6 +293,16 @@ class Comparison:
             )
         return f"it computes something else; log-probabilities differ by {max(differences):.2g} from those of {OURS}."
 
+    def _prefill(self, pause: Callable[[float], None]) -> None:
+        """Let each program prefill the same prompts in turns; the first of `PREFILL_ROUNDS` warms it up."""
+        for number in range(PREFILL_ROUNDS + 1):
+            tokens = prompt_tokens(self.config, number, PREFILL_TOKENS)
+            for who in list({_program(who): who for who in reversed(self._peers)}.values())[::-1]:
+                pause(PAUSE_S)
+                answer = self._ask(who, {"do": "prefill", "tokens": tokens})
+                if answer is not None and number > 0:
+                    self.prefills.setdefault(who, []).append(answer["seconds"])
+
     def _take_turns(self, pause: Callable[[float], None], on: Progress) -> None:
         """Measure all seconds in blocks; who begins changes with each block."""
         for number, first in enumerate(range(0, self.seconds, BLOCK)):
@@ -309,89 +322,3 @@ class Comparison:
 
 def _program(who: Who) -> str:
     return who.partition(" ")[0]
-
-
-@dataclass(frozen=True)
-class Row:
-    """What the first `seconds` seconds of video cost a program.
-
-    Attributes:
-        who: the program, and what it keeps.
-        seconds: of video.
-        median_s: seconds of work a second of video, median.
-        p95_s: the same, 95 % of all seconds.
-        last_tenth_s: the same, median of the last tenth.
-        first_token_s: seconds of work until a second's first token, median.
-        decode_tokens_per_s: tokens a second after the first, median; None where a second has one token.
-        peak_rss_mb: the most memory of the process until then, 1e6 bytes.
-    """
-
-    who: Who
-    seconds: int
-    median_s: float
-    p95_s: float
-    last_tenth_s: float
-    first_token_s: float
-    decode_tokens_per_s: float | None
-    peak_rss_mb: float
-
-
-@dataclass(frozen=True)
-class Ratio:
-    """A program's seconds of work divided by this program's, second by second.
-
-    Attributes:
-        who: the program; a ratio above 1 means that it takes longer.
-        seconds: of video.
-        median: of all seconds.
-        p10: a tenth of all seconds is below.
-        p90: a tenth of all seconds is above.
-        peak_rss: its peak memory divided by this program's.
-    """
-
-    who: Who
-    seconds: int
-    median: float
-    p10: float
-    p90: float
-    peak_rss: float
-
-
-def lengths(asked: int, measured: int) -> list[int]:
-    """Return the lengths to report of a run over `asked` seconds, of which `measured` are complete."""
-    return sorted({n for n in (*LENGTHS, asked, measured) if 0 < n <= measured})
-
-
-def make_row(who: Who, costs: Sequence[SecondCost]) -> Row:
-    """Return the figures of a program's `costs`, one a second, at least one."""
-    seconds = [cost.seconds for cost in costs]
-    speeds = [(c.tokens - 1) / (c.last_token_s - c.first_token_s) for c in costs if c.tokens > 1]
-    return Row(
-        who,
-        len(costs),
-        median_s=statistics.median(seconds),
-        p95_s=float(np.quantile(seconds, 0.95)),
-        last_tenth_s=statistics.median(seconds[-max(len(seconds) // 10, 1) :]),
-        first_token_s=statistics.median(cost.first_token_s for cost in costs),
-        decode_tokens_per_s=statistics.median(speeds) if speeds else None,
-        peak_rss_mb=costs[-1].peak_rss / 1e6,
-    )
-
-
-def make_ratio(who: Who, costs: Sequence[SecondCost], own: Sequence[SecondCost]) -> Ratio:
-    """Return the ratios of a program's `costs` to `own`, which has as many seconds."""
-    ratios = [cost.seconds / mine.seconds for cost, mine in zip(costs, own, strict=True)]
-    low, middle, high = np.quantile(ratios, (0.1, 0.5, 0.9))
-    return Ratio(who, len(costs), float(middle), float(low), float(high), costs[-1].peak_rss / own[-1].peak_rss)
-
-
-def figures(comparison: Comparison) -> tuple[list[Row], list[Ratio]]:
-    """Return the rows and the ratios of all lengths, shortest first."""
-    costs, rows, ratios = comparison.costs, [], []
-    for length in lengths(comparison.seconds, comparison.measured):
-        for who, seconds in costs.items():
-            if len(seconds) >= length:
-                rows.append(make_row(who, seconds[:length]))
-                if who != OURS:
-                    ratios.append(make_ratio(who, seconds[:length], costs[OURS][:length]))
-    return rows, ratios

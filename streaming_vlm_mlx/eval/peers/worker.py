@@ -1,4 +1,4 @@
-"""One row of a comparison as a process: it loads a checkpoint, and generates a second for each line on stdin.
+"""One row of a comparison as a process: it loads a checkpoint, and computes what each line on stdin asks for.
 
 Lines in both directions are JSON. It imports MLX only where the row computes with it.
 """
@@ -84,9 +84,11 @@ class OwnStream:
         """
         from streaming_vlm_mlx.stream.bundle_loader import bundle_loader
         from streaming_vlm_mlx.stream.generate import SecondRequest, Session
+        from streaming_vlm_mlx.stream.runner import Runner
         from streaming_vlm_mlx.stream.sampling import TokenSampler
 
         self._make_request, self._make_session, self._make_sampler = SecondRequest, Session, TokenSampler
+        self._make_runner = Runner
         self._config, self._clock = config, clock
         stream = recent_frames_only(config.stream) if recompute else replace(config.stream, mode="streaming")
         sampling = replace(
@@ -119,6 +121,15 @@ class OwnStream:
         done = self._clock()
         cost = SecondCost(done - begun, sampler.first_at - begun, sampler.last_at - begun, sampler.count)
         return Spoken(cost, np.stack([_log_softmax(np.array(kept)) for kept in (sampler.first, sampler.last)]))
+
+    def prefill(self, tokens: Sequence[int]) -> float:
+        """Prefill a prompt of text; see `PeerStream.prefill`."""
+        rows, count = self._bundle.vocabulary.to_rows(np.array(tokens)), len(tokens)
+        runner = self._make_runner(self._bundle.model, count, keep_unrotated=True)
+        begun = self._clock()
+        places = np.broadcast_to(np.arange(count), (3, count))
+        int(runner.prefill(rows, places, None, np.zeros(count, np.bool_)).argmax())
+        return self._clock() - begun
 
 
 def recent_frames_only(config: StreamConfig) -> StreamConfig:
@@ -209,6 +220,16 @@ class TransformersStream:
         self._conversation.answer(tokens)
         return Spoken(SecondCost(done - begun, first_at - begun, done - begun, len(tokens)), scores)
 
+    def prefill(self, tokens: Sequence[int]) -> float:
+        """Prefill a prompt of text; see `PeerStream.prefill`."""
+        kept, self._cache = self._cache, self._new_cache()
+        with self._torch.inference_mode():
+            begun = self._clock()
+            self._forward(input_ids=self._torch.tensor([tokens], device=self.device))
+            done = self._clock()
+        self._cache = kept
+        return done - begun
+
     def _forward(self, **inputs: Any) -> Any:
         """Append `inputs` to the cache; return the last token's logits after choosing from them, as a viewer's program.
 
@@ -297,6 +318,16 @@ class MlxVlmStream:
         cost = SecondCost(done - begun, times[0] - begun, times[-1] - begun, len(times))
         return Spoken(cost, np.array(mx.stack([kept[0], kept[-1]]).astype(mx.float32)))
 
+    def prefill(self, tokens: Sequence[int]) -> float:
+        """Prefill a prompt of text; see `PeerStream.prefill`."""
+        cache = self._make_cache(self._model.language_model)
+        ids = self._mx.array([tokens])
+        begun = self._clock()
+        next(iter(self._generate(ids, self._model, None, None, max_tokens=1, temperature=0.0, prompt_cache=cache)))
+        done = self._clock()
+        self._mx.synchronize()
+        return done - begun
+
     def _positions(self, prompt: Prompt, cached: int) -> "dict[str, mx.array]":
         """Return the arguments that place `prompt` behind `cached` tokens, whose own positions are not read."""
         whole = np.pad(prompt.positions, ((0, 0), (cached, 0)))
@@ -312,6 +343,9 @@ class PeerStream(Protocol):
 
     def second(self, index: int, tokens: Sequence[int]) -> Spoken:
         """Generate `tokens` in second `index`."""
+
+    def prefill(self, tokens: Sequence[int]) -> float:
+        """Return the seconds that a prompt of text takes in a cache of its own, until its last token is chosen from."""
 
 
 def open_stream(spec: WorkerSpec, clock: Callable[[], float]) -> PeerStream:
@@ -332,7 +366,7 @@ def open_stream(spec: WorkerSpec, clock: Callable[[], float]) -> PeerStream:
 
 
 class Worker:
-    """Answers requests: ``load``, ``warm-up`` with the tokens of `WARM_UP` seconds, then ``second`` by ``second``."""
+    """Answers ``load``, ``warm-up`` with the tokens of `WARM_UP` seconds, ``prefill``, and ``second`` by ``second``."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         """Begin without a stream; `clock` returns seconds."""
@@ -351,6 +385,8 @@ class Worker:
             np.save(spec.scores, np.stack([stream.second(i, t).scores for i, t in enumerate(request["tokens"])]))
             stream.reset()
             return {}
+        if do == "prefill":
+            return {"seconds": stream.prefill(request["tokens"])}
         cost = stream.second(request["index"], request["tokens"]).cost
         return asdict(replace(cost, peak_rss=peak_memory()))
 
