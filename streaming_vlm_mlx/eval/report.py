@@ -2,18 +2,30 @@
 
 import json
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from streaming_vlm_mlx.atomic import write_text
 from streaming_vlm_mlx.eval.runner import CaseRun, FigureTable, JudgeCounts
 from streaming_vlm_mlx.eval.text_metrics import NO_TEXT
-from streaming_vlm_mlx.stream.events import still_share
+from streaming_vlm_mlx.stream.events import GenerationResult, still_share
 
 VERSION = 2
 BOTH = ("as seen", "grey pictures")
+# The parts of a second's work, as `Timings` names them, and what a reader calls them.
+PARTS = {
+    "vision": "vision tower",
+    "prefill": "prefill",
+    "decode": "decode",
+    "first_text": "to the first text",
+    "total": "all work",
+}
+QUANTILES = {"p50": 0.5, "p95": 0.95, "max": 1.0}
+MB = 1e6
 
 
 @dataclass(frozen=True)
@@ -53,8 +65,9 @@ class Report:
             if not isinstance(value, Mapping)
         )
         first = FigureTable(title, ("figure", *BOTH), rows)
+        cost = cost_tables(seen["latency_ms"], seen["memory"])
         judged, judged_grey = pool_judged([r.seen for r in self.results]), pool_judged([r.grey for r in self.results])
-        return [first, *(judged.tables(judged_grey) if judged and judged_grey else ())]
+        return [first, *cost, *(judged.tables(judged_grey) if judged and judged_grey else ())]
 
     def write(self, path: Path, about: Mapping[str, Any]) -> None:
         """Replace `path` with the figures, the facts `about` the run, and each case, sorted by name.
@@ -83,6 +96,7 @@ def figures(runs: Sequence[CaseRun]) -> dict[str, Any]:
     - The figures of the judge, where the cases have one.
     - ``still_share``: the share of video tokens that were left out, because their patches had not changed.
     - ``seconds_per_second``: the median of the seconds of work for a second of video.
+    - ``latency_ms``, ``memory``: see `latency` and `memory`.
 
     A figure is None where there is nothing to measure.
     """
@@ -94,7 +108,47 @@ def figures(runs: Sequence[CaseRun]) -> dict[str, Any]:
         **(judged.figures() if judged else {}),
         "still_share": still_share(seconds),
         "seconds_per_second": statistics.median(costs) if costs else None,
+        "latency_ms": latency(seconds),
+        "memory": memory(seconds),
     }
+
+
+def latency(seconds: Iterable[GenerationResult]) -> dict[str, dict[str, float]]:
+    """Return the milliseconds of a second's work: for each of `PARTS` its median, 95th percentile and largest value.
+
+    Seconds that nobody timed are left out; without any the result is empty.
+    """
+    timings = [second.timings for second in seconds if second.timings.total_ms]
+    if not timings:
+        return {}
+    return {
+        part: {
+            name: round(float(np.quantile([getattr(each, f"{part}_ms") for each in timings], share)), 3)
+            for name, share in QUANTILES.items()
+        }
+        for part in PARTS
+    }
+
+
+def memory(seconds: Iterable[GenerationResult]) -> dict[str, int]:
+    """Return the largest values in bytes: of the process, of MLX's arrays, MLX's peak, of the KV cache; and its tokens.
+
+    Where nobody measured the memory, the result holds the cache's alone.
+    """
+    seconds = list(seconds)
+    measured = [second.memory for second in seconds if second.memory]
+    found = {name: max((getattr(m, name) for m in measured), default=0) for name in ("process", "active", "peak")}
+    cache = {name: max((getattr(s, name) for s in seconds), default=0) for name in ("cache_bytes", "cache_tokens")}
+    return {name: value for name, value in {**found, **cache}.items() if value}
+
+
+def cost_tables(found: Mapping[str, Mapping[str, float]], most: Mapping[str, int]) -> list[FigureTable]:
+    """Return the tables of what `latency` and `memory` returned; none for what nobody measured."""
+    rows = tuple((PARTS[part], *(f"{value:.0f}" for value in values.values())) for part, values in found.items())
+    tables = [FigureTable("Milliseconds a second of video", ("part", *QUANTILES), rows)] if rows else []
+    sizes = {"process": "process", "active": "MLX", "peak": "MLX, peak", "cache_bytes": "KV cache"}
+    held = tuple((label, f"{most[name] / MB:,.1f}") for name, label in sizes.items() if name in most)
+    return [*tables, *([FigureTable("Memory, at most", ("", "MB"), held)] if held else [])]
 
 
 def pool_judged(runs: Sequence[CaseRun]) -> JudgeCounts | None:

@@ -6,7 +6,8 @@ the number of reference words. ROUGE-L is the F1 of the longest common subsequen
 
 import math
 import re
-from collections.abc import Iterator, Sequence
+import statistics
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Self
 
@@ -104,22 +105,98 @@ class TextCounts:
         }
 
 
+@dataclass(frozen=True, slots=True)
+class WordComparison:
+    """A commentary beside its reference, word by word.
+
+    Attributes:
+        errors: word errors.
+        common: length of the longest common subsequence, in words.
+        words: words of the commentary.
+        delays: seconds from each matching word of the reference to that of the commentary, in order.
+        added: indices of words of the commentary that are not in the reference.
+        missed: indices of words of the reference that are not in the commentary.
+    """
+
+    errors: Errors
+    common: int
+    words: int
+    delays: tuple[float, ...]
+    added: frozenset[int]
+    missed: frozenset[int]
+
+    @property
+    def rouge_l(self) -> float:
+        """The F1 of the longest common subsequence, 0 to 1; 1 when both are silent."""
+        words = self.errors.words + self.words
+        return 2 * self.common / words if words else 1.0
+
+    @property
+    def delay(self) -> float | None:
+        """The mean of the delays in seconds; None without a match."""
+        return statistics.fmean(self.delays) if self.delays else None
+
+
 NO_TEXT = TextCounts(Errors(0, 0, 0, 0), 0, 0, 0, 0)
 
 
 def count_text(reference: Sequence[Word], said: Sequence[Word], start: float, end: float) -> TextCounts:
     """Compare the words `said` from `start` to `end` seconds with the words of the `reference`."""
-    truth, heard = ([part for w in words for part in plain_words(w.text)] for words in (reference, said))
+    return count_compared(compare_words(reference, said), said, start, end)
+
+
+def count_compared(found: WordComparison, said: Sequence[Word], start: float, end: float) -> TextCounts:
+    """Return the counts of the words `said` from `start` to `end` seconds, which were compared already."""
     seconds = max(math.ceil(end - start - 1e-6), 1)
     # Rounding may put a second's first word slightly before the second.
     spoken = {math.floor(w.start - start + 1e-6) for w in said if plain_words(w.text)}
     return TextCounts(
-        errors=count_errors(truth, heard, align(truth, heard)),
-        common=common_length(truth, heard) if truth and heard else 0,
-        words=len(heard),
+        errors=found.errors,
+        common=found.common,
+        words=found.words,
         seconds=seconds,
         silent=seconds - len(spoken & set(range(seconds))),
     )
+
+
+def compare_words(reference: Sequence[Word], said: Sequence[Word]) -> WordComparison:
+    """Compare two lists of words as they are displayed: each is none, one or several words to compare.
+
+    The time of a word is its start.
+    """
+    (truth, truth_places), (heard, heard_places) = _split(reference), _split(said)
+    pairs = align(truth, heard)
+    off = [(t, s) for t, s in pairs if t is None or s is None or truth[t] != heard[s]]
+    return WordComparison(
+        errors=count_errors(truth, heard, pairs),
+        common=common_length(truth, heard) if truth and heard else 0,
+        words=len(heard),
+        delays=tuple(
+            said[heard_places[s]].start - reference[truth_places[t]].start
+            for t, s in pairs
+            if t is not None and s is not None and truth[t] == heard[s]
+        ),
+        added=frozenset(heard_places[s] for _, s in off if s is not None),
+        missed=frozenset(truth_places[t] for t, _ in off if t is not None),
+    )
+
+
+def _split(words: Sequence[Word]) -> tuple[list[str], list[int]]:
+    """Return the words to compare, and the index in `words` of each."""
+    parts = [(part, place) for place, word in enumerate(words) for part in plain_words(word.text)]
+    return [part for part, _ in parts], [place for _, place in parts]
+
+
+def repetition(texts: Iterable[Sequence[str]], length: int = 4) -> float | None:
+    """Return the share of runs of `length` words that occurred before in their text, 0 to 1; None without a run.
+
+    This is seq-rep-n of Welleck et al. 2019 ("Neural text generation with unlikelihood training").
+    """
+    total = different = 0
+    for words in texts:
+        runs = [tuple(words[i : i + length]) for i in range(len(words) - length + 1)]
+        total, different = total + len(runs), different + len(set(runs))
+    return 1 - different / total if total else None
 
 
 def plain_words(text: str) -> list[str]:
@@ -160,13 +237,6 @@ def word_error_rate(truth: Sequence[str], said: Sequence[str]) -> float:
     return count_errors(truth, said, align(truth, said)).rate
 
 
-def rouge_l(truth: Sequence[str], said: Sequence[str]) -> float:
-    """Return the F1 of the longest common subsequence, 0 to 1; 1 when both are silent."""
-    if not truth or not said:
-        return float(not truth and not said)
-    return 2 * common_length(truth, said) / (len(truth) + len(said))
-
-
 def common_length(truth: Sequence[str], said: Sequence[str]) -> int:
     """Return the length of the longest common subsequence."""
     first, second = _numbered(truth, said)
@@ -175,21 +245,6 @@ def common_length(truth: Sequence[str], said: Sequence[str]) -> int:
         taken = row[:-1] + (second == word)
         row[1:] = np.maximum.accumulate(np.maximum(row[1:], taken))
     return int(row[-1])
-
-
-def mean_delay(
-    truth: Sequence[str], said: Sequence[str], times: tuple[Sequence[float], Sequence[float]], pairs: Sequence[Pair]
-) -> float | None:
-    """Return the mean delay of matching words against the reference, in seconds; None without a match.
-
-    Args:
-        truth: the reference words.
-        said: the words of the commentary.
-        times: the times of the words of `truth` and of `said`, in seconds.
-        pairs: the alignment of both.
-    """
-    late = [times[1][s] - times[0][t] for t, s in pairs if t is not None and s is not None and truth[t] == said[s]]
-    return sum(late) / len(late) if late else None
 
 
 def _distances(truth: Sequence[str], said: Sequence[str]) -> Table:

@@ -1,6 +1,7 @@
 """`validate` reports how good a checkpoint is in a table and a file, however the run ends."""
 
 import json
+import re
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -122,6 +123,11 @@ def test_the_truth_scores_full_marks_and_nothing_without_pictures(knowing, ask, 
     row = next(line for line in said.out.splitlines() if "team accuracy" in line)
     assert "1.000" in row
     assert "0.000" in row
+    assert "knows simulated matches only" not in said.err
+    assert values["latency_ms"]["total"] == {"p50": 250, "p95": 250, "max": 250}
+    assert values["memory"]["process"] > values["memory"]["cache_bytes"] > 0
+    assert re.search(r"all work +\S+ 250 ", said.out)
+    assert "Memory, at most" in said.out
     assert "v.json written" in said.err
     assert knowing.closed
 
@@ -188,8 +194,10 @@ def test_records_without_a_sidecar_have_figures_of_words_alone(knowing, tmp_path
     assert all(isinstance(values[name], float) for name in TEXT_FIGURES)
     assert not {*TENNIS_FIGURES, "endings", "notes", "answers"} & {*values, *values["grey"], *values["cases"][0]}
     assert (values["seeds"], values["settings"]["records"]) == ([], [str(tmp_path / "r.jsonl")])
-    shown = capsys.readouterr().out
+    said = capsys.readouterr()
+    shown = said.out
     assert "rouge l" in shown
+    assert len([line for line in said.err.splitlines() if "knows simulated matches only" in line]) == 1
     assert not any(name.replace("_", " ") in shown for name in (*TENNIS_FIGURES, "endings"))
 
 

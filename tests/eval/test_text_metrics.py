@@ -9,14 +9,20 @@ from streaming_vlm_mlx.eval.text_metrics import (
     Word,
     align,
     common_length,
+    compare_words,
     count_errors,
     count_text,
-    mean_delay,
     plain_words,
-    rouge_l,
+    repetition,
     spread,
     word_error_rate,
 )
+
+
+def rouge_l(truth: list[str], said: list[str]) -> float:
+    first, second = (tuple(spread(" ".join(words), 0.0, 1.0)) for words in (truth, said))
+    return compare_words(first, second).rouge_l
+
 
 words = st.lists(st.sampled_from("abcd"), max_size=9)
 
@@ -84,10 +90,27 @@ def test_words_are_compared_without_case_and_punctuation() -> None:
 
 
 def test_delay_counts_matching_words_alone() -> None:
-    truth, said = ["he", "scores", "now"], ["he", "shoots", "now"]
-    pairs = align(truth, said)
-    assert mean_delay(truth, said, ([1.0, 2.0, 3.0], [1.5, 9.0, 4.5]), pairs) == pytest.approx(1.0)
-    assert mean_delay(["a"], ["b"], ([0.0], [5.0]), align(["a"], ["b"])) is None
+    truth = [Word(1.0, 1.5, "He"), Word(2.0, 2.5, "scores!"), Word(3.0, 3.5, "Now.")]
+    said = [Word(1.5, 1.5, "he"), Word(9.0, 9.0, "shoots"), Word(4.5, 4.5, "now")]
+    found = compare_words(truth, said)
+    assert found.delays == (0.5, 1.5)
+    assert found.delay == pytest.approx(1.0)
+    assert compare_words([Word(0.0, 1.0, "a")], [Word(5.0, 5.0, "b")]).delay is None
+
+
+def test_words_that_differ_are_named_by_their_place_in_the_display() -> None:
+    truth = [Word(0.0, 0.0, word) for word in ("–", "fifteen", "love,", "Blue", "leads")]
+    said = [Word(0.0, 0.0, word) for word in ("Fifteen-love", "...", "Red", "now", "leads!")]
+    found = compare_words(truth, said)
+    assert (found.added, found.missed) == ({2, 3}, {3})
+    assert (found.errors.words, found.words, found.common) == (4, 5, 3)
+
+
+def test_repetition_is_the_share_of_word_runs_that_came_before() -> None:
+    assert repetition([["a", "b", "c", "d", "a", "b", "c", "d"]]) == pytest.approx(1 / 5)
+    # What another text said is no repetition.
+    assert repetition([["a", "b", "c", "d"], ["a", "b", "c", "d"]]) == 0
+    assert repetition([["a", "b", "c"]]) is None
 
 
 def test_text_is_counted_against_the_reference() -> None:

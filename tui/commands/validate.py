@@ -4,13 +4,14 @@ import argparse
 import contextlib
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from streaming_vlm_mlx.errors import SvmError
+from streaming_vlm_mlx.errors import SvmError, log_limit
 from streaming_vlm_mlx.plain_text import visible
+from streaming_vlm_mlx.shipped import notice
 from tui.commands.options import (
     ADAPTER_NAMES,
     CHECKPOINT_NAMES,
@@ -37,6 +38,7 @@ HELP = (
     "simulated matches, against what happened. A second run on grey pictures shows what the model says without seeing."
 )
 FIRST = 900_000
+SECONDS, FPS = 60.0, 25
 
 # Called with the number of finished cases, including a fraction of the one under way, and a word on the work.
 OnProgress = Callable[[float, str], None]
@@ -55,12 +57,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--seed", dest="first", type=int, default=FIRST, metavar="S", help=f"seed of the first match (default {FIRST})"
     )
-    parser.add_argument("--seconds", type=float, default=60.0, metavar="T", help="seconds of each match (default 60)")
+    parser.add_argument(
+        "--seconds", type=float, default=SECONDS, metavar="T", help="seconds of each match (default 60)"
+    )
     parser.add_argument(
         "--fps",
         dest="filmed_fps",
         type=int,
-        default=25,
+        default=FPS,
         metavar="F",
         help="frames a second of a match (default 25)",
     )
@@ -83,8 +87,13 @@ def run(args: argparse.Namespace) -> int:
     engine, name = make_engine(folder, config, note, args.adapter)
     report = Report()
     try:
-        with _progress(total) as progress, opened as cases:
-            _measure_all(engine, config, cases, report, progress)
+        with case_progress(total) as progress, opened as cases:
+            warn = warn_of_other_clips(folder)
+
+            def measure(pending: "PendingCase", progress: OnProgress) -> None:
+                report.results.append(_measure(engine, config, pending, warn, progress))
+
+            measure_each(engine, cases, measure, report.failed, progress)
         report.complete = True
     finally:
         engine.close()
@@ -112,44 +121,91 @@ def _open(args: argparse.Namespace) -> "tuple[int, contextlib.AbstractContextMan
     if args.records and args.ask is not None:
         raise SvmError("--ask needs --matches: the answers for records are not known.")
     if args.records:
-        from streaming_vlm_mlx.data.records import RecordFile
-        from streaming_vlm_mlx.eval.runner import record_cases
-        from streaming_vlm_mlx.matches.tennis.judge import find_judge
+        return open_records(args.records)
+    return open_matches(
+        range(args.first, args.first + args.matches), args.seconds, args.filmed_fps, args.folder, args.workers, args.ask
+    )
 
-        files = [RecordFile.open(path) for path in args.records]
-        for line in (line for file in files for line in file.skipped):
-            note(f"{line}; skipped.")
-        return sum(map(len, files)), contextlib.nullcontext(record_cases(files, find_judge))
+
+def open_records(paths: Sequence[Path]) -> "tuple[int, contextlib.AbstractContextManager[Iterator[PendingCase]]]":
+    """Return the number of records in the files `paths`, and a case for each.
+
+    Raises:
+        SvmError: a file cannot be read.
+    """
+    from streaming_vlm_mlx.data.records import RecordFile
+    from streaming_vlm_mlx.eval.runner import record_cases
+    from streaming_vlm_mlx.matches.tennis.judge import find_judge
+
+    files = [RecordFile.open(path) for path in paths]
+    for line in (line for file in files for line in file.skipped):
+        note(f"{line}; skipped.")
+    return sum(map(len, files)), contextlib.nullcontext(record_cases(files, find_judge))
+
+
+def open_matches(
+    seeds: range,
+    seconds: float = SECONDS,
+    fps: int = FPS,
+    folder: Path | None = None,
+    workers: int = 1,
+    ask: float | None = None,
+) -> "tuple[int, contextlib.AbstractContextManager[Iterator[PendingCase]]]":
+    """Return the number of matches, and a case for each, which is filmed when its case is taken.
+
+    Args:
+        seeds: of the matches.
+        seconds: length of each.
+        fps: frames a second.
+        folder: where they are kept; by default the user's cache.
+        workers: processes that film.
+        ask: seconds between two questions of a viewer, or None.
+
+    Raises:
+        SvmError: an argument is out of range.
+    """
     from streaming_vlm_mlx.matches.tennis.match import Tennis
     from streaming_vlm_mlx.matches.writer import EVERY, check, check_test_seeds
 
-    seeds = range(args.first, args.first + args.matches)
     if not seeds:
         raise SvmError("--matches must be at least 1.")
     check_test_seeds(seeds)
-    check(seeds, args.seconds, args.workers, EVERY if args.ask is None else args.ask)
-    kept = cache_folder(os.environ, Path.home()) / "matches" / f"{args.seconds:g}s-{args.filmed_fps}fps"
-    return len(seeds), _filmed(args.folder or kept, Tennis(args.filmed_fps), seeds, args)
+    check(seeds, seconds, workers, EVERY if ask is None else ask)
+    kept = cache_folder(os.environ, Path.home()) / "matches" / f"{seconds:g}s-{fps}fps"
+    return len(seeds), _filmed(folder or kept, Tennis(fps), seeds, seconds, workers, ask)
 
 
 @contextlib.contextmanager
-def _filmed(folder: Path, sport: Any, seeds: range, args: argparse.Namespace) -> "Iterator[Iterator[PendingCase]]":
+def _filmed(
+    folder: Path, sport: Any, seeds: range, seconds: float, workers: int, ask: float | None
+) -> "Iterator[Iterator[PendingCase]]":
     from streaming_vlm_mlx.matches.tennis.judge import match_case
     from streaming_vlm_mlx.matches.writer import make_matches
 
-    made = make_matches(folder, sport, seeds, args.seconds, args.workers)
+    made = make_matches(folder, sport, seeds, seconds, workers)
     # Closing waits for films under way, and lists the finished ones.
     with contextlib.closing(made):  # type: ignore[type-var]
-        yield (match_case(match.clip, args.ask) for match in made)
+        yield (match_case(match.clip, ask) for match in made)
 
 
-def _measure_all(
+def measure_each(
     speaker: "Speaker",
-    config: "StreamConfig",
     cases: "Iterator[PendingCase]",
-    report: "Report",
+    measure: "Callable[[PendingCase, OnProgress], None]",
+    failed: dict[str, str],
     progress: OnProgress,
+    tell: Callable[[str], None] = note,
 ) -> None:
+    """Load the model and call `measure` with each case; one that fails is named to `tell`, and the rest go on.
+
+    Args:
+        speaker: runs the model.
+        cases: what to measure.
+        measure: called with a case, and with what to call with the finished share of it and a word on the work.
+        failed: takes the reason by name for each case that failed.
+        progress: called with the number of finished cases.
+        tell: called with a sentence for each case that failed.
+    """
     from streaming_vlm_mlx.eval.runner import load_model
 
     progress(0.0, "loading")
@@ -157,10 +213,10 @@ def _measure_all(
     progress(0.0, "filming")
     for number, case in enumerate(cases):
         try:
-            report.results.append(_measure(speaker, config, case, partial(_report_part, progress, number)))
+            measure(case, partial(_report_part, progress, number))
         except SvmError as error:
-            report.failed[case.name] = str(error)
-            note(f"{case.name} is left out: {error}")
+            failed[case.name] = str(error)
+            tell(f"{case.name} is left out: {error}")
         progress(number + 1.0, case.name)
 
 
@@ -168,17 +224,37 @@ def _report_part(progress: OnProgress, number: int, part: float, what: str) -> N
     progress(number + part, what)
 
 
-def _measure(speaker: "Speaker", config: "StreamConfig", pending: "PendingCase", progress: OnProgress) -> "CaseResult":
+def warn_of_other_clips(folder: Path, tell: Callable[[str], None] = note) -> "Callable[[ValidationCase], None]":
+    """Return a function that warns, once, where the checkpoint in `folder` is the shipped one and a case no match."""
+    from streaming_vlm_mlx.memory import machine_memory
+
+    once = log_limit(tell)
+
+    def warn(case: "ValidationCase") -> None:
+        if advice := notice(folder, case.clip, machine_memory()):
+            once(advice)
+
+    return warn
+
+
+def _measure(
+    speaker: "Speaker",
+    config: "StreamConfig",
+    pending: "PendingCase",
+    warn: "Callable[[ValidationCase], None]",
+    progress: OnProgress,
+) -> "CaseResult":
     from streaming_vlm_mlx.eval.report import CaseResult
     from streaming_vlm_mlx.eval.runner import run_case
 
     case = pending.load()
-    seen = run_case(speaker, config, case, _part_reporter(case, lambda part: progress(part / 2, pending.name)))
-    grey = _part_reporter(case, lambda part: progress((1 + part) / 2, f"{pending.name}, grey"))
+    warn(case)
+    seen = run_case(speaker, config, case, report_parts(case, lambda part: progress(part / 2, pending.name)))
+    grey = report_parts(case, lambda part: progress((1 + part) / 2, f"{pending.name}, grey"))
     return CaseResult(pending.name, case.number, seen, run_case(speaker, config, case, grey, grey=True))
 
 
-def _part_reporter(case: "ValidationCase", progress: Callable[[float], None]) -> "Callable[[Event], None]":
+def report_parts(case: "ValidationCase", progress: Callable[[float], None]) -> "Callable[[Event], None]":
     """Return a callback for events that reports the finished share of a case, 0 to 1."""
     from streaming_vlm_mlx.stream.events import GenerationResult
 
@@ -190,7 +266,7 @@ def _part_reporter(case: "ValidationCase", progress: Callable[[float], None]) ->
 
 
 @contextlib.contextmanager
-def _progress(total: int) -> Iterator[OnProgress]:
+def case_progress(total: int) -> Iterator[OnProgress]:
     """Show a progress bar on stderr if that is a terminal."""
     if not sys.stderr.isatty():
         yield lambda *_: None

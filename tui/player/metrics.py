@@ -4,7 +4,7 @@ from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from streaming_vlm_mlx.eval.text_metrics import Errors, align, count_errors, mean_delay, plain_words, rouge_l
+from streaming_vlm_mlx.eval.text_metrics import Errors, Word, compare_words
 from streaming_vlm_mlx.memory import Memory
 from streaming_vlm_mlx.plain_text import harmless
 from streaming_vlm_mlx.stream.events import GenerationResult
@@ -33,42 +33,32 @@ class Comparison:
     missed: dict[int, frozenset[int]]
 
 
-@dataclass
-class _Words:
-    """Words to compare, each with its second, its index there, and its time."""
-
-    plain: list[str] = field(default_factory=list)
-    places: list[tuple[int, int]] = field(default_factory=list)
-    times: list[float] = field(default_factory=list)
-
-    def add(self, text: str, number: int, place: int, time: float) -> None:
-        """Add a displayed word, which is none, one or several words to compare."""
-        for word in plain_words(text):
-            self.plain.append(word)
-            self.places.append((number, place))
-            self.times.append(time)
-
-
 def compare(transcript: Transcript) -> Comparison:
     """Compare the commentary with the truth of the same seconds; skipped ones count as silence."""
     latest = max((n for n, entry in transcript.entries.items() if not entry.growing), default=0)
-    truth, said = _Words(), _Words()
+    truth: list[Word] = []
+    said: list[Word] = []
+    # The second of each word, and its index there.
+    truth_places: list[tuple[int, int]] = []
+    said_places: list[tuple[int, int]] = []
     for number in finished_seconds(transcript, latest - WINDOW):
         entry = transcript.entries[number]
-        for place, (start, _, word) in enumerate(transcript.truth.get(number, ())):
-            truth.add(word, number, place, start)
+        for place, (start, end, word) in enumerate(transcript.truth.get(number, ())):
+            truth.append(Word(start, end, word))
+            truth_places.append((number, place))
+        shown = float(number) if entry.shown is None else entry.shown
         for place, word in enumerate(harmless(entry.text).split()):
             # An answer is for the viewer and has no counterpart in the truth.
             if place >= entry.answered:
-                said.add(word, number, place, float(number) if entry.shown is None else entry.shown)
-    pairs = align(truth.plain, said.plain)
-    off = [(t, s) for t, s in pairs if t is None or s is None or truth.plain[t] != said.plain[s]]
+                said.append(Word(shown, shown, word))
+                said_places.append((number, place))
+    found = compare_words(truth, said)
     return Comparison(
-        count_errors(truth.plain, said.plain, pairs),
-        rouge_l(truth.plain, said.plain),
-        mean_delay(truth.plain, said.plain, (truth.times, said.times), pairs),
-        _grouped(said.places[s] for _, s in off if s is not None),
-        _grouped(truth.places[t] for t, _ in off if t is not None),
+        found.errors,
+        found.rouge_l,
+        found.delay,
+        _grouped(said_places[s] for s in found.added),
+        _grouped(truth_places[t] for t in found.missed),
     )
 
 
