@@ -40,6 +40,7 @@ SMALLER = (
     (r"(^bench .*--seconds) \d+", r"\1 1"),
     (r"(^validate --matches) \d+(.*)", r"\1 1 \2 --seconds 2 --fps 4"),
     (r"(^infer (?!.*--duration).*)", r"\1 --duration 1"),
+    (r"(^report (?!--matches|.*\.jsonl?\b).*)", r"\1 --duration 2"),
     (r"--start 10 --duration 5", "--start 1 --duration 1"),
     (r"(^train (?!.*--resume)(?!.*--steps).*)", r"\1 --steps 1"),
     (r"--steps \d+", "--steps 1"),
@@ -53,6 +54,7 @@ PARSED = {
     r"^(play|replay)\b": "needs a terminal; tests/player runs it",
     r"mlx\.launch|MLX_RANK": "needs two machines; tests/distributed runs it",
     r"^bench --peers": "runs other programs for a long time; tests/commands runs it on a small model",
+    r"^report --matches": "films matches of a minute; tests/commands runs it on short ones",
     r"--benchmark": "measures this machine for a minute; tests/train runs it",
     r"\bCOMMAND\b|\bCLIP\b|…": "is a pattern",
 }
@@ -182,7 +184,8 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
             shutil.copy(f"clips/matches_{kind}.jsonl", f"games_{kind}.jsonl")
         for clip in ("game.mp4", "clip.mp4"):
             shutil.copy("clips/match_000000.mp4", clip)
-        Path("clip.srt").write_text("1\n00:00:00,500 --> 00:00:02,000\nBlue serves wide.\n", encoding="utf-8")
+        for name in ("clip.srt", "game.srt"):
+            Path(name).write_text("1\n00:00:00,500 --> 00:00:02,000\nBlue serves wide.\n", encoding="utf-8")
         run("convert games_with_seeks.jsonl --videos clips --out games.jsonl")
         for name in ("more", "train", "valid"):
             shutil.copy("games.jsonl", f"{name}.jsonl")

@@ -27,6 +27,7 @@ COMMANDS: Mapping[str, str] = {
     "train": "train a model on records, from scratch or from a checkpoint",
     "fuse": "merge a LoRA adapter into its base checkpoint",
     "validate": "measure the quality of a model's commentary on clips it was not trained on",
+    "report": "write a page on a clip: commentary beside the truth, scores, time and memory",
     "matches": "render simulated matches with commentary, for training and tests",
     "bench": "measure time and memory of a second of the stream on this machine",
     "models": "list the checkpoints on this machine, and which sizes fit it",
@@ -89,6 +90,7 @@ def _run(words: Sequence[str]) -> int:
     except SystemExit as stop:
         # From argparse: it printed help, the version, or what is wrong with the arguments.
         return int(stop.code or OK)
+    args.words = words
     status: int = args.run(args)
     return status
 

@@ -6,7 +6,8 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.shipped import SAMPLE
@@ -35,14 +36,21 @@ def _base(environ: Mapping[str, str], variable: str, default: Path) -> Path:
     return Path(named) if named.startswith("/") else default
 
 
-def new_record(clip: str, model: str, config: "StreamConfig") -> "SessionRecord":
-    """Return the empty record of a session that starts now."""
+def new_record(
+    clip: str, model: str, config: "StreamConfig", machine: Mapping[str, Any] = MappingProxyType({})
+) -> "SessionRecord":
+    """Return the empty record of a session that starts now on `machine`."""
     from streaming_vlm_mlx.backend import installed_versions
     from streaming_vlm_mlx.sessions.record import SessionRecord
 
     created = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     return SessionRecord(
-        created=created, clip=clip, model=model, settings=config.to_dict(), versions=installed_versions()
+        created=created,
+        clip=clip,
+        model=model,
+        settings=config.to_dict(),
+        versions=installed_versions(),
+        machine=dict(machine),
     )
 
 

@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Any, Self
 
 from streaming_vlm_mlx.errors import SvmError
-from streaming_vlm_mlx.input_files import parse_json, read_file
+from streaming_vlm_mlx.input_files import open_file, parse_json, read_file
 from streaming_vlm_mlx.plain_text import safe_json
 from streaming_vlm_mlx.sessions.record import LARGEST_SESSION, SessionRecord
 from streaming_vlm_mlx.stream.events import GenerationResult, Skipped
 
 SUFFIX = ".jsonl"
+# Bytes of the longest first line of a journal.
+_LONGEST_HEAD = 1 << 20
 
 
 class Journal:
@@ -110,6 +112,16 @@ def load_session(path: Path) -> SessionRecord:
         SvmError: the file cannot be read, is not a session, or has a newer format.
     """
     return _read_journal(path) if path.suffix == SUFFIX else SessionRecord.load(path)
+
+
+def is_journal(path: Path) -> bool:
+    """Return whether the file `path` begins as a journal does, and not as a file of records."""
+    try:
+        with open_file(path) as file:
+            values = parse_json(file.readline(_LONGEST_HEAD))
+    except (OSError, SvmError, ValueError):
+        return False
+    return isinstance(values, dict) and "clip" in values and "seconds" in values
 
 
 def _read_journal(path: Path) -> SessionRecord:

@@ -29,6 +29,7 @@ class SessionRecord(FromDict):
         model: name of the checkpoint.
         settings: the stream's settings, as `StreamConfig.to_dict` gives them.
         versions: of this program and its main dependencies.
+        machine: what it ran on, by name.
         seconds: the last result of every second that has one, in the clip's order.
         skipped: the seconds that were skipped, in the clip's order.
         takes: earlier results of seconds that were played again, oldest first.
@@ -41,6 +42,7 @@ class SessionRecord(FromDict):
     model: str = ""
     settings: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, Any] = field(default_factory=dict)
+    machine: dict[str, Any] = field(default_factory=dict)
     seconds: tuple[GenerationResult, ...] = ()
     skipped: tuple[Skipped, ...] = ()
     takes: tuple[GenerationResult, ...] = ()

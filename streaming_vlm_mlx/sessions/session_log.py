@@ -14,6 +14,8 @@ from streaming_vlm_mlx.stream.events import GenerationResult, Skipped
 
 ENDINGS = (".vtt", ".json")
 
+Write = Callable[[Path, SessionRecord], None]
+
 
 class SessionLog:
     """Holds a session's record, keeps its journal and saves its files.
@@ -32,6 +34,7 @@ class SessionLog:
         endings: Iterable[str] = ENDINGS,
         journal: Path | None = None,
         overwrite: bool = False,
+        write: Write = write,
     ) -> None:
         """Begin with `record`.
 
@@ -44,10 +47,11 @@ class SessionLog:
             journal: the place for the journal, without ending; by default, or where it cannot be written, the last
                 of `base_paths` that can.
             overwrite: whether to replace files that exist; otherwise a number makes the names new.
+            write: writes the record into a file.
         """
         self.record = record
         self._base_paths, self._endings = tuple(base_paths), tuple(endings)
-        self._warn, self._overwrite = warn, overwrite
+        self._warn, self._overwrite, self._write = warn, overwrite, write
         # Where the first place cannot be written, the others may be.
         self._journal_bases = tuple(filter(None, (journal, *reversed(self._base_paths)))) if self._base_paths else ()
         self._journal: Journal | None = None
@@ -92,7 +96,7 @@ class SessionLog:
         for paths in self._places():
             try:
                 for path in paths:
-                    write(path, self.record)
+                    self._write(path, self.record)
             except SvmError as error:
                 failure = failure or error
             else:

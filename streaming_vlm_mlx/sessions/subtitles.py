@@ -87,6 +87,8 @@ def _bracketed(question: str) -> str:
     return f"[{question}]" if question else ""
 
 
+# The kind of a JSON file that `svm-tui report` wrote.
+REPORT = "svm-tui report"
 _MARK = "svm-tui: commentary on "
 _MARKED = re.compile(rf"^(?:NOTE |# |\S+ --> \S+  )?{_MARK}(.*)$", re.MULTILINE)
 # Bytes at the head of a file that hold the mark.
@@ -141,6 +143,8 @@ def _clip_of_session(content: bytes) -> str | None:
     match values:
         case {"version": int(), "clip": str(clip), "seconds": list()}:
             return _clip_name(clip)
+        case {"kind": kind, "title": str(title)} if kind == REPORT:
+            return _clip_name(title)
     return None
 
 

@@ -124,8 +124,8 @@ def describe(
     }
 
 
-def describe_machine(machine: "Backend") -> dict[str, Any]:
-    """Return what the figures were measured on."""
+def describe_machine(machine: "Backend | None" = None) -> dict[str, Any]:
+    """Return what the figures were measured on; without `machine`, nothing of the device that MLX computes on."""
     import os
     import platform
 
@@ -136,8 +136,7 @@ def describe_machine(machine: "Backend") -> dict[str, Any]:
         "processor": processor_name(),
         "cores": os.cpu_count(),
         "memory_bytes": machine_memory(),
-        "device": machine.kind,
-        "blas": machine.blas.name if machine.blas else None,
+        **({"device": machine.kind, "blas": machine.blas.name if machine.blas else None} if machine else {}),
     }
 
 

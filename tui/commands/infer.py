@@ -6,20 +6,21 @@ import contextlib
 import json
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.plain_text import harmless, safe_json
 from streaming_vlm_mlx.shipped import SAMPLE, notice
+from tui.commands.bench import describe_machine
 from tui.commands.options import add_model_arguments, make_engine, resolve_settings, run_as_follower
 from tui.messages import note, warn
 from tui.session_paths import check_writable, journal_path, new_record
 
 if TYPE_CHECKING:
     from streaming_vlm_mlx.sessions.record import SessionRecord
-    from streaming_vlm_mlx.sessions.session_log import SessionLog
+    from streaming_vlm_mlx.sessions.session_log import SessionLog, Write
     from streaming_vlm_mlx.stream.async_engine import Engine
     from streaming_vlm_mlx.stream.events import Event, GenerationResult
     from streaming_vlm_mlx.video.source import Source
@@ -50,6 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Comment on the clip; the seconds so far are kept however the run ends."""
+    from streaming_vlm_mlx.backend import prepare
     from streaming_vlm_mlx.memory import machine_memory
     from streaming_vlm_mlx.sessions.subtitles import check_replaceable, find_format
     from streaming_vlm_mlx.text.chat_template import STYLES
@@ -65,11 +67,14 @@ def run(args: argparse.Namespace) -> int:
     config, folder = resolve_settings(args, warn=asked)
     if run_as_follower(folder, config):
         return 0
+    show = print_json if args.json else print_line
     with closing(open_video(args.clip, config.fps, STYLES[config.style].takes_ending_frames)) as source:
         engine, name = make_engine(folder, config, note, args.adapter)
         try:
-            with saved(make_log(args.out, new_record(args.clip, name, config))) as log:
-                asyncio.run(_comment(engine, source, args, log, notice(folder, args.clip, machine_memory())))
+            record = new_record(args.clip, name, config, describe_machine(prepare()))
+            advice = notice(folder, args.clip, machine_memory())
+            with saved(make_log(args.out, record)) as log:
+                asyncio.run(comment(engine, source, args, log, advice, show))
         finally:
             engine.close()
         if source.skipped:
@@ -115,14 +120,18 @@ def closing(source: "Source") -> "Iterator[Source]":
         closer.join(PATIENCE)
 
 
-def make_log(out: Path | None, record: "SessionRecord") -> "SessionLog":
-    """Return the log of a session that is to be written to `out`, with its journal in the state folder."""
+def make_log(out: Path | None, record: "SessionRecord", write: "Write | None" = None) -> "SessionLog":
+    """Return the log of a session that `write` writes to `out`, with its journal in the state folder.
+
+    By default the ending of `out` names a format of `subtitles`.
+    """
+    from streaming_vlm_mlx.sessions import subtitles
     from streaming_vlm_mlx.sessions.session_log import SessionLog
 
     if out is None:
         return SessionLog(record, (), note)
     journal = journal_path(record.clip, record.created)
-    return SessionLog(record, [out.with_suffix("")], note, [out.suffix], journal, overwrite=True)
+    return SessionLog(record, [out.with_suffix("")], note, [out.suffix], journal, True, write or subtitles.write)
 
 
 @contextlib.contextmanager
@@ -145,9 +154,27 @@ def saved(log: "SessionLog") -> "Iterator[SessionLog]":
         log.close()
 
 
-async def _comment(
-    engine: "Engine", source: "Source", args: argparse.Namespace, log: "SessionLog", advice: str
+async def comment(
+    engine: "Engine",
+    source: "Source",
+    args: argparse.Namespace,
+    log: "SessionLog",
+    advice: str,
+    on_second: "Callable[[GenerationResult], None]",
 ) -> None:
+    """Run the model on the seconds of `source` that `args` names, and enter each into `log`.
+
+    Args:
+        engine: runs the model.
+        source: the clip.
+        args: the options `start` and `duration`.
+        log: the session.
+        advice: what to tell the user when the model is loaded; may be empty.
+        on_second: called with each second.
+
+    Raises:
+        SvmError: the model fails, or the clip cannot be read.
+    """
     from streaming_vlm_mlx.stream.events import Failed, GenerationResult, Ready, still_share
 
     seconds = list[GenerationResult]()
@@ -159,7 +186,7 @@ async def _comment(
                 if isinstance(event, GenerationResult):
                     log.add(event)
                     seconds.append(event)
-                    print(_as_json(event) if args.json else _as_line(event), end="", flush=True)
+                    on_second(event)
                 elif isinstance(event, Ready) and advice:
                     # Not before an error, which is one line.
                     note(advice)
@@ -170,16 +197,17 @@ async def _comment(
         note(f"{left_out} video tokens were left out because they did not change: {share:.0%}, {each:.0f} a second.")
 
 
-def _as_json(second: "GenerationResult") -> str:
-    return safe_json(json.dumps(second.to_dict(), ensure_ascii=False)) + "\n"
+def print_json(second: "GenerationResult") -> None:
+    """Print a second as a line of JSON."""
+    print(safe_json(json.dumps(second.to_dict(), ensure_ascii=False)), flush=True)
 
 
-def _as_line(second: "GenerationResult") -> str:
+def print_line(second: "GenerationResult") -> None:
+    """Print the time and the text of a second, nothing for a silent one."""
     from streaming_vlm_mlx.sessions.subtitles import clock
 
-    return (
-        f"{clock(round(second.start * 1000))[:-4]}  {' '.join(harmless(second.text).split())}\n" if second.text else ""
-    )
+    if second.text:
+        print(f"{clock(round(second.start * 1000))[:-4]}  {' '.join(harmless(second.text).split())}", flush=True)
 
 
 class _Show(Protocol):

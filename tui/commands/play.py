@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.shipped import SAMPLE, notice
+from tui.commands.bench import describe_machine
 from tui.commands.options import (
     PLAYER_SETTINGS,
     add_model_arguments,
@@ -161,7 +162,7 @@ def _spec(args: argparse.Namespace, config: "StreamConfig", folder: Path) -> "Pl
     source = open_video(args.clip, config.fps, STYLES[config.style].takes_ending_frames)
     if source.duration is not None and not 0 <= args.start < source.duration:
         raise SvmError(f"{args.clip} is {source.duration:.1f} s long; --start {args.start:g} is outside.")
-    record = new_record(args.clip, str(folder), config)
+    record = new_record(args.clip, str(folder), config, describe_machine())
     return PlayerSpec(
         clip=Path(args.clip).name or args.clip,
         model=checkpoint_name(folder),

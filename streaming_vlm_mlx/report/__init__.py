@@ -1,0 +1,1 @@
+"""A report of a clip: one page for a browser, and the same as JSON."""
