@@ -225,7 +225,7 @@ class Piece:
 
 @dataclass(frozen=True)
 class Row:
-    """A second: its time, the pieces of each column and of the reference, and whether the columns skipped it."""
+    """A second: its time, and the pieces of each column and of the reference."""
 
     time: int
     cells: tuple[tuple[Piece, ...], ...]
