@@ -132,7 +132,7 @@ def test_records_give_a_table_of_stretches_and_a_broken_one_is_named(clip, tmp_p
 def test_matches_are_measured_against_what_happened(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     open_matches = validate.open_matches
-    monkeypatch.setattr(validate, "open_matches", lambda seeds: open_matches(seeds, 2.0, 4))
+    monkeypatch.setattr(validate, "open_matches", lambda seeds: open_matches(seeds, 10.0, 4))
     page, values = make(tmp_path / "r.html", "--matches", "1")
     assert "Team accuracy" in page
     assert values["stretches"][0]["name"] == f"match_{validate.FIRST}"
