@@ -19,8 +19,9 @@ import yaml
 from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.input_files import read_file
 
-# The largest file of settings, and the most values in one; a file of settings has a hundred.
-_LARGEST_SETTINGS, _MOST_NODES = 1 << 20, 10_000
+# The largest file of settings, of which PyYAML reads a tenth of a megabyte a second, and the most values in one; a file
+# of settings has a hundred.
+_LARGEST_SETTINGS, _MOST_NODES = 128 << 10, 10_000
 _LARGEST_INT = (1 << 63) - 1
 # Characters of a value in a message.
 _LONGEST_SHOWN = 80

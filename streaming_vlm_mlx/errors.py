@@ -2,6 +2,9 @@
 
 from collections.abc import Callable
 
+# Characters of an error: paths and a sentence are at its head, the way out is at its end.
+_LONGEST, _HEAD, _TAIL = 2000, 1400, 400
+
 
 class SvmError(Exception):
     """A problem that the user can solve, with the way out, in one line.
@@ -9,6 +12,10 @@ class SvmError(Exception):
     The command line prints the text on stderr and exits with 2; ``--debug`` adds the traceback. Every other exception
     is a bug in this program.
     """
+
+    def __init__(self, text: str) -> None:
+        """Take the `text`; one that is too long for a line loses its middle, as a file may put any value into it."""
+        super().__init__(text if len(text) <= _LONGEST else f"{text[:_HEAD]} … {text[-_TAIL:]}")
 
 
 # Messages that `log_limit` passes on by default.

@@ -13,6 +13,8 @@ from streaming_vlm_mlx.errors import SvmError
 LARGEST = 64 << 20
 # The latest time in seconds, thirty years of video.
 LONGEST = 1e9
+# The most values in JSON, each of which takes a hundred bytes of memory; twenty hours of a session have two million.
+_MOST_VALUES = 3_000_000
 # Most digits of a whole number in JSON; a float, which it may stand for, holds no more.
 _DIGITS = 300
 
@@ -44,7 +46,8 @@ def read_file(path: Path, largest: int = LARGEST) -> bytes:
     except OSError as error:
         raise SvmError(f"{path} cannot be read: {error.strerror}.") from error
     if len(content) > largest:
-        raise SvmError(f"{path} is larger than {largest >> 20} MB, too large for a file of its kind; name another.")
+        size = f"{largest >> 20} MB" if largest >> 20 else f"{largest >> 10} kB"
+        raise SvmError(f"{path} is larger than {size}, too large for a file of its kind; name another.")
     return content
 
 
@@ -52,12 +55,24 @@ def parse_json(text: str | bytes) -> Any:
     """Parse the JSON `text`.
 
     Raises:
-        ValueError: it is not JSON, is nested too deeply, or has a number that is not finite.
+        ValueError: it is not JSON, is nested too deeply, has too many values, or a number that is not finite.
     """
+    check_values(text)
     try:
         return json.loads(text, parse_constant=_refuse, parse_float=_finite, parse_int=_whole)
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
+
+
+def check_values(text: str | bytes) -> None:
+    """Check, before the JSON `text` is parsed, how many values it holds at most.
+
+    Raises:
+        ValueError: there are too many for the memory.
+    """
+    marks = map(text.count, ",[{") if isinstance(text, str) else map(text.count, (b",", b"[", b"{"))
+    if sum(marks) > _MOST_VALUES:
+        raise ValueError(f"it holds more than {_MOST_VALUES:,} values")
 
 
 def _refuse(name: str) -> NoReturn:

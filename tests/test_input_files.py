@@ -9,6 +9,7 @@ import pytest
 from streaming_vlm_mlx.checkpoint_files import read_json
 from streaming_vlm_mlx.config import ModelConfig, StreamConfig
 from streaming_vlm_mlx.config_io import read_config
+from streaming_vlm_mlx.data import json_fields
 from streaming_vlm_mlx.data.records import RecordFile
 from streaming_vlm_mlx.data.transcripts import read_transcript
 from streaming_vlm_mlx.errors import SvmError
@@ -55,6 +56,43 @@ def test_a_damaged_session_is_refused_in_one_line(
     assert not (tmp_path / "a.vtt").exists()
 
 
+MANY = 3_000_000
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("values.json", '{"version": 2, "seconds": [' + "{}," * MANY + "{}]}", "more than 3,000,000 values"),
+        (
+            "values.jsonl",
+            '{"version": 2}\n{"settings": {"a": [' + "[]," * MANY + "1]}}\n",
+            "more than 3,000,000 values",
+        ),
+        ("seconds.json", json.dumps({"version": 2, "seconds": [5] * 90_001}), "more than 90,000 seconds"),
+        ("parts.json", json.dumps({"version": 2, "takes": [5] * 45_001, "skipped": [5] * 45_000}), "90,000 seconds"),
+        ("lines.jsonl", '{"version": 2}\n' + "\n" * 90_001, "more than 90,000 seconds"),
+    ],
+    ids=lambda value: value[:12],
+)
+def test_a_session_that_would_fill_the_memory_is_refused_before_it_is_built(
+    name: str, content: str, says: str, tmp_path: Path
+) -> None:
+    (tmp_path / name).write_text(content)
+    with pytest.raises(SvmError, match=says):
+        load_session(tmp_path / name)
+
+
+def test_lines_that_would_fill_the_memory_are_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "r.jsonl"
+    values = b'{"version":1,"turns":[' + b"{}," * MANY + b"{}]}\n"
+    monkeypatch.setattr(json_fields, "LARGEST", len(values))
+    path.write_bytes(values + b'{"version":1,"turns":"' + b"x" * len(values) + b'"}\n' + record(1).to_line())
+    records = RecordFile.open(path)
+    assert [one.video for one in records] == [str(tmp_path / "1.mp4")]
+    assert "more than 3,000,000 values" in records.skipped[0]
+    assert "larger than 8 MB" in records.skipped[1]
+
+
 def test_settings_in_a_journal_that_are_none_change_nothing(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text('{"version": 2}\n{"settings": 5}\n{"failure": 5}\n')
     read = load_session(tmp_path / "a.jsonl")
@@ -71,6 +109,7 @@ def test_settings_in_a_journal_that_are_none_change_nothing(tmp_path: Path) -> N
         ("window: !!int abc", "not YAML"),
         ("all_text: !!bool maybe", "not YAML"),
         ("window: " + "9" * 5000, "not YAML"),
+        ("# many lines\n" * 11_000, "larger than 128 kB"),
         ("window: 0x" + "f" * 5000, "window is"),
         ("fps: " + "9" * 400, "a float can hold"),
         ("fps: 10000000", "fps is 10000000.0; it must be above 0 and at most 1000"),
@@ -78,7 +117,7 @@ def test_settings_in_a_journal_that_are_none_change_nothing(tmp_path: Path) -> N
         ("sampling: {temperature: .nan}", "temperature is nan"),
         ("mode: [a]", "mode is ['a']"),
     ],
-    ids=range(13),
+    ids=range(14),
 )
 def test_damaged_settings_are_refused_in_one_line(content: str, says: str, tmp_path: Path) -> None:
     path = tmp_path / "s.yaml"

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from streaming_vlm_mlx.errors import SvmError
-from streaming_vlm_mlx.input_files import LONGEST, open_file
+from streaming_vlm_mlx.input_files import LARGEST, LONGEST, check_values, open_file
 
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
@@ -32,9 +32,12 @@ def parse_json(line: bytes) -> Any:
     """Parse the JSON `line`.
 
     Raises:
-        BadSampleError: it is not JSON, or has half a surrogate pair.
+        BadSampleError: it is not JSON, too large, or has half a surrogate pair.
     """
     try:
+        if len(line) > LARGEST:
+            raise ValueError(f"it is larger than {LARGEST >> 20} MB")
+        check_values(line)
         values = json.loads(line.decode("utf-8-sig"))
         if _SURROGATE.search(line):
             json.dumps(values, ensure_ascii=False).encode()
@@ -140,7 +143,8 @@ def read_lines(path: Path, offsets: Offsets) -> Iterator[bytes]:
             for offset in map(int, offsets):
                 if offset != here:
                     file.seek(offset)
-                line = file.readline()
+                # What is longer is refused when it is parsed.
+                line = file.readline(LARGEST + 1)
                 here = offset + len(line)
                 yield line
     except OSError as error:

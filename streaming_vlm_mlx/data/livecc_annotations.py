@@ -26,8 +26,8 @@ from streaming_vlm_mlx.data.transcripts import Transcript, Word, read_transcript
 from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.input_files import read_file
 
-# The largest index of byte offsets: of fifty million samples.
-LARGEST_INDEX = 1 << 29
+# The largest index of byte offsets: of ten million samples.
+LARGEST_INDEX = 1 << 27
 
 Question = tuple[float, float, str, str]
 

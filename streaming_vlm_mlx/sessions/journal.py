@@ -14,7 +14,7 @@ from typing import Any, Self
 from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.input_files import open_file, parse_json, read_file
 from streaming_vlm_mlx.plain_text import safe_json
-from streaming_vlm_mlx.sessions.record import LARGEST_SESSION, SessionRecord
+from streaming_vlm_mlx.sessions.record import LARGEST_SESSION, SessionRecord, check_length
 from streaming_vlm_mlx.stream.events import GenerationResult, Skipped
 
 SUFFIX = ".jsonl"
@@ -127,6 +127,7 @@ def is_journal(path: Path) -> bool:
 def _read_journal(path: Path) -> SessionRecord:
     content = read_file(path, LARGEST_SESSION)
     try:
+        check_length(content.count(b"\n"))
         first, *lines = content.decode("utf-8", "replace").split("\n")
         # Whatever follows the last line feed is a line that the process did not finish.
         changes = list(map(_mapping, lines[:-1]))
@@ -138,7 +139,7 @@ def _read_journal(path: Path) -> SessionRecord:
                 case {"failure": str(message)}:
                     record = replace(record, failure=message)
     except (SvmError, ValueError) as error:
-        raise SvmError(f"{path}: {error}; choose the journal of a session of svm-tui.") from error
+        raise SvmError(f"{path}: {str(error).rstrip('.')}; choose the journal of a session of svm-tui.") from error
     return record
 
 

@@ -14,8 +14,12 @@ from streaming_vlm_mlx.plain_text import safe_json
 from streaming_vlm_mlx.stream.events import GenerationResult, Skipped
 
 VERSION = 2
-# The largest file of a session that is read, of a day and a half.
-LARGEST_SESSION = 128 << 20
+# The largest file of a session that is read, and the most seconds in one: of a day.
+LARGEST_SESSION, MOST_SECONDS = 80 << 20, 90_000
+
+
+# The fields that hold seconds.
+_PARTS = ("seconds", "skipped", "takes")
 
 
 @dataclass(frozen=True)
@@ -96,6 +100,7 @@ class SessionRecord(FromDict):
             raise SvmError("it is not a session, since it has no 'version'; choose a file that svm-tui exported.")
         if found > VERSION:
             raise SvmError(f"its session format {found} is newer than this program's ({VERSION}); update svm-tui.")
+        check_length(sum(len(values.get(name) or ()) for name in _PARTS if isinstance(values.get(name), list)))
         return super().from_dict(values)
 
     def to_json(self) -> str:
@@ -117,6 +122,16 @@ class SessionRecord(FromDict):
             return cls.from_dict(values if isinstance(values, dict) else {})
         except SvmError as error:
             raise SvmError(f"{path}: {error}") from error
+
+
+def check_length(seconds: int) -> None:
+    """Check the number of `seconds`, skipped ones and takes of a session.
+
+    Raises:
+        SvmError: there are more than in a day.
+    """
+    if seconds > MOST_SECONDS:
+        raise SvmError(f"it holds more than {MOST_SECONDS:,} seconds; cut it into shorter sessions.")
 
 
 def _start(second: GenerationResult | Skipped) -> float:
