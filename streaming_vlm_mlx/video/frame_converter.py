@@ -54,11 +54,13 @@ class FrameConverter:
     """Converts the frames of a stream to upright RGB arrays of one size.
 
     Attributes:
-        size: width and height of every array, at most `MOST_PIXELS`; frames of another size are scaled.
+        size: width and height of every array; frames of another size are scaled.
     """
 
-    def __init__(self, name: str, first: VideoFrame) -> None:
+    def __init__(self, name: str, first: VideoFrame, most_pixels: int = MOST_PIXELS) -> None:
         """Take size and orientation from the first frame of `name`; the orientation of a stream does not change.
+
+        A picture of more than `most_pixels` is halved until it has less.
 
         Raises:
             SvmError: FFmpeg cannot convert the pixel format.
@@ -70,8 +72,8 @@ class FrameConverter:
         small = self._reformat(first, (16, 16))
         self._turn = _orientation_of(small)
         self._coded_size = first.width, first.height
-        while self._coded_size[0] * self._coded_size[1] > MOST_PIXELS:
-            self._coded_size = self._coded_size[0] // 2, self._coded_size[1] // 2
+        while self._coded_size[0] * self._coded_size[1] > most_pixels:
+            self._coded_size = max(self._coded_size[0] // 2, 1), max(self._coded_size[1] // 2, 1)
         self.size = self._coded_size[::-1] if self._turn.transpose else self._coded_size
 
     def rgb(self, frame: VideoFrame) -> npt.NDArray[np.uint8]:

@@ -262,8 +262,10 @@ class FrameReader:
         info: properties of the clip.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, most_pixels: int = MOST_PIXELS) -> None:
         """Open `name` and decode its first frame, the only source of the orientation.
+
+        Frames of more than `most_pixels` are scaled down.
 
         Raises:
             SvmError: it cannot be opened (see `source.open_video_stream`), or has no frame that can be decoded or
@@ -276,7 +278,7 @@ class FrameReader:
             self._decoder.close()
             raise _no_picture(name)
         self._clock = stream_clock(self._decoder.opened, first)
-        self._converter = FrameConverter(name, first)
+        self._converter = FrameConverter(name, first, most_pixels)
         self.info = _clip_info(self._decoder.opened, self._converter.size, self._clock, self._duration())
         self._longest_step = LONGEST_STEP + (self.info.duration or 0.0)
         self._timestamps = self._new_timestamps()

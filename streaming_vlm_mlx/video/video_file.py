@@ -10,15 +10,20 @@ from types import TracebackType
 from typing import Self
 
 import numpy as np
+import numpy.typing as npt
 from av import VideoFrame
 
 from streaming_vlm_mlx.background import run_interruptibly
 from streaming_vlm_mlx.config import MOST_FPS
 from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.video.chunk import Chunk
-from streaming_vlm_mlx.video.pyav_reader import FrameReader
+from streaming_vlm_mlx.video.frame_converter import MOST_PIXELS
+from streaming_vlm_mlx.video.pyav_reader import FrameReader, TimedFrame
 from streaming_vlm_mlx.video.source import Source
 from streaming_vlm_mlx.video.timestamps import TOLERANCE, FrameCursor
+
+# The most pixels of a second: at 7 frames a second and more, large pictures are scaled down further.
+MOST_PIXELS_A_SECOND = 1 << 26
 
 
 class VideoFile:
@@ -39,7 +44,7 @@ class VideoFile:
             raise SvmError(f"fps is {fps:g}; it must be a whole number of frames, 1 to {MOST_FPS}.")
         self._name = name
         self._fps, self._by_end = int(fps), by_end
-        self._reader = FrameReader(name)
+        self._reader = FrameReader(name, min(MOST_PIXELS, MOST_PIXELS_A_SECOND // self._fps))
         self._position = 0.0
         self._cursor: FrameCursor[VideoFrame] | None = None
         self._run = 0
@@ -145,8 +150,16 @@ class VideoFile:
             self._position = end
             return None
         self._position = start + 1
-        frames = np.stack([self._reader.rgb(pick.picture) for pick in picks])
-        return Chunk(index, start, end, frames, tuple(pick.time for pick in picks), self.skipped - skipped)
+        return Chunk(index, start, end, self._rgb(picks), tuple(pick.time for pick in picks), self.skipped - skipped)
+
+    def _rgb(self, picks: list[TimedFrame]) -> npt.NDArray[np.uint8]:
+        """Return the pictures of `picks`, uint8 [frames, height, width, 3]; one that is shown again is copied."""
+        width, height = self.size
+        frames = np.empty((len(picks), height, width, 3), np.uint8)
+        for place, pick in enumerate(picks):
+            again = place and pick is picks[place - 1]
+            frames[place] = frames[place - 1] if again else self._reader.rgb(pick.picture)
+        return frames
 
 
 def open_video(name: str | PathLike[str], fps: float = 2.0, by_end: bool = False) -> Source:

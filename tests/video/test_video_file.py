@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from streaming_vlm_mlx.errors import SvmError
-from streaming_vlm_mlx.video.pyav_reader import probe
+from streaming_vlm_mlx.video.pyav_reader import FrameReader, probe
 from streaming_vlm_mlx.video.source import Source
 from streaming_vlm_mlx.video.video_file import open_video
-from tests.video.clips import make_clip, numbers, read, times
+from tests.video.clips import make_clip, number_of, numbers, read, times
 
 MILLISECOND = Fraction(1, 1000)
 
@@ -33,6 +33,18 @@ def test_a_stub_at_the_end_is_dropped_and_half_a_second_kept(shared: Path) -> No
     half = read(shared / "clips" / "baseball.mp4")
     assert half[-1].start == 5.0
     assert half[-1].end == pytest.approx(5.5388666 + 1001 / 30000)
+
+
+def test_many_frames_of_large_pictures_are_scaled_down(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = make_clip(tmp_path / "large.mkv", "mpeg4", count=3, rate=2, size=(1280, 720))
+    converted: list[object] = []
+    rgb = FrameReader.rgb
+    monkeypatch.setattr(FrameReader, "rgb", lambda reader, frame: converted.append(frame) or rgb(reader, frame))
+    (chunk, _) = read(path, fps=600)
+    assert chunk.frames.shape == (600, 180, 320, 3)
+    # Two pictures of the clip, each shown 300 times; numbers come from the last of each.
+    assert len(converted) <= 4
+    assert {number_of(frame) for frame in chunk.frames[::100]} == {0, 1, 2}
 
 
 CONTAINERS = [
