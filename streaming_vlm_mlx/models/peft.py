@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
+import regex
 
 from streaming_vlm_mlx.atomic import replacing_folder, write_text
 from streaming_vlm_mlx.checkpoint_files import ADAPTER_CONFIG, PEFT_WEIGHTS
-from streaming_vlm_mlx.config_io import demand
+from streaming_vlm_mlx.config_io import demand, shown
 from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.models.adapter_info import (
     MERGED,
@@ -34,6 +35,8 @@ _VARIANTS = (
     "velora_config",
 )
 _INITS_THAT_CHANGE_THE_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
+# Seconds of processor time that an expression may take for one name; most take a thousandth of it.
+_PATIENCE = 0.02
 _PREFIXES = ("base_model.model.", "module.", "_orig_mod.")
 _PART = re.compile(
     r"(?P<layer>.+)\.lora_(?P<part>A|B|embedding_A|embedding_B|magnitude_vector)(\.(?!weight$|bias$)[^.]+)?(\.weight)?"
@@ -68,13 +71,13 @@ class PeftConfig:
 
     def targets(self, module: str) -> bool:
         """Return whether `module`, a name as PEFT has it, gets an adapter."""
-        saved = any(re.match(rf"(^|.*\.){name}($|\..*)", module) for name in self.modules_to_save)
+        saved = any(_match(rf"(^|.*\.){name}($|\..*)", module) for name in self.modules_to_save)
         if saved or self.target_modules is None or (self.exclude_modules and _names(self.exclude_modules, module)):
             return False
         if isinstance(self.target_modules, str):
             if self.target_modules.lower() == "all-linear":
                 return sanitize_name(module) not in (HEAD, *MERGED)
-            return re.fullmatch(self.target_modules, module) is not None
+            return _match(self.target_modules, module, regex.fullmatch) is not None
         if not _names(self.target_modules, module):
             return False
         exact = module in self.target_modules
@@ -82,18 +85,33 @@ class PeftConfig:
 
     def _layer_of(self, module: str) -> int | None:
         patterns = [rf"(?:^|.*?\.){p}\.(\d+)\." for p in self.layers_pattern] or [r".*?\.[^.]*\.(\d+)\."]
-        found = next((match for p in patterns if (match := re.match(p, module))), None)
+        found = next((match for p in patterns if (match := _match(p, module))), None)
         return int(found[1]) if found else None
 
 
 def _names(names: str | tuple[str, ...], module: str) -> bool:
     if isinstance(names, str):
-        return re.fullmatch(names, module) is not None
+        return _match(names, module, regex.fullmatch) is not None
     return module in names or module.endswith(tuple(f".{name}" for name in names))
 
 
 def _by_pattern(values: Mapping[str, Any], module: str, default: Any) -> Any:
-    return next((value for pattern, value in values.items() if re.match(rf"(.*\.)?({pattern})$", module)), default)
+    return next((value for pattern, value in values.items() if _match(rf"(.*\.)?({pattern})$", module)), default)
+
+
+def _match(expression: str, module: str, match: Callable[..., Any] = regex.match) -> Any:
+    """Return the match of `expression`, which the adapter's config holds, with the name `module`.
+
+    Raises:
+        SvmError: it is no expression, or takes time that grows without bound.
+    """
+    try:
+        return match(expression, module, timeout=_PATIENCE)
+    except (regex.error, TimeoutError) as error:
+        raise SvmError(
+            f"{ADAPTER_CONFIG}: the expression {shown(expression)} for names of modules cannot be used ({error}); "
+            "list the names."
+        ) from error
 
 
 def read_peft_config(path: Path, values: Mapping[str, Any]) -> PeftConfig:
@@ -173,10 +191,7 @@ def open_peft(folder: Path, values: Mapping[str, Any]) -> AdapterInfo:
         raise SvmError(f"{folder / PICKLE} is a pickle, which can run code; save the adapter as {PEFT_WEIGHTS}.")
     if not file.is_file():
         raise SvmError(f"{folder} lacks {PEFT_WEIGHTS}; download the adapter again.")
-    try:
-        return _open(folder, file, config)
-    except re.error as error:
-        raise SvmError(f"{path}: an expression for names of modules cannot be read: {error}.") from error
+    return _open(folder, file, config)
 
 
 def _open(folder: Path, file: Path, config: PeftConfig) -> AdapterInfo:

@@ -85,7 +85,9 @@ def why(base: Path, monkeypatch: pytest.MonkeyPatch, tokenizer: Tokenizer) -> Re
         ({"lora_alpha": -1}, "lora_alpha is -1; it must be a number above 0"),
         ({"lora_alpha": float("inf")}, "is not JSON: Infinity is no number of JSON"),
         ({"target_modules": {"a": 1}}, "it must be a list of names, or an expression"),
-        ({"target_modules": "*q_proj"}, "an expression for names of modules cannot be read"),
+        ({"target_modules": "*q_proj"}, "the expression '*q_proj' for names of modules cannot be used"),
+        ({"target_modules": ".*q_proj", "modules_to_save": ["("]}, "for names of modules cannot be used"),
+        ({"target_modules": r"(?:(\w|\w\w|.)+)+\d\d\1"}, "for names of modules cannot be used"),
         ({"r": 8}, "gives model.layers.0.self_attn.q_proj rank 8, adapter_model.safetensors has rank 4"),
         ({"target_modules": ["k_proj"]}, "which target_modules in adapter_config.json does not name"),
         (
