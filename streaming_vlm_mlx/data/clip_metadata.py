@@ -18,6 +18,7 @@ import numpy.typing as npt
 from streaming_vlm_mlx.data.frame_workers import Times
 from streaming_vlm_mlx.data.json_fields import BadSampleError
 from streaming_vlm_mlx.errors import SvmError
+from streaming_vlm_mlx.input_files import LONGEST
 
 # Clips kept in memory. Annotations come game by game, and the frame times of a long game take two megabytes.
 RECENT = 32
@@ -196,7 +197,10 @@ def probe_clip(video: Path) -> ClipMetadata:
     scan = scan_packets(str(video))
     clock, info = scan.clock, scan.info
     shown = [packet for packet in scan.packets if not packet.is_discarded]
+    # Later ones are damaged, and may not fit into 64 bits.
+    latest = min(int(LONGEST / clock.time_base), 1 << 62)
     stamps = [packet.pts - clock.origin for packet in shown if packet.pts is not None]
+    stamps = [stamp for stamp in stamps if abs(stamp) <= latest]
     if clock.counted or not stamps:
         tick, ticks = 1 / Fraction(clock.frame_rate).limit_denominator(100_000), np.arange(len(shown))
     else:

@@ -133,6 +133,8 @@ def _dataset_path(videos: Path) -> Iterator[None]:
 # Frames per second, and the maximum number of frames of a sample, in LMMDataset.
 FPS = 2
 FPS_MAX_FRAMES = 480
+# The most seconds of a record: a day. Damaged timestamps say more.
+MOST_TURNS = 86_400
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +183,8 @@ class RecordBuilder:
         if end is None:
             annotation, end, max_frames = _to_the_end(annotation, clip)
         count = count_seconds(clip.times, annotation.start, end, FPS, max_frames)
+        if count > MOST_TURNS:
+            raise BadSampleError("clip too long", f"{video} has {count} s; cut it into clips of a day at most")
         dropped = 0
         if self._reader is not None:
             turns = self._reader.turns(candidate.path, candidate.offset, annotation)

@@ -113,7 +113,7 @@ def _measured(found: CheckpointSummary, folder: Path, machine: Computing) -> Che
     config = read_model_config(folder)
     tensors = list_tensors(folder, family_of(config).sanitize)
     model = VisionLanguageModel(replace(config, quantization=None))
-    bits = 8 * max((tensor.nbytes // tensor.size for tensor in tensors.values()), default=0)
+    bits = 8 * max((tensor.nbytes // tensor.size for tensor in tensors.values() if tensor.size), default=0)
     if config.quantization is not None:
         model.quantize(resolve_quantization(config.quantization, model, tensors))
         bits = config.quantization.bits

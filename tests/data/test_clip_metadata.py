@@ -1,6 +1,7 @@
 import multiprocessing
 import sqlite3
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import av
@@ -10,6 +11,7 @@ import pytest
 from streaming_vlm_mlx.data.clip_metadata import ClipCache, probe_clip
 from streaming_vlm_mlx.data.json_fields import BadSampleError
 from streaming_vlm_mlx.errors import SvmError
+from streaming_vlm_mlx.video import pyav_reader
 from streaming_vlm_mlx.video.pyav_reader import FrameReader
 from tests.data.making import write_clip
 
@@ -33,6 +35,14 @@ def test_frames_that_are_never_shown_are_not_counted(shared: Path, name: str) ->
     with closing(FrameReader(str(shared / "clips" / name))) as reader:
         shown = [frame.time for frame in reader.frames_from(0)]
     assert probe_clip(shared / "clips" / name).times.tolist() == pytest.approx(shown, abs=1e-9)
+
+
+def test_timestamps_beyond_64_bits_are_left_out(clips: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = pyav_reader.scan_packets(str(clips / "short.mp4"))
+    late = pyav_reader.PacketTimes(whole.clock.origin + (1 << 63), 1, False)
+    damaged = replace(whole, packets=[*whole.packets, late])
+    monkeypatch.setattr(pyav_reader, "scan_packets", lambda _: damaged)
+    assert len(probe_clip(clips / "short.mp4").ticks) == len(whole.packets)
 
 
 def test_a_second_run_reads_no_video(database: Path, clips: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -293,6 +293,15 @@ def test_memory_does_not_grow_with_the_dataset(tmp_path: Path, out: Path, clips:
     assert peaks[2] - peaks[1] < 2700 * 100
 
 
+def test_a_clip_whose_timestamps_say_years_is_skipped(tmp_path: Path, out: Path) -> None:
+    clip, words = write_clip(tmp_path / "late.mkv", [0, 25 * 90_000]), tmp_path / "late.srt"
+    words.write_text("1\n00:00:00,000 --> 00:00:01,000\na goal\n")
+    heard: list[str] = []
+    summary = convert(DatasetConversion(open_samples([clip, words]), out, tmp_path), report=heard.append)
+    assert summary.skipped == {"clip too long": 1}
+    assert heard[0].endswith("has 90000 s; cut it into clips of a day at most")
+
+
 def test_progress_ends_with_all_samples(tmp_path: Path, out: Path, clips: Path) -> None:
     seen = []
     annotations = write_annotations(tmp_path / "a.jsonl", many(5))

@@ -155,3 +155,11 @@ def test_macs_lend_a_part_of_their_memory() -> None:
     assert [round(mac_gpu_memory(gib << 30) / GIB, 2) for gib in (8, 16, 24, 32, 36, 64, 128)] == [
         5.33, 10.67, 16.0, 21.33, 27.0, 48.0, 96.0,
     ]  # fmt: skip
+
+
+def test_a_folder_with_an_empty_tensor_does_not_stop_the_list(tmp_path: Path, cache: HubCache) -> None:
+    folder = tmp_path / "checkpoints" / "odd"
+    shutil.copytree(CHECKPOINT, folder)
+    header = json.dumps({"x": {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}}).encode()
+    (folder / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
+    assert "odd" in listed(tmp_path, cache)
