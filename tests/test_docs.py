@@ -62,6 +62,7 @@ PARSED = {
 OTHERS = {
     r"^python3 -m venv .* && \S+/pip install .*": "set-up; .ci/run runs it",
     r"^\S*python -m pytest": "the tests themselves",
+    r"^python -m tests\.fuzz\b": "tests/fuzz runs it",
     r"^pip install '\.\[bench\]'$": "needs a network; other tests run without what it installs",
     r"^(pip|pipx|uv tool) install '\.\[cpu\]'$": "needs a network; .ci/run installs the package",
     r"^bash \.ci/run$": "what runs this test",
