@@ -125,7 +125,7 @@ class Truth:
             raise ValueError(f"expected version {VERSION}")
         try:
             return cls(**_parsed(values))
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(str(error)) from error
 
 

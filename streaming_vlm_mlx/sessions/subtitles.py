@@ -151,8 +151,12 @@ def _clip_of_session(content: bytes) -> str | None:
 def _clip_name(clip: str) -> str:
     """Return the name of a clip as one line; an address loses its user and its query, which may hold a password."""
     if "://" in clip:
-        address = urlsplit(clip)
-        name = Path(address.path).name or address.hostname or address.scheme
+        try:
+            address = urlsplit(clip)
+            name = Path(address.path).name or address.hostname or address.scheme
+        except ValueError:
+            # Half a pair of brackets, in which an address of IPv6 stands.
+            name = clip.partition("://")[0]
     else:
         name = Path(clip).name or clip
     return " ".join(harmless(name).split()).replace("-->", "→")

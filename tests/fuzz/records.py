@@ -12,6 +12,7 @@ from streaming_vlm_mlx.text.tokenizer import Tokenizer
 from tests.fuzz.case import Case, check
 from tests.fuzz.mutations import dump, encode, mutate_bytes, mutate_values, odd_name, odd_value
 from tests.video.clips import make_clip
+from tui.player.truth import read_truth
 
 # Read once in a process.
 TOKENIZERS: list[Tokenizer] = []
@@ -32,6 +33,8 @@ def run(case: Case) -> None:
         check(again.offsets.tolist() == file.offsets.tolist(), "a damaged index changes nothing")
     if file is not None:
         case.attempt(lambda: _read(rng, file))
+    if rng.random() < 0.3:
+        case.attempt(lambda: read_truth(path, str(case.folder / "clip.mp4")))
     if rng.random() < 0.1:
         # No such model: the record is read, and nothing is computed.
         case.run("infer", path, "--ckpt", case.folder / "absent", "--record", rng.choice((0, 0, 3, -1)))

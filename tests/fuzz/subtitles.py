@@ -9,6 +9,8 @@ from typing import Any
 from streaming_vlm_mlx.data.livecc_annotations import open_samples
 from streaming_vlm_mlx.data.transcripts import Transcript, read_transcript
 from streaming_vlm_mlx.input_files import LONGEST
+from streaming_vlm_mlx.matches.match_truth import read_truth
+from streaming_vlm_mlx.shipped import SAMPLE
 from tests.fuzz.case import Case, check
 from tests.fuzz.mutations import dump, encode, mutate_bytes, mutate_text, mutate_values, odd_name, odd_value
 from tests.video.clips import make_clip
@@ -19,6 +21,9 @@ WORDS = ("the", "ball", "is", "played", "wide", "she", "shoots", "it", "goes", "
 def run(case: Case) -> None:
     """Write a transcript and read it; sometimes convert it with a clip."""
     rng = case.rng
+    if rng.random() < 0.08:
+        _read_match(case)
+        return
     ending = rng.choice((".vtt", ".srt", ".json"))
     path = case.folder / odd_name(rng, ending)
     path.write_bytes(_bomb(rng, ending) if rng.random() < 0.08 else _content(rng, ending))
@@ -30,6 +35,20 @@ def run(case: Case) -> None:
         clip.write_bytes(case.base("clip.mp4", lambda made: make_clip(made, count=60, rate=10)))
         case.attempt(lambda: [list(source.candidates(range(len(source)))) for source in open_samples([clip, path])])  # type: ignore[arg-type]
         case.run("convert", clip, path, "--out", case.folder / "out.jsonl")
+
+
+def _read_match(case: Case) -> None:
+    """Read the truth of a simulated match, damaged, as a truth and as a transcript."""
+    values = json.loads(SAMPLE.with_suffix(".truth.json").read_text(encoding="utf-8"))
+    path = case.folder / "clip.truth.json"
+    # Its columns of numbers are many and alike.
+    frames = values.pop("frames")
+    values = mutate_values(case.rng, values)
+    if isinstance(values, dict):
+        values["frames"] = mutate_values(case.rng, frames) if case.rng.random() < 0.3 else frames
+    path.write_bytes(encode(dump(values)))
+    case.attempt(lambda: read_truth(path))
+    case.attempt(lambda: read_transcript(path))
 
 
 def _check(transcript: Transcript) -> None:

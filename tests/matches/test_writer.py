@@ -219,9 +219,12 @@ def test_an_annotation_file_of_another_kind_is_not_touched(tmp_path: Path) -> No
     assert (tmp_path / ANNOTATIONS).read_text() == '{"some": "thing"}\n'
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"version": 99}', '{"version": 1}', "\x00"])
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"version": 99}', '{"version": 1}', "\x00", "layout"])
 def test_a_sidecar_that_is_none_is_named(tmp_path: Path, text: str) -> None:
     path = tmp_path / "match.truth.json"
+    if text == "layout":
+        values = json.loads(TennisMatch(1, 1.0).truth("a.mp4").to_json())
+        text = json.dumps({**values, "board": {**values["board"], "layout": "none"}})
     path.write_text(text)
     with pytest.raises(SvmError, match=r"match\.truth\.json is no truth"):
         read_truth(path)

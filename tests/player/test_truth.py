@@ -61,7 +61,7 @@ def test_records_of_this_clip_are_read_and_others_are_not(clip: Path) -> None:
     path = clip.with_suffix(".jsonl")
     path.write_bytes(record("other.mp4", "wrong") + record("game.mp4", "he scores", "", "again"))
     assert read_truth(path, str(clip)) == ((0.0, 0.5, "he"), (0.5, 1.0, "scores"), (2.0, 3.0, "again"))
-    path.write_bytes(record("other.mp4", "wrong", "clip"))
+    path.write_bytes(record("other.mp4", "wrong") + record("a\0b.mp4", "clip"))
     with pytest.raises(SvmError, match="no record of"):
         read_truth(path, str(clip))
 

@@ -98,6 +98,7 @@ def test_missing_folders_are_made(tmp_path):
         ("/films/match.mp4", "match.mp4"),
         ("a --> b\n.mp4", "a → b .mp4"),
         ("https://example.com/live.m3u8?key=secret", "live.m3u8"),
+        ("https://user:secret@[", "https"),
         ("rtsp://admin:secret@camera.local:554/", "camera.local"),
         ("/dev/video0", "video0"),
     ],

@@ -62,4 +62,5 @@ def _recorded_words(path: Path, clip: str) -> Iterator[Timed]:
 
 
 def _same(video: str, clip: str) -> bool:
-    return os.path.realpath(video) == os.path.realpath(clip)
+    # A name with a NUL character is that of no file.
+    return "\0" not in video and os.path.realpath(video) == os.path.realpath(clip)
