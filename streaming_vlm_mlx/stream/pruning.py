@@ -30,7 +30,7 @@ def prune(spans: Spans, now: int, config: StreamConfig) -> tuple[Spans, Spans]:
     if STYLES[config.style].one_turn:
         return _prune_one_turn(spans, now, config)
     if config.mode == "window":
-        return _prune_window(spans, now, config)
+        return _prune_window(spans, config)
     if config.mode == "full" or now == 0:
         return spans, ()
     text_before = now - config.text_round
@@ -74,9 +74,9 @@ def _prune_one_turn(spans: Spans, now: int, config: StreamConfig) -> tuple[Spans
     return tuple(kept), tuple(dropped)
 
 
-def _prune_window(spans: Spans, now: int, config: StreamConfig) -> tuple[Spans, Spans]:
-    """Drop all turns every `window` seconds."""
-    if now == 0 or now % config.window:
+def _prune_window(spans: Spans, config: StreamConfig) -> tuple[Spans, Spans]:
+    """Drop all turns once there are `window` of them."""
+    if len({s.round for s in spans if s.round >= 0}) < config.window:
         return spans, ()
     return tuple(s for s in spans if s.round < 0), tuple(s for s in spans if s.round >= 0)
 

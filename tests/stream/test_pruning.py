@@ -184,9 +184,9 @@ def test_after_a_seek_without_previous_text_nothing_said_is_left(story: Story) -
 
 def test_a_full_window_takes_every_turn_with_it() -> None:
     config = StreamConfig(mode="window", window=3)
-    story = Story(config, [1000], [(1, [1001, 1002])] * 3)
-    spans = play(story)
+    spans = play(Story(config, [1000], [(1, [1001, 1002])] * 2))
     assert pruning.prune(spans, 2, config) == (spans, ())
+    spans = play(Story(config, [1000], [(1, [1001, 1002])] * 3))
     kept, dropped = pruning.prune(spans, 3, config)
     assert sp.join_ids(kept).tolist() == [*LAYOUT.system_turn, *LAYOUT.previous_open, 1000, *LAYOUT.turn_close]
     assert {s.round for s in dropped} == {0, 1, 2}
