@@ -37,9 +37,13 @@ def _base(environ: Mapping[str, str], variable: str, default: Path) -> Path:
 
 
 def new_record(
-    clip: str, model: str, config: "StreamConfig", machine: Mapping[str, Any] = MappingProxyType({})
+    clip: str,
+    model: str,
+    config: "StreamConfig",
+    machine: Mapping[str, Any] = MappingProxyType({}),
+    pace: str = "every",
 ) -> "SessionRecord":
-    """Return the empty record of a session that starts now on `machine`."""
+    """Return the empty record of a session that starts now on `machine`, at the player's `pace`."""
     from streaming_vlm_mlx.backend import installed_versions
     from streaming_vlm_mlx.sessions.record import SessionRecord
 
@@ -51,6 +55,7 @@ def new_record(
         settings=config.to_dict(),
         versions=installed_versions(),
         machine=dict(machine),
+        pace=pace,
     )
 
 

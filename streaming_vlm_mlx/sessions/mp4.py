@@ -17,8 +17,14 @@ from streaming_vlm_mlx.stream.events import GenerationResult
 from streaming_vlm_mlx.video.source import open_video_stream
 
 
-def write_mp4(path: Path, clip: str, seconds: Iterable[GenerationResult]) -> None:
+def write_mp4(path: Path, clip: str, seconds: Iterable[GenerationResult], language: str = "eng") -> None:
     """Write `clip` with a subtitle track to `path`, atomically; players show the track when the viewer selects it.
+
+    Args:
+        path: of the new file.
+        clip: path of the video.
+        seconds: the commentary.
+        language: of the commentary, as ISO 639-2.
 
     Raises:
         SvmError: `clip` cannot be read, has a codec that MP4 does not support, or `path` cannot be written.
@@ -27,18 +33,18 @@ def write_mp4(path: Path, clip: str, seconds: Iterable[GenerationResult]) -> Non
     try:
         with replacing(path) as part, av.open(str(part), "w", format="mp4") as target:
             target.metadata["comment"] = export_mark(clip)
-            _copy(source, target, srt(seconds))
+            _copy(source, target, srt(seconds), language)
     except (av.error.FFmpegError, ValueError) as error:
         raise SvmError(f"{clip} cannot be put into an MP4 file: {error}. Export subtitles (.vtt, .srt).") from error
     finally:
         source.close()
 
 
-def _copy(source: InputContainer, target: OutputContainer, subtitles: str) -> None:
+def _copy(source: InputContainer, target: OutputContainer, subtitles: str, language: str) -> None:
     """Write the cues, then the packets of `source`; the container sorts them by time."""
     chosen = [stream for stream in source.streams if stream.type in ("video", "audio")]
     copies = {stream.index: target.add_stream_from_template(stream) for stream in chosen}
-    for cue in _cues(subtitles, target) if subtitles else ():
+    for cue in _cues(subtitles, target, language) if subtitles else ():
         target.mux(cue)
     packet: Packet[Any]
     for packet in source.demux(chosen):
@@ -48,10 +54,11 @@ def _copy(source: InputContainer, target: OutputContainer, subtitles: str) -> No
             target.mux(packet)
 
 
-def _cues(subtitles: str, target: OutputContainer) -> "Iterator[Packet[Any]]":
+def _cues(subtitles: str, target: OutputContainer, language: str) -> "Iterator[Packet[Any]]":
     """Yield a packet for each cue: FFmpeg reads the SubRip text and encodes it as MP4 text."""
     # The stubs do not know that this codec has a subtitle stream.
     stream: Any = target.add_stream("mov_text")
+    stream.metadata["language"] = language
     with av.open(io.BytesIO(subtitles.encode("utf-8")), format="srt") as source:
         decoder = source.streams.subtitles[0].codec_context
         for packet in source.demux():

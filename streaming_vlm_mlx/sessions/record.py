@@ -38,6 +38,7 @@ class SessionRecord(FromDict):
         skipped: the seconds that were skipped, in the clip's order.
         takes: earlier results of seconds that were played again, oldest first.
         failure: the message of the last failure, empty where there was none.
+        pace: how the player chose seconds, ``live`` or ``every``; empty where it is not known.
     """
 
     version: int = VERSION
@@ -51,6 +52,7 @@ class SessionRecord(FromDict):
     skipped: tuple[Skipped, ...] = ()
     takes: tuple[GenerationResult, ...] = ()
     failure: str = ""
+    pace: str = ""
 
     def add(self, second: GenerationResult) -> Self:
         """Return the record with one more second; an earlier second with the same start becomes a take."""

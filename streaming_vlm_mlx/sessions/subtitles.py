@@ -5,7 +5,7 @@ never draw a question over the picture, and programs that score the cues never t
 """
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -172,15 +172,19 @@ FORMATS: dict[str, Render] = {
 }
 
 
-def find_format(path: Path) -> Render:
+def find_format(path: Path, more: Sequence[str] = ()) -> Render:
     """Return the renderer of the format that the ending of `path` names; call it before a long run, not after.
+
+    Args:
+        path: of the file.
+        more: endings of formats that the caller writes itself, for the error.
 
     Raises:
         SvmError: no format has that ending.
     """
     found = FORMATS.get(path.suffix.lower())
     if found is None:
-        raise SvmError(f"{path} has no known format; end its name with one of {', '.join(FORMATS)}.")
+        raise SvmError(f"{path} has no known format; end its name with one of {', '.join([*FORMATS, *more])}.")
     return found
 
 

@@ -1,6 +1,7 @@
 """The player's screen at every size and in every theme, its help, its exports and its end."""
 
 import re
+from itertools import groupby
 from pathlib import Path
 
 import pytest
@@ -60,8 +61,10 @@ async def test_the_command_palette_offers_what_has_a_key(start_player: StartPlay
     async with start_player() as p:
         await p.engine.until_spoken(0)
         commands = {command.title: command.callback for command in p.app.get_system_commands(p.app.screen)}
-        assert {"pause, play", "to the end", "theme", "screenshot"} <= commands.keys()
-        await commands["to the end"]()
+        assert {"play: pause, play", "view: theme", "session: screenshot"} <= commands.keys()
+        purposes = [title.partition(":")[0] for title in sorted(commands)]
+        assert [purpose for purpose, _ in groupby(purposes)] == ["commentary", "play", "seek", "session", "view"]
+        await commands["seek: to the end"]()
         assert p.position == 59
 
 

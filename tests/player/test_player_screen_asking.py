@@ -129,16 +129,36 @@ async def test_a_temperature_out_of_range_is_not_taken(start_player: StartPlayer
         assert p.engine.config == before
 
 
-async def test_a_session_that_cannot_be_changed_asks_nothing(start_player: StartPlayer) -> None:
-    async with start_player(config=None) as p:
-        await p.engine.until_spoken(0)
-        await p.press("slash", "i", "t")
-        assert not p.screen.query_one(Prompt).display
-
-
 async def test_i_says_so_when_the_template_has_no_query(start_player: StartPlayer) -> None:
     async with start_player(config=StreamConfig(style="training")) as p:
         await p.engine.until_spoken(0)
         await p.press("i")
         assert not p.screen.query_one(Prompt).display
         assert p.notice == "this checkpoint's training template has no query: press / to ask about the next second."
+
+
+async def test_settings_that_cannot_be_are_refused_with_their_limits(start_player: StartPlayer) -> None:
+    async with start_player() as p:
+        await p.engine.until_spoken(0)
+        await p.press("t", "tab", *["backspace"] * 4, *"99999", "enter")
+        assert p.screen.query_one(Prompt).display
+        assert p.notice.splitlines()[0] == "tokens per second must be 1 to 1000."
+
+
+async def test_a_change_is_confirmed(start_player: StartPlayer) -> None:
+    async with start_player() as p:
+        await p.engine.until_spoken(0)
+        await p.press("i", *"Call it in rhyme", "enter")
+        assert p.notice.splitlines()[0] == "the query is: Call it in rhyme"
+        await p.press("t", *["backspace"] * 4, *"0.5", "enter")
+        assert p.notice.splitlines()[0].startswith("temperature 0.5, ")
+        assert p.notice.splitlines()[0].endswith(" tokens per second")
+
+
+async def test_a_recording_says_that_it_cannot_be_asked(start_player: StartPlayer) -> None:
+    async with start_player(config=None) as p:
+        await p.engine.until_spoken(0)
+        for key in ("slash", "i", "t"):
+            await p.press(key)
+            assert not p.screen.query_one(Prompt).display
+            assert "this commentary is recorded" in p.notice

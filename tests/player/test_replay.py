@@ -15,12 +15,14 @@ from streaming_vlm_mlx.stream.events import Skipped
 from tests.player.fakes import Clock, second_done, spec, until, wait
 from tests.video.clips import make_clip
 from tui import cli
-from tui.commands.play import check_terminal
+from tui.commands import replay
+from tui.commands.play import check_terminal, check_theme
 from tui.commands.replay import find_clip
 from tui.player.app import PlayerApp
 from tui.player.clip import BlankSeconds
 from tui.player.replayer import Replayer
 from tui.player.screens.player import PlayerScreen
+from tui.player.spec import PlayerSpec
 from tui.player.widgets.title import Title
 from tui.player.widgets.transcript_view import TranscriptView
 
@@ -93,13 +95,22 @@ def test_export_puts_the_track_into_the_clip(session: Path, tmp_path: Path) -> N
     assert cli.main(["export", str(session), "--out", str(tmp_path / "out.mp4")]) == 0
     with av.open(str(tmp_path / "out.mp4")) as container:
         assert [stream.type for stream in container.streams] == ["video", "subtitle"]
+        assert container.streams.subtitles[0].language == "eng"
     assert clip.exists()
+
+
+def test_export_marks_the_language_of_the_track(session: Path, tmp_path: Path) -> None:
+    make_clip(tmp_path / "gone.mp4", count=10)
+    assert cli.main(["export", str(session), "--out", str(tmp_path / "out.mp4"), "--language", "deu"]) == 0
+    with av.open(str(tmp_path / "out.mp4")) as container:
+        assert container.streams.subtitles[0].language == "deu"
 
 
 @pytest.mark.parametrize(
     ("words", "warning"),
     [
-        (["--out", "x.doc"], "x.doc has no known format"),
+        (["--out", "x.doc"], "x.doc has no known format; end its name with one of .vtt, .srt, .json, .txt, .mp4."),
+        (["--out", "x.mp4", "--language", "german"], "--language is 'german'; it must be three letters of ISO 639-2"),
         (["--out", "x.mp4"], "gone.mp4 does not exist; name the session's clip with --clip."),
         (["--out", "clip.mp4", "--clip", "clip.mp4"], "clip.mp4 is the clip itself"),
     ],
@@ -173,3 +184,28 @@ def test_a_terminal_without_cursor_control_is_refused(term: str) -> None:
     with pytest.raises(SvmError, match="run 'svm-tui infer x'"):
         check_terminal(True, term, "svm-tui infer x")
     check_terminal(True, "xterm-256color", "svm-tui infer x")
+
+
+@pytest.mark.parametrize("theme", ["floodlight", "daylight", "nord"])
+def test_a_theme_that_exists_is_taken(theme: str) -> None:
+    check_theme(theme)
+
+
+def test_a_theme_that_does_not_exist_is_refused() -> None:
+    with pytest.raises(SvmError, match=r"there is no theme 'nosuch'; choose one of floodlight, daylight, .*nord"):
+        check_theme("nosuch")
+
+
+@pytest.mark.parametrize(
+    ("recorded", "words", "shown"), [("every", [], "every"), ("", [], "live"), ("every", ["--pace", "live"], "live")]
+)
+def test_a_session_is_replayed_at_its_pace(
+    record: SessionRecord, session: Path, monkeypatch: pytest.MonkeyPatch, recorded: str, words: list[str], shown: str
+) -> None:
+    session.write_text(replace(record, pace=recorded).to_json())
+    seen: list[PlayerSpec] = []
+    monkeypatch.setattr(replay, "interactive", lambda: True)
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setattr(replay, "watch", lambda spec, _: seen.append(spec))
+    cli.main(["replay", str(session), *words])
+    assert [spec.pace for spec in seen] == [shown]

@@ -1,6 +1,7 @@
 """``svm-tui export``: writes a saved session as subtitles, as text, or into its clip."""
 
 import argparse
+import re
 from pathlib import Path
 
 from streaming_vlm_mlx.errors import SvmError
@@ -21,6 +22,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--clip", metavar="F", help="the session's clip, for .mp4 (default: the path in SESSION, else beside it)"
     )
+    parser.add_argument(
+        "--language",
+        metavar="L",
+        default="eng",
+        help="language of an .mp4's subtitle track, as ISO 639-2 (default: eng)",
+    )
     parser.add_argument("--force", action="store_true", help="replace any file, not only an earlier export of the clip")
 
 
@@ -32,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
     if args.out.suffix.lower() == MP4:
         _write_clip(args)
     else:
-        find_format(args.out)
+        find_format(args.out, more=(MP4,))
         record = load_session(args.session)
         check_replaceable(args.out, record.clip, args.force)
         write(args.out, record)
@@ -46,6 +53,8 @@ def _write_clip(args: argparse.Namespace) -> None:
     from streaming_vlm_mlx.sessions.subtitles import check_replaceable
     from tui.commands.replay import find_clip
 
+    if not re.fullmatch("[a-z]{3}", args.language):
+        raise SvmError(f"--language is {args.language!r}; it must be three letters of ISO 639-2, such as eng or deu.")
     record = load_session(args.session)
     clip = find_clip(record, args.session, args.clip)
     if clip is None:
@@ -53,4 +62,4 @@ def _write_clip(args: argparse.Namespace) -> None:
     if args.out.exists() and args.out.samefile(clip):
         raise SvmError(f"{args.out} is the clip itself; choose another name for the copy with subtitles.")
     check_replaceable(args.out, clip, args.force)
-    write_mp4(args.out, clip, record.seconds)
+    write_mp4(args.out, clip, record.seconds, args.language)

@@ -92,10 +92,22 @@ def run(args: argparse.Namespace) -> int:
         gc_tuning.begin()
     args.clip = args.clip or str(SAMPLE)
     fill_in(args, add_options, settings_file(), VIEW)
+    check_theme(args.theme)
     config, folder = resolve_settings(args)
     if not run_as_follower(folder, config):
         watch(_spec(args, config, folder), args.theme)
     return 0
+
+
+def check_theme(theme: str) -> None:
+    """Raise an SvmError where `theme` is neither the player's nor Textual's."""
+    from textual.theme import BUILTIN_THEMES
+
+    from tui.player.app import OWN_THEMES
+
+    known = [*(own.name for own in OWN_THEMES), *sorted(BUILTIN_THEMES)]
+    if theme not in known:
+        raise SvmError(f"there is no theme {theme!r}; choose one of {', '.join(known)}.")
 
 
 def watch(spec: "PlayerSpec", theme: str) -> NoReturn:
@@ -162,7 +174,7 @@ def _spec(args: argparse.Namespace, config: "StreamConfig", folder: Path) -> "Pl
     source = open_video(args.clip, config.fps, STYLES[config.style].takes_ending_frames)
     if source.duration is not None and not 0 <= args.start < source.duration:
         raise SvmError(f"{args.clip} is {source.duration:.1f} s long; --start {args.start:g} is outside.")
-    record = new_record(args.clip, str(folder), config, describe_machine())
+    record = new_record(args.clip, str(folder), config, describe_machine(), args.pace)
     return PlayerSpec(
         clip=Path(args.clip).name or args.clip,
         model=checkpoint_name(folder),

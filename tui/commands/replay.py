@@ -16,12 +16,14 @@ from tui.commands.play import (
     add_truth_argument,
     add_view_options,
     check_terminal,
+    check_theme,
     interactive,
     read_clip_truth,
     settings_file,
     watch,
 )
 from tui.player import gc_tuning as gc_tuning
+from tui.player.pace import PACES
 
 if TYPE_CHECKING:
     from streaming_vlm_mlx.sessions.record import SessionRecord
@@ -47,7 +49,8 @@ def run(args: argparse.Namespace) -> int:
         raise SvmError(f"{args.session} has no commentary; choose another session.")
     check_terminal(interactive(), os.environ.get("TERM", ""), f"svm-tui export {args.session} --out session.txt")
     gc_tuning.begin()
-    fill_in(args, add_options, settings_file(), VIEW)
+    fill_in(args, add_options, settings_file(), VIEW | ({"pace": record.pace} if record.pace in PACES else {}))
+    check_theme(args.theme)
     watch(_spec(args, record), args.theme)
 
 

@@ -53,6 +53,25 @@ DAY = Theme(
     dark=False,
     variables={"muted": "#5f6b7a"},
 )
+OWN_THEMES = (NIGHT, DAY)
+# The command palette sorts by title: these words keep together what belongs together.
+GROUPS = {
+    "play": "play",
+    "step": "play",
+    "speed": "play",
+    "pace": "play",
+    "seek_by": "seek",
+    "seek_to": "seek",
+    "ask": "commentary",
+    "query": "commentary",
+    "sampling": "commentary",
+    "truth": "view",
+    "picture": "view",
+    "scroll": "view",
+    "help": "view",
+    "save": "session",
+    "app.quit": "session",
+}
 
 
 class PlayerApp(App[None]):
@@ -79,9 +98,9 @@ class PlayerApp(App[None]):
         self._event_loop: asyncio.AbstractEventLoop | None = None
         self._end_status: int | None = None
         self.session = SessionLog(spec.record, spec.base_paths, self._note, spec.endings)
-        for own in (NIGHT, DAY):
+        for own in OWN_THEMES:
             self.register_theme(own)
-        self.theme = theme if theme in self.available_themes else NIGHT.name
+        self.theme = theme
 
     def on_mount(self) -> None:
         """Let `end` reach the event loop."""
@@ -112,9 +131,12 @@ class PlayerApp(App[None]):
                 if isinstance(binding, Binding) and binding.show:
                     keys = " ".join(map(key_label, binding.key.split(",")))
                     action = binding.action if binding.action.startswith("app.") else f"screen.{binding.action}"
-                    yield SystemCommand(binding.description, f"key {keys}", lambda a=action: self.run_action(a))
-        yield SystemCommand("theme", "choose the colours", self.action_change_theme)
-        yield SystemCommand("screenshot", "save the screen as SVG", self.save_screen)
+                    group = GROUPS[binding.action.partition("(")[0]]
+                    yield SystemCommand(
+                        f"{group}: {binding.description}", f"key {keys}", lambda a=action: self.run_action(a)
+                    )
+        yield SystemCommand("view: theme", "choose the colours", self.action_change_theme)
+        yield SystemCommand("session: screenshot", "save the screen as SVG", self.save_screen)
 
     def export_screenshot(self, *, title: str | None = None, simplify: bool = False) -> str:
         """Return the screen as SVG, with the picture drawn as text."""

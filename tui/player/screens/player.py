@@ -52,6 +52,8 @@ QUIET_TIME = 0.15
 FIRST_PICTURE_TIMEOUT = 0.5
 # Delay in seconds from which pictures are drawn less often, as they are behind another screen.
 LONG_DELAY = 1.0
+# The limits of what the viewer may set.
+HOTTEST, MOST_TOKENS = 5.0, 1000
 
 HINTS = (
     KeyHint("space", "pause", "screen.play"),
@@ -143,7 +145,7 @@ class PlayerScreen(Screen[None]):
                 yield Heading(id="heading")
                 yield TranscriptView(id="transcript")
         yield Timeline(id="timeline")
-        yield CacheStrip(id="cache")
+        yield CacheStrip("nothing yet" if self._config else "a recording has no cache", id="cache")
         yield KeyBar(HINTS, id="keys")
         yield Prompt(id="prompt")
 
@@ -274,23 +276,32 @@ class PlayerScreen(Screen[None]):
 
     def action_ask(self) -> None:
         """Ask the model about the next second."""
-        if self._config:
+        if self._listens():
             self.query_one(Prompt).ask("question", [Field("ask about the next second")])
 
     def action_query(self) -> None:
         """Change the query, which holds for all seconds."""
-        if self._config and not uses_query(self._config):
-            self.note("this checkpoint's training template has no query: press / to ask about the next second.")
-        elif self._config:
-            self.query_one(Prompt).ask("query", [Field("query", self._config.query)])
+        if self._listens() and self._config:
+            if uses_query(self._config):
+                self.query_one(Prompt).ask("query", [Field("query", self._config.query)])
+            else:
+                self.note("this checkpoint's training template has no query: press / to ask about the next second.")
 
     def action_sampling(self) -> None:
         """Change how words are sampled."""
-        if self._config:
+        if self._listens() and self._config:
             sampling = self._config.sampling
-            temperature = Field("temperature", f"{sampling.temperature:g}", "number", (Number(0.0, 5.0),))
-            tokens = Field("tokens per second", str(sampling.max_new_tokens), "integer", (Integer(1, 1000),))
+            warm = Number(0.0, HOTTEST, f"the temperature must be 0 to {HOTTEST:g}")
+            few = Integer(1, MOST_TOKENS, f"tokens per second must be 1 to {MOST_TOKENS}")
+            temperature = Field("temperature", f"{sampling.temperature:g}", "number", (warm,))
+            tokens = Field("tokens per second", str(sampling.max_new_tokens), "integer", (few,))
             self.query_one(Prompt).ask("sampling", [temperature, tokens])
+
+    def _listens(self) -> bool:
+        """Return whether there is a model that can be asked; tell the viewer if there is none."""
+        if self._config is None:
+            self.note("this commentary is recorded: play the clip with svm-tui play to ask or to change the model.")
+        return self._config is not None
 
     def action_save(self) -> None:
         """Save the session as it is now."""
@@ -309,9 +320,16 @@ class PlayerScreen(Screen[None]):
             self.note(f"asked: {first}")
         elif event.purpose == "query" and first and self._config:
             self._configure(replace(self._config, query=first))
+            self.note(f"the query is: {first}")
         elif event.purpose == "sampling" and self._config:
             sampling = replace(self._config.sampling, temperature=float(first), max_new_tokens=int(others[0]))
             self._configure(replace(self._config, sampling=sampling))
+            self.note(f"temperature {sampling.temperature:g}, {sampling.max_new_tokens} tokens per second")
+
+    def on_prompt_refused(self, event: Prompt.Refused) -> None:
+        """Say what may be typed."""
+        self.app.bell()
+        self.note(f"{event.reason}.")
 
     def _configure(self, config: "StreamConfig") -> None:
         self._config = config

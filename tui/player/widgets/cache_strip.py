@@ -84,8 +84,10 @@ class CacheStrip(Widget):
         "cache--name",
     }
 
-    def __init__(self, *, id: str | None = None) -> None:  # noqa: A002 - Textual's name
+    def __init__(self, empty: str, *, id: str | None = None) -> None:  # noqa: A002 - Textual's name
+        """Show the text `empty` until there are spans."""
         super().__init__(id=id)
+        self._empty = empty
         self._map: SpanMap | None = None
         self._lit = False
         self._shown = 0.0
@@ -117,7 +119,7 @@ class CacheStrip(Widget):
 
     def _bar(self, y: int, width: int) -> list[Segment]:
         if self._map is None:
-            return [Segment("nothing yet".center(width)[:width], self.get_component_rich_style("cache--empty"))]
+            return [Segment(self._empty.center(width)[:width], self.get_component_rich_style("cache--empty"))]
         cells = lay_strip(self._map.spans, self._map.dropped if self._lit else (), width)
         labels = iter(self._labels(cells) if y == 0 else " " * width)
         segments = []

@@ -77,6 +77,12 @@ class Prompt(Horizontal):
         purpose: Purpose
         values: Sequence[str]
 
+    @dataclass
+    class Refused(Message):
+        """What the viewer submitted is not valid, for this reason."""
+
+        reason: str
+
     def __init__(self, *, id: str | None = None) -> None:  # noqa: A002 - Textual's name
         super().__init__(id=id)
         self._labels = [Label(markup=False) for _ in range(2)]
@@ -115,11 +121,12 @@ class Prompt(Horizontal):
     def submit(self) -> None:
         """Close and post what was typed; stay open at the first line that is not valid."""
         lines = self._lines[: self._count]
-        invalid = [line for line in lines if (result := line.validate(line.value)) and not result.is_valid]
-        if invalid:
-            self.screen.set_focus(invalid[0])
-            self.app.bell()
-            return
+        for line in lines:
+            result = line.validate(line.value)
+            if result and not result.is_valid:
+                self.screen.set_focus(line)
+                self.post_message(self.Refused(result.failure_descriptions[-1]))
+                return
         self.close()
         values = [" ".join(harmless(line.value).split()) for line in lines]
         self.post_message(self.Submitted(self._purpose, values))
