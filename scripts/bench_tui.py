@@ -36,7 +36,7 @@ MOMENTS, MOMENT = 20, 0.1
 FASTER = 5
 PARTS = ("keys", "quit", "model", "memory")
 # Keys, and what the screen shows for each.
-KEYS = ((b" ", PAUSED), (b" ", PLAYING), (b"]", "1.25×"), (b"[", "1×"), (b"l", "every second"), (b"l", "live"))
+KEYS = ((b" ", PAUSED), (b" ", PLAYING), (b"]", "1.25×"), (b"[", "1×"), (b"l", "wait for model"), (b"l", "real time"))
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ def test_meters_tell_what_a_second_cost() -> None:
     meters = {meter.name: meter for meter in metrics.meters(0.7)}
     assert meters["tokens/s"].value == "20.0"
     assert meters["tokens/s"].history == pytest.approx((6.0, 20.0))
-    assert meters["real time"].value == "×4.0"
+    assert meters["speed"].value == "×4.0"
     assert meters["first word"].value == "160 ms"
     assert meters["delay"].value == "0.7 s"
     assert (meters["memory"].value, meters["memory"].note) == ("4.1 GB", "of 16 GB")

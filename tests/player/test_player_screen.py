@@ -216,7 +216,7 @@ async def test_a_click_on_a_hint_does_what_it_says(start_player: StartPlayer) ->
         await p.pilot.click("#keys", offset=(3, 0))
         await wait(p.pilot)
         assert "paused" in p.title
-        await p.pilot.click("#keys", offset=(15, 0))
+        await p.pilot.click("#keys", offset=(23, 0))
         await wait(p.pilot)
         assert p.position == 5
 

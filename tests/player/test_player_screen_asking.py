@@ -50,7 +50,7 @@ async def test_keys_in_a_burst_are_taken_in_order(start_player: StartPlayer) -> 
             p.app.post_message(events.Key(key, character))
         await wait(p.pilot)
         assert "paused" in p.title
-        assert "live" in p.title
+        assert "real time" in p.title
         await p.press("space")
         await p.pass_time(1)
         await p.engine.until_spoken(1)
@@ -73,7 +73,7 @@ async def test_what_is_typed_before_the_line_is_open_is_not_lost(start_player: S
             await wait(p.pilot)
         assert p.app.screen is p.screen
         assert "paused" in p.title
-        assert "live" in p.title
+        assert "real time" in p.title
         await p.press("space")
         await p.pass_time(1)
         await p.engine.until_spoken(1)

@@ -127,7 +127,7 @@ class PlayerMetrics:
         skipped = f"{self.skipped} skipped" if self.skipped else ""
         return [
             Meter("tokens/s", _latest(speeds, "{:.1f}"), tuple(speeds)),
-            Meter("real time", _latest(factors, "×{:.1f}"), tuple(factors)),
+            Meter("speed", _latest(factors, "×{:.1f}"), tuple(factors)),
             Meter("first word", _latest(first, "{:.0f} ms"), tuple(first)),
             Meter("delay", f"{delay:.1f} s", () if skipped else tuple(self._delays), note=skipped),
         ]

@@ -28,9 +28,9 @@ KEYS = {
 # Width in cells from which the keys are shown in two columns.
 TWO_COLUMNS = 76
 READING = """\
-The model comments on the clip one second at a time; ▌ marks the second that is being generated. The top line shows the
-delay of the commentary. At the pace “live” the clip keeps to the clock, and seconds that the model has no time for are
-skipped (╍ on the timeline); at “every second” the clip waits for the model.
+The model comments on the clip one second at a time; ▌ marks the second that is being generated. The top line
+shows how late the commentary is. At the pace “real time” the clip keeps to the clock, and seconds that the model has no
+time for are skipped (╍ on the timeline); at “wait for model” the clip waits until each second has its commentary.
 
 Differences from the truth are underlined: commentary words that are not in the truth, and truth words that are not in
 the commentary. The answer to a question comes in the next second, after ↳. The cache line shows to scale what the model

@@ -12,16 +12,16 @@ from streaming_vlm_mlx.plain_text import visible
 from tui.player.pace import Pace
 from tui.player.playhead import PlaybackState
 
-Part = Literal["time", "speed", "state", "pace", "skipped"]
+Part = Literal["time", "speed", "state", "pace", "late"]
 PARTS: tuple[Part, ...] = get_args(Part)
 GAP = Content("  ")
 SIGNS: dict[PlaybackState, str] = {
     "playing": "▶",
-    "waiting": "◌ waits for the model",
+    "waiting": "◌ waiting",
     "paused": "‖ paused",
     "ended": "■ end",
 }
-PACE_NAMES: dict[Pace, str] = {"live": "live", "every": "every second"}
+PACE_NAMES: dict[Pace, str] = {"live": "real time", "every": "wait for model"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,13 +52,15 @@ class TitleInfo:
     def parts(self) -> list[tuple[Part, str]]:
         """The right side; the most important part comes last, so that a narrow line can leave out the first."""
         delay = f"{self.delay:.1f}"
+        late = [f"{delay} s late"] if delay != "0.0" else []
+        late += [f"{self.skipped} skipped"] if self.skipped else []
         parts: list[tuple[Part, str]] = [
             ("time", self.time),
             ("speed", f"{self.speed:g}×"),
             ("state", SIGNS[self.state]),
-            ("pace", f"{PACE_NAMES[self.pace]} {'' if delay == '0.0' else '−'}{delay} s"),
+            ("pace", PACE_NAMES[self.pace]),
         ]
-        return [*parts, ("skipped", f"{self.skipped} skipped")] if self.skipped else parts
+        return [*parts, ("late", " · ".join(late))] if late else parts
 
 
 class Title(Widget):
