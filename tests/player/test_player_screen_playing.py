@@ -143,6 +143,19 @@ async def test_what_the_model_has_no_time_for_is_marked(start_player: StartPlaye
         assert "3 skipped" in p.title
 
 
+async def test_a_second_that_is_skipped_when_played_again_keeps_its_commentary(start_player: StartPlayer) -> None:
+    async with start_player() as p:
+        await p.speak(5)
+        p.engine.free.clear()
+        p.screen.controller.seek(0)
+        await p.engine.until_begun(0, times=2)
+        await p.pass_time(3.25)
+        p.engine.free.set()
+        await p.engine.until_spoken(3, times=2)
+        await p.pass_time(0.25)
+        assert [row.said for row in p.rows] == [("second", str(number)) for number in range(4)]
+
+
 async def test_l_takes_the_other_pace(start_player: StartPlayer) -> None:
     async with start_player() as p:
         await p.engine.until_spoken(0)

@@ -167,6 +167,7 @@ class Presenter:
         self.metrics.skipped += 1
         self._gauges_drawn = False
         if number in self._generated:
+            self._changed_rows.add(number)
             return
         self.transcript.skip(number)
         self._skipped.add(number)
