@@ -132,4 +132,6 @@ def count_window_tokens(spans: Spans, config: StreamConfig, template: ChatTempla
         return sum(span.whole for span in spans) + (config.window - 1) * turn + said + reply
     # The first turn's time has fewer tokens than a later one may have.
     longest_time = 16
-    return sum(span.whole for span in spans) + previous + rounds * (turn + reply + longest_time)
+    # Lines of the scratchpad may outlive their turns.
+    lines = max(config.scratch_round - rounds, 0) * SCRATCH_TOKENS if config.scratchpad else 0
+    return sum(span.whole for span in spans) + previous + rounds * (turn + reply + longest_time) + lines

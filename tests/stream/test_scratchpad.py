@@ -83,6 +83,16 @@ def test_a_line_stays_for_its_rounds(training: ModelBundle) -> None:
     assert " one" not in written(session, training)
 
 
+def test_the_cache_has_room_for_lines_that_outlive_their_turns(training: ModelBundle) -> None:
+    session = Session(training, replace(THINKS, window=1, text_round=1, scratch_round=20))
+    sizes = []
+    for index in range(24):
+        sampler = ScriptedSampler(training.vocabulary, [*[ONE] * (SCRATCH_TOKENS - 1), LINE, TWO, IM_END])
+        sizes.append(generate(session, make_second(index), sampler).sum.cache_bytes)
+    assert session.cache_length > 20 * SCRATCH_TOKENS
+    assert len(set(sizes)) == 1
+
+
 def test_a_line_changes_the_commentary_and_no_later_line(training: ModelBundle) -> None:
     heard: list[list[npt.NDArray[np.float32]]] = []
     for noted in ([ONE, TWO], [THREE, THREE]):
