@@ -30,6 +30,8 @@ _LONGEST_SHOWN = 80
 class FromDict:
     """A dataclass that is read from plain values and written back."""
 
+    __slots__ = ()
+
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """Build from `values`; unknown keys are ignored, nested parts are built from their own mapping.

@@ -7,12 +7,14 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from streaming_vlm_mlx.config_io import FromDict
 
 
-@dataclass(frozen=True)
+# A session keeps one for each of its seconds.
+@dataclass(frozen=True, slots=True)
 class Memory(FromDict):
     """Bytes in use: MLX's active and cached memory and its peak, the process's memory; and the machine's total."""
 
@@ -70,6 +72,7 @@ def peak_memory(pid: int | None = None) -> int:
     return max(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, process_memory())
 
 
+@cache
 def machine_memory() -> int:
     """Return the bytes of memory of this machine."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

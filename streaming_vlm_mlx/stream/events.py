@@ -33,7 +33,7 @@ class SpanView:
     left_out: int = 0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Timings(FromDict):
     """Milliseconds of one second's work.
 

@@ -41,7 +41,7 @@ class TranscriptRow:
         return not (self.said or self.truth or self.question or self.skipped or self.growing)
 
 
-@dataclass
+@dataclass(slots=True)
 class CommentaryEntry:
     """The commentary of one second, as far as it has come.
 
