@@ -63,6 +63,8 @@ OTHERS = {
     r"^python3 -m venv .* && \S+/pip install .*": "set-up; .ci/run runs it",
     r"^\S*python -m pytest": "the tests themselves",
     r"^python -m tests\.fuzz\b": "tests/fuzz runs it",
+    r"^\S*coverage run -m pytest": "the tests themselves, measured",
+    r"^\S*python -m tests\.soak": "takes an hour; tests/test_soak.py runs a minute of it",
     r"^pip install '\.\[bench\]'$": "needs a network; other tests run without what it installs",
     r"^(pip|pipx|uv tool) install '\.\[cpu\]'$": "needs a network; .ci/run installs the package",
     r"^bash \.ci/run$": "what runs this test",

@@ -1,0 +1,399 @@
+"""Hours of a stream in the player, without waiting: random seeks, pauses, questions and settings under a seed.
+
+    python -m tests.soak --hours 6 --seed 1 --json soak.json
+
+The headless player runs with the checkpoint that comes with the package, on a clock that only this program moves. In
+each second the session checks its spans and its cache (`tests.stream.watched`), and the journal on disk is compared
+with the rows on the screen. The process's memory at the end is compared with that after the first half hour.
+"""
+
+import argparse
+import asyncio
+import json
+import math
+import os
+import random
+import tempfile
+import time
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+if __name__ == "__main__":
+    # It runs beside other work; before MLX and its BLAS are loaded.
+    for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        os.environ.setdefault(variable, "1")
+
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from streaming_vlm_mlx.atomic import write_text
+from streaming_vlm_mlx.backend import prepare
+from streaming_vlm_mlx.memory import process_memory
+from streaming_vlm_mlx.plain_text import harmless
+from streaming_vlm_mlx.sessions.journal import load_session
+from streaming_vlm_mlx.sessions.record import SessionRecord
+from streaming_vlm_mlx.stream.events import GenerationResult, Skipped
+from tests.player.fakes import Clock
+from tests.soak_engine import JournalTail, LoopedClip, SoakEngine, change_settings, new_stream
+from tests.stream.watched import Checks, watch
+from tui.player.app import PlayerApp
+from tui.player.pace import PACES
+from tui.player.screens.player import PlayerScreen
+from tui.player.spec import PlayerSpec
+from tui.player.states import State
+from tui.player.transcript import TranscriptRow
+from tui.player.widgets.transcript_view import MAX_ROWS, TranscriptView
+
+HOUR, HALF_HOUR, MINUTE = 3600, 1800, 60
+# Bytes by which memory may grow after the first half hour.
+MOST_GROWTH = 20 << 20
+# Seconds that the player gets for what takes milliseconds.
+PATIENCE = 120.0
+# Seconds of clip, more than are played.
+LENGTH = 10 * HOUR + 0.5
+QUESTIONS = ("What is the score?", "Who serves?", "Was it in?", "How long was the rally?")
+
+
+@dataclass
+class Report:
+    """What a soak did and found; sizes in bytes.
+
+    Attributes:
+        seed: of everything random.
+        wanted: seconds of stream that were asked for.
+        generated: seconds with a result.
+        skipped: seconds without one.
+        actions: how often the viewer did what.
+        checks: what the session checked.
+        memory: of the process, by the second of the stream.
+        growth: of memory from the first half hour, or half of a shorter run, to the end.
+        journal: size of the journal.
+        wall: seconds that it took.
+        cpu: seconds of processor time.
+    """
+
+    seed: int
+    wanted: int
+    generated: int = 0
+    skipped: int = 0
+    actions: dict[str, int] = field(default_factory=dict)
+    checks: Checks = field(default_factory=Checks)
+    memory: dict[int, int] = field(default_factory=dict)
+    growth: int = 0
+    journal: int = 0
+    wall: float = 0.0
+    cpu: float = 0.0
+
+    @property
+    def seconds(self) -> int:
+        """Seconds of stream so far."""
+        return self.generated + self.skipped
+
+    def to_json(self) -> str:
+        """Return the report as JSON."""
+        checks = {**vars(self.checks), "allocations": sorted(self.checks.allocations)}
+        return json.dumps({**vars(self), "checks": checks}, indent=1) + "\n"
+
+
+class Soak:
+    """A viewer with a seed, before a player on a clock of its own."""
+
+    def __init__(self, app: PlayerApp, engine: SoakEngine, clock: Clock, folder: Path, report: Report) -> None:
+        screen = app.screen_stack[0]
+        assert isinstance(screen, PlayerScreen)
+        self.screen, self.engine, self.clock, self.report = screen, engine, clock, report
+        self.controller, self.head = screen.controller, screen.controller.playhead
+        self.view, self.log = screen.query_one(TranscriptView), app.session
+        self.random, self.journal = random.Random(report.seed), JournalTail(folder)
+        self.asked: list[str] = []
+        # Seeks into a second under way: each may lose the question that it answers.
+        self.broken_off = 0
+        self.fresh_at = self.report.seconds
+        actions: list[tuple[int, Callable[[], Any]]] = [
+            (6, self.seek),
+            (4, self.break_off),
+            (6, self.pause),
+            (8, self.ask),
+            (8, self.set),
+            (2, self.restart),
+            (4, self.fall_behind),
+            (3, self.change_speed),
+            (3, self.change_pace),
+            (3, self.step),
+            (300, self.watch_on),
+        ]
+        self.weights, self.actions = zip(*actions, strict=True)
+
+    async def run(self, advance: Callable[[int], None]) -> None:
+        """Watch until the wanted seconds have passed; `advance` gets their number."""
+        await self.until(lambda: self.controller.state is State.GENERATING)
+        checked = 0
+        while self.report.seconds < self.report.wanted:
+            if self.report.seconds >= self.fresh_at:
+                await self.restart()
+            (action,) = self.random.choices(self.actions, self.weights)
+            self.report.actions[action.__name__] = self.report.actions.get(action.__name__, 0) + 1
+            await action()
+            await self.watch_on()
+            advance(self.report.seconds)
+            if self.report.seconds >= checked:
+                checked = self.report.seconds - self.report.seconds % MINUTE + MINUTE
+                self.check_screen()
+                self.report.memory[self.report.seconds] = process_memory()
+
+    # What a viewer does.
+
+    async def watch_on(self) -> None:
+        """Let a second pass, and compare what it brought."""
+        for _ in range(2):
+            self.tick(0.5)
+        await self.settle()
+        if self.head.state == "ended":
+            self.screen.action_play()
+            await self.settle()
+
+    async def seek(self) -> None:
+        """Go a little back or forward, or anywhere."""
+        if self.random.random() < 0.7:
+            self.screen.action_seek_by(self.random.choice((-30, -5, 5, 30)))
+        else:
+            self.screen.action_seek_to(self.random.choice((0.0, self.random.random(), self.random.random(), 1.0)))
+        await self.settle()
+
+    async def break_off(self) -> None:
+        """Seek while a second is being generated, a few tokens into it."""
+        self.tick(0.25)
+        await self.until(lambda: self.controller.generating or not self.is_behind())
+        for _ in range(self.random.randrange(6)):
+            await asyncio.sleep(0.001)
+        self.broken_off += self.controller.generating
+        await self.seek()
+
+    async def pause(self) -> None:
+        """Pause for up to 20 seconds, and play on."""
+        self.screen.action_play()
+        for _ in range(self.random.randrange(20)):
+            self.tick(1.0)
+            await self.settle()
+        if not self.head.playing:
+            self.screen.action_play()
+
+    async def ask(self) -> None:
+        """Ask about the next second."""
+        self.asked.append(f"{self.random.choice(QUESTIONS)} ({self.report.seconds})")
+        self.controller.ask(self.asked[-1])
+
+    async def set(self) -> None:
+        """Change windows and sampling from the next second on."""
+        self.controller.configure(change_settings(self.engine.config, self.random))
+
+    async def restart(self) -> None:
+        """Begin a new stream with other settings."""
+        config = new_stream(self.engine.config, self.random)
+        # An unbounded stream gets slower with every second.
+        is_short = config.mode == "full" or config.sink is None
+        self.fresh_at = self.report.seconds + self.random.randrange(20, 40 if is_short else 400)
+        self.log.configure(config.to_dict())
+        self.engine.next_config = config
+        self.asked.clear()
+        await self.seek()
+        # In some states a seek does not reach the model.
+        await self.until(lambda: self.engine.next_config is None)
+
+    async def fall_behind(self) -> None:
+        """Let seconds pass without waiting for the model."""
+        for _ in range(self.random.randrange(2, 12)):
+            self.tick(0.5)
+            await asyncio.sleep(0)
+
+    async def change_speed(self) -> None:
+        """Play faster or slower."""
+        self.screen.action_speed(self.random.choice((-2, -1, 1, 2)))
+
+    async def change_pace(self) -> None:
+        """Skip seconds, or wait for the model."""
+        self.controller.change_pace(self.random.choice(PACES))
+
+    async def step(self) -> None:
+        """Play to the end of the second, and on."""
+        self.screen.action_step()
+        for _ in range(8):
+            self.tick(1.0)
+            await self.settle()
+        if not self.head.playing:
+            self.screen.action_play()
+
+    # What is waited for, and compared.
+
+    def tick(self, seconds: float) -> None:
+        self.clock.now += seconds
+        self.screen.tick()
+
+    def is_behind(self) -> bool:
+        """Whether the model has not yet begun a second that is due."""
+        state = self.controller.state
+        waits = state is State.GENERATING and self.head.playing
+        return state is State.SEEKING or (waits and self.engine.finished < math.floor(self.head.position))
+
+    async def settle(self) -> None:
+        """Wait until the model is done with what is due, and compare the journal with the screen."""
+        await self.until(lambda: not self.controller.generating and not self.is_behind())
+        self.compare()
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Wait for another thread or task."""
+        async with asyncio.timeout(PATIENCE):
+            while not condition():
+                await asyncio.sleep(0.001)
+                has_failed = self.controller.state in (State.FAILED, State.UNAVAILABLE)
+                assert not has_failed, self.report.checks.broken or self.log.record.failure
+
+    def compare(self) -> None:
+        """Compare what the journal got since the last call with the record and the screen."""
+        self.screen.presenter.flush()
+        changed: dict[int, GenerationResult | Skipped] = {}
+        for line in self.journal.read():
+            match line:
+                case {"spoken": values}:
+                    second = GenerationResult.from_dict(values)
+                    changed[second.index] = second
+                    self.report.generated += 1
+                    self.check_answer(second.query)
+                case {"skipped": values}:
+                    changed.setdefault(values["index"], Skipped.from_dict(values))
+                    self.report.skipped += 1
+                case {"failure": message}:
+                    raise AssertionError(self.report.checks.broken or message)
+                case {"settings": settings}:
+                    assert settings.keys() == self.log.record.settings.keys()
+        for number, second in changed.items():
+            self.check_second(number, second)
+
+    def check_answer(self, question: str) -> None:
+        """Check that questions are answered in order, each once."""
+        if question:
+            assert question in self.asked
+            lost = self.asked.index(question)
+            assert lost <= self.broken_off, f"{self.asked[:lost]} got no answer"
+            self.broken_off -= lost
+            del self.asked[: lost + 1]
+
+    def check_second(self, number: int, second: GenerationResult | Skipped) -> None:
+        """Check that the record and the screen have `second` as the journal has it."""
+        record, entry = self.log.record, self.screen.presenter.transcript.entries[number]
+        if isinstance(second, Skipped):
+            assert entry.skipped
+            assert second in record.skipped[bisect_left(record.skipped, second.start, key=lambda s: s.start) :][:1]
+            return
+        at = bisect_left(record.seconds, second.start, key=lambda s: s.start)
+        assert record.seconds[at] == second
+        assert (entry.text, entry.question, entry.growing) == (second.text, second.query, False)
+        if number <= self.head.position:
+            assert self.row(number) == expected_row(second)
+
+    def row(self, number: int) -> tuple[str, str] | None:
+        """Return the words and the question in the row of second `number`; None where it has no row."""
+        rows = self.view.rows
+        at = bisect_left(rows, number, key=lambda row: row.number)
+        return words_of(rows[at]) if at < len(rows) and rows[at].number == number else None
+
+    def check_screen(self) -> None:
+        """Check all rows that the screen keeps."""
+        self.screen.presenter.tick()
+        seconds, rows = self.log.record.seconds, self.view.rows
+        first = rows[0].number if len(rows) == MAX_ROWS else 0
+        start, end = (
+            bisect_right(seconds, place, key=lambda s: s.start) for place in (first - 0.5, self.head.position)
+        )
+        expected = {second.index: row for second in islice(seconds, start, end) if (row := expected_row(second))}
+        assert {row.number: words_of(row) for row in rows if not row.skipped} == expected
+
+
+def words_of(row: TranscriptRow) -> tuple[str, str]:
+    return " ".join(row.said), row.question
+
+
+def expected_row(second: GenerationResult) -> tuple[str, str] | None:
+    """Return the words and the question that the screen shows for `second`; None where it shows no row."""
+    found = " ".join(harmless(second.text).split()), " ".join(second.query.split())
+    return found if any(found) else None
+
+
+async def soak(
+    seconds: int, seed: int, folder: Path, advance: Callable[[int], None] = lambda _: None, loop: int = 40
+) -> Report:
+    """Play `seconds` of a clip that repeats the first `loop` seconds of the sample, and return the report.
+
+    The session is saved in `folder`.
+
+    Raises:
+        AssertionError: something is not as it should be.
+    """
+    report, clock = Report(seed, seconds), Clock()
+    clip = LoopedClip(LENGTH, loop)
+    engine = SoakEngine(seed)
+    spec = PlayerSpec(
+        clip="soak",
+        model="matches",
+        size=clip.size,
+        seconds=clip,
+        open_grabber=None,
+        make=lambda _: engine,
+        config=engine.config,
+        read_truth=None,
+        record=SessionRecord(clip="soak", settings=engine.config.to_dict()),
+        base_paths=(folder / "soak",),
+        endings=(".json",),
+    )
+    begun, cpu = time.perf_counter(), time.process_time()
+    app = PlayerApp(spec, clock=clock, auto_tick=False)
+    with mock.patch("streaming_vlm_mlx.stream.async_engine.Session", watch(report.checks)):
+        async with app.run_test(size=(80, 24)):
+            viewer = Soak(app, engine, clock, folder, report)
+            await viewer.run(advance)
+            viewer.check_screen()
+    report.wall, report.cpu = time.perf_counter() - begun, time.process_time() - cpu
+    since = min(HALF_HOUR, seconds // 2)
+    base = next(size for second, size in report.memory.items() if second >= since)
+    report.growth = [*report.memory.values()][-1] - base
+    assert viewer.journal.path is not None
+    report.journal = viewer.journal.path.stat().st_size
+    assert load_session(viewer.journal.path) == app.session.record
+    (saved,) = app.session.save()
+    assert load_session(saved) == app.session.record
+    app.session.close()
+    return report
+
+
+def main() -> int:
+    """Run a soak as the command line says; return 0 where memory stayed flat."""
+    parser = argparse.ArgumentParser(prog="python -m tests.soak", description=__doc__)
+    parser.add_argument("--hours", type=float, default=6.0, help="of stream time (default: 6)")
+    parser.add_argument("--seed", type=int, default=0, help="of everything random (default: 0)")
+    parser.add_argument("--json", type=Path, metavar="F", help="write the report to F")
+    args = parser.parse_args()
+    prepare()
+    columns = (TextColumn("{task.completed:,.0f} of {task.total:,.0f} s of stream"), BarColumn(), TaskProgressColumn())
+    progress = Progress(*columns, TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
+    with progress, tempfile.TemporaryDirectory() as folder:
+        task = progress.add_task("", total=args.hours * HOUR)
+        run = soak(
+            round(args.hours * HOUR), args.seed, Path(folder), lambda done: progress.update(task, completed=done)
+        )
+        report = asyncio.run(run)
+    if args.json:
+        write_text(args.json, report.to_json())
+    print(
+        f"{report.generated:,} seconds generated, {report.skipped:,} skipped, {report.checks.cut:,} cut short, "
+        f"{report.checks.resets:,} streams; memory grew by {report.growth / 2**20:.1f} MiB to "
+        f"{[*report.memory.values()][-1] / 2**20:.0f} MiB; {report.wall:.0f} s, {report.cpu:.0f} s of processor"
+    )
+    return int(report.growth > MOST_GROWTH)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
