@@ -81,7 +81,7 @@ def test_commands_print_through_one_module() -> None:
         "cli.py": 3,
         "train_progress.py": 1,
         "doctor.py": 1,
-        "infer.py": 1,
+        "infer.py": 2,
         "convert_ckpt.py": 1,
         "downloads.py": 2,
         "models.py": 1,

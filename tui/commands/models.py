@@ -99,7 +99,7 @@ def _print_checkpoints(found: Catalog, console: "Console") -> None:
     table.add_column("fits", overflow="fold")
     for one in (one for one in found.checkpoints if not one.is_foreign):
         revision = f"{one.revision or ''} {(one.commit or '')[:7]}".strip()
-        needs = "" if one.peak is None else f"{one.peak / GIB:.1f} GiB"
+        needs = "" if one.peak is None else f"{one.peak / GIB:.{1 if one.peak > GIB // 10 else 2}f} GiB"
         fits = one.problem or ("yes" if one.fits else "no")
         bits = "" if one.bits is None else str(one.bits)
         row = (one.name, one.place, revision, one.family or "", bits, format_size(one.size), needs, fits)
