@@ -177,7 +177,6 @@ async def comment(
     """
     from streaming_vlm_mlx.stream.events import Failed, GenerationResult, Ready, still_share
 
-    seconds = list[GenerationResult]()
     chunks = source.chunks(args.start, args.duration)
     with progress(source, args) as show:
         async with contextlib.aclosing(engine.play(chunks, skips=False)) as events:
@@ -185,13 +184,13 @@ async def comment(
                 show(event)
                 if isinstance(event, GenerationResult):
                     log.add(event)
-                    seconds.append(event)
                     on_second(event)
                 elif isinstance(event, Ready) and advice:
                     # Not before an error, which is one line.
                     note(advice)
                 elif isinstance(event, Failed):
                     raise SvmError(event.message)
+    seconds = log.record.seconds
     if left_out := sum(second.still_tokens for second in seconds):
         share, each = still_share(seconds) or 0.0, left_out / len(seconds)
         note(f"{left_out} video tokens were left out because they did not change: {share:.0%}, {each:.0f} a second.")
