@@ -25,6 +25,25 @@ def test_words_grow_and_the_last_take_stays() -> None:
     assert transcript.row(3, 3.5, False).said == ()
 
 
+def test_a_take_that_is_broken_off_leaves_the_one_before() -> None:
+    transcript = Transcript()
+    transcript.finish(3, "he scores", "who?")
+    before = transcript.row(3, 3.5, False)
+    for _ in range(2):
+        transcript.begin(3)
+        transcript.add(3, "she", 3.1)
+    transcript.discard_unfinished()
+    assert transcript.row(3, 3.5, False) == before
+    transcript.begin(4)
+    transcript.discard_unfinished()
+    assert list(transcript.entries) == [3]
+    transcript.skip(5)
+    transcript.begin(5)
+    transcript.finish(5, "out", "")
+    transcript.discard_unfinished()
+    assert transcript.row(5, 5.5, False).said == ("out",)
+
+
 def test_the_first_line_answers_a_question() -> None:
     transcript = Transcript(TRUTH)
     transcript.finish(0, "Two nil.\n He shoots", "what's the score?")

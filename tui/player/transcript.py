@@ -80,9 +80,14 @@ class Transcript:
     entries: dict[int, CommentaryEntry] = field(default_factory=dict)
     added: Mapping[int, frozenset[int]] = field(default_factory=dict)
     missed: Mapping[int, frozenset[int]] = field(default_factory=dict)
+    # What a second that is under way had before, in case it is broken off.
+    _before: dict[int, CommentaryEntry] = field(default_factory=dict)
 
     def begin(self, number: int) -> None:
-        """Start the commentary of second `number`; an older one is replaced."""
+        """Start the commentary of second `number`; a finished one comes back if this one is broken off."""
+        before = self.entries.get(number)
+        if before and not before.growing:
+            self._before[number] = before
         self.entries[number] = CommentaryEntry(growing=True)
 
     def add(self, number: int, piece: str, position: float) -> None:
@@ -96,15 +101,18 @@ class Transcript:
         """Set the whole commentary of a second, and the viewer's question."""
         entry = self.entries.setdefault(number, CommentaryEntry())
         entry.text, entry.question, entry.growing = text, question, False
+        self._before.pop(number, None)
 
     def skip(self, number: int) -> None:
         """Mark a second as skipped; an earlier commentary on it stays."""
         self.entries.setdefault(number, CommentaryEntry(skipped=True))
 
     def discard_unfinished(self) -> None:
-        """Remove commentary that was broken off."""
+        """Remove commentary that was broken off, and show again what it began to replace."""
         for number in [n for n, entry in self.entries.items() if entry.growing]:
             del self.entries[number]
+        self.entries |= self._before
+        self._before.clear()
 
     def row(self, number: int, position: float, with_truth: bool) -> TranscriptRow:
         """Return second `number` as it is with the playhead at `position`.
