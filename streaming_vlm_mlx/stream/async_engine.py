@@ -45,6 +45,8 @@ class Engine:
         self._load, self._config = load, config
         self._session: Session | None = None
         self._questions: deque[str] = deque()
+        # The question of the second under way, or of one whose result nobody got.
+        self._unanswered = ""
         self._closed = False
         self._stop: _Stop | None = None
         self._running = asyncio.Event()
@@ -93,9 +95,11 @@ class Engine:
                     following = (lambda: None) if skips else seconds.ahead
                     job = partial(self._generate, second, following, outbox.put, stop.is_set)
                     async for event in self._follow(job, outbox):
+                        self._note_answer(event, stop)
                         yield event
             if not stop.is_set():
                 async for event in self._follow(partial(self._finish, outbox.put, stop.is_set), outbox):
+                    self._note_answer(event, stop)
                     yield event
         except SvmError as error:
             yield Failed(str(error))
@@ -137,6 +141,7 @@ class Engine:
         self.cancel()
         await asyncio.wrap_future(self.submit(self._change(Session.reset)))
         self._questions.clear()
+        self._unanswered = ""
 
     def close(self, timeout: float = 5.0) -> None:
         """End the play under way and the threads; wait for the model's at most `timeout` seconds."""
@@ -240,7 +245,7 @@ class Engine:
             return
         session.configure(self._config)
         # A second that only shows a part of a turn has no reply to a question.
-        question = self._questions.popleft() if self._questions and session.completes_turn else ""
+        question = self._next_question() if session.completes_turn else ""
         events = session.generate(replace(second, question=question), stopped=stopped)
 
         def emit_and_start(event: Event) -> None:
@@ -249,7 +254,7 @@ class Engine:
             if isinstance(event, TextPiece):
                 session.encode_beside(following())
 
-        self._emit(second, question, events, emit_and_start, stopped)
+        self._emit(second, events, emit_and_start)
 
     def _finish(self, emit: Emit, stopped: Callable[[], bool]) -> None:
         """Comment on the seconds of a first turn that the end of the chunks left waiting; on the thread."""
@@ -258,29 +263,26 @@ class Engine:
         if session.waiting is None or stopped():
             return
         session.configure(self._config)
-        question = self._questions.popleft() if self._questions else ""
-        self._emit(session.waiting, question, session.generate_rest(question, stopped=stopped), emit, stopped)
+        self._emit(session.waiting, session.generate_rest(self._next_question(), stopped=stopped), emit)
 
-    def _emit(
-        self,
-        second: SecondRequest,
-        question: str,
-        events: Iterable[Event],
-        emit: Emit,
-        stopped: Callable[[], bool],
-    ) -> None:
-        """Emit the `events` of `second`; keep its `question` for the next second when it was cut short."""
-        stopped_before = False
+    def _next_question(self) -> str:
+        """Return the question that still has no answer, or the first one that waits; on the thread."""
+        if not self._unanswered and self._questions:
+            self._unanswered = self._questions.popleft()
+        return self._unanswered
+
+    def _note_answer(self, event: Event, stop: "_Stop") -> None:
+        """Forget the question that `event` answers, just before the caller gets it; on the event loop."""
+        # A caller that ended the play before this result drops it, even when the answer is complete.
+        if isinstance(event, GenerationResult) and not stop.is_set():
+            self._unanswered = ""
+
+    @staticmethod
+    def _emit(second: SecondRequest, events: Iterable[Event], emit: Emit) -> None:
+        """Emit the `events` of `second`."""
         emit(SecondStarted(second.index, second.start, second.end))
         for event in events:
-            if isinstance(event, GenerationResult):
-                stopped_before = stopped()
-                emit(replace(event, memory=read_memory()))
-            else:
-                emit(event)
-        # A caller that ended the play before this result drops it, even when the answer is complete.
-        if question and stopped_before:
-            self._questions.appendleft(question)
+            emit(replace(event, memory=read_memory()) if isinstance(event, GenerationResult) else event)
 
 
 class _Stop:

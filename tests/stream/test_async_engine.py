@@ -375,6 +375,23 @@ async def test_a_play_that_ends_before_the_result_keeps_its_question(engine: Eng
     assert [e.query for e in again if isinstance(e, GenerationResult)] == ["Who has the ball?", ""]
 
 
+async def test_a_play_that_ends_before_its_caller_sees_the_result_keeps_its_question(
+    engine: Engine, script: Script
+) -> None:
+    script.hold_at(len(SCRIPT) - 1)
+    engine.ask("Who has the ball?")
+    events = engine.play(make_chunks(9))
+    await next_of(events, SpanMap)
+    await script.held()
+    script.go()
+    # The event loop gets nothing from the thread while it waits here.
+    engine.submit(lambda: None).result(PATIENCE)
+    engine.cancel()
+    assert [e.query for e in await gather_rest(events) if isinstance(e, GenerationResult)] == ["Who has the ball?"]
+    again = await gather(engine, make_chunks(2))
+    assert [e.query for e in again if isinstance(e, GenerationResult)] == ["Who has the ball?", ""]
+
+
 async def test_a_play_that_ends_after_the_result_does_not_ask_again(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
