@@ -113,7 +113,7 @@ def check_theme(theme: str) -> None:
 def watch(spec: "PlayerSpec", theme: str) -> NoReturn:
     """Open the player on `spec`, save its session, print the paths, and end the process."""
     from tui.player.app import PlayerApp
-    from tui.player.exit import Watchdog, leave
+    from tui.player.exit import Watchdog, forget_terminal, leave
 
     # The model's thread needs the interpreter lock at each token; Python's default is ten times as long.
     sys.setswitchinterval(SWITCH)
@@ -131,6 +131,7 @@ def watch(spec: "PlayerSpec", theme: str) -> NoReturn:
     try:
         app.run()
     finally:
+        forget_terminal()
         paths = save()
         # Nobody reads the paths when the terminal was closed.
         with contextlib.suppress(OSError):

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from types import FrameType
 from typing import NoReturn
 
-# Signals of a terminal that is closed, and of a machine that shuts down; Windows lacks the first.
-END_SIGNALS = tuple(getattr(signal, name) for name in ("SIGHUP", "SIGTERM") if hasattr(signal, name))
+# Signals of a terminal that is closed, of a machine that shuts down, and of a user; Windows lacks the first.
+END_SIGNALS = tuple(getattr(signal, name) for name in ("SIGHUP", "SIGTERM", "SIGINT") if hasattr(signal, name))
 # Seconds that the player has to end by itself.
 GRACE = 0.7
 # Milliseconds between two looks at the terminal.
@@ -38,7 +38,7 @@ class Watchdog:
         self._asked = threading.Event()
 
     def start(self, terminal: int = 0) -> None:
-        """Watch the signals and `terminal`, a file descriptor; to be called in the main thread."""
+        """Watch the signals and `terminal`, a file descriptor that was one; to be called in the main thread."""
         for number in END_SIGNALS:
             signal.signal(number, self._on_signal)
         threading.Thread(target=self._watch, args=(terminal,), name="svm-watchdog", daemon=True).start()
@@ -55,7 +55,8 @@ class Watchdog:
     def _watch(self, terminal: int) -> None:
         poll = _poll(terminal)
         while not self._asked.is_set():
-            if poll and any(event & select.POLLHUP for _, event in poll.poll(POLL)):
+            # One that was closed before this look is no terminal any more.
+            if not os.isatty(terminal) or (poll and any(event & select.POLLHUP for _, event in poll.poll(POLL))):
                 self._end(128 + END_SIGNALS[0])
             elif not poll:
                 self._asked.wait()
@@ -69,13 +70,19 @@ class Watchdog:
 
 
 def _poll(terminal: int) -> "select.poll | None":
-    """Return what tells that `terminal` was closed from the other side; None where it is no terminal."""
-    if not os.isatty(terminal) or not hasattr(select, "poll"):
+    """Return what tells that `terminal` was closed from the other side; None where the system has no such thing."""
+    if not hasattr(select, "poll"):
         return None
     poll = select.poll()
     # A hangup is always reported.
     poll.register(terminal, 0)
     return poll
+
+
+def forget_terminal() -> None:
+    """Drop Textual's handler of SIGCONT, which fails when its loop has ended; a terminal that closes sends one."""
+    if hasattr(signal, "SIGCONT"):
+        signal.signal(signal.SIGCONT, signal.SIG_DFL)
 
 
 def leave(status: int) -> NoReturn:
