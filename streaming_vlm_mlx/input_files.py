@@ -4,6 +4,7 @@ import json
 import math
 import os
 import stat
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
@@ -17,6 +18,8 @@ LONGEST = 1e9
 _MOST_VALUES = 3_000_000
 # Most digits of a whole number in JSON; a float, which it may stand for, holds no more.
 _DIGITS = 300
+# The variable with the folder of the videos that records name, as StreamingVLM has it.
+VIDEOS = "DATASET_PATH"
 
 
 def open_file(path: Path) -> BinaryIO:
@@ -105,3 +108,25 @@ def path_in_file(folder: Path, name: str) -> str:
     if Path("/dev") in path.parents:
         raise SvmError(f"{name}, a device; name devices on the command line.")
     return str(path)
+
+
+def path_below(folder: Path, name: str, others: Iterable[Path] = ()) -> str:
+    """Return `path_in_file` of `name`, which must be a file below `folder` or one of the folders `others`.
+
+    A symbolic link below a folder is one that the user has made, and may lead elsewhere.
+
+    Raises:
+        SvmError: `name` is a device, or leaves the folders; the text completes "FILE names".
+    """
+    # Without "..", the file that is checked is the one that is opened.
+    path = os.path.normpath(path_in_file(folder, name))
+    # A folder can be spelt in two ways, through links and without them.
+    spellings = ((os.path.normpath(root.absolute()), os.path.realpath(root)) for root in (folder, *others))
+    if not any(Path(path).is_relative_to(root) for both in spellings for root in both):
+        raise SvmError(f"{name}, which is not below {folder}; to allow that, set {VIDEOS} to the folder of the videos.")
+    return path
+
+
+def videos_folder(environ: Mapping[str, str]) -> tuple[Path, ...]:
+    """Return the folder of videos in `environ`, or none."""
+    return (Path(environ[VIDEOS]),) if environ.get(VIDEOS) else ()

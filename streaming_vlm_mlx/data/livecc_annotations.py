@@ -199,6 +199,7 @@ class Candidate:
         path: the file that contains it.
         offset: byte offset in `path`.
         notes: one line for each part that was skipped.
+        is_pair: whether the clip was named by the user, not by the file.
     """
 
     where: str
@@ -206,6 +207,7 @@ class Candidate:
     path: Path
     offset: int = 0
     notes: tuple[str, ...] = ()
+    is_pair: bool = False
 
 
 class SampleSource(Protocol):
@@ -282,7 +284,7 @@ class TranscriptSamples:
         video = str(self.video.absolute())
         annotation = Annotation(video, 0.0, None, self.transcript.words, (), self.query, self.previous)
         for _ in numbers:
-            yield Candidate(str(self.path), annotation, self.path, notes=self.transcript.skipped)
+            yield Candidate(str(self.path), annotation, self.path, notes=self.transcript.skipped, is_pair=True)
 
 
 def open_samples(inputs: list[Path], query: str = "", previous: str = "") -> list[SampleSource]:

@@ -23,6 +23,7 @@ from streaming_vlm_mlx.data.json_fields import BadSampleError
 from streaming_vlm_mlx.data.livecc_annotations import Annotation, Candidate
 from streaming_vlm_mlx.data.records import StreamingRecord, Turn
 from streaming_vlm_mlx.errors import SvmError
+from streaming_vlm_mlx.input_files import path_below
 from streaming_vlm_mlx.text.chat_template import assistant_text, user_text
 from streaming_vlm_mlx.video.image_processor import grid_thw, merged_tokens
 
@@ -177,7 +178,7 @@ class RecordBuilder:
         Raises:
             BadSampleError: the clip cannot be used, or the annotation is outside it.
         """
-        video = self._videos / annotation.video
+        video = Path(annotation.video) if candidate.is_pair else self._find(annotation.video)
         clip = self._clips.get(video)
         end, max_frames = annotation.end, FPS_MAX_FRAMES
         if end is None:
@@ -208,6 +209,12 @@ class RecordBuilder:
             height=clip.height,
         )
         return BuiltRecord(record, dropped)
+
+    def _find(self, name: str) -> Path:
+        try:
+            return Path(path_below(self._videos, name))
+        except SvmError as error:
+            raise BadSampleError("outside its folder", f"{name} is not below {self._videos}") from error
 
     def _stored(self, video: Path) -> str:
         return str(video.relative_to(self._folder) if video.is_relative_to(self._folder) else video)

@@ -1,6 +1,7 @@
 """Training records: a stretch of a clip and its commentary, second by second, one JSON line each."""
 
 import json
+import os
 from array import array
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -22,7 +23,7 @@ from streaming_vlm_mlx.data.json_fields import (
     whole,
 )
 from streaming_vlm_mlx.errors import SvmError
-from streaming_vlm_mlx.input_files import path_in_file
+from streaming_vlm_mlx.input_files import path_below, path_in_file, videos_folder
 
 VERSION = 1
 # Bytes at the head of a file that tell whether it holds records.
@@ -209,6 +210,8 @@ class RecordFile:
         turns: int64 [records], seconds of each valid record.
         skipped: ``file:line: problem`` for each of the first hundred invalid lines.
         skipped_count: number of invalid lines.
+        opens_videos: whether the videos are to be opened, so that they must be below the folder of `path`, or of
+            ``DATASET_PATH``.
     """
 
     path: Path
@@ -217,9 +220,10 @@ class RecordFile:
     turns: npt.NDArray[np.int64]
     skipped: tuple[str, ...] = ()
     skipped_count: int = 0
+    opens_videos: bool = True
 
     @classmethod
-    def open(cls, path: Path) -> Self:
+    def open(cls, path: Path, opens_videos: bool = True) -> Self:
         """Open `path`, using the index file beside it if it is up to date, and writing one otherwise.
 
         Raises:
@@ -233,7 +237,7 @@ class RecordFile:
         if not len(records):
             first = f" ({records.skipped[0]})" if records.skipped else ""
             raise SvmError(f"{path} has no valid record{first}. Create one with 'svm-tui convert'.")
-        return records
+        return replace(records, opens_videos=opens_videos)
 
     def __len__(self) -> int:
         return len(self.offsets)
@@ -243,7 +247,7 @@ class RecordFile:
 
         Raises:
             IndexError: the file has fewer records.
-            SvmError: the file changed after it was opened, or the record names a device.
+            SvmError: the file changed after it was opened, or its video is a device or outside of the folder.
         """
         if not 0 <= number < len(self):
             raise IndexError(number)
@@ -254,7 +258,12 @@ class RecordFile:
             raise SvmError(f"{self.path} changed while it was in use: {error}. Start again.") from error
         source = f"{self.path}:{self.lines[number]}"
         try:
-            video = path_in_file(self.path.parent, record.video)
+            folder = self.path.parent
+            video = (
+                path_below(folder, record.video, videos_folder(os.environ))
+                if self.opens_videos
+                else path_in_file(folder, record.video)
+            )
         except SvmError as error:
             raise SvmError(f"{source} names {error}") from error
         return replace(record, video=video, source=source)

@@ -62,7 +62,12 @@ class ResumableFile:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._file.close()
+        try:
+            self._file.close()
+        except OSError as failure:
+            # What could not be written before cannot be written here either.
+            if error is None:
+                raise self._unwritable(failure) from failure
 
     def write(self, piece: bytes) -> None:
         """Append `piece`.

@@ -104,7 +104,8 @@ def test_json_lines_are_whole_seconds(clip, capsys):
     assert second["timings"]["total_ms"] > 0
 
 
-def test_a_record_brings_its_own_range_and_previous_text(clip, tmp_path, capsys):
+def test_a_record_brings_its_own_range_and_previous_text(clip, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("DATASET_PATH", str(clip.parent))
     turns = (Turn(1.0, 2.0, "Time=1.0-2.0s", "\n ..."),)
     line = StreamingRecord(str(clip), 1.0, 2.0, turns, previous="They lead.").to_line()
     (tmp_path / "r.jsonl").write_bytes(line)
@@ -131,7 +132,8 @@ def test_a_record_does_not_open_the_network(tmp_path, capsys, monkeypatch):
     assert asked == []
 
 
-def test_a_query_is_warned_of_only_where_the_user_gave_it(clip, tmp_path, capsys):
+def test_a_query_is_warned_of_only_where_the_user_gave_it(clip, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("DATASET_PATH", str(clip.parent))
     (tmp_path / "training.yaml").write_text("style: training\n")
     turns = (Turn(0.0, 1.0, "Time=0.0-1.0s", "\n ..."),)
     (tmp_path / "r.jsonl").write_bytes(StreamingRecord(str(clip), 0.0, 1.0, turns, query="in rhyme").to_line())

@@ -21,7 +21,9 @@ def games(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> RecordFile:
     """The same annotation file, converted."""
     out = tmp_path_factory.mktemp("games") / "games.jsonl"
     annotations = open_samples([shared / "lmm" / "games_with_seeks.jsonl"])
-    convert(DatasetConversion(annotations, out, shared / "clips"))
+    clips = out.parent / "clips"
+    clips.symlink_to(shared / "clips")
+    convert(DatasetConversion(annotations, out, clips))
     return RecordFile.open(out)
 
 

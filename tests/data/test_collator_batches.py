@@ -175,8 +175,9 @@ class TestBadWindows:
         assert (batch.pixel_values == 0).all(axis=1).sum() == 4 * 16
 
     def test_a_clip_of_another_size_than_its_record_says(
-        self, tmp_path: Path, builder: SampleBuilder, clips: Path
+        self, tmp_path: Path, builder: SampleBuilder, clips: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
+        monkeypatch.setenv("DATASET_PATH", str(clips))
         path = tmp_path / "r.jsonl"
         path.write_bytes(record(0, 2, str(clips / "long.mp4")).to_line().replace(b'"width":64', b'"width":164'))
         reported: list[str] = []
@@ -227,7 +228,10 @@ def test_impossible_sizes_are_refused(
         Batches(windows, builder, config, 0)
 
 
-def test_real_frames_come_in_the_order_of_the_tokens(tmp_path: Path, builder: SampleBuilder, clips: Path) -> None:
+def test_real_frames_come_in_the_order_of_the_tokens(
+    tmp_path: Path, builder: SampleBuilder, clips: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DATASET_PATH", str(clips))
     path = tmp_path / "r.jsonl"
     path.write_bytes(record(0, 8, str(clips / "long.mp4")).to_line())
     windows = Windows([RecordFile.open(path)], 2, 2)

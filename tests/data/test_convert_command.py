@@ -49,7 +49,10 @@ def test_the_summary_goes_to_stdout_and_problems_to_stderr(
     said = capsys.readouterr()
     assert said.out.startswith("samples         3\n")
     assert "1 × absent video" in said.out
-    assert said.err == f"{annotations}:3: absent video: {clips / 'absent.mp4'}\n"
+    assert said.err.splitlines() == [
+        f"{annotations}:3: absent video: {clips / 'absent.mp4'}",
+        f"svm-tui: {out} names clips outside of its folder; set DATASET_PATH={clips} wherever you use it.",
+    ]
     assert len(lines(out)) == 3
 
 
@@ -126,6 +129,25 @@ def test_an_incompatible_package_is_named_with_its_version(
     assert "(vl-utils-stub 0.0.14 has no VIDEO_TOTAL_PIXELS)" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("video", ["/etc/passwd", "../{name}/short.mp4", "../../short.mp4"])
+def test_a_video_outside_of_its_folder_is_skipped(
+    video: str, out: Path, clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    videos = [video.format(name=clips.name), "short.mp4"]
+    path = write_annotations(tmp_path / "a.jsonl", [conversation(video, 0, 1.9, WORDS) for video in videos])
+    assert run(path, "--out", out, "--videos", clips) == 0
+    said = capsys.readouterr()
+    inside = video.startswith("../{")
+    assert len(lines(out)) == 1 + inside
+    assert (f"outside its folder: {video} is not below {clips}" in said.err) is not inside
+
+
+def test_records_beside_their_clips_need_no_variable(clips: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write_annotations(clips / "b.jsonl", [conversation("short.mp4", 0, 1.9, WORDS)])
+    assert run(path, "--out", clips / "b.records.jsonl") == 0
+    assert capsys.readouterr().err == ""
+
+
 def test_a_clip_with_its_transcript(tmp_path: Path, out: Path, clips: Path) -> None:
     (tmp_path / "t.srt").write_text("1\n00:00:00,000 --> 00:00:01,000\nHe shoots\n")
     run(clips / "short.mp4", tmp_path / "t.srt", "--out", out, "--query", "Speak", "--previous", "Before")
@@ -146,8 +168,9 @@ def test_endless_problems_are_cut(tmp_path: Path, out: Path, clips: Path, capsys
     annotations = write_annotations(tmp_path / "a.jsonl", [*["{}"] * 300, good])
     run(annotations, "--out", out, "--videos", clips)
     reported = capsys.readouterr().err.splitlines()
-    assert len(reported) == SHOWN + 1
-    assert reported[-1] == "Further messages are not shown."
+    assert len(reported) == SHOWN + 2
+    assert reported[-2] == "Further messages are not shown."
+    assert f"set DATASET_PATH={clips}" in reported[-1]
 
 
 def test_ctrl_c_says_how_to_resume(
@@ -204,7 +227,8 @@ def test_resuming_a_finished_output_does_nothing(
     before, summary = out.stat(), capsys.readouterr().out
     assert run(annotations, "--out", out, "--videos", clips, "--resume") == 0
     said = capsys.readouterr()
-    assert said.err == f"{out} is already finished; nothing was converted. Omit --resume to convert again.\n"
+    finished = f"{out} is already finished; nothing was converted. Omit --resume to convert again."
+    assert said.err.splitlines()[0] == finished
     assert said.out == summary
     assert (out.stat().st_ino, out.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
 

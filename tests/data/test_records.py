@@ -1,4 +1,5 @@
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -42,9 +43,28 @@ def test_a_record_knows_its_file_and_line(tmp_path: Path) -> None:
         assert [r.source for r in records] == [f"{path}:1", f"{path}:4"]
 
 
-def test_an_absolute_path_stays(tmp_path: Path) -> None:
-    line = StreamingRecord("/clips/a.mp4", 0.0, 1.0, record(0).turns).to_line()
-    assert RecordFile.open(write(tmp_path / "r.jsonl", [line]))[0].video == "/clips/a.mp4"
+@pytest.mark.parametrize("name", ["/clips/a.mp4", "../a.mp4", "a/../../a.mp4", "/etc/passwd", "{tmp}2/a.mp4"])
+def test_a_video_outside_of_the_folder_is_refused_unless_it_is_allowed(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = name.format(tmp=tmp_path)
+    line = StreamingRecord(name, 0.0, 1.0, record(0).turns).to_line()
+    records = RecordFile.open(write(tmp_path / "r.jsonl", [line]))
+    monkeypatch.delenv("DATASET_PATH", raising=False)
+    with pytest.raises(SvmError, match=r"r.jsonl:1 names .*, which is not below .*; to allow that, set DATASET_PATH"):
+        records[0]
+    video = os.path.normpath(tmp_path / name)
+    # Who only compares the name may have any.
+    assert os.path.normpath(RecordFile.open(records.path, opens_videos=False)[0].video) == video
+    monkeypatch.setenv("DATASET_PATH", str(Path(video).parent))
+    assert records[0].video == video
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "{tmp}/a.mp4", "{tmp}/b/../a.mp4", "b/../a.mp4", "..a.mp4"])
+def test_a_video_below_the_folder_is_found(name: str, tmp_path: Path) -> None:
+    name = name.format(tmp=tmp_path)
+    line = StreamingRecord(name, 0.0, 1.0, record(0).turns).to_line()
+    assert RecordFile.open(write(tmp_path / "r.jsonl", [line]))[0].video == os.path.normpath(tmp_path / name)
 
 
 @pytest.mark.parametrize("name", ["lavfi:testsrc", "avfoundation:0", "http://127.0.0.1/leak", "a/../lavfi:movie=x"])
@@ -55,7 +75,7 @@ def test_a_record_names_files_and_neither_devices_nor_addresses(
     write(tmp_path / "r.jsonl", [line])
     monkeypatch.chdir(tmp_path)
     video = RecordFile.open(Path("r.jsonl"))[0].video
-    assert video == str(tmp_path / name)
+    assert video == os.path.normpath(tmp_path / name)
     with pytest.raises(SvmError, match="does not exist"):
         open_video(video)
 

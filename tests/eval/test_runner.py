@@ -122,7 +122,10 @@ def test_every_second_is_heard_and_every_run_starts_afresh(clip: Path, engine: E
     assert (first.text.words, first.text.seconds, first.text.silent) == (9, 3, 0)
 
 
-def test_a_record_brings_its_own_settings_and_stretch(clip: Path, engine: Engine, tmp_path: Path) -> None:
+def test_a_record_brings_its_own_settings_and_stretch(
+    clip: Path, engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DATASET_PATH", str(clip.parent))
     turns = (Turn(1.0, 2.0, "Time=1.0-2.0s", "\n he serves ..."), Turn(2.0, 3.0, "Time=2.0-3.0s", "\n ..."))
     record = StreamingRecord(str(clip), 1.0, 3.0, turns, previous="They lead.", query="Tell me", fps=4.0)
     plain = tmp_path / "plain.mp4"

@@ -3,14 +3,16 @@
 import argparse
 import os
 import re
+import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from streaming_vlm_mlx.errors import SvmError
+from streaming_vlm_mlx.input_files import VIDEOS
 from streaming_vlm_mlx.plain_text import visible
-from tui.messages import tell, warn
+from tui.messages import note, tell, warn
 
 if TYPE_CHECKING:
     from streaming_vlm_mlx.data.convert_dataset import DatasetConversion, Filters, Progress
@@ -97,7 +99,17 @@ def run(args: argparse.Namespace) -> int:
         tell(line)
     if not summary.samples:
         raise SvmError(f"{args.out} has no record: every sample was skipped or filtered out, see above.")
+    if folder := _outside(conversion.videos, args):
+        note(f"{args.out} names clips outside of its folder; set {VIDEOS}={shlex.quote(folder)} wherever you use it.")
     return 0
+
+
+def _outside(videos: Path, args: argparse.Namespace) -> str:
+    """Return the folder of the clips that are not below the folder of --out; empty if all are."""
+    clips = [path.parent for path in args.inputs[::2]] if args.inputs[0].suffix != ".jsonl" else [videos]
+    folders = [os.path.realpath(path) for path in clips]
+    outside = [path for path in folders if not Path(path).is_relative_to(os.path.realpath(args.out.parent))]
+    return os.path.commonpath(outside) if outside else ""
 
 
 def _conversion(args: argparse.Namespace) -> "DatasetConversion":
@@ -108,7 +120,7 @@ def _conversion(args: argparse.Namespace) -> "DatasetConversion":
     return DatasetConversion(
         sources=open_samples(args.inputs, args.query, args.previous),
         out=args.out,
-        videos=args.videos or Path(os.environ.get("DATASET_PATH") or args.inputs[0].parent),
+        videos=args.videos or Path(os.environ.get(VIDEOS) or args.inputs[0].parent),
         filters=_filters(args),
         pixels=PixelConfig() if args.vision_tokens else None,
         dataset_class=_lmm_dataset() if args.via == "lmm" else None,

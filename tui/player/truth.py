@@ -46,7 +46,7 @@ def mismatch_warning(words: tuple[Timed, ...], path: Path, duration: float | Non
 def _recorded_words(path: Path, clip: str) -> Iterator[Timed]:
     from streaming_vlm_mlx.data.records import RecordFile
 
-    records = RecordFile.open(path)
+    records = RecordFile.open(path, opens_videos=False)
     found = False
     for number in range(len(records)):
         record = records[number]
