@@ -12,7 +12,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
 
 from streaming_vlm_mlx.errors import SvmError
 
@@ -39,15 +38,14 @@ def replacing(path: Path) -> Iterator[Path]:
         raise SvmError(f"{path} is not a regular file; choose another path.")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        _remove_stray(target)
+        _remove_strays(target)
         part = _temporary(target)
         # Unlike tempfile's, this file has the mode that the process's umask gives a new file.
         part.touch(exist_ok=False)
     except OSError as error:
         raise SvmError(f"{path} cannot be written: {_reason(error)}. Choose another path.") from error
     try:
-        with part.open("rb") as held:
-            _lock(held)
+        with _holding(part):
             yield part
             part.replace(target)
     except OSError as error:
@@ -81,13 +79,15 @@ def replacing_folder(path: Path) -> Iterator[Path]:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         _recover(target)
+        _remove_strays(target)
         part = _temporary(target)
         part.mkdir()
     except OSError as error:
         raise SvmError(f"{path} cannot be written: {_reason(error)}. Choose another path.") from error
     try:
-        yield part
-        _move_folder(part, target)
+        with _holding(part):
+            yield part
+            _move_folder(part, target)
     except OSError as error:
         raise SvmError(f"{path} cannot be written: {_reason(error)}. {_way_out(error)}") from error
     finally:
@@ -138,24 +138,38 @@ def _recover(target: Path) -> None:
             left[-1].rename(target)
 
 
-def _remove_stray(target: Path) -> None:
-    """Remove the temporary files of `target` that processes have left which were killed."""
-    name = re.compile(rf"\.{re.escape(target.name)}\.[0-9a-f]{{8}}")
+def _remove_strays(target: Path) -> None:
+    """Remove the temporary files and folders of `target` that processes have left which were killed."""
+    name = re.compile(rf"\.{re.escape(target.name)}\.[0-9a-f]{{8}}(\.old)?")
     for stray in target.parent.glob(f".{glob.escape(target.name)}.*"):
-        with contextlib.suppress(OSError):
-            if name.fullmatch(stray.name) and stray.is_file():
-                with stray.open("rb") as held:
-                    unused = _lock(held)
-                if unused:
+        if name.fullmatch(stray.name) and not stray.is_symlink():
+            with contextlib.suppress(OSError), _holding(stray) as unused:
+                if unused and stray.is_dir():
+                    shutil.rmtree(stray)
+                elif unused and stray.is_file():
                     stray.unlink()
 
 
-def _lock(file: BinaryIO) -> bool:
-    """Lock `file` until it is closed or the process ends; return False where another has it, or nothing locks."""
+@contextmanager
+def _holding(path: Path) -> Iterator[bool]:
+    """Lock a file or folder for the block, at most until the process ends; yield False where another has it.
+
+    Also yields False where nothing locks.
+    """
     if sys.platform == "win32":
-        return False
+        yield False
+        return
+    # Opening a pipe would wait for its writer.
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield _lock(handle)
+    finally:
+        os.close(handle)
+
+
+def _lock(handle: int) -> bool:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         return False
     return True

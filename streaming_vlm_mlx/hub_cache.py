@@ -90,7 +90,10 @@ class HubCache:
         if not name.is_commit:
             path = self._ref(name)
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(commit, encoding="ascii")
+            # Not in refs, where everything is a branch; the lock keeps others from this file.
+            part = self.repository(name.repo_id) / ".ref.part"
+            part.write_text(commit, encoding="ascii")
+            part.replace(path)
 
     def snapshots(self) -> Iterator[tuple[HubName, Path]]:
         """Yield each snapshot with its name; its revision is the branch or tag that points to it, else the commit."""

@@ -1,14 +1,20 @@
 """Fixtures for all packages."""
 
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
 
 from streaming_vlm_mlx.backend import prepare
 from streaming_vlm_mlx.text.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from tests.crash.assets import Assets
+    from tests.crash.launcher import Launcher
 
 # Parallel workers share the cores; more threads than cores only wait for each other.
 WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
@@ -67,3 +73,23 @@ def untrained(tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFactory) ->
     folder = tmp_path_factory.mktemp("checkpoints") / "untrained"
     save_checkpoint(folder, Checkpoint(model, tokenizer, small_vocabulary(tokenizer, 4096), StreamConfig()))
     return folder
+
+
+@pytest.fixture(scope="session")
+def launcher() -> Iterator["Launcher"]:
+    """A program that has imported everything, and forks for each run of ``svm-tui``."""
+    if sys.platform != "linux":
+        pytest.skip("a fork of a program that has imported MLX works on Linux only")
+    from tests.crash.launcher import Launcher
+
+    with Launcher() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def assets(tmp_path_factory: pytest.TempPathFactory) -> Iterator["Assets"]:
+    """Files for the commands that `launcher` starts, and a hub."""
+    from tests.crash.assets import making_assets
+
+    with making_assets(tmp_path_factory.mktemp("assets")) as made:
+        yield made

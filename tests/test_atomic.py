@@ -250,3 +250,20 @@ def test_the_temporary_file_of_a_killed_process_is_removed_and_that_of_a_living_
         first.write_text("first")
     assert sorted(tmp_path.iterdir()) == sorted([out, other])
     assert out.read_text() == "first"
+
+
+def test_the_temporary_folder_of_a_killed_process_is_removed_and_that_of_a_living_one_kept(tmp_path: Path) -> None:
+    out = tmp_path / "small"
+    folder_with(tmp_path / ".small.0123abcd", "half")
+    # What was replaced when the process was killed, on a file system that does not exchange.
+    folder_with(tmp_path / ".small.4567abcd.old", "old")
+    other = folder_with(tmp_path / ".small.mine", "mine")
+    folder_with(out, "first")
+    with replacing_folder(out) as first:
+        assert sorted(tmp_path.iterdir()) == sorted([first, other, out])
+        with replacing_folder(out) as second:
+            assert first.exists()
+            (second / "second").touch()
+        (first / "third").touch()
+    assert names(tmp_path) == [".small.mine", "small"]
+    assert names(out) == ["third"]

@@ -30,7 +30,14 @@ from tui.player.screens.player import PlayerScreen
 
 ROOT = Path(__file__).parents[1]
 CARD = ROOT / "streaming_vlm_mlx" / "shipped" / "matches" / "README.md"
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted(ROOT.glob("docs/*.md")), CARD]
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    ROOT / "CHANGELOG.md",
+    ROOT / "SECURITY.md",
+    *sorted(ROOT.glob("docs/*.md")),
+    CARD,
+]
 CONFIGS = sorted(ROOT.glob("configs/*/*.yaml"))
 
 # What makes a command of the docs small enough for a test.
@@ -65,6 +72,7 @@ OTHERS = {
     r"^python -m tests\.fuzz\b": "tests/fuzz runs it",
     r"^\S*coverage run -m pytest": "the tests themselves, measured",
     r"^\S*python -m tests\.soak": "takes an hour; tests/test_soak.py runs a minute of it",
+    r"^\S*python -m tests\.crash": "takes long; tests/crash runs a few of its cases",
     r"^pip install '\.\[bench\]'$": "needs a network; other tests run without what it installs",
     r"^(pip|pipx|uv tool) install '\.\[cpu\]'$": "needs a network; .ci/run installs the package",
     r"^bash \.ci/run$": "what runs this test",

@@ -44,6 +44,24 @@ def keep(hub: Hub, name: HubName, *files: str) -> Path:
     return folder
 
 
+def test_a_kill_while_a_branch_is_noted_leaves_the_one_before(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    name = HubName("owner/name")
+    folder = keep(hub, name, "config.json")
+
+    def truncate_and_stop(path: Path, *_: object, **__: object) -> int:
+        path.open("w").close()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_text", truncate_and_stop)
+        with pytest.raises(KeyboardInterrupt):
+            hub.cache.write_ref(name, "1" * 40)
+    assert hub.cache.snapshot(name) == folder
+    assert [found for found, _ in hub.cache.snapshots()] == [HubName("owner/name", "main")]
+
+
 def test_a_path_comes_before_the_root(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert resolve_checkpoint("run1", root) == root / "run1"

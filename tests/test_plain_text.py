@@ -9,11 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from streaming_vlm_mlx.config import ModelConfig
 from streaming_vlm_mlx.data.records import StreamingRecord, Turn
 from streaming_vlm_mlx.plain_text import harmless, safe_json, visible
 from streaming_vlm_mlx.sessions.record import SessionRecord
 from streaming_vlm_mlx.sessions.subtitles import FORMATS
 from streaming_vlm_mlx.stream.events import GenerationResult
+from tests.data.making import conversation, write_annotations
 from tui import cli
 
 CONTROLS = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -60,6 +62,12 @@ def test_exports_hold_no_controls(ending: str) -> None:
         ["export", "{tmp}/s.json", "--out", f"{{tmp}}/{ATTACK}.vtt"],
         ["export", "{tmp}/s.json", "--out", "{tmp}/a.mp4"],
         ["convert", f"{ATTACK}.jsonl", "--out", "{tmp}/o.jsonl"],
+        ["convert", "{tmp}/games.jsonl", "--out", "{tmp}/o.jsonl"],
+        ["infer", "--ckpt", "{tmp}/checkpoint"],
+        ["infer", "--config", "{tmp}/stream.yaml"],
+        ["infer", "--adapter", ATTACK],
+        ["validate", "--records", "{tmp}/r.jsonl", "--json", f"{{tmp}}/{ATTACK}/a.json"],
+        ["train", "--config", "{tmp}/train.yaml", "--out", f"{{tmp}}/{ATTACK}"],
         [ATTACK],
     ],
     ids=" ".join,
@@ -68,6 +76,13 @@ def test_messages_hold_no_controls(words: list[str], tmp_path: Path, capsys: pyt
     turns = (Turn(0.0, 1.0, "", "\n ..."),)
     (tmp_path / "r.jsonl").write_bytes(StreamingRecord(ATTACK, 0.0, 1.0, turns).to_line())
     (tmp_path / "s.json").write_text(SessionRecord(clip=ATTACK).to_json())
+    write_annotations(tmp_path / "games.jsonl", [conversation(ATTACK, 0, 2, [[0, 1, ATTACK]])])
+    (tmp_path / "checkpoint").mkdir()
+    (tmp_path / "checkpoint" / "config.json").write_text(json.dumps(ModelConfig.from_dict({}).to_dict()))
+    index = {"weight_map": {ATTACK: f"{ATTACK}.safetensors"}}
+    (tmp_path / "checkpoint" / "model.safetensors.index.json").write_text(json.dumps(index))
+    (tmp_path / "stream.yaml").write_text(json.dumps({ATTACK: ATTACK}))
+    (tmp_path / "train.yaml").write_text(json.dumps({"data": {"records": [ATTACK]}}))
     cli.main([word.format(tmp=tmp_path) for word in words])
     said = capsys.readouterr()
     assert said.err

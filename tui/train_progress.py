@@ -248,7 +248,7 @@ def render(metrics: RunMetrics) -> "RenderableType":
     table.add_column(justify="right", style="dim")
     table.add_column()
     for name, value in _details(metrics):
-        table.add_row(name, value)
+        table.add_row(name, Text(visible(value)))
     return Group(Text(status_line(metrics)), table, sparkline(metrics.curve, WIDTH))
 
 

@@ -1,6 +1,7 @@
 """The progress of a training run: its status line, its plain lines, its live display."""
 
 import io
+import re
 from pathlib import Path
 from typing import Any
 
@@ -170,3 +171,11 @@ def test_events_with_lines_of_their_own() -> None:
         "  4-5 s  generated: (silence)",
         "         reference: out",
     ]
+
+
+def test_markup_and_controls_in_a_name_are_shown_as_they_are_written() -> None:
+    made = metrics(step(1, 4.0), CheckpointSaved(1, Path("run[bold red]\x1b[35m\u202e")))
+    file = io.StringIO()
+    Console(width=120, file=file, force_terminal=True).print(render(made))
+    assert r"run[bold red]\x1b[35m\u202e" in re.sub(r"\x1b\[[\d;]*m", "", file.getvalue())
+    assert not set("\u202e") & set(file.getvalue())
