@@ -22,7 +22,7 @@ from tests.train.running import BASE, write_records
 from tests.video.clips import make_clip
 
 OWNER_NAME = "owner/name"
-SECONDS, RATE = 5, 4
+SECONDS, RATE = 3, 4
 SAMPLES = 3000
 TRAINING_STEPS = 4
 
