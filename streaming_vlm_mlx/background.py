@@ -1,14 +1,23 @@
-"""Work on a daemon thread, off the event loop."""
+"""Work on a daemon thread, off the event loop, and an event loop for one coroutine."""
 
 import asyncio
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
-from contextlib import suppress
+from contextlib import closing, suppress
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+
+
+def run_coroutine(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Run `coroutine` on an event loop of its own, and return what it returns.
+
+    A signal may come before the loop has begun; without being closed, the coroutine would then warn on stderr.
+    """
+    with closing(coroutine):
+        return asyncio.run(coroutine)
 
 
 class BackgroundThread:

@@ -1,11 +1,29 @@
 """Work on a daemon thread: its order, its errors, and callers that give up."""
 
 import asyncio
+import inspect
 import threading
 
 import pytest
 
-from streaming_vlm_mlx.background import BackgroundThread
+from streaming_vlm_mlx.background import BackgroundThread, run_coroutine
+
+
+async def answer() -> int:
+    await asyncio.sleep(0)
+    return 42
+
+
+def test_a_coroutine_is_run_and_closed_also_when_the_loop_never_begins(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(_: object) -> None:
+        raise KeyboardInterrupt
+
+    assert run_coroutine(answer()) == 42
+    monkeypatch.setattr(asyncio, "run", interrupted)
+    coroutine = answer()
+    with pytest.raises(KeyboardInterrupt):
+        run_coroutine(coroutine)
+    assert inspect.getcoroutinestate(coroutine) == inspect.CORO_CLOSED
 
 
 async def test_work_runs_in_order_on_one_thread_that_ends() -> None:

@@ -1,6 +1,5 @@
 """Run a model on validation cases, one stretch of video at a time, and count what it gets right."""
 
-import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -8,6 +7,7 @@ from typing import Any, Protocol, Self
 
 import numpy as np
 
+from streaming_vlm_mlx.background import run_coroutine
 from streaming_vlm_mlx.config import StreamConfig
 from streaming_vlm_mlx.data.records import RecordFile, StreamingRecord
 from streaming_vlm_mlx.errors import SvmError
@@ -166,7 +166,7 @@ def load_model(speaker: Speaker, on_event: OnEvent) -> None:
     Raises:
         SvmError: the checkpoint cannot be read.
     """
-    asyncio.run(_collect(speaker, (), {}, on_event))
+    run_coroutine(_collect(speaker, (), {}, on_event))
 
 
 def run_case(
@@ -189,7 +189,7 @@ def run_case(
     questions = case.judge.questions if case.judge else {}
     with open_video(case.clip, config.fps, STYLES[config.style].takes_ending_frames) as source:
         chunks = source.chunks(case.start, case.end - case.start)
-        seconds = asyncio.run(_collect(speaker, grey_chunks(chunks) if grey else chunks, questions, on_event))
+        seconds = run_coroutine(_collect(speaker, grey_chunks(chunks) if grey else chunks, questions, on_event))
     if not seconds:
         raise SvmError(f"{case.clip}: the model finished no second of it.")
     text = count_text(case.words, said_words(seconds), case.start, case.end)

@@ -1,6 +1,7 @@
 """The command ``report``: what it takes, what it writes, and what it refuses."""
 
 import json
+import os
 import re
 from pathlib import Path
 
@@ -115,7 +116,8 @@ def test_a_session_whose_clip_is_gone_has_no_pictures(tmp_path, capsys):
     assert "away.mp4 is not there" in capsys.readouterr().err
 
 
-def test_records_give_a_table_of_stretches_and_a_broken_one_is_named(clip, tmp_path):
+def test_records_give_a_table_of_stretches_and_a_broken_one_is_named(clip, tmp_path, monkeypatch):
+    monkeypatch.setenv("DATASET_PATH", os.path.commonpath([clip, tmp_path]))
     turns = (Turn(0.0, 1.0, "Time=0.0-1.0s", "\n he serves ..."), Turn(1.0, 2.0, "Time=1.0-2.0s", "\n ..."))
     found = StreamingRecord(str(clip), 0.0, 2.0, turns)
     gone = StreamingRecord(str(tmp_path / "gone.mp4"), 0.0, 2.0, turns)

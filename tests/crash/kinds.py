@@ -102,8 +102,9 @@ def allowed_statuses(outcome: Outcome, blow: Blow) -> set[int]:
     began = bool(outcome.changes or outcome.out or outcome.err)
     if blow == "SIGTERM" and not began:
         return {STATUSES[blow], 0, -signal.SIGTERM}
-    # Nobody reads the status, or an error, when the terminal is gone.
-    return {STATUSES[blow], 0} | ({1, 2, -signal.SIGHUP} if blow == "hangup" else set())
+    # Nobody reads the status, or an error, when the terminal is gone; a player that has left it gets a key as a signal.
+    also = {"hangup": {1, 2, -signal.SIGHUP}, "ctrl-c": {STATUSES["SIGINT"]}}
+    return {STATUSES[blow], 0} | also.get(blow, set())
 
 
 def check_end(outcome: Outcome, blow: Blow) -> None:

@@ -3,6 +3,7 @@
 import signal
 import sys
 import threading
+import tty
 
 from tests.player.fakes import second_done
 from tui import cli
@@ -13,6 +14,7 @@ HANGING = "the player hangs"
 
 def hang(app: PlayerApp) -> None:
     app.session.add(second_done(0, "he scores"))
+    tty.setraw(0)
     print(HANGING, flush=True)
     threading.Event().wait()
 

@@ -5,6 +5,7 @@ import pty
 import signal
 import subprocess
 import sys
+import termios
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 from streaming_vlm_mlx.sessions.journal import load_session
 from tests.player.hanging_player import HANGING
 from tests.video.clips import make_clip
+from tui.player.exit import RESET
 
 ROOT = Path(__file__).parents[2]
 
@@ -39,14 +41,19 @@ def playing(how: str, out: Path) -> Iterator[tuple["subprocess.Popen[str]", int]
 def test_a_player_that_hangs_is_saved_and_ended(end: str, tmp_path: Path) -> None:
     out = tmp_path / "game.json"
     with playing("hang", out) as (process, ours):
+        before = termios.tcgetattr(ours)
         assert process.stdout
         assert process.stdout.readline() == f"{HANGING}\n"
+        assert termios.tcgetattr(ours) != before
         if end == "close":
             os.close(ours)
         else:
             process.send_signal(signal.Signals[end])
         # Far more than the second that it takes.
         assert process.wait(60) == (143 if end == "SIGTERM" else 129)
+        if end != "close":
+            assert termios.tcgetattr(ours) == before
+            assert os.read(ours, 1000).endswith(RESET)
     assert [second.text for second in load_session(out).seconds] == ["he scores"]
     assert not list(tmp_path.rglob("*.jsonl"))
 

@@ -1,7 +1,6 @@
 """``svm-tui infer``: writes commentary on a clip, without a screen."""
 
 import argparse
-import asyncio
 import contextlib
 import json
 import sys
@@ -10,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from streaming_vlm_mlx.background import run_coroutine
 from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.plain_text import harmless, safe_json
 from streaming_vlm_mlx.shipped import SAMPLE, notice
@@ -17,6 +17,7 @@ from tui.commands.bench import describe_machine
 from tui.commands.options import add_model_arguments, make_engine, resolve_settings, run_as_follower
 from tui.messages import note, warn
 from tui.session_paths import check_writable, journal_path, new_record
+from tui.signals import signals_held
 
 if TYPE_CHECKING:
     from streaming_vlm_mlx.sessions.record import SessionRecord
@@ -74,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
             record = new_record(args.clip, name, config, describe_machine(prepare()))
             advice = notice(folder, args.clip, machine_memory())
             with saved(make_log(args.out, record)) as log:
-                asyncio.run(comment(engine, source, args, log, advice, show))
+                run_coroutine(comment(engine, source, args, log, advice, show))
         finally:
             engine.close()
         if source.skipped:
@@ -142,16 +143,18 @@ def saved(log: "SessionLog") -> "Iterator[SessionLog]":
         SvmError: the file cannot be written; the message says where the journal is.
     """
     try:
-        try:
-            yield log
-        except BaseException as error:
-            log.fail(str(error) or type(error).__name__)
-            raise
-        finally:
-            for path in log.save():
-                note(f"{path} written.")
+        yield log
+    except BaseException as error:
+        log.fail(str(error) or type(error).__name__)
+        raise
     finally:
-        log.close()
+        # A journal is left behind where the session is not saved.
+        with signals_held():
+            try:
+                for path in log.save():
+                    note(f"{path} written.")
+            finally:
+                log.close()
 
 
 async def comment(

@@ -1,7 +1,6 @@
 """``svm-tui report``: write a page on how a model's commentary on a clip compares with the truth, and what it costs."""
 
 import argparse
-import asyncio
 import contextlib
 import datetime
 import math
@@ -11,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from streaming_vlm_mlx.background import run_coroutine
 from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.shipped import SAMPLE, notice
 from tui.commands import infer, validate
@@ -143,7 +143,7 @@ def _report_clip(args: argparse.Namespace) -> int:
         try:
             record = new_record(clip, name, config, describe_machine(prepare()))
             with infer.saved(infer.make_log(args.out, record, write)) as log:
-                asyncio.run(infer.comment(engine, source, args, log, advice, lambda _: None))
+                run_coroutine(infer.comment(engine, source, args, log, advice, lambda _: None))
         finally:
             engine.close()
     if not log.record.seconds:

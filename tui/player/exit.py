@@ -8,14 +8,21 @@ import sys
 import threading
 from collections.abc import Callable
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
+
+if sys.platform != "win32":
+    import termios
 
 # Signals of a terminal that is closed, of a machine that shuts down, and of a user; Windows lacks the first.
 END_SIGNALS = tuple(getattr(signal, name) for name in ("SIGHUP", "SIGTERM", "SIGINT") if hasattr(signal, name))
 # Seconds that the player has to end by itself.
 GRACE = 0.7
+# Seconds that the terminal has to take back its modes.
+RESTORE = 0.2
 # Milliseconds between two looks at the terminal.
 POLL = 100
+# No mouse, no bracketed paste, no keyboard protocol; the screen before the player's, and the cursor.
+RESET = b"\x1b[?1000l\x1b[?1003l\x1b[?1015l\x1b[?1006l\x1b[?2004l\x1b[<u\x1b[?1049l\x1b[?25h"
 
 
 class Watchdog:
@@ -41,7 +48,8 @@ class Watchdog:
         """Watch the signals and `terminal`, a file descriptor that was one; to be called in the main thread."""
         for number in END_SIGNALS:
             signal.signal(number, self._on_signal)
-        threading.Thread(target=self._watch, args=(terminal,), name="svm-watchdog", daemon=True).start()
+        args = (terminal, _modes(terminal))
+        threading.Thread(target=self._watch, args=args, name="svm-watchdog", daemon=True).start()
 
     def _on_signal(self, number: int, _: FrameType | None) -> None:
         self._end(128 + number)
@@ -52,7 +60,7 @@ class Watchdog:
             self._asked.set()
             self._ask(status)
 
-    def _watch(self, terminal: int) -> None:
+    def _watch(self, terminal: int, modes: "list[Any] | None") -> None:
         poll = _poll(terminal)
         while not self._asked.is_set():
             # One that was closed before this look is no terminal any more.
@@ -65,6 +73,7 @@ class Watchdog:
         try:
             self._finish()
         finally:
+            _restore(terminal, modes)
             # Flushing could hang, too.
             os._exit(self._status)
 
@@ -77,6 +86,32 @@ def _poll(terminal: int) -> "select.poll | None":
     # A hangup is always reported.
     poll.register(terminal, 0)
     return poll
+
+
+def _modes(terminal: int) -> "list[Any] | None":
+    """Return the modes of `terminal`; None where it has none."""
+    if sys.platform == "win32":
+        return None
+    try:
+        return termios.tcgetattr(terminal)
+    except termios.error:
+        return None
+
+
+def _restore(terminal: int, modes: "list[Any] | None") -> None:
+    """Give `terminal` its `modes` and its screen back, unless it was closed or reads nothing."""
+    if sys.platform == "win32" or modes is None or not os.isatty(terminal):
+        return
+
+    def restore() -> None:
+        with contextlib.suppress(OSError, termios.error):
+            termios.tcsetattr(terminal, termios.TCSANOW, modes)
+            os.write(terminal, RESET)
+
+    # Both wait for ever where nobody reads what was written before.
+    thread = threading.Thread(target=restore, name="svm-restore", daemon=True)
+    thread.start()
+    thread.join(RESTORE)
 
 
 def forget_terminal() -> None:
