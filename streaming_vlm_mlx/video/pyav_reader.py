@@ -16,7 +16,7 @@ from av import Packet, VideoFrame
 from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.video.chunk import ClipInfo
 from streaming_vlm_mlx.video.frame_converter import MOST_PIXELS, FrameConverter
-from streaming_vlm_mlx.video.source import InputVideo, open_video_stream
+from streaming_vlm_mlx.video.source import InputVideo, no_picture, open_video_stream
 from streaming_vlm_mlx.video.timestamps import LONGEST_STEP, TOLERANCE, StreamClock, TimedPicture, TimestampReader
 
 # Consecutive failed reads after which a damaged file counts as ended.
@@ -231,7 +231,7 @@ def scan_packets(name: str) -> PacketScan:
             if first is None:
                 first = next(iter(decoder.decode(packet)), None)
         if first is None:
-            raise _no_picture(name)
+            raise no_picture(name, decoder.opened)
         clock = stream_clock(decoder.opened, first)
         duration = stated_duration(decoder.opened, clock) or measured_duration(packets, clock)
         info = _clip_info(decoder.opened, FrameConverter(name, first).size, clock, duration)
@@ -243,10 +243,6 @@ def scan_packets(name: str) -> PacketScan:
 def _clip_info(opened: InputVideo, size: tuple[int, int], clock: StreamClock, duration: float | None) -> ClipInfo:
     width, height = size
     return ClipInfo(duration, width, height, clock.frame_rate, opened.stream.codec_context.name)
-
-
-def _no_picture(name: str) -> SvmError:
-    return SvmError(f"{name} has no frame that can be decoded; copy or download it again.")
 
 
 # Seconds to step back before a seek target, in turn, while the frames found there are all after the target.
@@ -275,8 +271,9 @@ class FrameReader:
         frames = self._decoder.frames()
         first = next(frames, None)
         if first is None:
+            problem = no_picture(name, self._decoder.opened)
             self._decoder.close()
-            raise _no_picture(name)
+            raise problem
         self._clock = stream_clock(self._decoder.opened, first)
         self._converter = FrameConverter(name, first, most_pixels)
         self.info = _clip_info(self._decoder.opened, self._converter.size, self._clock, self._duration())

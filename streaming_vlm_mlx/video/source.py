@@ -9,6 +9,7 @@ from typing import Any, Protocol, Self
 
 import av
 from av.container import InputContainer
+from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
 
 from streaming_vlm_mlx.errors import SvmError
@@ -17,8 +18,11 @@ from streaming_vlm_mlx.video.chunk import Chunk
 # Input devices of FFmpeg that are named `device:input`, such as `avfoundation:0`.
 DEVICES = ("avfoundation", "dshow", "v4l2", "lavfi")
 
-# The most pixels of a picture that is decoded, those of 16K.
-MOST_PIXELS = 1 << 27
+# The most pixels of a picture that is decoded, twice those of 8K, and its most bytes. A pixel takes up to 8 bytes, and
+# two pictures are in memory while a file is opened.
+MOST_PIXELS, _MOST_BYTES = 1 << 26, 1 << 28
+# FFmpeg decodes a picture to open a file, and a stream may change its size later: both refuse more pixels.
+_LIMITS = {"max_pixels": str(MOST_PIXELS)}
 
 # The head of an HLS playlist.
 _PLAYLIST = b"#EXTM3U"
@@ -91,6 +95,7 @@ def open_video_stream(name: str) -> InputVideo:
         SvmError: it is missing, damaged, not a video, or unreachable.
     """
     where, options = _address(name)
+    options["options"] = _LIMITS | options.get("options", {})
     try:
         # Titles in an old encoding must not prevent opening.
         container = av.open(where, metadata_errors="replace", **options)
@@ -101,11 +106,30 @@ def open_video_stream(name: str) -> InputVideo:
         problem = _no_stream(name, container, stream)
         container.close()
         raise SvmError(problem)
-    size = stream.codec_context.width, stream.codec_context.height
-    if size[0] * size[1] > MOST_PIXELS:
+    if _is_too_large(stream.codec_context):
+        size = f"{stream.codec_context.width}x{stream.codec_context.height}"
         container.close()
-        raise SvmError(f"{name} has pictures of {size[0]}x{size[1]}, too large to decode; scale it down.")
+        raise SvmError(f"{name} has pictures of {size}, too large to decode; scale it down.")
+    stream.codec_context.options = _LIMITS
     return InputVideo(container, stream, not _is_file(name) or _is_endless(container))
+
+
+def no_picture(name: str, video: InputVideo) -> SvmError:
+    """Return the error of a `video` of which not one frame could be decoded."""
+    # The size that the decoder refuses stays unknown.
+    if not video.stream.codec_context.width:
+        return SvmError(
+            f"{name} has no frame that can be decoded, or frames of more than {MOST_PIXELS // 10**6} million pixels; "
+            "scale it down, or copy or download it again."
+        )
+    return SvmError(f"{name} has no frame that can be decoded; copy or download it again.")
+
+
+def _is_too_large(codec: VideoCodecContext) -> bool:
+    pixels = codec.width * codec.height
+    # Without a decoded picture the format is not known.
+    bits = codec.format.padded_bits_per_pixel if codec.format else 0
+    return pixels > MOST_PIXELS or pixels * bits > 8 * _MOST_BYTES
 
 
 def _is_file(name: str) -> bool:
@@ -120,7 +144,7 @@ def _is_endless(container: InputContainer) -> bool:
 def read_comment(path: Path) -> str:
     """Return the comment in the metadata of the media file `path`; empty if it has none."""
     try:
-        with av.open(_file_url(path)) as container:
+        with av.open(_file_url(path), options=_LIMITS) as container:
             return str(container.metadata.get("comment", ""))
     except av.error.FFmpegError:
         return ""

@@ -61,7 +61,7 @@ class Case:
         Raises:
             BrokenPromiseError: the error is not one short line, or the call took more than a case may.
         """
-        _forget_peak()
+        forget_peak()
         begun = time.process_time()
         # What runs on is killed by the system; the parent process then knows why.
         _, hard = resource.getrlimit(resource.RLIMIT_CPU)
@@ -137,7 +137,7 @@ def _acts_on_a_terminal(char: str) -> bool:
     return is_override or (char != "\n" and category in ("Cc", "Cs", "Zl", "Zp"))
 
 
-def _forget_peak() -> None:
+def forget_peak() -> None:
     """Begin to measure the peak of memory anew, where the system can: what made the case does not count."""
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")

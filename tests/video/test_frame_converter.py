@@ -1,5 +1,9 @@
 """Frames are upright, in their colors and of one size."""
 
+import struct
+import zlib
+from collections.abc import Sequence
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -9,9 +13,11 @@ from av import VideoFrame
 from PIL import Image
 
 from streaming_vlm_mlx.errors import SvmError
+from streaming_vlm_mlx.memory import peak_memory
 from streaming_vlm_mlx.video.frame_converter import FrameConverter
 from streaming_vlm_mlx.video.pyav_reader import probe
 from streaming_vlm_mlx.video.video_file import open_video
+from tests.fuzz.case import forget_peak
 from tests.video.clips import grey, make_clip, numbers, read
 
 
@@ -94,9 +100,65 @@ def test_pictures_larger_than_4k_are_halved() -> None:
     assert converter.rgb(frame).shape == (2160, 3840, 3)
 
 
+def black_png(width: int, height: int) -> bytes:
+    """Return a black PNG of 8 bits a pixel."""
+    packer = zlib.compressobj(1)
+    rows = b"".join(packer.compress(bytes(1 + width)) for _ in range(height)) + packer.flush()
+    parts = {b"IHDR": struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0), b"IDAT": rows, b"IEND": b""}
+    made = b"\x89PNG\r\n\x1a\n"
+    for kind, data in parts.items():
+        made += struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+    return made
+
+
 def test_a_picture_that_no_memory_holds_is_refused_unread(tmp_path: Path) -> None:
-    """A PNG that says that it is 12,000 pixels wide and 12,000 high."""
     path = tmp_path / "huge.png"
-    Image.new("L", (12_000, 12_000)).save(path)
-    with pytest.raises(SvmError, match=r"has pictures of 12000x12000, too large to decode; scale it down"):
+    path.write_bytes(black_png(12_000, 12_000))
+    forget_peak()
+    before = peak_memory()
+    with pytest.raises(SvmError, match=r"or frames of more than 67 million pixels; scale it down"):
         open_video(path)
+    assert peak_memory() - before < 50 << 20
+
+
+def mux(path: Path, codec: str, pix_fmt: str, size: tuple[int, int], packets: Sequence[bytes]) -> Path:
+    """Write a stream that states `pix_fmt` and `size`, with these packets, two a second."""
+    with av.open(str(path), "w") as out:
+        stream = out.add_stream(codec, rate=2)
+        stream.width, stream.height, stream.pix_fmt = *size, pix_fmt
+        for number, content in enumerate(packets):
+            packet = av.Packet(content)
+            packet.stream, packet.pts, packet.dts, packet.time_base = stream, number, number, Fraction(1, 2)
+            packet.is_keyframe = True
+            out.mux(packet)
+    return path
+
+
+def test_a_picture_of_too_many_bytes_is_refused(tmp_path: Path) -> None:
+    """6,000 by 6,000 pixels of 16 bits for each of four channels are 288 MB."""
+    path = mux(tmp_path / "deep.nut", "rawvideo", "rgba64be", (6000, 6000), [bytes(100)])
+    with pytest.raises(SvmError, match=r"has pictures of 6000x6000, too large to decode; scale it down"):
+        open_video(path)
+
+
+def test_a_stream_that_states_too_many_pixels_is_refused(tmp_path: Path) -> None:
+    path, frame = tmp_path / "huge.ts", VideoFrame(9000, 9000, "gray")
+    frame.planes[0].update(bytes(frame.planes[0].buffer_size))
+    frame.pts = 0
+    with av.open(str(path), "w") as out:
+        stream = out.add_stream("libx264", rate=2, options={"preset": "ultrafast", "tune": "zerolatency"})
+        stream.width, stream.height, stream.pix_fmt = 9000, 9000, "gray"
+        out.mux(stream.encode(frame))
+        out.mux(stream.encode())
+    with pytest.raises(SvmError, match=r"has pictures of 9000x9000, too large to decode; scale it down"):
+        open_video(path)
+
+
+def test_a_stream_that_becomes_too_large_is_read_without_that_picture(tmp_path: Path) -> None:
+    small, large = black_png(64, 48), black_png(12_000, 12_000)
+    path = mux(tmp_path / "grows.nut", "png", "gray", (64, 48), [small, small, small, large, *[small] * 4])
+    with open_video(path) as source:
+        chunks = list(source.chunks())
+        assert source.skipped == 1
+    assert [chunk.times for chunk in chunks] == [(0.0, 0.5), (1.0, 2.0), (2.0, 2.5), (3.0, 3.5)]
+    assert {chunk.frames.shape[1:3] for chunk in chunks} == {(48, 64)}
