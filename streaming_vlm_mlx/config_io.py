@@ -186,7 +186,7 @@ def _fit(hint: Any, value: Any, name: str) -> Any:
         except OverflowError:
             raise SvmError(f"{name} is {shown(value)}; it must be a number that a float can hold.") from None
     if hint is int and isinstance(value, float) and value.is_integer():
-        return int(value)
+        return _fit(int, int(value), name)
     if isinstance(hint, type) and isinstance(value, hint) and (hint is bool or not isinstance(value, bool)):
         return value
     raise SvmError(f"{name} is {shown(value)}; it must be of type {getattr(hint, '__name__', hint)}.")

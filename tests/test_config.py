@@ -54,6 +54,7 @@ def test_overlay_reaches_into_nested_parts_and_leaves_the_rest() -> None:
     [
         ({"window": "four"}, "StreamConfig.window is 'four'; it must be of type int"),
         ({"window": 2.5}, "StreamConfig.window is 2.5"),
+        ({"window": -1e308}, "StreamConfig.window is -1000000000"),
         ({"window": True}, "StreamConfig.window is True"),
         ({"all_text": 1}, "StreamConfig.all_text is 1"),
         ({"kv_bits": 3}, "StreamConfig.kv_bits is 3; it can be 4, 8"),

@@ -120,6 +120,11 @@ def test_the_first_line_answers_a_question(text, query, answer, commentary):
             {"seconds": [{"index": 0, "start": 0, "end": 1, "text": "", "memory": {"peak": "x"}}]},
             "Memory.peak is 'x'; it must be of type int",
         ),
+        # As an integer it would have more digits than a session's JSON may have.
+        (
+            {"seconds": [{"index": 0, "start": 0, "end": 1, "text": "", "memory": {"peak": -1e308}}]},
+            "it must be a whole number of 64 bits",
+        ),
     ],
 )
 def test_an_error_names_its_cause(tmp_path, change, message):
