@@ -14,7 +14,7 @@ import numpy as np
 from streaming_vlm_mlx.config import PixelConfig
 from streaming_vlm_mlx.config_io import FromDict
 from streaming_vlm_mlx.data.clip_metadata import ClipCache
-from streaming_vlm_mlx.data.json_fields import BadSampleError, Offsets
+from streaming_vlm_mlx.data.json_fields import MOST_UNREADABLE, BadSampleError, Offsets
 from streaming_vlm_mlx.data.livecc_annotations import Annotation, Candidate, SampleSource
 from streaming_vlm_mlx.data.record_builder import BuiltRecord, LMMReader, RecordBuilder
 from streaming_vlm_mlx.data.records import StreamingRecord, may_be_records
@@ -255,7 +255,7 @@ def convert_dataset(
             return summary
         reader = LMMReader(conversion.dataset_class, conversion.videos) if conversion.dataset_class else None
         builder = RecordBuilder(clips, conversion.videos, conversion.out.parent, conversion.pixels, reader)
-        for candidate in _candidates(conversion.sources, numbers[done:]):
+        for candidate in _readable(_candidates(conversion.sources, numbers[done:])):
             if summary.samples == filters.max_samples:
                 break
             if done % checkpoint_every == 0:
@@ -284,6 +284,26 @@ def _candidates(sources: Sequence[SampleSource], numbers: Offsets) -> Iterator[C
         begin += len(source)
 
 
+def _readable(candidates: Iterator[Candidate]) -> Iterator[Candidate]:
+    """Yield `candidates`, also those that cannot be read.
+
+    Raises:
+        SvmError: the first `MOST_UNREADABLE` are such.
+    """
+    unreadable: int | None = 0
+    for candidate in candidates:
+        if not isinstance(candidate.annotation, BadSampleError):
+            unreadable = None
+        elif unreadable is not None:
+            unreadable += 1
+            if unreadable > MOST_UNREADABLE:
+                raise SvmError(
+                    f"{candidate.where}: {candidate.annotation}, as in the {MOST_UNREADABLE:,} samples before it; "
+                    "give annotations of StreamingVLM or LiveCC."
+                )
+        yield candidate
+
+
 def _convert_sample(
     candidate: Candidate, builder: RecordBuilder, filters: Filters, summary: ConversionSummary, report: Report
 ) -> bytes:
@@ -295,6 +315,7 @@ def _convert_sample(
         reason = filters.reason_to_skip(annotation)
         if reason is None:
             built = builder.build(candidate, annotation)
+            built.record.check()
             words = [len(turn.commentary.split()) for turn in built.record.turns]
             reason = _too_quiet(built.record, sum(words), filters.min_words)
         if reason is not None:

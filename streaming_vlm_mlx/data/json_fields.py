@@ -12,6 +12,9 @@ import numpy.typing as npt
 from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.input_files import LARGEST, LONGEST, check_values, open_file
 
+# How many lines at the head of a file are read when not one of them can be used: the file is of another kind.
+MOST_UNREADABLE = 100_000
+
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from streaming_vlm_mlx.atomic import replacing
 from streaming_vlm_mlx.config import MOST_FPS
 from streaming_vlm_mlx.data.json_fields import (
+    MOST_UNREADABLE,
     BadSampleError,
     Offsets,
     line_starts,
@@ -26,6 +27,8 @@ from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.input_files import path_below, path_in_file, videos_folder
 
 VERSION = 1
+# The most characters of a record's texts: of fifteen hours of commentary, besides the markup of each of its seconds.
+_LONGEST_TEXTS, _MARKUP = 1_000_000, 32
 # Bytes at the head of a file that tell whether it holds records.
 _HEAD = 64
 
@@ -183,11 +186,14 @@ class StreamingRecord:
         return record
 
     def check(self) -> None:
-        """Check the times and the frame rate.
+        """Check the times, the frame rate and the length of the texts.
 
         Raises:
-            BadSampleError: times are reversed, or `fps` is not a whole number from 1 up.
+            BadSampleError: times are reversed, `fps` is not a whole number from 1 up, or the texts are too long.
         """
+        turns = sum(len(turn.user_text) + len(turn.assistant_text) - _MARKUP for turn in self.turns)
+        if len(self.previous) + len(self.query) + turns > _LONGEST_TEXTS:
+            raise BadSampleError("text too long", f"it has more than {_LONGEST_TEXTS:,} characters")
         if not self.video_start < self.video_end:
             raise BadSampleError("reversed times", f"{self.video_start} to {self.video_end}")
         for turn in self.turns:
@@ -227,7 +233,8 @@ class RecordFile:
         """Open `path`, using the index file beside it if it is up to date, and writing one otherwise.
 
         Raises:
-            SvmError: the file is missing, has no valid record, or has one that a later version wrote.
+            SvmError: the file is missing, has no valid record in its first lines, or has one that a later version
+                wrote.
         """
         index = path.with_name(path.name + ".index.npz")
         records = cls._load(path, index)
@@ -236,7 +243,8 @@ class RecordFile:
             records._save(index)
         if not len(records):
             first = f" ({records.skipped[0]})" if records.skipped else ""
-            raise SvmError(f"{path} has no valid record{first}. Create one with 'svm-tui convert'.")
+            head = f" in its first {MOST_UNREADABLE:,} lines" if records.skipped_count == MOST_UNREADABLE else ""
+            raise SvmError(f"{path} has no valid record{head}{first}. Create one with 'svm-tui convert'.")
         return replace(records, opens_videos=opens_videos)
 
     def __len__(self) -> int:
@@ -285,6 +293,8 @@ class RecordFile:
                 count += 1
                 if len(skipped) < 100:
                     skipped.append(f"{path}:{number}: {error}")
+                if count == MOST_UNREADABLE and not offsets:
+                    break
         found = [np.array(values, np.int64) for values in (offsets, lines, turns)]
         return cls(path, found[0], found[1], found[2], tuple(skipped), count)
 

@@ -8,6 +8,7 @@ import html
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +102,8 @@ def _seconds(time: str) -> float:
 
 # The largest transcripts: those of ten hours, with the times of each word, have a fifth of it.
 LARGEST_CUES, LARGEST_JSON = 8 << 20, 32 << 20
+# The most words, and the most parts of a JSON file: two days of speech.
+MOST_WORDS = 500_000
 # Messages on parts that were skipped.
 MOST_MESSAGES = 1000
 SUFFIXES = (".vtt", ".srt", ".json")
@@ -137,16 +140,23 @@ def read_transcript(path: Path) -> Transcript:
     of ``[start, end, word]``. Words without times divide the time of their segment evenly.
 
     Raises:
-        SvmError: the file is missing, is of another kind, or has no words.
+        SvmError: the file is missing, is of another kind, has no words, or has too many for the memory.
     """
     content = read_file(path, LARGEST_JSON if path.suffix == ".json" else LARGEST_CUES)
     skipped: list[str] = []
     parts = list(_json_parts(path, content, skipped) if path.suffix == ".json" else _cue_parts(path, content, skipped))
-    words = tuple(_in_order(word for part in sorted(parts, key=lambda part: part.start) for word in _spread(part)))
+    spread = (word for part in sorted(parts, key=lambda part: part.start) for word in _spread(part))
+    words = tuple(islice(_in_order(spread), MOST_WORDS + 1))
+    if len(words) > MOST_WORDS:
+        raise _too_many(path)
     if not words:
         why = f" ({skipped[0]})" if skipped else ""
         raise SvmError(f"{path} holds no timed words{why}; give a WebVTT, SRT or Whisper-style JSON transcript.")
     return Transcript(words, tuple(skipped))
+
+
+def _too_many(path: Path) -> SvmError:
+    return SvmError(f"{path} holds more than {MOST_WORDS:,} words or segments; cut it into shorter transcripts.")
 
 
 def _skip(skipped: list[str], message: str) -> None:
@@ -155,7 +165,8 @@ def _skip(skipped: list[str], message: str) -> None:
 
 
 def _spread(part: _Part) -> Iterator[Word]:
-    words = part.text.split()
+    # Of a text with too many words not even all are separated.
+    words = part.text.split(maxsplit=MOST_WORDS)
     step = (part.end - part.start) / max(len(words), 1)
     for number, word in enumerate(words, 1):
         yield part.start + (number - 1) * step, part.start + number * step, word
@@ -196,13 +207,15 @@ def _json_parts(path: Path, content: bytes, skipped: list[str]) -> Iterator[_Par
         segments = _segments(parse_json(content))
     except BadSampleError as error:
         raise SvmError(f"{path}: {error}. Give a WebVTT, SRT or Whisper-style JSON transcript.") from error
-    for number, segment in enumerate(segments, 1):
+    texts = ((number, text) for number, segment in enumerate(segments, 1) for text in _timed_texts(segment))
+    for count, (number, (start, end, text)) in enumerate(texts, 1):
+        if count > MOST_WORDS:
+            raise _too_many(path)
         where = f"{path}: segment {number}"
-        for start, end, text in _timed_texts(segment):
-            try:
-                yield _part(where, start, end, text)
-            except BadSampleError as error:
-                _skip(skipped, f"{where}: {error}")
+        try:
+            yield _part(where, start, end, text)
+        except BadSampleError as error:
+            _skip(skipped, f"{where}: {error}")
 
 
 def _segments(values: Any) -> Sequence[Any]:

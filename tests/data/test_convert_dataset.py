@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from streaming_vlm_mlx.config import PixelConfig
+from streaming_vlm_mlx.data import convert_dataset
 from streaming_vlm_mlx.data.convert_dataset import ConversionSummary, DatasetConversion, Filters
 from streaming_vlm_mlx.data.livecc_annotations import open_samples
 from streaming_vlm_mlx.data.records import RecordFile
@@ -185,6 +186,7 @@ class TestBadInput:
             (conversation("short.mp4", 0, END, []), "no words"),
             (conversation("short.mp4", 0, END, None), "no words"),
             (conversation("short.mp4", 0, 2, [[1, 0, "back"]]), "reversed times"),
+            (conversation("short.mp4", 0, 2, [[0, 1, "a" * 1_000_100]]), "text too long"),
         ],
     )
     def test_is_named_skipped_and_counted(
@@ -196,6 +198,16 @@ class TestBadInput:
         assert reason in problem
         assert summary.samples == 2
         assert summary.skipped == {reason: 1}
+
+    def test_a_file_of_another_kind_is_not_read_to_its_end(
+        self, tmp_path: Path, out: Path, clips: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(convert_dataset, "MOST_UNREADABLE", 3)
+        good = conversation("short.mp4", 0, END, WORDS)
+        path = write_annotations(tmp_path / "a.jsonl", ["{}"] * 4 + [good])
+        with pytest.raises(SvmError, match=r"a.jsonl:4: not a streamed .*, as in the 3 samples before it; give"):
+            convert(job(path, out, clips))
+        assert convert(job(write_annotations(path, ["{}"] * 3 + [good] + ["{}"] * 9), out, clips)).samples == 1
 
     def test_an_end_after_the_end_of_the_clip_cuts_the_record_and_is_reported(
         self, tmp_path: Path, out: Path, clips: Path

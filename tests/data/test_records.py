@@ -147,6 +147,15 @@ def test_a_file_without_records(tmp_path: Path, content: bytes) -> None:
         RecordFile.open(write(tmp_path / "r.jsonl", [content]))
 
 
+def test_a_file_of_another_kind_is_not_read_to_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(record_file, "MOST_UNREADABLE", 3)
+    path = write(tmp_path / "r.jsonl", [b"{}\n"] * 3 + [record(0).to_line()])
+    for _ in range(2):
+        with pytest.raises(SvmError, match=r"has no valid record in its first 3 lines \(.*r.jsonl:1: not a record"):
+            RecordFile.open(path)
+    assert len(RecordFile.open(write(path, [b"{}\n"] * 2 + [record(0).to_line()] + [b"{}\n"] * 9))) == 1
+
+
 def test_an_absent_file(tmp_path: Path) -> None:
     with pytest.raises(SvmError, match="cannot be read"):
         RecordFile.open(tmp_path / "absent.jsonl")
@@ -252,6 +261,9 @@ TURN = {"start": 0.0, "end": 1.0, "user_text": "", "assistant_text": ""}
         (line(fps=2.5), "fps is 2.5"),
         (line(width=-1), "width is -1"),
         (line(width=1.5), "width is 1.5"),
+        (line(query="\U0001f3c0" * 1_000_100), "text too long: it has more than 1,000,000 characters"),
+        (line(turns=[{**TURN, "user_text": "a " * 600_000}]), "text too long"),
+        (line(previous="a" * 500_000, turns=[{**TURN, "assistant_text": "a" * 600_000}]), "text too long"),
         (line(query="\ud800"), "half a surrogate pair"),
     ],
 )
@@ -259,6 +271,11 @@ def test_what_is_no_record_is_named(broken: bytes, problem: str) -> None:
     with pytest.raises(BadSampleError, match=r"^[^\n]*$") as error:
         StreamingRecord.from_line(broken)
     assert problem in str(error.value)
+
+
+def test_a_day_of_commentary_can_be_a_record() -> None:
+    turns = [{**TURN, "user_text": "Time=86399.0-86400.0s", "assistant_text": "\n he scores ..."}] * 86_400
+    assert len(StreamingRecord.from_line(line(turns=turns)).turns) == 86_400
 
 
 def test_a_newer_record_is_refused() -> None:

@@ -2,6 +2,7 @@ import html
 import io
 import json
 import time
+import tracemalloc
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import webvtt
 from hypothesis import given
 from hypothesis import strategies as st
 
+from streaming_vlm_mlx.data import transcripts
 from streaming_vlm_mlx.data.transcripts import TimedText, Transcript, read_cues, read_transcript
 from streaming_vlm_mlx.errors import SvmError
 
@@ -311,3 +313,36 @@ def test_a_transcript_that_is_no_transcript_is_refused_unread(tmp_path: Path) ->
         file.truncate(9 << 20)
     with pytest.raises(SvmError, match="is larger than 8 MB"):
         read_transcript(tmp_path / "a.vtt")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        [1.5] * 51,
+        [[0, 1, "a"]] * 51,
+        {"segments": [{"start": 0, "end": 9, "words": [{"word": "a"}] * 51}]},
+        [[0, 1, "a"], [1, 2, "a " * 50]],
+    ],
+    ids=["no segments", "segments", "words", "one text"],
+)
+def test_more_words_than_anyone_says_are_refused(read: Any, content: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transcripts, "MOST_WORDS", 50)
+    with pytest.raises(SvmError, match=r"t.json holds more than 50 words or segments; cut it"):
+        read(content)
+
+
+def test_as_many_words_as_may_be_are_read(read: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transcripts, "MOST_WORDS", 50)
+    words = read([[0, 1, "a " * 25], [1, 2, "b " * 25]]).words
+    assert len(words) == 50
+    assert words[-1] == (pytest.approx(1.96), 2.0, "b")
+
+
+def test_a_text_of_too_many_words_is_not_cut_into_all_of_them(read: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transcripts, "MOST_WORDS", 50)
+    tracemalloc.start()
+    with pytest.raises(SvmError, match="holds more than 50 words"):
+        read([[0, 1, "a " * 500_000]])
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 15 << 20
