@@ -4,6 +4,7 @@ import argparse
 import os
 import sys
 from collections import Counter, defaultdict
+from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -16,6 +17,8 @@ from tests.fuzz.worker import KINDS
 def main(argv: list[str] | None = None) -> int:
     """Run the cases that the command line names; return 1 where one failed."""
     args = _arguments(argv)
+    if args.keep:
+        Path(args.keep).mkdir(parents=True, exist_ok=True)
     kinds, console = args.kind or list(KINDS), Console(stderr=True)
     numbers = [args.case] if args.case is not None else range(args.cases)
     cases = [(kind, number) for kind in kinds for number in numbers]

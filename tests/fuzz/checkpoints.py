@@ -160,7 +160,7 @@ def _damage(rng: random.Random, files: dict[str, bytes], name: str) -> None:
         return
     try:
         files[name] = mutate_bytes(rng, files[name]) if rng.random() < 0.15 and files[name] else odd()
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError, struct.error):
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError, struct.error, yaml.YAMLError):
         # It is damaged already.
         files[name] = mutate_bytes(rng, files[name])
 

@@ -1,5 +1,7 @@
 """A few cases of each kind in each run of the tests, and tests of the suite itself."""
 
+from pathlib import Path
+
 import pytest
 
 from tests.fuzz import __main__ as program
@@ -59,3 +61,10 @@ def test_the_program_tells_how_to_repeat_what_failed(
     assert "python -m tests.fuzz --kind broken --seed 3 --case 0" in printed.err
     assert "broken" in printed.out
     assert program.main(["--kind", "broken", "--case", "7", "--jobs", "1"]) == 0
+
+
+def test_the_folder_that_keeps_the_files_is_made(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(program, "KINDS", ("broken",))
+    folder = tmp_path / "kept" / "case"
+    assert program.main(["--kind", "broken", "--case", "7", "--jobs", "1", "--keep", str(folder)]) == 0
+    assert [path.name.startswith("broken-7-") for path in folder.iterdir()] == [True]
