@@ -34,8 +34,9 @@ def main(argv: list[str] | None = None) -> int:
                 again = f"python -m tests.fuzz --kind {outcome.kind} --seed {args.seed} --case {outcome.number}"
                 text = f"{outcome.kind} {outcome.number}: {outcome.failure!r}\n  {again}"
                 console.print(text, markup=False, highlight=False, soft_wrap=True)
-            if args.case is not None:
-                console.print(outcome.trace or outcome, markup=False)
+                console.print(outcome.trace, markup=False, highlight=False, soft_wrap=True)
+            elif args.case is not None:
+                console.print(outcome, markup=False)
 
         run_cases(cases, args.seed, min(args.jobs, len(cases)), report, args.keep or "")
     Console().print(_summary(outcomes))

@@ -8,9 +8,9 @@ from tests.fuzz.case import Case
 
 
 def run(case: Case) -> None:
-    """Break the promise that the case's number stands for; 6 and 7 break none."""
+    """Break the promise that the case's number stands for; 6 and 7 break none, and 8 none in a new process."""
     number = int(case.folder.name.split("-")[1])
-    calls = (_divide, _compute, _fill, os.abort, _say_nothing, _sleep, lambda: _refuse(case), lambda: None)
+    calls = (_divide, _compute, _fill, os.abort, _say_nothing, _sleep, lambda: _refuse(case), lambda: None, _keep)
     case.attempt(calls[number])
 
 
@@ -25,6 +25,15 @@ def _compute() -> None:
 
 def _fill() -> None:
     bytearray(os.urandom(1 << 20) * 1100)
+
+
+# What each case of `_keep` leaves.
+_KEPT: list[bytes] = []
+
+
+def _keep() -> None:
+    _KEPT.append(b"x" * (300 << 20))
+    bytearray(b"x" * (250 << 20))
 
 
 def _say_nothing() -> None:

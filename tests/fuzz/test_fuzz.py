@@ -41,6 +41,11 @@ def test_a_broken_promise_is_seen_and_the_next_case_runs(number: int, seconds: f
         assert not worker.run("broken", 7).failure
 
 
+def test_memory_that_earlier_cases_left_is_not_counted() -> None:
+    with Worker(SEED) as worker:
+        assert [worker.run("broken", 8).failure for _ in range(2)] == ["", ""]
+
+
 def test_a_case_that_waits_for_ever_is_ended() -> None:
     with Worker(SEED, patience=0.1) as worker:
         assert worker.run("broken", 5).failure.startswith("hangs")
