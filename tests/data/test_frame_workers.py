@@ -1,9 +1,12 @@
 import os
+from collections.abc import Sequence
+from fractions import Fraction
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from streaming_vlm_mlx.config import PixelConfig
@@ -22,16 +25,17 @@ from streaming_vlm_mlx.errors import SvmError
 from tests.data.making import write_clip
 
 PIXELS = PixelConfig(min_pixels=28 * 28)
+T = TypeVar("T", float, Fraction)
 
 
-def lmm_frames(times: list[float], start: float, end: float, fps: int) -> list[float]:
+def lmm_frames(times: Sequence[T], start: float, end: float, fps: int) -> list[T]:
     """The published rule, spelled out: a grid from the first frame on, each point's first frame at or after it."""
     inside = [time for time in times if start <= time <= end]
     if not inside:
         return []
     chosen = []
-    while inside[0] + len(chosen) / fps <= inside[-1]:
-        point = inside[0] + len(chosen) / fps
+    while inside[0] + Fraction(len(chosen), fps) <= inside[-1]:
+        point = inside[0] + Fraction(len(chosen), fps)
         chosen.append(next(time for time in inside if time >= point))
     return chosen + chosen[-1:] * (-len(chosen) % fps)
 
@@ -43,12 +47,14 @@ def lmm_frames(times: list[float], start: float, end: float, fps: int) -> list[f
     st.integers(1, 8),
     st.integers(1, 4),
 )
+# In floats, the second point is after the last frame.
+@example([7, 10, 40], 25, 0, 3, 1)
 def test_seconds_are_counted_as_the_rule_chooses_frames(
     gaps: list[int], rate: int, start: int, length: int, fps: int
 ) -> None:
-    times = [int(n) / rate for n in np.cumsum(gaps)]
+    times = [Fraction(int(n), rate) for n in np.cumsum(gaps)]
     want = len(lmm_frames(times, start, start + length, fps)) // fps
-    assert count_seconds(np.array(times), start, start + length, fps) == want
+    assert count_seconds(np.array(times, float), start, start + length, fps) == want
 
 
 def test_more_frames_than_the_limit_are_filtered() -> None:
