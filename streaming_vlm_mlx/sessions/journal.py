@@ -126,6 +126,8 @@ def is_journal(path: Path) -> bool:
 
 def _read_journal(path: Path) -> SessionRecord:
     content = read_file(path, LARGEST_SESSION)
+    if not content:
+        raise SvmError(f"{path} is empty: its session ended before the first second.")
     try:
         check_length(content.count(b"\n"))
         first, *lines = content.decode("utf-8", "replace").split("\n")

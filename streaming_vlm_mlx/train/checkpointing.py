@@ -215,6 +215,8 @@ class RunFolder:
                 part.unlink(missing_ok=True)
                 _link(file, part)
                 part.replace(place)
+                # Renaming one link onto another one of the same file does nothing.
+                part.unlink(missing_ok=True)
         except OSError as error:
             raise SvmError(f"{self.path} cannot be written: {error.strerror}.") from error
 

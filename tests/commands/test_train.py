@@ -12,9 +12,11 @@ from typing import Any
 import pytest
 import yaml
 
+from streaming_vlm_mlx.train.checkpointing import Progress
 from streaming_vlm_mlx.train.metrics import read_metrics
 from tests.train.running import BASE, write_records
 from tui.cli import main
+from tui.commands.train import resume_hint
 
 
 @pytest.fixture(scope="module")
@@ -103,6 +105,13 @@ def test_a_run_that_is_told_to_stop_saves_and_says_how_to_go_on(
     assert [path.name for path in (tmp_path / "a" / "steps").iterdir()] == [f"{int(said[1]):08d}"]
     assert "Traceback" not in rest
     assert main([*said[2].split(), "--steps", str(int(said[1]) + 1)]) == 0
+
+
+@pytest.mark.parametrize(("step", "said"), [(0, "before the first step"), (7, "and saved at step 7")])
+def test_a_stopped_run_claims_no_checkpoint_that_is_not_there(step: int, said: str) -> None:
+    assert resume_hint(Path("my run"), Progress(step=step)) == (
+        f"svm-tui: stopped {said}; resume with: svm-tui train --out 'my run' --resume"
+    )
 
 
 class InterruptedStderr(io.RawIOBase):

@@ -124,8 +124,8 @@ def check_whole(path: Path, old: bytes | None, new: bytes) -> None:
 
 
 def journals(folder: Path) -> list[Path]:
-    """Return the journals in the state folder."""
-    return sorted((folder / "state").rglob("*.jsonl"))
+    """Return the journals in the state folder, but for one whose session ended before its first second."""
+    return sorted(path for path in (folder / "state").rglob("*.jsonl") if path.stat().st_size)
 
 
 class Infer(Kind):

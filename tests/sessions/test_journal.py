@@ -84,12 +84,19 @@ def test_a_journal_can_be_discarded(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", ["", "no json\n", "[]\n", '{"version": 99}\n', '{"version": 1}\n{"spoken": {"index": 1}}\n']
+    "content", ["no json\n", "[]\n", '{"version": 99}\n', '{"version": 1}\n{"spoken": {"index": 1}}\n']
 )
 def test_a_file_that_is_not_a_journal_is_refused_in_a_line(tmp_path: Path, content: str) -> None:
     path = tmp_path / "game.jsonl"
     path.write_text(content)
     with pytest.raises(SvmError, match=r"game\.jsonl: .*choose the journal"):
+        load_session(path)
+
+
+def test_an_empty_journal_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "game.jsonl"
+    path.touch()
+    with pytest.raises(SvmError, match=r"game\.jsonl is empty: its session ended before the first second"):
         load_session(path)
 
 

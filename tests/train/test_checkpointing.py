@@ -61,7 +61,7 @@ def test_a_kill_at_any_moment_leaves_a_complete_checkpoint(records: Path, tmp_pa
         seen.add(step)
         assert all((step_folder / name).read_bytes() == (whole[step] / name).read_bytes() for name in WEIGHED)
         folder.recover(read_progress(step_folder))
-        assert not any(path.name.startswith(".") for path in (folder.path / "steps").iterdir())
+        assert not [path for path in folder.path.rglob("*") if path.name.startswith(".")]
         promoted, saved = (folder.path / "model.safetensors", step_folder / "model.safetensors")
         assert promoted.read_bytes() == saved.read_bytes()
     assert seen == {0, 1, 2, 3}

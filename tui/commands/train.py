@@ -87,7 +87,7 @@ def run(args: argparse.Namespace) -> int:
     if not ranks.is_main:
         return stop.status
     if stop.status:
-        warn(_resume_hint(args.out, progress))
+        warn(resume_hint(args.out, progress))
         return stop.status
     out = shlex.quote(str(args.out))
     ckpt = f"{config.model.checkpoint} --adapter {out}" if config.lora or config.model.adapter else out
@@ -173,9 +173,11 @@ def _stopping() -> Iterator[_Stop]:
             signal.signal(number, handler)
 
 
-def _resume_hint(out: Path, progress: "Progress") -> str:
+def resume_hint(out: Path, progress: "Progress") -> str:
+    """Return what a stopped run says: how far it is, and how to go on."""
     where = shlex.quote(str(out))
-    return f"svm-tui: stopped and saved at step {progress.step}; resume with: svm-tui train --out {where} --resume"
+    how = f"and saved at step {progress.step}" if progress.step else "before the first step"
+    return f"svm-tui: stopped {how}; resume with: svm-tui train --out {where} --resume"
 
 
 def _benchmark_config(args: argparse.Namespace) -> "TrainConfig":
