@@ -87,7 +87,7 @@ class HubCache:
 
     def write_ref(self, name: HubName, commit: str) -> None:
         """Note that the revision of `name` points to `commit`."""
-        if not name.is_commit:
+        if not name.is_commit and self._read_ref(name) != commit:
             path = self._ref(name)
             path.parent.mkdir(parents=True, exist_ok=True)
             # Not in refs, where everything is a branch; the lock keeps others from this file.

@@ -56,6 +56,8 @@ def test_a_kill_while_a_branch_is_noted_leaves_the_one_before(
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "write_text", truncate_and_stop)
+        # Nothing is written, and so left by a kill, where the branch has not moved.
+        hub.cache.write_ref(name, folder.name)
         with pytest.raises(KeyboardInterrupt):
             hub.cache.write_ref(name, "1" * 40)
     assert hub.cache.snapshot(name) == folder
