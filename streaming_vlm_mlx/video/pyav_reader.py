@@ -12,11 +12,12 @@ import av
 import numpy as np
 import numpy.typing as npt
 from av import Packet, VideoFrame
+from av.stream import Stream
 
 from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.video.chunk import ClipInfo
 from streaming_vlm_mlx.video.frame_converter import MOST_PIXELS, FrameConverter
-from streaming_vlm_mlx.video.source import InputVideo, no_picture, open_video_stream
+from streaming_vlm_mlx.video.source import InputVideo, describe_failure, no_picture, open_video_stream
 from streaming_vlm_mlx.video.timestamps import LONGEST_STEP, TOLERANCE, StreamClock, TimedPicture, TimestampReader
 
 # Consecutive failed reads after which a damaged file counts as ended.
@@ -24,6 +25,18 @@ MAX_FAILURES = 100
 
 # Seconds between two polls of a camera that has no new frame yet.
 CAMERA_PAUSE = 0.005
+
+
+class InterruptedFeedError(SvmError):
+    """The connection to a URL or a camera was lost.
+
+    Attributes:
+        reason: why, in a few words.
+    """
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(f"{name} was interrupted: {reason}. Open it again.")
+        self.reason = reason
 
 
 class Decoder:
@@ -56,21 +69,21 @@ class Decoder:
         """Yield the next frames.
 
         Raises:
-            SvmError: the connection to a URL or camera was lost.
+            InterruptedFeedError: the connection to a URL or camera was lost.
         """
         for packet in self.packets():
             yield from self.decode(packet)
 
-    def packets(self) -> Iterator[Packet]:
-        """Yield the remaining packets; the last one is empty and flushes the decoder.
+    def packets(self, *others: Stream) -> Iterator[Packet]:
+        """Yield the remaining packets, also those of the `others`; the last one is empty and flushes the decoder.
 
         Raises:
-            SvmError: the connection to a URL or camera was lost.
+            InterruptedFeedError: the connection to a URL or camera was lost.
         """
         failures = 0
         while failures < MAX_FAILURES:
             try:
-                for packet in self.opened.container.demux(self.opened.stream):
+                for packet in self.opened.container.demux(self.opened.stream, *others):
                     failures = 0
                     last = not packet.size and packet.dts is None
                     # Recorders write an empty packet for a dropped frame, which would end decoding.
@@ -87,7 +100,7 @@ class Decoder:
                 time.sleep(CAMERA_PAUSE)
             except av.error.FFmpegError as error:
                 if self.opened.is_feed:
-                    raise SvmError(f"{self.name} was interrupted: {error.strerror}. Open it again.") from error
+                    raise InterruptedFeedError(self.name, describe_failure(error)) from error
                 failures = MAX_FAILURES
         yield Packet()
 
@@ -144,9 +157,6 @@ DEFAULT_RATE = 25
 # Time base of a container (not of its streams).
 MICROSECOND = Fraction(1, 1_000_000)
 
-# AVFMT_NOTIMESTAMPS in FFmpeg's avformat.h: the demuxer of such a format invents its timestamps.
-NO_TIMESTAMPS = 0x80
-
 
 def stream_clock(opened: InputVideo, first: VideoFrame) -> StreamClock:
     """Return the clock of the stream; its first presentable timestamp is 0 seconds."""
@@ -156,7 +166,7 @@ def stream_clock(opened: InputVideo, first: VideoFrame) -> StreamClock:
     if not opened.is_feed:
         starts.append(stream.start_time)
     origin = min((pts for pts in starts if pts is not None), default=0)
-    counted = first.pts is None or bool(opened.container.format.flags & NO_TIMESTAMPS)
+    counted = first.pts is None or opened.is_untimed
     rate = _plausible_rate(stream.guessed_rate, stream.average_rate)
     return StreamClock(stream.time_base or MICROSECOND, rate, origin, counted)
 
@@ -245,6 +255,13 @@ def _clip_info(opened: InputVideo, size: tuple[int, int], clock: StreamClock, du
     return ClipInfo(duration, width, height, clock.frame_rate, opened.stream.codec_context.name)
 
 
+def _index_at_end(name: str) -> SvmError:
+    return SvmError(
+        f"{name} cannot be played from its server: the file's index is at its end, and the server does not send files "
+        "in parts. Download it and play the file."
+    )
+
+
 # Seconds to step back before a seek target, in turn, while the frames found there are all after the target.
 STEPS_BACK = (0.0, 2.0, 8.0, 32.0)
 
@@ -258,8 +275,8 @@ class FrameReader:
         info: properties of the clip.
     """
 
-    def __init__(self, name: str, most_pixels: int = MOST_PIXELS) -> None:
-        """Open `name` and decode its first frame, the only source of the orientation.
+    def __init__(self, name: str, most_pixels: int = MOST_PIXELS, decoder: Decoder | None = None) -> None:
+        """Open `name`, unless `decoder` just did, and decode its first frame, the only source of the orientation.
 
         Frames of more than `most_pixels` are scaled down.
 
@@ -267,9 +284,14 @@ class FrameReader:
             SvmError: it cannot be opened (see `source.open_video_stream`), or has no frame that can be decoded or
                 shown.
         """
-        self._decoder = Decoder(name)
+        self._decoder = decoder or Decoder(name)
         frames = self._decoder.frames()
-        first = next(frames, None)
+        try:
+            first = next(frames, None)
+        except InterruptedFeedError as error:
+            is_mp4 = "mp4" in self._decoder.opened.container.format.name.split(",")
+            self._decoder.close()
+            raise _index_at_end(name) if is_mp4 else error from error
         if first is None:
             problem = no_picture(name, self._decoder.opened)
             self._decoder.close()
@@ -323,12 +345,15 @@ class FrameReader:
         return measured_duration(packets, self._clock)
 
     def _sought(self, time: float) -> Iterator[TimedFrame] | None:
-        """Seek; None if the container cannot, or always lands after `time`."""
+        """Seek; None if the container or the server cannot, or it always lands after `time`."""
         for back in STEPS_BACK:
             if self._clock.counted or time <= back or not self._decoder.seek(self._clock.ticks(time - back)):
                 return None
             frames = self._decoder.frames()
-            first = next(frames, None)
+            try:
+                first = next(frames, None)
+            except InterruptedFeedError:
+                return None
             # Frames without a key frame to refer to are decoded with holes.
             if first is None or first.pts is None or not first.key_frame:
                 continue

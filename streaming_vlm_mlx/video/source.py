@@ -1,5 +1,6 @@
 """Sources of video: the `Source` interface, and the opening of files, URLs and cameras with failures in one line."""
 
+import errno
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -27,8 +28,16 @@ _LIMITS = {"max_pixels": str(MOST_PIXELS)}
 # The head of an HLS playlist.
 _PLAYLIST = b"#EXTM3U"
 
-# Seconds without data after which a URL times out.
-URL_TIMEOUT = 10.0
+# Seconds after which an address that does not answer is given up, and one that sends nothing more. A playlist sends
+# nothing between two of its segments.
+URL_TIMEOUT, PLAYLIST_TIMEOUT = 10.0, 30.0
+
+# AVFMT_NOTIMESTAMPS in FFmpeg's avformat.h: the demuxer of such a format invents its timestamps.
+NO_TIMESTAMPS = 0x80
+
+# Options of FFmpeg's protocols: RTP over the connection of RTSP loses no packets, and a full buffer of UDP loses some
+# without ending.
+PROTOCOL_OPTIONS = {"rtsp": {"rtsp_flags": "prefer_tcp"}, "udp": {"overrun_nonfatal": "1", "fifo_size": "50000"}}
 
 
 class Source(Protocol):
@@ -87,6 +96,16 @@ class InputVideo:
     stream: VideoStream
     is_feed: bool
 
+    @property
+    def is_live(self) -> bool:
+        """Whether it is a feed that states no duration."""
+        return self.is_feed and (self.is_untimed or not (self.stream.duration or self.container.duration))
+
+    @property
+    def is_untimed(self) -> bool:
+        """Whether the format has no timestamps, and FFmpeg counts frames instead."""
+        return bool(self.container.format.flags & NO_TIMESTAMPS)
+
 
 def open_video_stream(name: str) -> InputVideo:
     """Open a path, a URL (``https://``, ``rtsp://``), ``/dev/video0`` or a device such as ``avfoundation:0``.
@@ -114,8 +133,10 @@ def open_video_stream(name: str) -> InputVideo:
     return InputVideo(container, stream, not _is_file(name) or _is_endless(container))
 
 
-def no_picture(name: str, video: InputVideo) -> SvmError:
-    """Return the error of a `video` of which not one frame could be decoded."""
+def no_picture(name: str, video: InputVideo, reason: str = "") -> SvmError:
+    """Return the error of a `video` of which not one frame could be decoded, for `reason` if it is known."""
+    if reason:
+        return SvmError(f"{name} has no frame that can be decoded: {reason}. Check the address.")
     # The size that the decoder refuses stays unknown.
     if not video.stream.codec_context.width:
         return SvmError(
@@ -152,7 +173,10 @@ def read_comment(path: Path) -> str:
 
 def _address(name: str) -> tuple[str, dict[str, Any]]:
     if "://" in name:
-        return name, {"timeout": URL_TIMEOUT}
+        protocol, _, place = name.partition("://")
+        is_playlist = place.partition("?")[0].endswith(".m3u8")
+        timeout = URL_TIMEOUT, PLAYLIST_TIMEOUT if is_playlist else URL_TIMEOUT
+        return name, {"timeout": timeout, "options": PROTOCOL_OPTIONS.get(protocol, {})}
     if name.startswith("/dev/video"):
         return name, {"format": "v4l2"}
     device, _, what = name.partition(":")
@@ -162,7 +186,7 @@ def _address(name: str) -> tuple[str, dict[str, Any]]:
         options = {"framerate": "30"} if device == "avfoundation" else {}
         return what, {"format": device, "options": options}
     _check_path(name)
-    return _file_url(name), {"timeout": URL_TIMEOUT} if _is_playlist(name) else {}
+    return _file_url(name), {"timeout": (URL_TIMEOUT, PLAYLIST_TIMEOUT)} if _is_playlist(name) else {}
 
 
 def _file_url(path: str | Path) -> str:
@@ -200,9 +224,16 @@ def _check_path(name: str) -> None:
         raise SvmError(f"{name} is empty (0 bytes); copy or download it again.")
 
 
+def describe_failure(error: av.error.FFmpegError) -> str:
+    """Return why a connection failed, in fewer words than FFmpeg's where those say nothing."""
+    if isinstance(error, av.error.ExitError):
+        return "nothing came"
+    return "the connection broke off" if error.errno == errno.EIO else error.strerror or str(error)
+
+
 def _open_failure(name: str, error: av.error.FFmpegError) -> str:
     if not isinstance(error, av.error.InvalidDataError | av.error.EOFError) or not _is_file(name):
-        return f"{name} cannot be opened: {error.strerror}. Check the address and the read permission."
+        return f"{name} cannot be opened: {describe_failure(error)}. Check the address and the read permission."
     with Path(name).open("rb") as file:
         head = file.read(8)
     if head[4:] == b"ftyp":

@@ -98,11 +98,11 @@ class TimestampReader:
     wraps), time continues from the last frame. When the clock runs backwards, frames are counted from then on.
     """
 
-    def __init__(self, clock: StreamClock, longest_step: float) -> None:
-        """Start at 0 seconds; a frame more than `longest_step` seconds after the previous one is implausible."""
+    def __init__(self, clock: StreamClock, longest_step: float, start: float = 0.0) -> None:
+        """Begin at `start` seconds; a frame more than `longest_step` seconds after the previous one is implausible."""
         self._clock = clock
         self._longest_step = longest_step
-        self._offset = 0.0
+        self._start = self._offset = start
         self._last: float | None = None
         self._implausible = 0
         # Whether no frame since the last restart was plausible.
@@ -114,12 +114,12 @@ class TimestampReader:
 
         A frame without a timestamp follows the previous one at the frame rate of the stream.
         """
-        following = 0.0 if self._last is None else self._last + 1 / self._clock.frame_rate
+        following = self._start if self._last is None else self._last + 1 / self._clock.frame_rate
         if pts is None or self._counted:
             time = following
         else:
             time = float((pts - self._clock.origin) * self._clock.time_base) + self._offset
-        last = self._last or 0.0
+        last = self._start if self._last is None else self._last
         if not last <= time <= last + self._longest_step:
             self._implausible += 1
             if self._implausible <= HELD_BACK:

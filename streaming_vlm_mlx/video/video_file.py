@@ -17,9 +17,9 @@ from streaming_vlm_mlx.background import run_interruptibly
 from streaming_vlm_mlx.config import MOST_FPS
 from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.video.chunk import Chunk
+from streaming_vlm_mlx.video.feed import UNWATCHED, FeedReader, FeedWatch
 from streaming_vlm_mlx.video.frame_converter import MOST_PIXELS
-from streaming_vlm_mlx.video.pyav_reader import FrameReader, TimedFrame
-from streaming_vlm_mlx.video.source import Source
+from streaming_vlm_mlx.video.pyav_reader import Decoder, FrameReader, TimedFrame
 from streaming_vlm_mlx.video.timestamps import TOLERANCE, FrameCursor
 
 # The most pixels of a second: at 7 frames a second and more, large pictures are scaled down further.
@@ -32,9 +32,12 @@ class VideoFile:
     Every chunk has `fps` frames: frame k is the first one at or after ``start + k / fps`` seconds, or the last frame of
     the clip; with `by_end`, the first one that ends at or after that time. A last second shorter than ``1 / fps`` is
     dropped unless it is the only one. Frames that change size are scaled to the size of the first frame.
+
+    Attributes:
+        feed: reads a live feed; None for a clip.
     """
 
-    def __init__(self, name: str, fps: float, by_end: bool = False) -> None:
+    def __init__(self, name: str, fps: float, by_end: bool = False, watch: FeedWatch = UNWATCHED) -> None:
         """Open `name`; see `open_video`.
 
         Raises:
@@ -44,7 +47,9 @@ class VideoFile:
             raise SvmError(f"fps is {fps:g}; it must be a whole number of frames, 1 to {MOST_FPS}.")
         self._name = name
         self._fps, self._by_end = int(fps), by_end
-        self._reader = FrameReader(name, min(MOST_PIXELS, MOST_PIXELS_A_SECOND // self._fps))
+        decoder, most_pixels = Decoder(name), min(MOST_PIXELS, MOST_PIXELS_A_SECOND // self._fps)
+        self.feed = FeedReader(decoder, most_pixels, watch) if decoder.opened.is_live else None
+        self._reader = self.feed or FrameReader(name, most_pixels, decoder)
         self._position = 0.0
         self._cursor: FrameCursor[VideoFrame] | None = None
         self._run = 0
@@ -109,8 +114,11 @@ class VideoFile:
 
     def close(self) -> None:
         """Close the file and stop the decoder threads; running iterations end."""
+        self._closed = True
+        if self.feed:
+            # A read that waits holds the lock.
+            self.feed.stop()
         with self._lock:
-            self._closed = True
             self._cursor = None
             self._reader.close()
 
@@ -145,6 +153,10 @@ class VideoFile:
         end = start + 1 if cursor.end is None else min(start + 1, cursor.end)
         shortest = TOLERANCE if only else 1 / self._fps - TOLERANCE
         if end - start < shortest or not picks:
+            if self.feed:
+                # A feed that comes back goes on with a second of its own.
+                self._position = max(self._position, float(math.ceil(end)))
+                return None
             if only:
                 raise SvmError(f"{self._name} has no frame from {start:g} s on; choose an earlier start.")
             self._position = end
@@ -162,7 +174,9 @@ class VideoFile:
         return frames
 
 
-def open_video(name: str | PathLike[str], fps: float = 2.0, by_end: bool = False) -> Source:
+def open_video(
+    name: str | PathLike[str], fps: float = 2.0, by_end: bool = False, watch: FeedWatch = UNWATCHED
+) -> VideoFile:
     """Open a file, a URL (``https://``, ``rtsp://``), ``/dev/video0`` or a device such as ``avfoundation:0``.
 
     Args:
@@ -170,9 +184,10 @@ def open_video(name: str | PathLike[str], fps: float = 2.0, by_end: bool = False
         fps: frames per chunk, a whole number.
         by_end: whether a sampling time takes the first frame that ends at or after it, as LiveCC's reader does; else
             the first that begins then.
+        watch: how a live feed is watched.
 
     Raises:
         SvmError: it is missing, damaged, not a video, or unreachable; or `fps` is not a whole number from 1 up.
     """
     # Opening may wait for a server, and a signal reaches the main thread only between two calls of FFmpeg.
-    return run_interruptibly(partial(VideoFile, fspath(name), fps, by_end))
+    return run_interruptibly(partial(VideoFile, fspath(name), fps, by_end, watch))
