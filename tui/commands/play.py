@@ -170,6 +170,7 @@ def _spec(args: argparse.Namespace, config: "StreamConfig", folder: Path) -> "Pl
     from streaming_vlm_mlx.text.chat_template import STYLES
     from streaming_vlm_mlx.video.video_file import open_video
     from tui.player.clip import ClipSeconds, FrameGrabber
+    from tui.player.feed import FeedSeconds
     from tui.player.spec import PlayerSpec
 
     source = open_video(args.clip, config.fps, STYLES[config.style].takes_ending_frames)
@@ -180,7 +181,7 @@ def _spec(args: argparse.Namespace, config: "StreamConfig", folder: Path) -> "Pl
         clip=Path(args.clip).name or args.clip,
         model=checkpoint_name(folder),
         size=source.size,
-        seconds=ClipSeconds(source),
+        seconds=FeedSeconds(source) if source.feed else ClipSeconds(source),
         open_grabber=None if source.duration is None else partial(FrameGrabber, args.clip),
         make=partial(_make, folder, config, args.adapter, notice(folder, args.clip, machine_memory())),
         config=config,
@@ -192,6 +193,7 @@ def _spec(args: argparse.Namespace, config: "StreamConfig", folder: Path) -> "Pl
         start=args.start,
         with_picture=args.picture,
         loop=args.loop,
+        feed=source.feed,
         preset=describe_preset(checkpoint_name(folder), config),
     )
 

@@ -60,6 +60,7 @@ GROUPS = {
     "step": "play",
     "speed": "play",
     "pace": "play",
+    "reconnect": "play",
     "seek_by": "seek",
     "seek_to": "seek",
     "ask": "commentary",

@@ -13,6 +13,7 @@ from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.sessions.session_log import SessionLog
 from streaming_vlm_mlx.stream.events import Event, Failed, GenerationResult, Ready, Skipped
 from tui.player.clip import Seconds
+from tui.player.feed import LiveFeed
 from tui.player.pace import Delay, Pace, Pacer
 from tui.player.playhead import Playhead
 from tui.player.states import State, Trigger, next_state
@@ -20,6 +21,7 @@ from tui.player.states import State, Trigger, next_state
 if TYPE_CHECKING:
     from streaming_vlm_mlx.config import StreamConfig
     from streaming_vlm_mlx.video.chunk import Chunk
+    from streaming_vlm_mlx.video.reconnect import FeedStatus
 
 # Seconds that quitting waits for the model's thread, whose result is lost anyway.
 CLOSE_TIMEOUT = 0.1
@@ -72,7 +74,14 @@ class ChunkArrived:
     chunk: "Chunk"
 
 
-PlayerEvent = Event | Seeked | ChunkArrived
+@dataclass(frozen=True, slots=True)
+class FeedEnded:
+    """A feed brings no more seconds, for `reason`, unless the viewer reconnects."""
+
+    reason: str
+
+
+PlayerEvent = Event | Seeked | ChunkArrived | FeedEnded
 
 
 class Controller:
@@ -96,6 +105,7 @@ class Controller:
         tell: Callable[[PlayerEvent], None],
         pace: Pace = "live",
         loop: bool = False,
+        feed: LiveFeed | None = None,
     ) -> None:
         """Prepare a session; nothing starts before `run`.
 
@@ -107,9 +117,11 @@ class Controller:
             tell: called with every event, in order.
             pace: how seconds are chosen.
             loop: start again at the clip's end.
+            feed: the connection of a feed; None for a clip.
         """
         self.playhead, self.log, self.feed_has_failed = playhead, log, False
         self._make, self._seconds, self._tell, self._loop = make, seconds, tell, loop
+        self._feed = feed
         self._loader, self._reader = BackgroundThread("svm-loader"), BackgroundThread("svm-reader")
         self._pacer = Pacer(playhead, pace, 0.0 if seconds.duration is not None else FEED_LATENCY)
         self._delay = Delay()
@@ -138,6 +150,11 @@ class Controller:
         return self._delay.at(self.playhead.position)
 
     @property
+    def feed_status(self) -> "FeedStatus | None":
+        """How the feed is doing; None for a clip."""
+        return self._feed.status if self._feed else None
+
+    @property
     def generating(self) -> bool:
         """Whether a second is being generated at this moment."""
         return self._delay.pending
@@ -156,6 +173,8 @@ class Controller:
         """End all threads, after `run` has ended or was cancelled; a thread that is busy is left to the system."""
         if self._engine:
             self._engine.close(CLOSE_TIMEOUT)
+        if self._feed:
+            self._feed.stop()
         self._loader.close()
         self._reader.close(self._seconds.close)
 
@@ -200,6 +219,17 @@ class Controller:
         if self._engine and self._state is State.SEEKING:
             self._engine.cancel()
         self._tell(Seeked(position))
+
+    def reconnect(self) -> bool:
+        """Connect to the feed again, or go on in a clip that could not be read; return whether there is one."""
+        if self._feed:
+            self._feed.reconnect()
+            self._notify()
+        elif self._state is State.FAILED:
+            self.seek(self.playhead.position)
+        else:
+            return False
+        return True
 
     def change_speed(self, steps: int) -> None:
         """Play `steps` speeds faster, or slower for a negative number."""
@@ -293,13 +323,17 @@ class Controller:
         return self._newest
 
     async def _follow_feed(self) -> None:
-        """Read a feed as it comes, however slow the model is."""
+        """Read a feed as it comes, however slow the model is, and again when it is back after its end."""
         try:
-            while chunk := await self._reader.run(partial(self._seconds.read, 0)):
-                self._newest = chunk
-                self.playhead.follow(chunk.end)
-                self._tell(ChunkArrived(chunk))
-                self._notify()
+            while True:
+                while chunk := await self._reader.run(partial(self._seconds.read, 0)):
+                    self._newest = chunk
+                    self.playhead.follow(chunk.end)
+                    self._tell(ChunkArrived(chunk))
+                    self._notify()
+                status = self.feed_status
+                self._tell(FeedEnded(status.reason if status else ""))
+                await self._until(lambda: self._feed is not None and self._feed.status.state != "ended")
         except SvmError as error:
             self.feed_has_failed = True
             self._fail(str(error))

@@ -18,7 +18,7 @@ from streaming_vlm_mlx.stream.events import (
     SpanMap,
     TextPiece,
 )
-from tui.player.controller import Controller, PlayerEvent, Seeked
+from tui.player.controller import Controller, FeedEnded, PlayerEvent, Seeked
 from tui.player.frame_loader import RateLimiter
 from tui.player.metrics import PlayerMetrics, bar, compare
 from tui.player.spec import PlayerSpec
@@ -27,7 +27,7 @@ from tui.player.transcript import Timed, Transcript, by_second, position_label
 from tui.player.widgets.cache_strip import CacheStrip
 from tui.player.widgets.gauges import Gauges
 from tui.player.widgets.timeline import Timeline
-from tui.player.widgets.title import Title, TitleInfo
+from tui.player.widgets.title import Title, TitleInfo, feed_sign
 from tui.player.widgets.transcript_view import MAX_ROWS, Heading, TranscriptView, TruthMode
 
 # Cells of the loading bar.
@@ -127,6 +127,8 @@ class Presenter:
                 self._seek(position)
             case Failed(message):
                 self._fail(message)
+            case FeedEnded(reason):
+                self.note(f"the feed has ended{f': {reason}' if reason else ''}. Press r to connect again.")
 
     def set_truth(self, words: tuple[Timed, ...]) -> None:
         """Set the reference transcript and show it."""
@@ -146,6 +148,13 @@ class Presenter:
         """Show a line above the commentary for `NOTE_SECONDS`."""
         self._notes.append((self._clock() + NOTE_SECONDS, text))
         self._show_notice()
+
+    def refuses(self, verb: str) -> bool:
+        """Return whether this is a feed, which cannot `verb`, and tell the viewer so."""
+        is_feed = self._controller.playhead.duration is None
+        if is_feed:
+            self.note(f"a live feed cannot {verb}: it goes on as it comes.")
+        return is_feed
 
     def flush(self) -> None:
         """Show the words that came since the last call; drawing each one as it comes would slow the model down."""
@@ -216,6 +225,7 @@ class Presenter:
                 pace=controller.pace,
                 delay=controller.delay,
                 skipped=self.metrics.skipped,
+                signal=feed_sign(controller.feed_status),
             )
         )
 

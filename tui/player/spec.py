@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tui.player.clip import FrameGrabber, Seconds
+from tui.player.feed import LiveFeed
 from tui.player.pace import Pace
 from tui.player.transcript import Timed
 
@@ -37,6 +38,7 @@ class PlayerSpec:
         start: position to begin at, in seconds.
         with_picture: whether to start with the picture shown.
         loop: start again at the clip's end.
+        feed: the connection of a live feed; None for a clip.
         preset: a sentence on how the model runs; empty for one that was trained to stream.
     """
 
@@ -55,6 +57,7 @@ class PlayerSpec:
     start: float = 0.0
     with_picture: bool = True
     loop: bool = False
+    feed: LiveFeed | None = None
     preset: str = ""
 
 

@@ -88,6 +88,7 @@ class PlayerScreen(Screen[None]):
         Binding("full_stop", "step", "play one second"),
         Binding("left_square_bracket", "speed(-1)", "slower"),
         Binding("right_square_bracket", "speed(1)", "faster"),
+        Binding("r", "reconnect", "connect to the feed again"),
         Binding("l", "pace", "real time, or wait for the model"),
         Binding("g", "truth", "cycle the true transcript"),
         Binding("slash", "ask", "ask about the next second"),
@@ -154,7 +155,8 @@ class PlayerScreen(Screen[None]):
         spec = self.spec
         playhead = Playhead(self._clock, spec.seconds.duration, spec.start)
         make = partial(spec.make, self._note_from_thread)
-        self.controller = Controller(make, spec.seconds, playhead, self._session, self._handle, spec.pace, spec.loop)
+        session = make, spec.seconds, playhead, self._session, self._handle
+        self.controller = Controller(*session, spec.pace, spec.loop, spec.feed)
         self.presenter = Presenter(self, spec, self.controller, self._clock)
         self._picture_limiter, self._draw_limiter, self._word_limiter = (RateLimiter(self._clock) for _ in range(3))
         # The loader draws on the picture directly: Textual takes 27 to 50 ms for one of 80×24 cells as it is.
@@ -220,20 +222,29 @@ class PlayerScreen(Screen[None]):
 
     def action_play(self) -> None:
         """Pause, or play on."""
-        self.controller.toggle()
-        self.presenter.tick()
+        if not self.presenter.refuses("be paused"):
+            self.controller.toggle()
+            self.presenter.tick()
 
     def action_seek_by(self, seconds: float) -> None:
         """Go `seconds` forward, or back for a negative number."""
-        self.controller.seek(self.controller.playhead.position + seconds)
+        if not self.presenter.refuses("go back" if seconds < 0 else "go forward"):
+            self.controller.seek(self.controller.playhead.position + seconds)
 
     def action_seek_to(self, share: float) -> None:
         """Seek to a fraction of the clip, 0 to 1."""
-        self.controller.seek(share * (self.controller.playhead.duration or 0.0))
+        if not self.presenter.refuses("go back or forward"):
+            self.controller.seek(share * (self.controller.playhead.duration or 0.0))
 
     def on_timeline_seeked(self, event: Timeline.Seeked) -> None:
         """Seek to the clicked position."""
         self.controller.seek(event.position)
+
+    def action_reconnect(self) -> None:
+        """Connect to the feed again, at once."""
+        if not self.controller.reconnect():
+            self.note("this is a clip: r connects again to a live feed.")
+        self.presenter.tick()
 
     async def on_key_bar_pressed(self, event: KeyBar.Pressed) -> None:
         """Do what the clicked key does."""
@@ -241,15 +252,19 @@ class PlayerScreen(Screen[None]):
 
     def action_step(self) -> None:
         """Play one second."""
-        self.controller.step()
+        if not self.presenter.refuses("be paused"):
+            self.controller.step()
 
     def action_speed(self, steps: int) -> None:
         """Play faster, or slower."""
-        self.controller.change_speed(steps)
-        self.presenter.tick()
+        if not self.presenter.refuses("change its speed"):
+            self.controller.change_speed(steps)
+            self.presenter.tick()
 
     def action_pace(self) -> None:
         """Switch to the other pace."""
+        if self.presenter.refuses("wait for the model"):
+            return
         self.controller.change_pace(PACES[self.controller.pace == "live"])
         self.presenter.tick()
 

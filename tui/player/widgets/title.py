@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal, get_args
+from typing import TYPE_CHECKING, ClassVar, Literal, get_args
 
 from textual.content import Content
 from textual.style import Style
@@ -12,6 +12,9 @@ from streaming_vlm_mlx.plain_text import visible
 from tui.player.pace import Pace
 from tui.player.playhead import PlaybackState
 
+if TYPE_CHECKING:
+    from streaming_vlm_mlx.video.reconnect import FeedState, FeedStatus
+
 Part = Literal["time", "speed", "state", "pace", "late"]
 PARTS: tuple[Part, ...] = get_args(Part)
 GAP = Content("  ")
@@ -20,6 +23,12 @@ SIGNS: dict[PlaybackState, str] = {
     "waiting": "◌ waiting",
     "paused": "‖ paused",
     "ended": "■ end",
+}
+FEED_SIGNS: dict["FeedState", str] = {
+    "live": "",
+    "silent": "◌ no signal {0.seconds:.0f} s",
+    "reconnecting": "◌ reconnecting ({0.attempt})",
+    "ended": "■ feed ended",
 }
 PACE_NAMES: dict[Pace, str] = {"live": "real time", "every": "wait for model"}
 
@@ -37,6 +46,7 @@ class TitleInfo:
         pace: how seconds are chosen.
         delay: of the commentary, in seconds.
         skipped: number of skipped seconds.
+        signal: what is wrong with a feed, which is all that matters then; empty if nothing is.
     """
 
     clip: str
@@ -47,10 +57,13 @@ class TitleInfo:
     pace: Pace
     delay: float
     skipped: int
+    signal: str = ""
 
     @property
     def parts(self) -> list[tuple[Part, str]]:
         """The right side; the most important part comes last, so that a narrow line can leave out the first."""
+        if self.signal:
+            return [("time", self.time), ("state", self.signal)]
         delay = f"{self.delay:.1f}"
         late = [f"{delay} s late"] if delay != "0.0" else []
         late += [f"{self.skipped} skipped"] if self.skipped else []
@@ -61,6 +74,11 @@ class TitleInfo:
             ("pace", PACE_NAMES[self.pace]),
         ]
         return [*parts, ("late", " · ".join(late))] if late else parts
+
+
+def feed_sign(status: "FeedStatus | None") -> str:
+    """Return what is wrong with a feed; empty if nothing is, and for a clip."""
+    return FEED_SIGNS[status.state].format(status) if status else ""
 
 
 class Title(Widget):
