@@ -25,7 +25,7 @@ from streaming_vlm_mlx.video.pyav_reader import (
     stream_clock,
 )
 from streaming_vlm_mlx.video.reconnect import FeedStatus, Reconnector, ReconnectRules
-from streaming_vlm_mlx.video.source import describe_failure
+from streaming_vlm_mlx.video.source import UNCOMPRESSED, describe_failure, no_picture
 from streaming_vlm_mlx.video.timestamps import LONGEST_STEP, StreamClock, TimedPicture, TimestampReader
 
 # What is read ahead at most: bytes, and packets.
@@ -37,8 +37,6 @@ MOST_UNDECODED = 150
 # Packets that are remembered to know them again, about two minutes of them.
 REMEMBERED = 4000
 
-# A codec of FFmpeg's own devices, whose packets hold a pointer to a frame.
-UNCOMPRESSED = "wrapped_avframe"
 # Formats: a playlist, and pictures that a camera sends over HTTP, which have no times but those of their arrival.
 PLAYLIST, UNCLOCKED = "hls", ("mpjpeg",)
 
@@ -158,7 +156,8 @@ class Connection:
         if not opened.is_live:
             return End("it is complete", is_final=True)
         kind, stream = opened.container.format.name, opened.stream
-        others = tuple(opened.container.streams.audio) if self._sink else ()
+        audio = opened.container.streams.audio if self._sink else ()
+        others = tuple(sound for sound in audio if sound.codec_context is not None)
         keep = self._sink.begin(stream, others) if self._sink else None
         is_repeated = kind == PLAYLIST
         self._repeats.begin()

@@ -19,6 +19,9 @@ from streaming_vlm_mlx.video.chunk import Chunk
 # Input devices of FFmpeg that are named `device:input`, such as `avfoundation:0`.
 DEVICES = ("avfoundation", "dshow", "v4l2", "lavfi")
 
+# A codec of FFmpeg's own devices, whose packets hold a pointer to a frame.
+UNCOMPRESSED = "wrapped_avframe"
+
 # The most pixels of a picture that is decoded, twice those of 8K, and its most bytes. A pixel takes up to 8 bytes, and
 # two pictures are in memory while a file is opened.
 MOST_PIXELS, _MOST_BYTES = 1 << 26, 1 << 28

@@ -6,6 +6,7 @@ import json
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from streaming_vlm_mlx.sessions.session_log import SessionLog, Write
     from streaming_vlm_mlx.stream.async_engine import Engine
     from streaming_vlm_mlx.stream.events import Event, GenerationResult
+    from streaming_vlm_mlx.video.reconnect import FeedStatus
     from streaming_vlm_mlx.video.source import Source
 
 # Seconds to wait for a source to close.
@@ -56,6 +58,7 @@ def run(args: argparse.Namespace) -> int:
     from streaming_vlm_mlx.memory import machine_memory
     from streaming_vlm_mlx.sessions.subtitles import check_replaceable, find_format
     from streaming_vlm_mlx.text.chat_template import STYLES
+    from streaming_vlm_mlx.video.feed import FeedWatch
     from streaming_vlm_mlx.video.video_file import open_video
 
     if args.out:
@@ -69,7 +72,8 @@ def run(args: argparse.Namespace) -> int:
     if run_as_follower(folder, config):
         return 0
     show = print_json if args.json else print_line
-    with closing(open_video(args.clip, config.fps, STYLES[config.style].takes_ending_frames)) as source:
+    watch = FeedWatch(tell=partial(report, args.clip))
+    with closing(open_video(args.clip, config.fps, STYLES[config.style].takes_ending_frames, watch)) as source:
         engine, name = make_engine(folder, config, note, args.adapter)
         try:
             record = new_record(args.clip, name, config, describe_machine(prepare()))
@@ -108,6 +112,17 @@ def fill_in(args: argparse.Namespace) -> argparse.Namespace:
         }
     given = {name: value for name, value in vars(args).items() if value is not None}
     return argparse.Namespace(**{**vars(args), **defaults, **given})
+
+
+def report(clip: str, status: "FeedStatus") -> None:
+    """Say on stderr that the feed `clip` was lost, is back, or has ended."""
+    match status.state:
+        case "reconnecting":
+            note(f"{clip}: {status.reason}; connecting again ({status.attempt}).")
+        case "ended":
+            note(f"{clip}: {status.reason}; the feed has ended.")
+        case _:
+            note(f"{clip}: connected again.")
 
 
 @contextlib.contextmanager

@@ -24,10 +24,11 @@ from tui.commands.options import (
 from tui.messages import tell
 from tui.player import gc_tuning as gc_tuning
 from tui.player.pace import PACES
-from tui.session_paths import base_paths, new_record, state_folder
+from tui.session_paths import base_paths, check_writable, new_record, state_folder
 
 if TYPE_CHECKING:
     from streaming_vlm_mlx.config import StreamConfig
+    from streaming_vlm_mlx.video.recorder import Recorder
     from tui.player.controller import Commentator
     from tui.player.spec import Note, PlayerSpec
     from tui.player.transcript import Timed
@@ -48,6 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_truth_argument(parser)
     parser.add_argument("--out", type=Path, metavar="F", help="file to save the session in (default: beside the clip)")
+    parser.add_argument("--record", type=Path, metavar="F", help="keep a live feed as it comes, in a .ts, .mkv or .mp4")
     add_options(parser)
     parser.epilog = f"{settings_file()} can hold options too, as 'pace: every'."
 
@@ -122,8 +124,9 @@ def watch(spec: "PlayerSpec", theme: str) -> NoReturn:
 
     def save() -> "tuple[Path, ...]":
         with saving:
+            kept = spec.recording.close() if spec.recording else []
             try:
-                return app.session.save()
+                return (*app.session.save(), *kept)
             finally:
                 app.session.close()
 
@@ -168,12 +171,16 @@ def _spec(args: argparse.Namespace, config: "StreamConfig", folder: Path) -> "Pl
     from streaming_vlm_mlx.sessions.session_log import ENDINGS
     from streaming_vlm_mlx.stream_settings import describe_preset
     from streaming_vlm_mlx.text.chat_template import STYLES
+    from streaming_vlm_mlx.video.feed import FeedWatch
     from streaming_vlm_mlx.video.video_file import open_video
     from tui.player.clip import ClipSeconds, FrameGrabber
     from tui.player.feed import FeedSeconds
     from tui.player.spec import PlayerSpec
 
-    source = open_video(args.clip, config.fps, STYLES[config.style].takes_ending_frames)
+    recorder = make_recorder(args.record) if args.record else None
+    source = open_video(args.clip, config.fps, STYLES[config.style].takes_ending_frames, FeedWatch(sink=recorder))
+    if recorder and not source.feed:
+        raise SvmError(f"{args.clip} is a clip, and --record keeps a live feed; leave out --record.")
     if source.duration is not None and not 0 <= args.start < source.duration:
         raise SvmError(f"{args.clip} is {source.duration:.1f} s long; --start {args.start:g} is outside.")
     record = new_record(args.clip, str(folder), config, describe_machine(), args.pace)
@@ -194,8 +201,22 @@ def _spec(args: argparse.Namespace, config: "StreamConfig", folder: Path) -> "Pl
         with_picture=args.picture,
         loop=args.loop,
         feed=source.feed,
+        recording=recorder,
         preset=describe_preset(checkpoint_name(folder), config),
     )
+
+
+def make_recorder(path: Path) -> "Recorder":
+    """Return what keeps a feed in `path`.
+
+    Raises:
+        SvmError: a feed cannot be kept there.
+    """
+    from streaming_vlm_mlx.video.recorder import Recorder
+
+    recorder = Recorder(path)
+    check_writable(path)
+    return recorder
 
 
 def _make(folder: Path, config: "StreamConfig", adapter: Path | None, notice: str, note: "Note") -> "Commentator":

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from tui.player.clip import ClipSeconds
@@ -24,6 +25,16 @@ class LiveFeed(Protocol):
 
     def stop(self) -> None:
         """End a read that waits."""
+
+
+class Recording(Protocol):
+    """A feed that is kept in files."""
+
+    def listen(self, listener: Callable[[str], None]) -> None:
+        """Have `listener` called, from any thread, when nothing is kept any more."""
+
+    def close(self) -> list[Path]:
+        """Finish the files and return their paths."""
 
 
 class Turns:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tui.player.clip import FrameGrabber, Seconds
-from tui.player.feed import LiveFeed
+from tui.player.feed import LiveFeed, Recording
 from tui.player.pace import Pace
 from tui.player.transcript import Timed
 
@@ -39,6 +39,7 @@ class PlayerSpec:
         with_picture: whether to start with the picture shown.
         loop: start again at the clip's end.
         feed: the connection of a live feed; None for a clip.
+        recording: what keeps the feed; None for nothing.
         preset: a sentence on how the model runs; empty for one that was trained to stream.
     """
 
@@ -58,6 +59,7 @@ class PlayerSpec:
     with_picture: bool = True
     loop: bool = False
     feed: LiveFeed | None = None
+    recording: Recording | None = None
     preset: str = ""
 
 

@@ -158,6 +158,8 @@ class PlayerScreen(Screen[None]):
         session = make, spec.seconds, playhead, self._session, self._handle
         self.controller = Controller(*session, spec.pace, spec.loop, spec.feed)
         self.presenter = Presenter(self, spec, self.controller, self._clock)
+        if spec.recording:
+            spec.recording.listen(self._note_from_thread)
         self._picture_limiter, self._draw_limiter, self._word_limiter = (RateLimiter(self._clock) for _ in range(3))
         # The loader draws on the picture directly: Textual takes 27 to 50 ms for one of 80×24 cells as it is.
         self.frame_loader = (
