@@ -60,6 +60,7 @@ PIXELS = "{min_pixels: 784, max_pixels: 53400}"
 PARSED = {
     r"^(play|replay)\b": "needs a terminal; tests/player runs it",
     r"mlx\.launch|MLX_RANK": "needs two machines; tests/distributed runs it",
+    r"^infer https://": "needs a feed; tests/video and tests/commands run some",
     r"^bench --peers": "runs other programs for a long time; tests/commands runs it on a small model",
     r"^report --matches": "films matches of a minute; tests/commands runs it on short ones",
     r"--benchmark": "measures this machine for a minute; tests/train runs it",

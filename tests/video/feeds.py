@@ -4,6 +4,7 @@ import itertools
 import queue
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
@@ -63,11 +64,12 @@ class Watcher:
     def wait(self, condition: Callable[[], object]) -> None:
         """Let time pass until `condition` holds: a second whenever the reader, which waits, has looked at the clock."""
         while not condition():
-            with self._look:
-                wanted = self._looks + 2
-                while self._looks < wanted:
-                    assert self._look.wait(TIMEOUT)
-                self._now += 1.0
+            looks, deadline = self._looks, time.monotonic() + TIMEOUT
+            while self._looks < looks + 2 and not condition():
+                assert time.monotonic() < deadline
+                with self._look:
+                    self._look.wait(0.02)
+            self.move(1.0)
 
     @property
     def states(self) -> list[tuple[str, int]]:
