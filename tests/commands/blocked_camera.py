@@ -16,7 +16,7 @@ BLOCKED = "the camera has stopped"
 class Camera:
     duration, size, frame_rate, skipped = None, (56, 28), 2.0, 0
 
-    def __init__(self, name: str, fps: float, by_end: bool = False) -> None:
+    def __init__(self, name: str, fps: float, *_: object) -> None:
         self._never = threading.Event()
 
     def __enter__(self) -> "Camera":

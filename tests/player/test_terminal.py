@@ -10,11 +10,13 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import av
 import pytest
 import webvtt
 
 from streaming_vlm_mlx.sessions.journal import load_session
 from tests.video.clips import make_clip
+from tests.video.feeds import HEAD, Visit, answering, feed_server, transport_stream
 
 ROOT = Path(__file__).parents[2]
 # Seconds after which what was waited for will not come.
@@ -154,3 +156,37 @@ def test_a_player_that_is_killed_leaves_its_journal(terminal: Terminal, clip: Pa
     terminal.until_shown("status 137")
     (journal,) = state.rglob("*.jsonl")
     assert len(load_session(journal).seconds) >= 1
+
+
+def test_a_feed_is_watched_through_a_stall_and_an_end_and_kept(terminal: Terminal, tmp_path: Path) -> None:
+    visits: list[Visit] = []
+
+    def answer(visit: Visit) -> None:
+        visits.append(visit)
+        visit.send(transport_stream(tmp_path, 100 * len(visits), 40), HEAD)
+
+    kept = tmp_path / "kept.ts"
+    with feed_server() as server:
+        answering(server, answer)
+        terminal.run("play", f"http://127.0.0.1:{server.port}/live", "--record", str(kept))
+        terminal.until_shown("◌ no signal")
+        answering(server, answer)
+        visits[0].close()
+        terminal.until_shown("◌ reconnecting (1)")
+        terminal.until_gone("◌ reconnecting (1)")
+        terminal.press("Left")
+        terminal.until_shown("a live feed cannot go back")
+        terminal.until_shown("◌ no signal")
+        terminal.press("q")
+        terminal.until_shown("status 0")
+    assert str(kept) in terminal.screen.replace("\n", "")
+    with av.open(str(kept)) as container:
+        # FFmpeg keeps the last picture of a connection to itself.
+        assert len(list(container.decode(video=0))) >= 78
+
+
+def test_a_clip_is_not_recorded(terminal: Terminal, clip: Path, tmp_path: Path) -> None:
+    terminal.run("play", str(clip), "--record", str(tmp_path / "kept.ts"))
+    shown = terminal.until_shown("status 2")
+    assert "is a clip, and --record keeps a live feed; leave out --record." in shown.replace("\n", "")
+    assert not (tmp_path / "kept.ts").exists()
