@@ -38,8 +38,8 @@ URL_TIMEOUT, PLAYLIST_TIMEOUT = 10.0, 30.0
 # AVFMT_NOTIMESTAMPS in FFmpeg's avformat.h: the demuxer of such a format invents its timestamps.
 NO_TIMESTAMPS = 0x80
 
-# Options of FFmpeg's protocols. RTP over the connection of RTSP loses no packets. A full buffer of UDP loses some without
-# an end, and a port can be opened again while a connection that is given up still has it.
+# Options of FFmpeg's protocols. RTP over the connection of RTSP loses no packets. UDP goes on when
+# its buffer was full, and a port can be opened again while a connection that is given up still has it.
 PROTOCOL_OPTIONS = {
     "rtsp": {"rtsp_flags": "prefer_tcp"},
     "udp": {"overrun_nonfatal": "1", "fifo_size": "50000", "reuse": "1"},

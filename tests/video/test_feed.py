@@ -169,6 +169,7 @@ def test_a_feed_that_changes_codec_in_the_middle_is_connected_anew(server: FeedS
         watcher.wait(following.done)
         assert [chunk.start for chunk in following.result(TIMEOUT)] == [2.0, 3.0, 4.0, 5.0]
         assert watcher.states == [("reconnecting", 1), ("live", 0)]
+        assert watcher.told[0].reason == "its pictures cannot be decoded any more"
 
 
 def test_a_feed_without_timestamps_is_counted(server: FeedServer, tmp_path: Path) -> None:
