@@ -12,6 +12,7 @@ from tests.player.controller_harness import ControllerHarness, StartController
 from tests.player.fakes import DURATION, RECORD, Blank, Clock, Player, Scripted, StartPlayer, spec
 from tui.player.app import PlayerApp
 from tui.player.controller import Commentator, Controller, PlayerEvent
+from tui.player.ipc.socket_file import SocketFile
 from tui.player.pace import Pace
 from tui.player.playhead import Playhead
 
@@ -30,10 +31,15 @@ def head(clock: Clock) -> Playhead:
 def start_player(tmp_path: Path) -> StartPlayer:
     @asynccontextmanager
     async def begin(
-        engine: Scripted | None = None, size: tuple[int, int] = (120, 40), **changes: object
+        engine: Scripted | None = None,
+        size: tuple[int, int] = (120, 40),
+        ipc: Path | None = None,
+        **changes: object,
     ) -> AsyncIterator[Player]:
         engine, clock = engine or Scripted(), Clock()
         app = PlayerApp(spec(lambda note: engine, tmp_path, **changes), clock=clock, auto_tick=False)  # type: ignore[arg-type]
+        if ipc:
+            app.socket_file = SocketFile(ipc)
         async with app.run_test(size=size) as pilot:
             player = Player(app, pilot, clock, engine)
             player.screen.presenter.tick()

@@ -50,6 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_truth_argument(parser)
     parser.add_argument("--out", type=Path, metavar="F", help="file to save the session in (default: beside the clip)")
     parser.add_argument("--record", type=Path, metavar="F", help="keep a live feed as it comes, in a .ts, .mkv or .mp4")
+    add_ipc_argument(parser)
     add_options(parser)
     parser.epilog = f"{settings_file()} can hold options too, as 'pace: every'."
 
@@ -61,6 +62,13 @@ def add_truth_argument(parser: argparse.ArgumentParser) -> None:
         type=Path,
         metavar="F",
         help="reference transcript: .vtt, .srt, .json or .jsonl (default: the one beside the clip)",
+    )
+
+
+def add_ipc_argument(parser: argparse.ArgumentParser) -> None:
+    """Add the option that lets other programs control the player."""
+    parser.add_argument(
+        "--ipc", type=Path, metavar="PATH", help="Unix socket to make, on which other programs control the player"
     )
 
 
@@ -97,7 +105,7 @@ def run(args: argparse.Namespace) -> int:
     check_theme(args.theme)
     config, folder = resolve_settings(args)
     if not run_as_follower(folder, config):
-        watch(_spec(args, config, folder), args.theme)
+        watch(_spec(args, config, folder), args.theme, args.ipc)
     return 0
 
 
@@ -112,8 +120,12 @@ def check_theme(theme: str) -> None:
         raise SvmError(f"there is no theme {theme!r}; choose one of {', '.join(known)}.")
 
 
-def watch(spec: "PlayerSpec", theme: str) -> NoReturn:
-    """Open the player on `spec`, save its session, print the paths, and end the process."""
+def watch(spec: "PlayerSpec", theme: str, ipc: Path | None) -> NoReturn:
+    """Open the player on `spec`, save its session, print the paths, and end the process.
+
+    Raises:
+        SvmError: no socket can be made at the path `ipc`.
+    """
     from tui.player.app import PlayerApp
     from tui.player.exit import Watchdog, forget_terminal, leave
 
@@ -123,15 +135,24 @@ def watch(spec: "PlayerSpec", theme: str) -> NoReturn:
     saving = threading.Lock()
 
     def save() -> "tuple[Path, ...]":
+        # First of all, since saving may hang.
+        if app.socket_file:
+            app.socket_file.remove()
         with saving:
-            kept = spec.recording.close() if spec.recording else []
             try:
-                return (*app.session.save(), *kept)
+                saved = app.session.save()
             finally:
                 app.session.close()
+                kept = spec.recording.close() if spec.recording else []
+            return (*saved, *kept)
 
     Watchdog(app.end, save).start()
     try:
+        if ipc:
+            # Unix alone has what it imports.
+            from tui.player.ipc.socket_file import SocketFile
+
+            app.socket_file = SocketFile(ipc)
         app.run()
     finally:
         forget_terminal()

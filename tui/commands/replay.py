@@ -12,6 +12,7 @@ from streaming_vlm_mlx.input_files import path_in_file
 from tui.commands.options import fill_in
 from tui.commands.play import (
     VIEW,
+    add_ipc_argument,
     add_options,
     add_truth_argument,
     add_view_options,
@@ -37,6 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("session", metavar="SESSION", type=Path, help="a saved session (.json) or a journal (.jsonl)")
     parser.add_argument("--clip", metavar="F", help="the clip (default: as in SESSION, else beside it)")
     add_truth_argument(parser)
+    add_ipc_argument(parser)
     add_view_options(parser)
 
 
@@ -51,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
     gc_tuning.begin()
     fill_in(args, add_options, settings_file(), VIEW | ({"pace": record.pace} if record.pace in PACES else {}))
     check_theme(args.theme)
-    watch(_spec(args, record), args.theme)
+    watch(_spec(args, record), args.theme, args.ipc)
 
 
 def find_clip(record: "SessionRecord", session: Path, named: str | None) -> str | None:

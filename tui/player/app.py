@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from textual import events
 from textual.app import App, SystemCommand
@@ -21,6 +22,10 @@ from tui.player.screens.player import PlayerScreen
 from tui.player.spec import PlayerSpec
 from tui.player.widgets.picture import Picture
 from tui.player.widgets.prompt import CLOSING_KEYS, PromptLine
+
+if TYPE_CHECKING:
+    from tui.player.ipc.server import Server
+    from tui.player.ipc.socket_file import SocketFile
 
 # Accent colours by Okabe and Ito, which colour-blind viewers can tell apart.
 NIGHT = Theme(
@@ -80,6 +85,8 @@ class PlayerApp(App[None]):
 
     Attributes:
         session: the session, to be saved when the player has ended.
+        socket_file: where other programs control the player; None, or to be set before it runs.
+        server: what serves it while the player runs.
     """
 
     TITLE = "svm-tui"
@@ -98,6 +105,8 @@ class PlayerApp(App[None]):
         self._spec, self._clock, self._auto_tick = spec, clock, auto_tick
         self._event_loop: asyncio.AbstractEventLoop | None = None
         self._end_status: int | None = None
+        self.socket_file: SocketFile | None = None
+        self.server: Server | None = None
         self.session = SessionLog(spec.record, spec.base_paths, self._note, spec.endings)
         for own in OWN_THEMES:
             self.register_theme(own)
@@ -108,6 +117,22 @@ class PlayerApp(App[None]):
         self._event_loop = asyncio.get_running_loop()
         if self._end_status is not None:
             self.exit(return_code=self._end_status)
+
+    async def on_ready(self) -> None:
+        """Serve the socket, once there is a controller."""
+        screen = self.screen_stack[0]
+        if self.socket_file and isinstance(screen, PlayerScreen):
+            # Not imported for every player.
+            from tui.player.ipc.server import TICK_RATE, open_server
+
+            self.server = await open_server(self.socket_file, screen, partial(self.end, 0), self._clock)
+            if self._auto_tick:
+                self.set_interval(1 / TICK_RATE, self.server.tick)
+
+    def on_unmount(self) -> None:
+        """Leave the clients."""
+        if self.server:
+            self.server.close()
 
     def end(self, status: int) -> None:
         """Quit with the exit status `status` as on the key q; from any thread, at any time."""

@@ -194,9 +194,14 @@ class Controller:
         elif self.playhead.state == "waiting" and self._state is State.LOADING:
             self._move(Trigger.PLAY_WITHOUT_MODEL)
         elif self.playhead.playing:
-            self.playhead.pause()
+            self.pause()
         else:
             self.playhead.play()
+        self._notify()
+
+    def pause(self) -> None:
+        """Stop here, also while the model is being loaded."""
+        self.playhead.pause()
         self._notify()
 
     def step(self) -> None:

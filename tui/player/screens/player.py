@@ -133,6 +133,8 @@ class PlayerScreen(Screen[None]):
         self._picture_wanted = spec.with_picture
         # Times until which the model encodes the next second, and until which nothing is drawn.
         self._encoding_until = self._quiet_until = float("-inf")
+        # What else is told of each event.
+        self.listeners: list[Callable[[PlayerEvent], None]] = []
 
     def compose(self) -> ComposeResult:
         """Yield a line, two columns, and three lines."""
@@ -336,11 +338,11 @@ class PlayerScreen(Screen[None]):
             self.controller.ask(first)
             self.note(f"asked: {first}")
         elif event.purpose == "query" and first and self._config:
-            self._configure(replace(self._config, query=first))
+            self.configure(replace(self._config, query=first))
             self.note(f"the query is: {first}")
         elif event.purpose == "sampling" and self._config:
             sampling = replace(self._config.sampling, temperature=float(first), max_new_tokens=int(others[0]))
-            self._configure(replace(self._config, sampling=sampling))
+            self.configure(replace(self._config, sampling=sampling))
             self.note(f"temperature {sampling.temperature:g}, {sampling.max_new_tokens} tokens per second")
 
     def on_prompt_refused(self, event: Prompt.Refused) -> None:
@@ -348,7 +350,13 @@ class PlayerScreen(Screen[None]):
         self.app.bell()
         self.note(f"{event.reason}.")
 
-    def _configure(self, config: "StreamConfig") -> None:
+    @property
+    def config(self) -> "StreamConfig | None":
+        """The settings that the viewer changes; None for a recording."""
+        return self._config
+
+    def configure(self, config: "StreamConfig") -> None:
+        """Change the settings from the next second on."""
         self._config = config
         self.controller.configure(config)
 
@@ -367,6 +375,8 @@ class PlayerScreen(Screen[None]):
 
     def _handle(self, event: PlayerEvent) -> None:
         """Show an event of the controller, and decide how much may be drawn after it."""
+        for listener in self.listeners:
+            listener(event)
         if isinstance(event, ChunkArrived):
             self._show_feed(event)
             return

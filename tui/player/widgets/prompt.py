@@ -22,6 +22,11 @@ MAX_LENGTH = 500
 CLOSING_KEYS = ("enter", "escape")
 
 
+def one_line(text: str) -> str:
+    """Return `text` as a viewer can type it: one line of at most `MAX_LENGTH` harmless characters."""
+    return " ".join(harmless(text[: 4 * MAX_LENGTH]).split())[:MAX_LENGTH]
+
+
 @dataclass(frozen=True)
 class Field:
     """An input line: its label, its initial value, and what may be typed."""
@@ -54,7 +59,7 @@ class PromptLine(Input):
                 self._prompt.close()
 
     def _on_paste(self, event: events.Paste) -> None:
-        self.insert_text_at_cursor(" ".join(harmless(event.text[: 4 * MAX_LENGTH]).split())[:MAX_LENGTH])
+        self.insert_text_at_cursor(one_line(event.text))
         event.stop()
         event.prevent_default()
 
@@ -128,5 +133,5 @@ class Prompt(Horizontal):
                 self.post_message(self.Refused(result.failure_descriptions[-1]))
                 return
         self.close()
-        values = [" ".join(harmless(line.value).split()) for line in lines]
+        values = [one_line(line.value) for line in lines]
         self.post_message(self.Submitted(self._purpose, values))
