@@ -76,6 +76,7 @@ OTHERS = {
     r"^\S*python -m tests\.crash": "takes long; tests/crash runs a few of its cases",
     r"^pip install '\.\[bench\]'$": "needs a network; other tests run without what it installs",
     r"^(pip|pipx|uv tool) install '\.\[cpu\]'$": "needs a network; .ci/run installs the package",
+    r"\| socat - UNIX-CONNECT:": "needs a player; tests/player/ipc runs it",
     r"^bash \.ci/run$": "what runs this test",
 }
 

@@ -1,7 +1,9 @@
 """The player on fakes and a clock that the test moves, with its screen and without."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -25,6 +27,14 @@ def clock() -> Clock:
 @pytest.fixture
 def head(clock: Clock) -> Playhead:
     return Playhead(clock, DURATION)
+
+
+@pytest.fixture
+def socket_path() -> Iterator[Path]:
+    """A path that does not exist, short enough for a socket on every system."""
+    folder = Path(tempfile.mkdtemp(dir="/tmp"))
+    yield folder / "player.sock"
+    shutil.rmtree(folder)
 
 
 @pytest.fixture

@@ -21,11 +21,11 @@ ROOT = Path(__file__).parents[2]
 
 
 @contextmanager
-def playing(how: str, out: Path) -> Iterator[tuple["subprocess.Popen[str]", int]]:
+def playing(how: str, out: Path, *more: str) -> Iterator[tuple["subprocess.Popen[str]", int]]:
     """Run the player in a terminal of its own until it hangs; yield the process and the terminal's other side."""
     clip = make_clip(out.with_suffix(".mp4"), count=12, rate=4)
     ours, theirs = pty.openpty()
-    words = [sys.executable, "-m", "tests.player.hanging_player", how, "play", str(clip), "--out", str(out)]
+    words = [sys.executable, "-m", "tests.player.hanging_player", how, "play", str(clip), "--out", str(out), *more]
     environ = {**os.environ, "TERM": "xterm", "XDG_STATE_HOME": str(out.parent / "state")}
     with subprocess.Popen(
         words, cwd=ROOT, env=environ, stdin=theirs, stderr=theirs, stdout=subprocess.PIPE, text=True
@@ -38,13 +38,14 @@ def playing(how: str, out: Path) -> Iterator[tuple["subprocess.Popen[str]", int]
 
 
 @pytest.mark.parametrize("end", ["SIGHUP", "SIGTERM", "close"])
-def test_a_player_that_hangs_is_saved_and_ended(end: str, tmp_path: Path) -> None:
+def test_a_player_that_hangs_is_saved_and_ended(end: str, tmp_path: Path, socket_path: Path) -> None:
     out = tmp_path / "game.json"
-    with playing("hang", out) as (process, ours):
+    with playing("hang", out, "--ipc", str(socket_path)) as (process, ours):
         before = termios.tcgetattr(ours)
         assert process.stdout
         assert process.stdout.readline() == f"{HANGING}\n"
         assert termios.tcgetattr(ours) != before
+        assert socket_path.is_socket()
         if end == "close":
             os.close(ours)
         else:
@@ -55,12 +56,14 @@ def test_a_player_that_hangs_is_saved_and_ended(end: str, tmp_path: Path) -> Non
             assert termios.tcgetattr(ours) == before
             assert os.read(ours, 1000).endswith(RESET)
     assert [second.text for second in load_session(out).seconds] == ["he scores"]
+    assert not socket_path.exists()
     assert not list(tmp_path.rglob("*.jsonl"))
 
 
-def test_a_player_that_fails_ends_also_when_a_thread_goes_on(tmp_path: Path) -> None:
+def test_a_player_that_fails_ends_also_when_a_thread_goes_on(tmp_path: Path, socket_path: Path) -> None:
     out = tmp_path / "game.json"
-    with playing("fail", out) as (process, _):
+    with playing("fail", out, "--ipc", str(socket_path)) as (process, _):
         assert process.wait(60) == 1
+    assert not socket_path.exists()
     assert load_session(out).seconds
     assert not list(tmp_path.rglob("*.jsonl"))

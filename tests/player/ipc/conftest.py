@@ -1,8 +1,6 @@
 """A player with a socket, and a client of it."""
 
-import shutil
-import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
@@ -12,14 +10,6 @@ from tests.player.fakes import Player, StartPlayer
 from tests.player.ipc.client import IpcClient, connected
 
 StartServed = Callable[..., AbstractAsyncContextManager[tuple[Player, IpcClient]]]
-
-
-@pytest.fixture
-def socket_path() -> Iterator[Path]:
-    """A path that does not exist, short enough for a socket on every system."""
-    folder = Path(tempfile.mkdtemp(dir="/tmp"))
-    yield folder / "player.sock"
-    shutil.rmtree(folder)
 
 
 @pytest.fixture

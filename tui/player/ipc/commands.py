@@ -63,7 +63,7 @@ class Commands:
     def __init__(self, screen: PlayerScreen, quit_player: Callable[[], None], clock: Callable[[], float]) -> None:
         """Control `screen`; `quit_player` ends the player soon, `clock` returns seconds."""
         self.properties = Properties(screen, clock)
-        self._screen, self._controller, self._quit = screen, screen.controller, quit_player
+        self._screen, self._controller = screen, screen.controller
         self._note_limiter = RateLimiter(clock)
         self._questions: list[str] = []
         self._known = {
@@ -73,11 +73,16 @@ class Commands:
             "step": Command(self._controller.step, heavy=True),
             "seek": Command(self._seek, 1, 2, f"SECONDS [{'|'.join(SEEK_MODES)}]", heavy=True),
             "ask": Command(self._ask, 1, 1, "QUESTION", heavy=True),
-            "set": Command(self._set, 2, 2, "NAME VALUE"),
             "get": Command(self._get, 1, 3, "NAME"),
+            "set": Command(self._set, 2, 2, "NAME VALUE"),
             "quit": Command(quit_player),
         }
         self._of_clients = {"observe": self._observe, "unobserve": self._unobserve}
+
+    @property
+    def names(self) -> list[str]:
+        """The names of all commands."""
+        return [*self._known, *self._of_clients]
 
     def run(self, request: Request, client: Observer) -> object:
         """Carry out `request` of `client` and return the data of the reply.
@@ -89,8 +94,7 @@ class Commands:
             return self._of_clients[request.name](client, request.arguments)
         command = self._known.get(request.name)
         if command is None:
-            known = [*self._known, *self._of_clients]
-            raise SvmError(describe_unknown(request.name, known).replace("setting", "command"))
+            raise SvmError(describe_unknown(request.name, self.names).replace("setting", "command"))
         if not command.least <= len(request.arguments) <= command.most:
             raise SvmError(f"{request.name} takes {command.usage or 'no arguments'}; see docs/ipc.md.")
         return command.run(*request.arguments)
