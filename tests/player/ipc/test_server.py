@@ -97,6 +97,21 @@ async def test_a_flood_is_answered_in_portions(start_served: StartServed, monkey
         read.cancel()
 
 
+async def test_no_more_of_a_flood_is_read_than_is_handled(
+    start_served: StartServed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "PORTION", 1e6)
+    async with start_served() as (p, client):
+        await p.engine.until_spoken(0)
+        client.send(GET * 300_000)
+        for _ in range(BUDGET):
+            await client.reply()
+        for _ in range(1000):
+            await asyncio.sleep(0)
+        # The system's buffers take some of the ten megabytes.
+        assert client.writer.transport.get_write_buffer_size() > 9 << 20
+
+
 async def test_heavy_commands_of_a_flood_are_fewer(start_served: StartServed, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "PORTION", 1e6)
     async with start_served() as (p, client):

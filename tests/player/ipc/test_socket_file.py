@@ -3,17 +3,12 @@
 import os
 import socket
 import stat
-import subprocess
-import sys
-from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from streaming_vlm_mlx.errors import SvmError
 from tui.player.ipc.socket_file import SocketFile
-
-ROOT = Path(__file__).parents[3]
 
 
 def make_dead(path: Path) -> None:
@@ -139,40 +134,23 @@ def test_what_took_its_place_is_not_removed(socket_path: Path) -> None:
     file.socket.close()
 
 
-TAKE = """
-import sys
-from pathlib import Path
-from streaming_vlm_mlx.errors import SvmError
-from tui.player.ipc.socket_file import SocketFile
-
-print("ready", flush=True)
-sys.stdin.readline()
-try:
-    file = SocketFile(Path(sys.argv[1]))
-except SvmError as error:
-    print(error, flush=True)
-else:
-    print("won", flush=True)
-# It listens until all have tried.
-sys.stdin.read()
-"""
-
-
-def test_of_many_that_replace_a_dead_socket_one_wins(socket_path: Path) -> None:
+def test_of_two_that_replace_a_dead_socket_one_wins(socket_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_dead(socket_path)
-    words = [sys.executable, "-c", TAKE, str(socket_path)]
-    with ExitStack() as stack:
-        players = [
-            stack.enter_context(
-                subprocess.Popen(words, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-            )
-            for _ in range(4)
-        ]
-        assert [player.stdout.readline() for player in players if player.stdout] == ["ready\n"] * 4
-        for player in players:
-            assert player.stdin
-            player.stdin.write("go\n")
-            player.stdin.flush()
-        found = [player.stdout.readline() for player in players if player.stdout]
-    assert found.count("won\n") == 1
-    assert all("in use" in line or "try again" in line for line in found if line != "won\n")
+    connect, refusals = socket.socket.connect, list[str]()
+
+    def connect_while_another_player_starts(self: socket.socket, path: str) -> None:
+        monkeypatch.undo()
+        try:
+            connect(self, path)
+        finally:
+            with pytest.raises(SvmError) as refused:
+                SocketFile(socket_path)
+            refusals.append(str(refused.value))
+
+    monkeypatch.setattr(socket.socket, "connect", connect_while_another_player_starts)
+    file = SocketFile(socket_path)
+    text = f"--ipc {socket_path}: another program is making its socket in that folder; try again."
+    assert refusals == [text]
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(os.fspath(socket_path))
+    file.socket.close()
