@@ -6,6 +6,8 @@ import pytest
 import webvtt
 
 from streaming_vlm_mlx.matches.match_truth import TEST_SEEDS, read_truth
+from streaming_vlm_mlx.models.sizes import PUBLISHED
+from streaming_vlm_mlx.models.vlm import VisionLanguageModel
 from streaming_vlm_mlx.shipped import CHECKPOINT, SAMPLE, notice, recommendation
 from streaming_vlm_mlx.video.video_file import open_video
 from tui import cli
@@ -51,6 +53,10 @@ def test_the_hint_names_a_checkpoint_that_fits_the_machine() -> None:
     for memory, hint in hints.items():
         needs = float(hint.partition("needs ")[2].partition(" GiB")[0])
         assert needs <= memory * 2 / 3, hint
+        model = PUBLISHED["Qwen2.5-VL 3B" if "3B" in hint else "Qwen2.5-VL 7B"]
+        gigabytes = 2e-9 * VisionLanguageModel(model).parameter_count()
+        # Weights of 16 bits, without tokenizer files.
+        assert f"downloads {gigabytes:.{0 if gigabytes > 10 else 1}f} GB" in hint
     assert "3B-Instruct small --bits 4" in hints[8]
     assert "StreamingVLM small --bits 4" in hints[16]
     assert "StreamingVLM small --bits 8" in hints[32]

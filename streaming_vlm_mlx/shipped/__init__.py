@@ -4,14 +4,14 @@ from pathlib import Path
 
 CHECKPOINT = Path(__file__).parent / "matches"
 SAMPLE = Path(__file__).parent / "sample" / "match.mp4"
-# Gibibytes of a machine below which a choice is made, and the choice: a checkpoint, its bits, what it needs.
+# Gibibytes of a machine below which a choice is made, and the choice: a checkpoint, its bits, its download, its need.
 # Metal lends a process about two thirds of the memory; docs/models.md has the sizes.
 _CHOICES = (
-    (12, "Qwen/Qwen2.5-VL-3B-Instruct", 4, "2.9 GiB"),
-    (24, "mit-han-lab/StreamingVLM", 4, "5.7 GiB"),
-    (48, "mit-han-lab/StreamingVLM", 8, "11.0 GiB"),
+    (12, "Qwen/Qwen2.5-VL-3B-Instruct", 4, "7.5 GB", "2.9 GiB"),
+    (24, "mit-han-lab/StreamingVLM", 4, "17 GB", "5.7 GiB"),
+    (48, "mit-han-lab/StreamingVLM", 8, "17 GB", "11.0 GiB"),
 )
-_LARGEST = ("mit-han-lab/StreamingVLM", "16.6 GiB")
+_LARGEST = ("mit-han-lab/StreamingVLM", "17 GB", "16.6 GiB")
 
 
 def notice(folder: Path, clip: str, memory: int) -> str:
@@ -27,8 +27,11 @@ def notice(folder: Path, clip: str, memory: int) -> str:
 
 def recommendation(memory: int) -> str:
     """Return how to get a checkpoint for real sport that fits a machine of `memory` bytes."""
-    for below, name, bits, needs in _CHOICES:
+    for below, name, bits, download, needs in _CHOICES:
         if memory < below << 30:
-            return f"run 'svm-tui convert-ckpt {name} small --bits {bits}' once, then add --ckpt small (needs {needs})"
-    name, needs = _LARGEST
-    return f"add --ckpt {name} (needs {needs})"
+            return (
+                f"run 'svm-tui convert-ckpt {name} small --bits {bits}' once (downloads {download}), "
+                f"then add --ckpt small (needs {needs})"
+            )
+    name, download, needs = _LARGEST
+    return f"add --ckpt {name} (downloads {download}, needs {needs})"

@@ -15,17 +15,19 @@ import pytest
 
 from streaming_vlm_mlx import backend
 from streaming_vlm_mlx.errors import SvmError
+from streaming_vlm_mlx.shipped import recommendation
 from tui import cli
 from tui.commands import doctor
 from tui.commands import doctor as diagnosis
-from tui.commands.doctor import Compute, Diagnosis, Machine, Terminal
+from tui.commands.doctor import Compute, Diagnosis, Machine, Model, Row, Terminal
+from tui.terminal_graphics import QUESTION
 
 GIB = 1 << 30
 WELL = Diagnosis(
-    compute=Compute("CPU", "float32", "OpenBLAS", "/usr/lib/libopenblas.so.0", 90.5),
+    compute=Compute("Metal", "bfloat16", "OpenBLAS", "/usr/lib/libopenblas.so.0", 90.5),
     machine=Machine("Linux x86_64", 2, 16 * GIB, 8 * GIB, nvidia=False),
     terminal=Terminal(100, 30, 1 << 24, interactive=True),
-    versions={"python": "3.12.1", "mlx": "0.32.4", "av": None},
+    versions={"python": "3.12.1", "mlx": "0.32.4", "av": "17.0.0"},
     variables={},
     checkpoints="/home/x/checkpoints",
     state="/home/x/.local/state/svm-tui",
@@ -35,6 +37,14 @@ WELL = Diagnosis(
 @pytest.fixture(autouse=True)
 def _no_forced_colours(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("FORCE_COLOR", raising=False)
+
+
+ON_CPU = Compute("CPU", "float32", "OpenBLAS", "/usr/lib/libopenblas.so.0", 90.5)
+
+
+def model(peak: int) -> Model:
+    """Return what a checkpoint needs of a limit of eight bytes."""
+    return Model("run1", "bfloat16", {}, peak, limit=8, tokens=1, rounds=1, bounded=True, changes={})
 
 
 def change(part: str, **values: Any) -> Diagnosis:
@@ -58,23 +68,28 @@ def test_lines_are_plain_when_nobody_looks(capsys: pytest.CaptureFixture[str]) -
     assert cli.main(["doctor"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert "\x1b" not in "".join(lines)
-    names = [line.split(": ", 1)[0] for line in lines]
+    assert {line[:2] for line in lines} <= {"✓ ", "⚠ ", "  "}
+    names = [line[2:].split(": ", 1)[0] for line in lines]
     assert names[:6] == ["device", "BLAS", "matrix product", "machine", "memory", "versions"]
 
 
-def run_in_terminal(*words: str, **variables: str) -> bytes:
-    """Return what the program shows on a colour terminal of 60 columns."""
+def run_in_terminal(*words: str, answer: bytes = b"", **variables: str) -> bytes:
+    """Return what the program shows on a colour terminal of 60 columns, which gives `answer` when it is asked."""
     environ = {k: v for k, v in os.environ.items() if k not in {"NO_COLOR", "FORCE_COLOR"}}
     environ |= {"TERM": "xterm-256color", "COLUMNS": "60"} | variables
     leader, follower = pty.openpty()
     program = [sys.executable, "-m", "tui", *words]
-    with subprocess.Popen(program, cwd=Path(__file__).parents[2], env=environ, stdout=follower) as running:
+    root, stdin = Path(__file__).parents[2], follower if answer else subprocess.DEVNULL
+    with subprocess.Popen(program, cwd=root, env=environ, stdin=stdin, stdout=follower) as running:
         os.close(follower)
         shown = b""
         # Linux ends a terminal that nobody holds with an error, others with nothing.
         with contextlib.suppress(OSError):
             while more := os.read(leader, 65536):
                 shown += more
+                if answer and QUESTION in shown:
+                    os.write(leader, answer)
+                    answer = b""
     os.close(leader)
     assert running.returncode == 0
     return shown
@@ -84,23 +99,33 @@ def run_in_terminal(*words: str, **variables: str) -> bytes:
 def test_a_terminal_gets_a_table_and_colours_unless_it_declines(environ: dict[str, str], colored: bool) -> None:
     shown = run_in_terminal("doctor", **environ)
     text = re.sub(r"\x1b\[[\d;]*m", "", shown.decode())
-    assert re.search(r"^device +(CPU|Metal|CUDA)", text, re.MULTILINE)
-    assert re.search(r"^advice +This terminal is small", text, re.MULTILINE)
+    assert re.search(r"^✓ +device +(CPU|Metal|CUDA)", text, re.MULTILINE)
+    assert re.search(r"^⚠ +terminal +60x", text, re.MULTILINE)
+    assert re.search(r"^ +This terminal is small", text, re.MULTILINE)
+    assert re.search(r"^ +graphics +not known", text, re.MULTILINE)
     assert max(map(len, text.splitlines())) <= 60
     assert bool(re.search(rb"\x1b\[[\d;]*3[1-7]m", shown)) is colored
 
 
+def test_a_terminal_is_asked_for_its_graphics() -> None:
+    shown = run_in_terminal("doctor", answer=b"\x1b_Gi=31;OK\x1b\\\x1b[?62;4c", COLUMNS="100")
+    text = re.sub(r"\x1b\[[\d;]*m", "", shown.decode())
+    assert re.search(r"^ +graphics +Kitty, Sixel; the player draws half blocks", text, re.MULTILINE)
+
+
 def test_rows_of_a_healthy_machine() -> None:
-    assert doctor.rows(WELL) == [
-        ("device", "CPU, float32"),
-        ("BLAS", "OpenBLAS, /usr/lib/libopenblas.so.0"),
-        ("matrix product", "90.5 GFLOP/s"),
-        ("machine", "Linux x86_64, 2 cores"),
-        ("memory", "16.0 GiB, 8.0 GiB available"),
-        ("versions", "python 3.12.1, mlx 0.32.4, av absent"),
-        ("terminal", "100x30, 16777216 colours"),
-        ("checkpoints", "/home/x/checkpoints"),
-        ("state", "/home/x/.local/state/svm-tui"),
+    assert [(row.mark, row.name, row.value) for row in doctor.rows(WELL)] == [
+        ("✓", "device", "Metal, bfloat16"),
+        ("✓", "BLAS", "OpenBLAS, /usr/lib/libopenblas.so.0"),
+        (" ", "matrix product", "90.5 GFLOP/s"),
+        (" ", "machine", "Linux x86_64, 2 cores"),
+        (" ", "memory", "16.0 GiB, 8.0 GiB available"),
+        ("✓", "versions", "python 3.12.1, mlx 0.32.4, av 17.0.0"),
+        ("✓", "terminal", "100x30, 16777216 colours"),
+        (" ", "graphics", "not known: the terminal was not asked, or did not answer"),
+        (" ", "checkpoints", "/home/x/checkpoints"),
+        (" ", "state", "/home/x/.local/state/svm-tui"),
+        ("✓", "for real sport", recommendation(16 * GIB)),
     ]
 
 
@@ -108,10 +133,16 @@ def test_rows_of_a_healthy_machine() -> None:
     ("found", "words"),
     [
         (change("compute", advice="Install a BLAS."), ["Install a BLAS."]),
-        (change("machine", nvidia=True), ["svm-tui[cuda]"]),
+        (dataclasses.replace(change("machine", nvidia=True), compute=ON_CPU), ["svm-tui[cuda]", "Without a GPU"]),
+        (dataclasses.replace(WELL, compute=ON_CPU), ["--pace every, or infer"]),
+        (dataclasses.replace(WELL, versions={"av": None, "mlx": "0.32.4"}), ["av cannot be found"]),
+        (dataclasses.replace(WELL, model=model(peak=9)), ["does not fit; quantize it"]),
+        (dataclasses.replace(WELL, model=model(peak=8)), []),
         (change("terminal", colors=16), ["xterm-256color"]),
         (change("terminal", columns=79), ["80 columns"]),
         (change("terminal", lines=23), ["24 lines"]),
+        (change("terminal", colors=16, lines=23), ["xterm-256color if it can. This terminal is small"]),
+        (change("terminal", graphics=()), []),
         (change("terminal", columns=20, colors=0, interactive=False), []),
         (dataclasses.replace(change("terminal", colors=0), variables={"NO_COLOR": "1"}), []),
         (WELL, []),
@@ -120,7 +151,7 @@ def test_rows_of_a_healthy_machine() -> None:
 def test_advice_is_given_where_it_helps(found: Diagnosis, words: list[str]) -> None:
     assert len(found.advice) == len(words)
     assert all(word in line for word, line in zip(words, found.advice, strict=True))
-    assert [value for name, value in doctor.rows(found) if name == "advice"] == found.advice
+    assert [row.advice for row in doctor.rows(found) if row.well is False] == found.advice
 
 
 def test_without_mlx_it_says_so_and_fails(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -130,13 +161,12 @@ def test_without_mlx_it_says_so_and_fails(monkeypatch: pytest.MonkeyPatch, capsy
     monkeypatch.setattr(backend, "prepare", prepare)
     assert cli.main(["doctor"]) == 1
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "device: none: MLX cannot be loaded"
-    assert lines[-1] == "advice: MLX cannot be loaded: install it."
-    assert not [line for line in lines if line.startswith(("BLAS", "matrix"))]
+    assert lines[0] == "⚠ device: none: MLX cannot be loaded → MLX cannot be loaded: install it."
+    assert not [line for line in lines if line[2:].startswith(("BLAS", "matrix"))]
 
 
 def test_only_variables_that_matter_and_are_set_are_named() -> None:
     ticks = count()
     found = diagnosis.diagnose({"OMP_NUM_THREADS": "1", "HOME": "/x"}, lambda: float(next(ticks)))
     assert found.variables == {"OMP_NUM_THREADS": "1"}
-    assert ("variable", "OMP_NUM_THREADS=1") in doctor.rows(found)
+    assert Row("variable", "OMP_NUM_THREADS=1") in doctor.rows(found)

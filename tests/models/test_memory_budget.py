@@ -262,7 +262,7 @@ def test_doctor_reports_the_budget(folder: Path, capsys: pytest.CaptureFixture[s
     wide = folder.parent / "wide.yaml"
     wide.write_text("window: 600\n", encoding="utf-8")
     assert cli.main(["doctor", "--ckpt", str(folder), "--config", str(wide)]) == 0
-    lines = dict(line.split(": ", 1) for line in capsys.readouterr().out.splitlines())
+    lines = dict(line[2:].split(": ", 1) for line in capsys.readouterr().out.splitlines())
     assert lines["windows"].startswith("600 s, ")
     assert lines["fits"].startswith("yes: ")
     assert lines["needs"].count(",") == 3
@@ -273,7 +273,7 @@ def test_doctor_says_that_a_model_was_not_trained_to_stream(folder: Path, capsys
     for style in ("instruct", "inference"):
         (folder / "stream.yaml").write_text(f"style: {style}\n", encoding="utf-8")
         assert cli.main(["doctor", "--ckpt", str(folder)]) == 0
-        lines = dict(line.split(": ", 1) for line in capsys.readouterr().out.splitlines())
+        lines = dict(line[2:].split(": ", 1) for line in capsys.readouterr().out.splitlines())
         assert lines.get("preset", "").startswith("run1 was not trained to stream") == (style == "instruct")
         tokens.append(int(lines["windows"].split()[2]))
     assert tokens[0] < tokens[1] / 4
@@ -288,7 +288,7 @@ def test_doctor_reports_a_model_that_does_not_fit(
     )
     assert cli.main(["doctor", "--ckpt", str(folder)]) == 1
     out = capsys.readouterr().out
-    assert "fits: no: the limit here is 0.0 GiB" in out
+    assert "⚠ fits: no: the limit here is 0.0 GiB → This checkpoint does not fit" in out
     assert "with: window 1 and text_round 1: " in out
 
 

@@ -124,6 +124,16 @@ def test_a_clip_is_played_from_the_command_to_the_subtitles(terminal: Terminal, 
     assert not list((tmp_path / "state").rglob("*.jsonl"))
 
 
+def test_before_another_clip_plays_a_line_says_which_checkpoint_to_take(terminal: Terminal, clip: Path) -> None:
+    terminal.run("play", str(clip), "--no-picture")
+    terminal.until_shown("knows simulated matches only")
+    terminal.press("q")
+    # It stays when the player has ended.
+    lines = terminal.until_shown("status 0").splitlines()
+    assert any(line.startswith("svm-tui: this checkpoint knows simulated matches only; for real") for line in lines)
+    assert "(downloads " in "".join(lines)
+
+
 def test_a_player_that_is_told_to_end_saves_and_leaves_the_terminal_as_it_was(
     terminal: Terminal, clip: Path, tmp_path: Path
 ) -> None:

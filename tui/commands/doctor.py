@@ -5,8 +5,9 @@ import dataclasses
 import json
 import os
 import platform
+import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,12 +58,17 @@ class Machine:
 
 @dataclass(frozen=True)
 class Terminal:
-    """The terminal on stdout: its size in cells, and its number of colours (0 for none, or for no terminal)."""
+    """The terminal on stdout: its size in cells, and its number of colours (0 for none, or for no terminal).
+
+    Attributes:
+        graphics: protocols for pictures that it names, the best first; None where it could not be asked.
+    """
 
     columns: int
     lines: int
     colors: int
     interactive: bool
+    graphics: Sequence[str] | None = None
 
 
 @dataclass(frozen=True)
@@ -100,6 +106,21 @@ class Model:
 
 
 @dataclass(frozen=True)
+class Row:
+    """A finding: its name and value, whether it is well (None for a mere fact), and what to do where it is not."""
+
+    name: str
+    value: str
+    well: bool | None = None
+    advice: str = ""
+
+    @property
+    def mark(self) -> str:
+        """The verdict in one character."""
+        return {True: "✓", False: "⚠", None: " "}[self.well]
+
+
+@dataclass(frozen=True)
 class Diagnosis:
     """All findings; the version of a package that is not installed is None."""
 
@@ -115,22 +136,15 @@ class Diagnosis:
     @property
     def advice(self) -> list[str]:
         """What to change, one line each; empty where nothing needs to change."""
-        found = [self.compute.advice] if self.compute.advice else []
-        if self.machine.nvidia and self.compute.kind == "CPU":
-            found.append("MLX does not use this machine's NVIDIA GPU; pip install 'svm-tui[cuda]' in a new venv.")
-        if self.terminal.interactive and self.terminal.colors < 256 and "NO_COLOR" not in self.variables:
-            found.append("This terminal has too few colours for the picture; set TERM=xterm-256color if it can.")
-        if self.terminal.interactive and (self.terminal.columns < 80 or self.terminal.lines < 24):
-            found.append("This terminal is small; the player needs 80 columns and 24 lines.")
-        return found
+        return [row.advice for row in rows(self) if row.advice]
 
 
 def diagnose(environ: Mapping[str, str], clock: Callable[[], float]) -> Diagnosis:
-    """Return what this machine has; `clock` returns seconds and times the matrix product."""
+    """Return what this machine has; `clock` returns seconds, for the matrix product and the terminal's answer."""
     return Diagnosis(
         compute=_compute(clock),
         machine=_machine(),
-        terminal=_terminal(),
+        terminal=_terminal(clock),
         versions={"python": platform.python_version(), **{name: installed_version(name) for name in PACKAGES}},
         variables={name: environ[name] for name in VARIABLES if name in environ},
         checkpoints=str(CHECKPOINTS.resolve()),
@@ -206,19 +220,25 @@ def _machine() -> Machine:
     )
 
 
-def _terminal() -> Terminal:
+def _terminal(clock: Callable[[], float]) -> Terminal:
     from rich.console import Console
 
     console = Console()
+    graphics = None
+    if sys.stdin.isatty() and sys.stdout.isatty():
+        # Unix alone has what it imports.
+        from tui.terminal_graphics import ask_terminal
+
+        graphics = ask_terminal(sys.stdin.fileno(), sys.stdout.fileno(), clock)
     depths = {"standard": 16, "windows": 16, "256": 256, "truecolor": 1 << 24}
     shown = None if console.no_color else console.color_system
-    return Terminal(console.width, console.height, depths.get(shown or "", 0), console.is_terminal)
+    return Terminal(console.width, console.height, depths.get(shown or "", 0), console.is_terminal, graphics)
 
 
 HELP = (
-    "Show what MLX computes on here and how fast, what is installed, and what would make it faster. With --ckpt, show "
-    "the memory that the model needs, and what to change if it does not fit. The exit status is 1 if MLX cannot be "
-    "loaded, or if the model does not fit."
+    "Show what MLX computes on here and how fast, what is installed, what the terminal can show, and which checkpoint "
+    "to take; ✓ marks what is well, ⚠ what to change, and how. With --ckpt, show the memory that the model needs, and "
+    "what to change if it does not fit. The exit status is 1 if MLX cannot be loaded, or if the model does not fit."
 )
 
 GIB = 1 << 30
@@ -245,43 +265,88 @@ def run(args: argparse.Namespace) -> int:
     elif found.terminal.interactive:
         _print_table(found)
     else:
-        for name, value in rows(found):
-            tell(f"{name}: {value}")
+        for row in rows(found):
+            tell(f"{row.mark} {row.name}: {row.value}{f' → {row.advice}' if row.advice else ''}")
     return 0 if found.compute.kind and (found.model is None or found.model.fits) else 1
 
 
-def rows(found: Diagnosis) -> list[tuple[str, str]]:
-    """Return the diagnosis as rows of a table: name and value."""
-    compute, machine, terminal = found.compute, found.machine, found.terminal
-    available = f", {machine.available / GIB:.1f} GiB available" if machine.available is not None else ""
-    colors = f"{terminal.colors} colours" if terminal.colors else "no colours"
+def rows(found: Diagnosis) -> list[Row]:
+    """Return the diagnosis as rows of a table."""
     return [
-        ("device", f"{compute.kind}, {compute.dtype}" if compute.kind else "none: MLX cannot be loaded"),
-        *([("BLAS", f"{compute.blas}, {compute.blas_path}" if compute.blas else "MLX's own")] if compute.kind else []),
-        *([("matrix product", f"{compute.gflops:g} GFLOP/s")] if compute.gflops is not None else []),
-        ("machine", f"{machine.system}, {machine.cores} cores"),
-        ("memory", f"{machine.memory / GIB:.1f} GiB{available}"),
-        ("versions", ", ".join(f"{name} {version or 'absent'}" for name, version in found.versions.items())),
-        ("terminal", f"{terminal.columns}x{terminal.lines}, {colors}" if terminal.interactive else "none"),
-        *(("variable", f"{name}={value}") for name, value in found.variables.items()),
-        ("checkpoints", found.checkpoints),
-        ("state", found.state),
-        *(_model_rows(found.model) if found.model else []),
-        *(("advice", line) for line in found.advice),
+        *_compute_rows(found.compute, found.machine),
+        *_machine_rows(found),
+        *_terminal_rows(found.terminal, found.variables),
+        *(Row("variable", f"{name}={value}") for name, value in found.variables.items()),
+        Row("checkpoints", found.checkpoints),
+        Row("state", found.state),
+        *(_model_rows(found.model) if found.model else [_recommendation_row(found)]),
     ]
 
 
-def _model_rows(model: Model) -> list[tuple[str, str]]:
+def _compute_rows(compute: Compute, machine: Machine) -> list[Row]:
+    if compute.kind is None:
+        return [Row("device", "none: MLX cannot be loaded", False, compute.advice or "")]
+    unused = machine.nvidia and compute.kind == "CPU"
+    advice = "MLX does not use this machine's NVIDIA GPU; pip install 'svm-tui[cuda]' in a new venv." if unused else ""
+    found = [Row("device", f"{compute.kind}, {compute.dtype}", not unused, advice)]
+    blas = f"{compute.blas}, {compute.blas_path}" if compute.blas else "MLX's own"
+    found.append(Row("BLAS", blas, not compute.advice, compute.advice or ""))
+    if compute.gflops is not None:
+        found.append(Row("matrix product", f"{compute.gflops:g} GFLOP/s"))
+    return found
+
+
+def _machine_rows(found: Diagnosis) -> list[Row]:
+    machine, absent = found.machine, [name for name, version in found.versions.items() if version is None]
+    available = f", {machine.available / GIB:.1f} GiB available" if machine.available is not None else ""
+    versions = ", ".join(f"{name} {version or 'absent'}" for name, version in found.versions.items())
+    # Without MLX the first row says how to install it.
+    lacks = [name for name in absent if name != "mlx"]
+    advice = f"{' and '.join(lacks)} cannot be found; install svm-tui again in a new venv." if lacks else ""
+    return [
+        Row("machine", f"{machine.system}, {machine.cores} cores"),
+        Row("memory", f"{machine.memory / GIB:.1f} GiB{available}"),
+        Row("versions", versions, not absent, advice),
+    ]
+
+
+def _terminal_rows(terminal: Terminal, variables: Mapping[str, str]) -> list[Row]:
+    if not terminal.interactive:
+        return [Row("terminal", "none")]
+    advice = []
+    if terminal.colors < 256 and "NO_COLOR" not in variables:
+        advice.append("This terminal has too few colours for the picture; set TERM=xterm-256color if it can.")
+    if terminal.columns < 80 or terminal.lines < 24:
+        advice.append("This terminal is small; the player needs 80 columns and 24 lines.")
+    colors = f"{terminal.colors} colours" if terminal.colors else "no colours"
+    size = Row("terminal", f"{terminal.columns}x{terminal.lines}, {colors}", not advice, " ".join(advice))
+    if terminal.graphics is None:
+        return [size, Row("graphics", "not known: the terminal was not asked, or did not answer")]
+    return [size, Row("graphics", f"{', '.join(terminal.graphics) or 'none'}; the player draws half blocks")]
+
+
+def _recommendation_row(found: Diagnosis) -> Row:
+    """Return which checkpoint for real sport to take here."""
+    from streaming_vlm_mlx.shipped import recommendation
+
+    slow = found.compute.kind in (None, "CPU")
+    advice = "Without a GPU no checkpoint for real sport keeps up; use --pace every, or infer." if slow else ""
+    return Row("for real sport", recommendation(found.machine.memory), not slow, advice)
+
+
+def _model_rows(model: Model) -> list[Row]:
     """Return the rows on a model's memory."""
     parts = (f"{name} {size / GIB:.2f}" for name, size in model.parts.items())
     span = f"{model.rounds} s, {model.tokens} tokens" + ("" if model.bounded else "; not bounded by these settings")
+    limit = f"{'yes' if model.fits else 'no'}: the limit here is {model.limit / GIB:.1f} GiB"
+    advice = "" if model.fits else "This checkpoint does not fit; quantize it with convert-ckpt, or take a smaller one."
     return [
-        ("model", f"{model.folder}, computed in {model.dtype}"),
-        *([("preset", model.preset)] if model.preset else []),
-        ("windows", span),
-        ("needs", f"{model.peak / GIB:.2f} GiB: {', '.join(parts)}"),
-        ("fits", f"{'yes' if model.fits else 'no'}: the limit here is {model.limit / GIB:.1f} GiB"),
-        *(("with", f"{change}: {peak / GIB:.2f} GiB") for change, peak in model.changes.items()),
+        Row("model", f"{model.folder}, computed in {model.dtype}"),
+        *([Row("preset", model.preset)] if model.preset else []),
+        Row("windows", span),
+        Row("needs", f"{model.peak / GIB:.2f} GiB: {', '.join(parts)}"),
+        Row("fits", limit, model.fits, advice),
+        *(Row("with", f"{change}: {peak / GIB:.2f} GiB") for change, peak in model.changes.items()),
     ]
 
 
@@ -291,8 +356,12 @@ def _print_table(found: Diagnosis) -> None:
     from rich.text import Text
 
     table = Table(show_header=False, box=None, pad_edge=False)
+    table.add_column(no_wrap=True)
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")
-    for name, value in rows(found):
-        table.add_row(name, Text(visible(value), style="bold yellow" if name == "advice" else ""))
+    for row in rows(found):
+        color = {True: "green", False: "bold yellow", None: ""}[row.well]
+        table.add_row(Text(row.mark, style=color), row.name, Text(visible(row.value)))
+        if row.advice:
+            table.add_row("", "", Text(visible(row.advice), style="bold yellow"))
     Console().print(table)

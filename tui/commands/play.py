@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.shipped import SAMPLE, notice
+from tui import messages
 from tui.commands.bench import describe_machine
 from tui.commands.options import (
     PLAYER_SETTINGS,
@@ -21,7 +22,6 @@ from tui.commands.options import (
     resolve_settings,
     run_as_follower,
 )
-from tui.messages import tell
 from tui.player import gc_tuning as gc_tuning
 from tui.player.pace import PACES
 from tui.session_paths import base_paths, check_writable, new_record, state_folder
@@ -160,7 +160,7 @@ def watch(spec: "PlayerSpec", theme: str, ipc: Path | None) -> NoReturn:
         # Nobody reads the paths when the terminal was closed.
         with contextlib.suppress(OSError):
             for path in paths:
-                tell(path)
+                messages.tell(path)
     leave(app.return_code or 0)
 
 
@@ -204,6 +204,10 @@ def _spec(args: argparse.Namespace, config: "StreamConfig", folder: Path) -> "Pl
         raise SvmError(f"{args.clip} is a clip, and --record keeps a live feed; leave out --record.")
     if source.duration is not None and not 0 <= args.start < source.duration:
         raise SvmError(f"{args.clip} is {source.duration:.1f} s long; --start {args.start:g} is outside.")
+    advice = notice(folder, args.clip, machine_memory())
+    if advice:
+        # The one on the screen is gone when the player ends.
+        messages.note(advice)
     record = new_record(args.clip, str(folder), config, describe_machine(), args.pace)
     return PlayerSpec(
         clip=Path(args.clip).name or args.clip,
@@ -211,7 +215,7 @@ def _spec(args: argparse.Namespace, config: "StreamConfig", folder: Path) -> "Pl
         size=source.size,
         seconds=FeedSeconds(source) if source.feed else ClipSeconds(source),
         open_grabber=None if source.duration is None else partial(FrameGrabber, args.clip),
-        make=partial(_make, folder, config, args.adapter, notice(folder, args.clip, machine_memory())),
+        make=partial(_make, folder, config, args.adapter, advice),
         config=config,
         read_truth=partial(read_clip_truth, args.truth, args.clip, source.duration),
         record=record,
