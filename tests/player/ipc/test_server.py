@@ -179,6 +179,23 @@ async def test_a_client_that_never_reads_again_is_closed(
             await check_alive(p, socket_path)
 
 
+async def test_of_many_that_are_dropped_the_viewer_is_told_once(
+    start_served: StartServed, socket_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "GRACE", 0.0)
+    async with start_served() as (p, _):
+        await p.engine.until_spoken(0)
+        server = server_of(p)
+        for _ in range(3):
+            async with connected(socket_path) as client:
+                await client.command("observe", "text")
+                client.writer.transport.pause_reading()  # type: ignore[attr-defined]
+                for _ in range(500):
+                    server.tell(TextPiece(0, "x" * 10_000))
+                await until(lambda: len(server.clients) == 1)
+        assert len(p.notice.splitlines()) == 1
+
+
 async def test_replies_that_are_not_read_are_bounded_too(start_served: StartServed, socket_path: Path) -> None:
     async with start_served() as (p, client):
         await p.engine.until_spoken(0)

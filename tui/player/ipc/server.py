@@ -12,7 +12,8 @@ from typing import cast
 
 from streaming_vlm_mlx.errors import SvmError
 from tui.player.controller import PlayerEvent
-from tui.player.ipc.commands import Commands
+from tui.player.frame_loader import RateLimiter
+from tui.player.ipc.commands import NOTE_RATE, Commands
 from tui.player.ipc.protocol import (
     MAX_LINE,
     LineBuffer,
@@ -40,9 +41,9 @@ GRACE, MOST_DISCARDED = 2.0, 16 << 20
 class Server:
     """Accepts clients and passes on what they command and what they observe."""
 
-    def __init__(self, commands: Commands, note: Callable[[str], None]) -> None:
-        """Serve `commands`; `note` tells the viewer of a client that was dropped."""
-        self.commands, self.note = commands, note
+    def __init__(self, commands: Commands, note: Callable[[str], None], clock: Callable[[], float]) -> None:
+        """Serve `commands`; `note` tells the viewer of clients that were dropped, `clock` returns seconds."""
+        self.commands, self._note, self._note_limiter = commands, note, RateLimiter(clock)
         self.clients: set[Client] = set()
         self._server: asyncio.Server | None = None
         # Clients with something to handle, the next first.
@@ -80,6 +81,11 @@ class Server:
         self.commands.properties.tick()
         for client in tuple(self.clients):
             self._tell_changes(client)
+
+    def note_drop(self) -> None:
+        """Tell the viewer that a client was dropped; not of each of many."""
+        if self._note_limiter.allows(NOTE_RATE):
+            self._note("a program on the socket does not read and was dropped.")
 
     def schedule(self, client: "Client") -> None:
         """Handle what `client` has sent, now or in a later portion."""
@@ -125,7 +131,7 @@ async def open_server(
     file: SocketFile, screen: PlayerScreen, quit_player: Callable[[], None], clock: Callable[[], float]
 ) -> Server:
     """Serve `screen` on the socket of `file`; `quit_player` ends the player soon, `clock` returns seconds."""
-    server = Server(Commands(screen, quit_player, clock), screen.note)
+    server = Server(Commands(screen, quit_player, clock), screen.note, clock)
     screen.listeners.append(server.tell)
     await server.start(file.socket)
     return server
@@ -209,7 +215,7 @@ class Client(asyncio.Protocol):
         if self._queue.put(line):
             self._flush()
         else:
-            self._server.note("a program on the socket does not read and was dropped.")
+            self._server.note_drop()
             self._drop("too much was left unread")
 
     def shut_down(self) -> None:
