@@ -11,7 +11,7 @@ from streaming_vlm_mlx.plain_text import safe_json
 
 # Bytes of a request at most, without its line feed; a question has 500 characters.
 MAX_LINE = 16 << 10
-# Bytes that may wait for a client that does not read; an hour of `second` events.
+# Bytes that may wait for a client that does not read; minutes of `second` events.
 MAX_WAITING = 256 << 10
 SUCCESS = "success"
 
