@@ -2,16 +2,14 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
 from textual.message import Message
-from textual.screen import Screen
-from textual.validation import Integer, Number
 from textual.widgets import Static
 
 from streaming_vlm_mlx.background import BackgroundThread
@@ -25,19 +23,18 @@ from tui.player.frame_loader import RATE, RATE_BUSY, RATE_DELAYED, FrameLoader, 
 from tui.player.pace import PACES
 from tui.player.playhead import Playhead
 from tui.player.presenter import Presenter
+from tui.player.screens.asking import Asking
 from tui.player.screens.help import HelpScreen
-from tui.player.spec import PlayerSpec, uses_query
+from tui.player.screens.saving import Saving
+from tui.player.spec import PlayerSpec
 from tui.player.widgets.cache_strip import CacheStrip
 from tui.player.widgets.gauges import Gauges
 from tui.player.widgets.key_bar import KeyBar, KeyHint
 from tui.player.widgets.picture import Picture
-from tui.player.widgets.prompt import Field, Prompt
+from tui.player.widgets.prompt import Prompt
 from tui.player.widgets.timeline import Timeline
 from tui.player.widgets.title import Title
 from tui.player.widgets.transcript_view import TRUTH_MODES, Heading, TranscriptView
-
-if TYPE_CHECKING:
-    from streaming_vlm_mlx.config import StreamConfig
 
 # Times a second that the playhead moves, that new words are drawn, and that all lines are drawn, also while the model
 # computes; drawing all lines costs what a picture does.
@@ -52,8 +49,6 @@ QUIET_TIME = 0.15
 FIRST_PICTURE_TIMEOUT = 0.5
 # Delay in seconds from which pictures are drawn less often, as they are behind another screen.
 LONG_DELAY = 1.0
-# The limits of what the viewer may set.
-HOTTEST, MOST_TOKENS = 5.0, 1000
 
 HINTS = (
     KeyHint("space", "pause", "screen.play"),
@@ -69,7 +64,7 @@ HINTS = (
 )
 
 
-class PlayerScreen(Screen[None]):
+class PlayerScreen(Asking, Saving):
     """Picture, commentary, truth, gauges and the model's cache, and the keys that control them."""
 
     AUTO_FOCUS = ""
@@ -125,10 +120,8 @@ class PlayerScreen(Screen[None]):
             clock: returns seconds.
             auto_tick: call `tick` regularly; without it the owner of the clock does.
         """
-        super().__init__()
-        self._auto_tick = auto_tick
-        self.spec, self._session, self._clock = spec, session, clock
-        self._config = spec.config
+        super().__init__(spec, session)
+        self._auto_tick, self._clock = auto_tick, clock
         self._picture = Picture(id="picture")
         self._picture_wanted = spec.with_picture
         # Times until which the model encodes the next second, and until which nothing is drawn.
@@ -148,7 +141,7 @@ class PlayerScreen(Screen[None]):
                 yield Heading(id="heading")
                 yield TranscriptView(id="transcript")
         yield Timeline(id="timeline")
-        yield CacheStrip("nothing yet" if self._config else "a recording has no cache", id="cache")
+        yield CacheStrip("nothing yet" if self.spec.config else "a recording has no cache", id="cache")
         yield KeyBar(HINTS, id="keys")
         yield Prompt(id="prompt")
 
@@ -157,7 +150,7 @@ class PlayerScreen(Screen[None]):
         spec = self.spec
         playhead = Playhead(self._clock, spec.seconds.duration, spec.start)
         make = partial(spec.make, self._note_from_thread)
-        session = make, spec.seconds, playhead, self._session, self._handle
+        session = make, spec.seconds, playhead, self.session, self._handle
         self.controller = Controller(*session, spec.pace, spec.loop, spec.feed)
         self.presenter = Presenter(self, spec, self.controller, self._clock)
         if spec.recording:
@@ -293,78 +286,7 @@ class PlayerScreen(Screen[None]):
         """Show the keys."""
         self.app.push_screen(HelpScreen(self.BINDINGS, self.spec.preset))
 
-    def action_ask(self) -> None:
-        """Ask the model about the next second."""
-        if self._listens():
-            self.query_one(Prompt).ask("question", [Field("ask about the next second")])
-
-    def action_query(self) -> None:
-        """Change the query, which holds for all seconds."""
-        if self._listens() and self._config:
-            if uses_query(self._config):
-                self.query_one(Prompt).ask("query", [Field("query", self._config.query)])
-            else:
-                self.note("this checkpoint's training template has no query: press / to ask about the next second.")
-
-    def action_sampling(self) -> None:
-        """Change how words are sampled."""
-        if self._listens() and self._config:
-            sampling = self._config.sampling
-            warm = Number(0.0, HOTTEST, f"the temperature must be 0 to {HOTTEST:g}")
-            few = Integer(1, MOST_TOKENS, f"tokens per second must be 1 to {MOST_TOKENS}")
-            temperature = Field("temperature", f"{sampling.temperature:g}", "number", (warm,))
-            tokens = Field("tokens per second", str(sampling.max_new_tokens), "integer", (few,))
-            self.query_one(Prompt).ask("sampling", [temperature, tokens])
-
-    def _listens(self) -> bool:
-        """Return whether there is a model that can be asked; tell the viewer if there is none."""
-        if self._config is None:
-            self.note("this commentary is recorded: play the clip with svm-tui play to ask or to change the model.")
-        return self._config is not None
-
-    def action_save(self) -> None:
-        """Save the session as it is now."""
-        try:
-            paths = self._session.save()
-        except SvmError as error:
-            self.note(str(error))
-        else:
-            self.note("saved as " + " and ".join(map(str, paths)) if paths else "there is no commentary to save yet.")
-
-    def on_prompt_submitted(self, event: Prompt.Submitted) -> None:
-        """Ask, or change the settings, as the viewer typed."""
-        first, *others = event.values
-        if event.purpose == "question" and first:
-            self.controller.ask(first)
-            self.note(f"asked: {first}")
-        elif event.purpose == "query" and first and self._config:
-            self.configure(replace(self._config, query=first))
-            self.note(f"the query is: {first}")
-        elif event.purpose == "sampling" and self._config:
-            sampling = replace(self._config.sampling, temperature=float(first), max_new_tokens=int(others[0]))
-            self.configure(replace(self._config, sampling=sampling))
-            self.note(f"temperature {sampling.temperature:g}, {sampling.max_new_tokens} tokens per second")
-
-    def on_prompt_refused(self, event: Prompt.Refused) -> None:
-        """Say what may be typed."""
-        self.app.bell()
-        self.note(f"{event.reason}.")
-
-    @property
-    def config(self) -> "StreamConfig | None":
-        """The settings that the viewer changes; None for a recording."""
-        return self._config
-
-    def configure(self, config: "StreamConfig") -> None:
-        """Change the settings from the next second on."""
-        self._config = config
-        self.controller.configure(config)
-
     # Events, pictures, truth, notes.
-
-    def note(self, text: str) -> None:
-        """Show `text` to the viewer for a while."""
-        self.presenter.note(text)
 
     def on_player_screen_noted(self, event: Noted) -> None:
         """Show what a thread noted."""
@@ -381,7 +303,7 @@ class PlayerScreen(Screen[None]):
             self._show_feed(event)
             return
         self.presenter.handle(event)
-        if isinstance(event, SecondStarted) and self._config:
+        if isinstance(event, SecondStarted) and self.spec.config:
             # A session that is replayed computes nothing.
             self._quiet_until = self._clock() + QUIET_TIME
         elif isinstance(event, GenerationResult):

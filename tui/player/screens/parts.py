@@ -1,0 +1,30 @@
+"""What the parts of the player's screen share; each part holds the actions of one purpose."""
+
+from textual.screen import Screen
+
+from streaming_vlm_mlx.sessions.session_log import SessionLog
+from tui.player.controller import Controller
+from tui.player.presenter import Presenter
+from tui.player.spec import PlayerSpec
+
+
+class PlayerPart(Screen[None]):
+    """A part of the player's screen.
+
+    Attributes:
+        spec: the session's specification.
+        session: gets every second.
+        controller: plays the session; set when the screen is mounted.
+        presenter: shows it; set when the screen is mounted.
+    """
+
+    controller: Controller
+    presenter: Presenter
+
+    def __init__(self, spec: PlayerSpec, session: SessionLog) -> None:
+        super().__init__()
+        self.spec, self.session = spec, session
+
+    def note(self, text: str) -> None:
+        """Show `text` to the viewer for a while."""
+        self.presenter.note(text)
