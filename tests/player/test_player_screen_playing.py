@@ -73,6 +73,18 @@ async def test_a_click_on_the_bar_seeks_and_a_drag_goes_on(start_player: StartPl
         assert p.position >= 55
 
 
+async def test_a_click_on_a_line_of_the_commentary_seeks_there(start_player: StartPlayer) -> None:
+    async with start_player() as p:
+        await p.speak(4)
+        await p.pilot.click("#transcript", offset=(9, 1))
+        await wait(p.pilot)
+        assert p.position == 1
+        # Below the last line there is nothing to go to.
+        await p.pilot.click("#transcript", offset=(9, 12))
+        await wait(p.pilot)
+        assert p.position == 1
+
+
 async def test_the_bar_tells_the_time_under_the_pointer_and_what_is_left(start_player: StartPlayer) -> None:
     async with start_player() as p:
         await p.engine.until_spoken(0)

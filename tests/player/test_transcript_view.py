@@ -78,3 +78,23 @@ async def test_what_a_viewer_scrolled_back_to_stays_in_sight(monkeypatch: pytest
         await wait(pilot)
         assert before[0] == "00:10  second 10"
         assert lines(view) == before
+
+
+async def test_a_click_on_a_line_names_its_second() -> None:
+    class Clicked(Shown):
+        seconds: list[float] = []  # noqa: RUF012 - of this test alone
+
+        def on_transcript_view_clicked(self, event: TranscriptView.Clicked) -> None:
+            self.seconds.append(event.position)
+
+    app = Clicked()
+    async with app.run_test(size=(40, 10)) as pilot:
+        view = app.query_one(TranscriptView)
+        for number in (3, 8, 20):
+            view.put(TranscriptRow(number, ("words",) * 9))
+        await wait(pilot)
+        # Each row takes two lines.
+        for line in (0, 3, 4, 9):
+            await pilot.click(TranscriptView, offset=(2, line))
+        await wait(pilot)
+        assert app.seconds == [3, 8, 20]

@@ -14,7 +14,8 @@ from streaming_vlm_mlx.stream.events import GenerationResult
 from tui.player.frame_loader import RateLimiter
 from tui.player.pace import PACES
 from tui.player.playhead import SPEEDS
-from tui.player.screens.player import HOTTEST, MOST_TOKENS, PlayerScreen
+from tui.player.screens.asking import HOTTEST, MOST_TOKENS
+from tui.player.screens.player import PlayerScreen
 from tui.player.spec import uses_query
 from tui.player.widgets.prompt import one_line
 

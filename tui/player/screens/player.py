@@ -243,6 +243,10 @@ class PlayerScreen(Asking, Saving):
             self.note("this is a clip: r connects again to a live feed.")
         self.presenter.tick()
 
+    def on_transcript_view_clicked(self, event: TranscriptView.Clicked) -> None:
+        """Seek to the clicked line of the commentary."""
+        self.controller.seek(event.position)
+
     async def on_key_bar_pressed(self, event: KeyBar.Pressed) -> None:
         """Do what the clicked key does."""
         await self.run_action(event.hint.action)

@@ -2,12 +2,14 @@
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from itertools import zip_longest
 from typing import ClassVar, Literal
 
 from textual import events
 from textual.content import Content
 from textual.geometry import Size
+from textual.message import Message
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
 from textual.style import Style
@@ -45,6 +47,12 @@ class TranscriptView(ScrollView, can_focus=False):
         "transcript--answer",
         "transcript--skipped",
     }
+
+    @dataclass
+    class Clicked(Message):
+        """The viewer clicked the row that begins at `position` seconds."""
+
+        position: float
 
     def __init__(self, *, id: str | None = None) -> None:  # noqa: A002 - Textual's name
         super().__init__(id=id)
@@ -85,6 +93,12 @@ class TranscriptView(ScrollView, can_focus=False):
         self._lay_from(at)
         if len(self._rows) > MAX_ROWS:
             self._forget(len(self._rows) - MAX_ROWS)
+
+    def on_click(self, event: events.Click) -> None:
+        """Post the position of the row under the pointer."""
+        at = bisect_right(self._ends, event.y + self.scroll_offset.y)
+        if at < len(self._rows):
+            self.post_message(self.Clicked(self._rows[at].number))
 
     def render_line(self, y: int) -> Strip:
         """Return line `y` of the visible window."""
