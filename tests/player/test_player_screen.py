@@ -63,7 +63,14 @@ async def test_the_command_palette_offers_what_has_a_key(start_player: StartPlay
         commands = {command.title: command.callback for command in p.app.get_system_commands(p.app.screen)}
         assert {"play: pause, play", "view: theme", "session: screenshot"} <= commands.keys()
         purposes = [title.partition(":")[0] for title in sorted(commands)]
-        assert [purpose for purpose, _ in groupby(purposes)] == ["commentary", "play", "seek", "session", "view"]
+        assert [purpose for purpose, _ in groupby(purposes)] == [
+            "commentary",
+            "find",
+            "play",
+            "seek",
+            "session",
+            "view",
+        ]
         await commands["seek: to the end"]()
         assert p.position == 59
 

@@ -24,6 +24,7 @@ from tui.player.pace import PACES
 from tui.player.playhead import Playhead
 from tui.player.presenter import Presenter
 from tui.player.screens.asking import Asking
+from tui.player.screens.finding import Finding
 from tui.player.screens.help import HelpScreen
 from tui.player.screens.saving import Saving
 from tui.player.spec import PlayerSpec
@@ -64,7 +65,7 @@ HINTS = (
 )
 
 
-class PlayerScreen(Asking, Saving):
+class PlayerScreen(Asking, Finding, Saving):
     """Picture, commentary, truth, gauges and the model's cache, and the keys that control them."""
 
     AUTO_FOCUS = ""
@@ -89,6 +90,11 @@ class PlayerScreen(Asking, Saving):
         Binding("slash", "ask", "ask about the next second"),
         Binding("i", "query", "change the query"),
         Binding("t", "sampling", "temperature, tokens"),
+        Binding("ctrl+f", "find", "find in commentary and truth"),
+        Binding("n", "find_next(1)", "next match"),
+        Binding("N", "find_next(-1)", "match before"),
+        Binding("enter", "play_found", "play from the match"),
+        Binding("escape", "end_search", "end the search"),
         Binding("p", "picture", "picture on, off"),
         Binding("e", "save", "save the session now"),
         Binding("up,k", "scroll(-1)", "scroll up"),

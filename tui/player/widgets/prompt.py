@@ -14,7 +14,7 @@ from textual.widgets import Input, Label
 
 from streaming_vlm_mlx.plain_text import harmless
 
-Purpose = Literal["question", "query", "sampling"]
+Purpose = Literal["question", "query", "sampling", "search"]
 
 # Characters of a line; longer pasted text is cut.
 MAX_LENGTH = 500

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from typing import ClassVar, Literal
 
+from rich.segment import Segment
 from textual import events
 from textual.content import Content
 from textual.geometry import Size
@@ -46,6 +47,7 @@ class TranscriptView(ScrollView, can_focus=False):
         "transcript--question",
         "transcript--answer",
         "transcript--skipped",
+        "transcript--found",
     }
 
     @dataclass
@@ -61,6 +63,7 @@ class TranscriptView(ScrollView, can_focus=False):
         self._blocks: list[list[Strip]] = []
         self._ends: list[int] = []
         self._following = True
+        self._marked: float | None = None
 
     @property
     def rows(self) -> Sequence[TranscriptRow]:
@@ -82,6 +85,22 @@ class TranscriptView(ScrollView, can_focus=False):
         self._following = True
         # Textual knows the new height only after that.
         self.call_after_refresh(self.scroll_end, animate=False, immediate=True, x_axis=False)
+
+    def mark(self, position: float | None) -> None:
+        """Mark the row of `position` in seconds, and scroll there; None removes the mark."""
+        self._marked = position
+        at = self._marked_row()
+        if at is not None:
+            top = self._ends[at] - len(self._blocks[at])
+            self.scroll_to(y=max(top - self.size.height // 2, 0), animate=False, immediate=True)
+        self.refresh()
+
+    def _marked_row(self) -> int | None:
+        """Return the index of the row with the mark; None where no row has it."""
+        if self._marked is None:
+            return None
+        at = bisect_right(self._rows, self._marked, key=lambda row: row.number) - 1
+        return at if at >= 0 and self._marked < self._rows[at].number + max(self._rows[at].skipped, 1) else None
 
     def put(self, row: TranscriptRow) -> None:
         """Show `row` in place of the one with its number; an empty row is removed."""
@@ -107,7 +126,13 @@ class TranscriptView(ScrollView, can_focus=False):
         if at == len(self._blocks):
             return Strip.blank(self.size.width, self.rich_style)
         block = self._blocks[at]
-        return block[line - self._ends[at] + len(block)].adjust_cell_length(self.size.width, self.rich_style)
+        strip = block[line - self._ends[at] + len(block)].adjust_cell_length(self.size.width, self.rich_style)
+        if at == self._marked_row():
+            marked = Segment.apply_style(
+                strip, post_style=self.get_component_rich_style("transcript--found", partial=True)
+            )
+            strip = Strip(marked, strip.cell_length)
+        return strip
 
     def on_resize(self, _: events.Resize) -> None:
         """Wrap the text to the new width."""
