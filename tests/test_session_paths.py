@@ -7,7 +7,7 @@ import pytest
 
 from streaming_vlm_mlx.hub import resolve_checkpoint
 from streaming_vlm_mlx.shipped import SAMPLE
-from tui.session_paths import CHECKPOINTS, base_paths, cache_folder, state_folder
+from tui.session_paths import CHECKPOINTS, base_paths, cache_folder, short_names, state_folder
 
 
 def test_a_session_lies_at_out_or_beside_its_clip_and_else_in_the_state_folder(
@@ -49,3 +49,19 @@ def test_state_and_cache_lie_where_xdg_says(environ: dict[str, str], state: str,
 
 def test_checkpoints_are_where_the_engine_looks() -> None:
     assert inspect.signature(resolve_checkpoint).parameters["root"].default == CHECKPOINTS
+
+
+@pytest.mark.parametrize(
+    ("paths", "shown"),
+    [
+        (["/home/ada/match.vtt"], "~/match.vtt"),
+        (["/home/ada/match.vtt", "/home/ada/match.json"], "~/match.vtt and .json"),
+        (["/data/match.vtt", "/home/ada/match.json"], "/data/match.vtt and match.json"),
+        (["/data/clips/season/2025/final/match.vtt"], "/…/season/2025/final/match.vtt"),
+        (["/home/ada/clips/season/2025/final/match.vtt"], "~/…/2025/final/match.vtt"),
+        (["/data/a-name-of-more-than-thirty-characters.vtt"], "/…/a-name-of-more-than-thirty-characters.vtt"),
+        (["match.vtt"], "match.vtt"),
+    ],
+)
+def test_messages_show_short_paths(paths: list[str], shown: str) -> None:
+    assert short_names([Path(path) for path in paths], Path("/home/ada"), 30) == shown

@@ -4,7 +4,7 @@ import contextlib
 import datetime
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -93,6 +93,27 @@ def base_paths(out: Path | None, clip: str, created: str) -> tuple[Path, ...]:
     own = Path(clip).is_file() and not Path(clip).samefile(SAMPLE)
     beside = [Path(clip).with_suffix(f".{_stamp(created)}")] if own and "://" not in clip else []
     return (*([out.with_suffix("")] if out else beside), journal_path(clip, created))
+
+
+def short_names(paths: Sequence[Path], home: Path, length: int = 50) -> str:
+    """Return `paths` as a message shows them: one in full, of others in its folder the endings.
+
+    The home folder is ``~``; in a path of more than `length` characters, folders in the middle are left out.
+    """
+    first, *others = paths
+    name = _shortened(first, home, length)
+    endings = [path.suffix if path.with_suffix("") == first.with_suffix("") else path.name for path in others]
+    return " and ".join([name, *endings])
+
+
+def _shortened(path: Path, home: Path, length: int) -> str:
+    named = f"~/{path.relative_to(home)}" if path.is_relative_to(home) else str(path)
+    first, *rest = named.split("/")
+    short, left_out = named, 0
+    while len(short) > length and left_out < len(rest) - 1:
+        left_out += 1
+        short = "/".join([first, "…", *rest[left_out:]])
+    return short
 
 
 def _stamp(created: str) -> str:

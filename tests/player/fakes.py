@@ -319,7 +319,9 @@ class Player:
 
     @property
     def notice(self) -> str:
-        return str(self.screen.query_one("#notice", Static).content)
+        """What is told: the model's status, and the notes, the newest first."""
+        shown = [self.screen.query_one(name, Static) for name in ("#notice", "#toast")]
+        return "\n".join(str(part.content) for part in shown if part.display)
 
     async def pass_time(self, seconds: float) -> None:
         """Let `seconds` pass, in ticks of a quarter."""

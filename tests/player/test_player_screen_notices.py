@@ -12,6 +12,7 @@ from tui.player.clip import FrameGrabber
 from tui.player.presenter import NOTE_SECONDS
 from tui.player.spec import Note
 from tui.player.widgets.title import Title
+from tui.player.widgets.transcript_view import TranscriptView
 
 
 async def test_a_clip_that_cannot_be_shown_is_told_and_opened_again_after_a_seek(start_player: StartPlayer) -> None:
@@ -115,6 +116,21 @@ async def test_loading_shows_a_line_and_goes(start_player: StartPlayer) -> None:
         assert not p.screen.query_one("#notice").display
 
 
+async def test_remarks_cover_the_transcript_and_do_not_move_it(start_player: StartPlayer) -> None:
+    async with start_player(size=(80, 24)) as p:
+        await p.speak(2)
+        view = p.screen.query_one(TranscriptView)
+        region = view.region
+        for number in range(5):
+            p.screen.note(f"remark {number} " + "which takes more than a line of a toast of sixty cells")
+        await wait(p.pilot)
+        toast = p.screen.query_one("#toast")
+        assert view.region == region
+        assert toast.region in p.screen.region
+        assert toast.size.height <= 5
+        assert "remark 4" in toast.render_line(0).text
+
+
 async def test_a_remark_is_shown_for_a_while(tmp_path: Path) -> None:
     engine, clock = Scripted(), Clock()
 
@@ -130,4 +146,4 @@ async def test_a_remark_is_shown_for_a_while(tmp_path: Path) -> None:
         await p.pass_time(NOTE_SECONDS - 1)
         assert p.notice.splitlines()[-1] == "nobody trained [31mthis one."
         await p.pass_time(1)
-        assert not p.screen.query_one("#notice").display
+        assert not p.screen.query_one("#toast").display

@@ -22,6 +22,7 @@ from tui.player.screens.player import PlayerScreen
 from tui.player.spec import PlayerSpec
 from tui.player.widgets.picture import Picture
 from tui.player.widgets.prompt import CLOSING_KEYS, PromptLine
+from tui.session_paths import short_names
 
 if TYPE_CHECKING:
     from tui.player.ipc.server import Server
@@ -191,7 +192,7 @@ class PlayerApp(App[None]):
             except SvmError as error:
                 failure = failure or str(error)
             else:
-                self._note(f"the screen is in {path}")
+                self._note(f"the screen is in {short_names([path], Path.home())}")
                 return
         self._note(failure)
 

@@ -60,7 +60,8 @@ class Presenter:
         self._clip, self._model, self._controller = spec.clip, spec.model, controller
         self._has_preset = bool(spec.preset)
         self._title, self._timeline = screen.query_one(Title), screen.query_one(Timeline)
-        self._view, self._notice = screen.query_one(TranscriptView), screen.query_one("#notice", Static)
+        self._view = screen.query_one(TranscriptView)
+        self._notice, self._toast = screen.query_one("#notice", Static), screen.query_one("#toast", Static)
         self._heading = screen.query_one(Heading)
         self._gauges, self._cache = screen.query_one(Gauges), screen.query_one(CacheStrip)
         self._generated: set[int] = set()
@@ -85,7 +86,7 @@ class Presenter:
         self.flush()
         if self._notes and self._notes[0][0] <= self._clock():
             self._notes.pop(0)
-            self._show_notice()
+            self._show_notes()
         self._show_title()
         head = self._controller.playhead
         self._timeline.show(head.position, head.duration)
@@ -145,9 +146,9 @@ class Presenter:
         self.tick()
 
     def note(self, text: str) -> None:
-        """Show a line above the commentary for `NOTE_SECONDS`."""
+        """Show `text` over the right top corner for `NOTE_SECONDS`, as Textual's toasts, but by the player's clock."""
         self._notes.append((self._clock() + NOTE_SECONDS, text))
-        self._show_notice()
+        self._show_notes()
 
     def refuses(self, verb: str) -> bool:
         """Return whether this is a feed, which cannot `verb`, and tell the viewer so."""
@@ -201,13 +202,13 @@ class Presenter:
         """Show what the model does in a line above the commentary; an empty line is hidden."""
         self._status, self._failed = text, failed
         self._notice.set_class(failed, "-failure")
-        self._show_notice()
+        self._notice.update(Content(harmless(text)))
+        self._notice.display = bool(text)
 
-    def _show_notice(self) -> None:
-        # The newest note first, since there may be room for one line only.
-        lines = [line for line in (self._status, *(text for _, text in reversed(self._notes))) if line]
-        self._notice.update(Content("\n".join(map(harmless, lines))))
-        self._notice.display = bool(lines)
+    def _show_notes(self) -> None:
+        # The newest note first, since there may be room for one only.
+        self._toast.update(Content("\n".join(harmless(text) for _, text in reversed(self._notes))))
+        self._toast.display = bool(self._notes)
 
     @property
     def _with_truth(self) -> bool:

@@ -150,6 +150,7 @@ class PlayerScreen(Asking, Finding, Saving):
         yield CacheStrip("nothing yet" if self.spec.config else "a recording has no cache", id="cache")
         yield KeyBar(HINTS, id="keys")
         yield Prompt(id="prompt")
+        yield Static(id="toast", markup=False)
 
     def on_mount(self) -> None:
         """Start the clock, the pictures, the reference and the model."""

@@ -1,7 +1,10 @@
 """What the viewer keeps of a session."""
 
+from pathlib import Path
+
 from streaming_vlm_mlx.errors import SvmError
 from tui.player.screens.parts import PlayerPart
+from tui.session_paths import short_names
 
 
 class Saving(PlayerPart):
@@ -14,4 +17,5 @@ class Saving(PlayerPart):
         except SvmError as error:
             self.note(str(error))
         else:
-            self.note("saved as " + " and ".join(map(str, paths)) if paths else "there is no commentary to save yet.")
+            names = short_names(paths, Path.home()) if paths else ""
+            self.note(f"saved as {names}" if names else "there is no commentary to save yet.")
