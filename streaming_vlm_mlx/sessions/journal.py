@@ -1,7 +1,7 @@
 """A session on disk while it runs, a line a second: a killed process loses at most the second under way.
 
 The first line is the record at that time. Every other line is one change: a second with its result, a skipped second,
-changed settings, or a failure.
+changed settings, the bookmarks, or a failure.
 """
 
 import json
@@ -14,7 +14,7 @@ from typing import Any, Self
 from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.input_files import open_file, parse_json, read_file
 from streaming_vlm_mlx.plain_text import safe_json
-from streaming_vlm_mlx.sessions.record import LARGEST_SESSION, SessionRecord, check_length
+from streaming_vlm_mlx.sessions.record import LARGEST_SESSION, VERSION, SessionRecord, check_length
 from streaming_vlm_mlx.stream.events import GenerationResult, Skipped
 
 SUFFIX = ".jsonl"
@@ -70,6 +70,14 @@ class Journal:
             SvmError: the disk is full.
         """
         self._append({"settings": settings})
+
+    def append_bookmarks(self, positions: tuple[float, ...]) -> None:
+        """Append all bookmarks, in seconds.
+
+        Raises:
+            SvmError: the disk is full.
+        """
+        self._append({"bookmarks": positions})
 
     def append_failure(self, message: str) -> None:
         """Append the message of a failure.
@@ -138,6 +146,9 @@ def _read_journal(path: Path) -> SessionRecord:
             match change:
                 case {"settings": dict(settings)}:
                     record = replace(record, settings=settings)
+                case {"bookmarks": list(positions)}:
+                    marked = SessionRecord.from_dict({"version": VERSION, "bookmarks": positions})
+                    record = replace(record, bookmarks=marked.bookmarks)
                 case {"failure": str(message)}:
                     record = replace(record, failure=message)
     except (SvmError, ValueError) as error:

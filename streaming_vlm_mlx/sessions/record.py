@@ -7,9 +7,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
-from streaming_vlm_mlx.config_io import FromDict
+from streaming_vlm_mlx.config_io import FromDict, demand
 from streaming_vlm_mlx.errors import SvmError
-from streaming_vlm_mlx.input_files import parse_json, read_file
+from streaming_vlm_mlx.input_files import LONGEST, parse_json, read_file
 from streaming_vlm_mlx.plain_text import safe_json
 from streaming_vlm_mlx.stream.events import GenerationResult, Skipped
 
@@ -19,7 +19,7 @@ LARGEST_SESSION, MOST_SECONDS = 80 << 20, 90_000
 
 
 # The fields that hold seconds.
-_PARTS = ("seconds", "skipped", "takes")
+_PARTS = ("seconds", "skipped", "takes", "bookmarks")
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,7 @@ class SessionRecord(FromDict):
         takes: earlier results of seconds that were played again, oldest first.
         failure: the message of the last failure, empty where there was none.
         pace: how the player chose seconds, ``live`` or ``every``; empty where it is not known.
+        bookmarks: positions that the viewer marked, in seconds, in the clip's order.
     """
 
     version: int = VERSION
@@ -53,6 +54,20 @@ class SessionRecord(FromDict):
     takes: tuple[GenerationResult, ...] = ()
     failure: str = ""
     pace: str = ""
+    bookmarks: tuple[float, ...] = ()
+
+    def check(self) -> None:
+        """Check the bookmarks.
+
+        Raises:
+            SvmError: one is not a time in a clip.
+        """
+        for position in self.bookmarks:
+            demand(-LONGEST <= position <= LONGEST, "a bookmark", position, "a time in a clip, in seconds")
+
+    def toggle_bookmark(self, position: float) -> Self:
+        """Return the record with a bookmark at `position` seconds, or without the one that is there."""
+        return replace(self, bookmarks=tuple(sorted({*self.bookmarks} ^ {position})))
 
     def add(self, second: GenerationResult) -> Self:
         """Return the record with one more second; an earlier second with the same start becomes a take."""

@@ -77,6 +77,13 @@ class SessionLog:
         self.record = replace(self.record, settings=settings)
         self._append(lambda journal: journal.append_settings(settings))
 
+    def toggle_bookmark(self, position: float) -> bool:
+        """Set a bookmark at `position` seconds, or remove the one that is there; return whether it is set."""
+        self.record = self.record.toggle_bookmark(position)
+        marked = self.record.bookmarks
+        self._append(lambda journal: journal.append_bookmarks(marked))
+        return position in marked
+
     def fail(self, message: str) -> None:
         """Enter the message that the session failed with."""
         self.record = replace(self.record, failure=message)

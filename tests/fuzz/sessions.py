@@ -67,6 +67,7 @@ def _record(seconds: list[Any]) -> Any:
             "seconds": seconds,
             "skipped": [{"index": 9, "start": 9.0, "end": 10.0}],
             "takes": [],
+            "bookmarks": [1.0, 3.0],
         },
         "failure": "",
     }

@@ -81,6 +81,8 @@ GROUPS = {
     "scroll": "view",
     "help": "view",
     "save": "session",
+    "bookmark": "session",
+    "bookmarks": "session",
     "app.quit": "session",
 }
 

@@ -114,6 +114,12 @@ class Transcript:
         self.entries |= self._before
         self._before.clear()
 
+    def said_from(self, number: int) -> str:
+        """Return the commentary of second `number` or, while that is silent, of the next one that is not."""
+        last = max(self.entries, default=number)
+        texts = (self.entries[n].text for n in range(number, last + 1) if n in self.entries)
+        return next(filter(None, (" ".join(harmless(text).split()) for text in texts)), "")
+
     def row(self, number: int, position: float, with_truth: bool) -> TranscriptRow:
         """Return second `number` as it is with the playhead at `position`.
 

@@ -97,6 +97,8 @@ class PlayerScreen(Asking, Finding, Saving):
         Binding("escape", "end_search", "end the search"),
         Binding("p", "picture", "picture on, off"),
         Binding("e", "save", "save the session now"),
+        Binding("b", "bookmark", "bookmark on, off"),
+        Binding("B", "bookmarks", "list the bookmarks"),
         Binding("up,k", "scroll(-1)", "scroll up"),
         Binding("down,j", "scroll(1)", "scroll down"),
         Binding("pageup", "scroll(-10)", "scroll up a page", show=False),
@@ -171,6 +173,7 @@ class PlayerScreen(Asking, Finding, Saving):
             # Runs while the screen is laid out.
             self.frame_loader.prepare(spec.start)
         self._update_picture()
+        self.query_one(Timeline).bookmark(self.session.record.bookmarks)
         self.call_after_refresh(self._start)
 
     def on_picture_resized(self) -> None:

@@ -1,6 +1,6 @@
-"""The timeline: the position in the clip, and which seconds were generated or skipped; a click seeks."""
+"""The timeline: the position in the clip, and which seconds were generated, skipped or marked; a click seeks."""
 
-from collections.abc import Set
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from itertools import groupby
 from typing import ClassVar
@@ -13,7 +13,7 @@ from textual.widget import Widget
 
 from tui.player.transcript import time_label
 
-MARKS = {"head": "●", "generated": "━", "skipped": "╍", "rest": "─"}
+MARKS = {"head": "●", "bookmark": "◆", "generated": "━", "skipped": "╍", "rest": "─"}
 
 
 class Timeline(Widget):
@@ -33,6 +33,7 @@ class Timeline(Widget):
         self._duration: float | None = None
         self._generated: Set[int] = frozenset()
         self._skipped: Set[int] = frozenset()
+        self._bookmarks: Sequence[float] = ()
 
     def show(self, position: float, duration: float | None) -> None:
         """Show the position in seconds; a `duration` of None is that of a feed."""
@@ -44,6 +45,11 @@ class Timeline(Widget):
     def mark(self, generated: Set[int], skipped: Set[int]) -> None:
         """Show which seconds were generated, and which were skipped."""
         self._generated, self._skipped = generated, skipped
+        self.refresh()
+
+    def bookmark(self, positions: Sequence[float]) -> None:
+        """Show bookmarks at `positions`, in seconds."""
+        self._bookmarks = positions
         self.refresh()
 
     def render_line(self, y: int) -> Strip:  # noqa: ARG002 - one line
@@ -109,6 +115,8 @@ class Timeline(Widget):
         start, end = cell * self._duration / room, (cell + 1) * self._duration / room
         if start <= self._position < end or (cell == room - 1 and self._position >= end):
             return "head"
+        if any(start <= position < end for position in self._bookmarks):
+            return "bookmark"
         seconds = range(int(start), max(int(end), int(start) + 1))
         if any(number in self._skipped for number in seconds):
             return "skipped"
