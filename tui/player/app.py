@@ -81,6 +81,7 @@ GROUPS = {
     "scroll": "view",
     "help": "view",
     "save": "session",
+    "copy_line": "session",
     "bookmark": "session",
     "bookmarks": "session",
     "app.quit": "session",

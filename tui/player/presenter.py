@@ -157,6 +157,12 @@ class Presenter:
             self.note(f"a live feed cannot {verb}: it goes on as it comes.")
         return is_feed
 
+    def current_line(self) -> str:
+        """Return the line of the commentary that is said at the playhead, or was said last; empty without any."""
+        self.flush()
+        rows = (row for row in reversed(self._view.rows) if row.said and row.number <= self._position)
+        return next((" ".join(row.said) for row in rows), "")
+
     def flush(self) -> None:
         """Show the words that came since the last call; drawing each one as it comes would slow the model down."""
         for number in sorted(self._changed_rows):

@@ -97,6 +97,7 @@ class PlayerScreen(Asking, Finding, Saving):
         Binding("escape", "end_search", "end the search"),
         Binding("p", "picture", "picture on, off"),
         Binding("e", "save", "save the session now"),
+        Binding("y", "copy_line", "copy the current line"),
         Binding("b", "bookmark", "bookmark on, off"),
         Binding("B", "bookmarks", "list the bookmarks"),
         Binding("up,k", "scroll(-1)", "scroll up"),

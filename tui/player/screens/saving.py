@@ -14,6 +14,13 @@ from tui.session_paths import short_names
 class Saving(PlayerPart):
     """Saves the session, and sets bookmarks that are saved with it."""
 
+    def action_copy_line(self) -> None:
+        """Copy the current line of the commentary to the clipboard, through the terminal (OSC 52)."""
+        line = self.presenter.current_line()
+        if line:
+            self.app.copy_to_clipboard(line)
+        self.note(f"copied: {line}" if line else "there is no commentary to copy yet.")
+
     def action_bookmark(self) -> None:
         """Set a bookmark at the current second, or remove the one that is there."""
         position = float(math.floor(self.controller.playhead.position))
