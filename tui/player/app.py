@@ -16,10 +16,11 @@ from textual.theme import Theme
 
 from streaming_vlm_mlx.atomic import write_text
 from streaming_vlm_mlx.errors import SvmError
-from streaming_vlm_mlx.sessions.session_log import SessionLog, free_names
+from streaming_vlm_mlx.sessions.session_log import SessionLog
 from tui.player.screens.help import key_label
 from tui.player.screens.player import PlayerScreen
 from tui.player.spec import PlayerSpec
+from tui.player.still import save_beside
 from tui.player.widgets.picture import Picture
 from tui.player.widgets.prompt import CLOSING_KEYS, PromptLine
 from tui.session_paths import short_names
@@ -82,6 +83,7 @@ GROUPS = {
     "help": "view",
     "save": "session",
     "copy_line": "session",
+    "save_still": "session",
     "bookmark": "session",
     "bookmarks": "session",
     "app.quit": "session",
@@ -187,17 +189,13 @@ class PlayerApp(App[None]):
 
     def save_screen(self) -> None:
         """Save the screen beside the session, and say where; Textual saves to a folder that may not exist."""
-        picture, failure = self.export_screenshot(title=self._spec.clip), ""
-        for base_path in self._spec.base_paths or (Path("screen"),):
-            (path,) = free_names(base_path, [".svg"])
-            try:
-                write_text(path, picture)
-            except SvmError as error:
-                failure = failure or str(error)
-            else:
-                self._note(f"the screen is in {short_names([path], Path.home())}")
-                return
-        self._note(failure)
+        screen, places = self.export_screenshot(title=self._spec.clip), self._spec.base_paths or (Path("screen"),)
+        try:
+            path = save_beside(places, ".svg", lambda path: write_text(path, screen))
+        except SvmError as error:
+            self._note(str(error))
+        else:
+            self._note(f"the screen is in {short_names([path], Path.home())}")
 
     def on_key(self, event: events.Key) -> None:
         """Forward keys that were typed after ``/``, but before its line was open, to that line."""

@@ -98,6 +98,7 @@ class PlayerScreen(Asking, Finding, Saving):
         Binding("p", "picture", "picture on, off"),
         Binding("e", "save", "save the session now"),
         Binding("y", "copy_line", "copy the current line"),
+        Binding("s", "save_still", "save the picture as PNG"),
         Binding("b", "bookmark", "bookmark on, off"),
         Binding("B", "bookmarks", "list the bookmarks"),
         Binding("up,k", "scroll(-1)", "scroll up"),
@@ -340,6 +341,7 @@ class PlayerScreen(Asking, Finding, Saving):
 
     def _show_feed(self, event: ChunkArrived) -> None:
         """Show the newest picture of a feed, which only the model's reader may read."""
+        self.feed_chunk = event.chunk
         size = self._picture.pixels_for(self.spec.size)
         if all(size) and self._picture.display:
             self._picture.show(Frame(event.chunk.start, scale(event.chunk.frames[-1], size)))
