@@ -187,6 +187,7 @@ def check_terminal(there: bool, term: str, instead: str) -> None:
 
 
 def _spec(args: argparse.Namespace, config: "StreamConfig", folder: Path) -> "PlayerSpec":
+    from streaming_vlm_mlx.backend import prepare
     from streaming_vlm_mlx.hub_cache import checkpoint_name
     from streaming_vlm_mlx.memory import machine_memory
     from streaming_vlm_mlx.sessions.session_log import ENDINGS
@@ -228,6 +229,7 @@ def _spec(args: argparse.Namespace, config: "StreamConfig", folder: Path) -> "Pl
         feed=source.feed,
         recording=recorder,
         preset=describe_preset(checkpoint_name(folder), config),
+        describe_machine=lambda: describe_machine(prepare()),
     )
 
 

@@ -79,6 +79,7 @@ GROUPS = {
     "end_search": "find",
     "truth": "view",
     "picture": "view",
+    "stats": "view",
     "scroll": "view",
     "help": "view",
     "save": "session",

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from streaming_vlm_mlx.eval.text_metrics import Errors, Word, compare_words
 from streaming_vlm_mlx.memory import Memory
 from streaming_vlm_mlx.plain_text import harmless
-from streaming_vlm_mlx.stream.events import GenerationResult
+from streaming_vlm_mlx.stream.events import GenerationResult, Timings
 from tui.player.transcript import Transcript, finished_seconds
 
 # Seconds that are compared; a longer window costs more every second and says less about the model now.
@@ -105,6 +105,11 @@ class PlayerMetrics:
         self._seconds.append(done)
         self._delays.append(delay)
 
+    @property
+    def timings(self) -> list[Timings]:
+        """What the last `HISTORY` seconds cost, the oldest first."""
+        return [done.timings for done in self._seconds]
+
     def meters(self, delay: float) -> list[Meter]:
         """Return the gauges, the most important first; `delay` is the current one, in seconds."""
         return [*self._scores(), *self._speed(delay), *self._memory()]
@@ -140,9 +145,9 @@ class PlayerMetrics:
         m = done.memory or Memory()
         share = m.process / m.machine if m.machine else None
         return [
-            Meter("memory", _size(m.process), share=share, note=f"of {_size(m.machine)}"),
-            Meter("MLX", _sizes(m.active, m.cache), note=f"peak {_size(m.peak)}"),
-            Meter("cache", f"{done.cache_tokens:,} tokens", note=_size(done.cache_bytes)),
+            Meter("memory", size_label(m.process), share=share, note=f"of {size_label(m.machine)}"),
+            Meter("MLX", _sizes(m.active, m.cache), note=f"peak {size_label(m.peak)}"),
+            Meter("cache", f"{done.cache_tokens:,} tokens", note=size_label(done.cache_bytes)),
         ]
 
 
@@ -175,7 +180,8 @@ def _signed(seconds: float) -> str:
     return text[1:] if float(text) == 0 else text
 
 
-def _size(amount: int) -> str:
+def size_label(amount: int) -> str:
+    """Return an amount of bytes in GB or MB."""
     unit, name = _unit(amount)
     return f"{_digits(amount / unit)} {name}"
 

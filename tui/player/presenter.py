@@ -1,7 +1,8 @@
 """Turns the controller's events into words, gauges and marks on the widgets of the player's screen."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from textual.content import Content
 from textual.screen import Screen
@@ -26,6 +27,7 @@ from tui.player.states import State
 from tui.player.transcript import Timed, Transcript, by_second, position_label
 from tui.player.widgets.cache_strip import CacheStrip
 from tui.player.widgets.gauges import Gauges
+from tui.player.widgets.stats import Stats, StatsInfo
 from tui.player.widgets.timeline import Timeline
 from tui.player.widgets.title import Title, TitleInfo, feed_sign
 from tui.player.widgets.transcript_view import MAX_ROWS, Heading, TranscriptView, TruthMode
@@ -63,6 +65,10 @@ class Presenter:
         self._view = screen.query_one(TranscriptView)
         self._notice, self._toast = screen.query_one("#notice", Static), screen.query_one("#toast", Static)
         self._heading = screen.query_one(Heading)
+        self._stats = screen.query_one(Stats)
+        self._versions = spec.record.versions
+        self._machine: Mapping[str, Any] = spec.record.machine
+        self._describe_machine = spec.describe_machine
         self._gauges, self._cache = screen.query_one(Gauges), screen.query_one(CacheStrip)
         self._generated: set[int] = set()
         self._skipped: set[int] = set()
@@ -107,6 +113,7 @@ class Presenter:
                 self._show_status(f"◌ loading {stage}{progress}")
             case Ready(checkpoint):
                 self._model = checkpoint
+                self._machine = self._describe_machine() if self._describe_machine else self._machine
                 if not self._failed:
                     self._show_status("")
             case SecondStarted(index):
@@ -130,6 +137,11 @@ class Presenter:
                 self._fail(message)
             case FeedEnded(reason):
                 self.note(f"the feed has ended{f': {reason}' if reason else ''}. Press r to connect again.")
+
+    def toggle_stats(self) -> None:
+        """Show the stats overlay, or hide it."""
+        self._stats.display = not self._stats.display
+        self._show_stats()
 
     def set_truth(self, words: tuple[Timed, ...]) -> None:
         """Set the reference transcript and show it."""
@@ -247,7 +259,14 @@ class Presenter:
         """Draw the gauges when a value changed, at most `GAUGE_RATE` times a second: they cost as much as the rest."""
         if not self._gauges_drawn and self._gauge_limiter.allows(GAUGE_RATE):
             self._gauges.show(self.metrics.meters(self._controller.delay))
+            self._show_stats()
             self._gauges_drawn = True
+
+    def _show_stats(self) -> None:
+        if self._stats.display:
+            meters, timings = self.metrics.meters(self._controller.delay), self.metrics.timings
+            counts = len(self._generated), self.metrics.skipped
+            self._stats.show(StatsInfo(timings, meters, *counts, self._versions, self._machine))
 
     def _show_cache(self) -> None:
         if self._new_spans:

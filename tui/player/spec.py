@@ -1,9 +1,9 @@
 """The specification of a player session."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tui.player.clip import FrameGrabber, Seconds
 from tui.player.feed import LiveFeed, Recording
@@ -40,6 +40,7 @@ class PlayerSpec:
         loop: start again at the clip's end.
         feed: the connection of a live feed; None for a clip.
         recording: what keeps the feed; None for nothing.
+        describe_machine: returns what the model runs on, once it is loaded; None where the record says it.
         preset: a sentence on how the model runs; empty for one that was trained to stream.
     """
 
@@ -61,6 +62,7 @@ class PlayerSpec:
     feed: LiveFeed | None = None
     recording: Recording | None = None
     preset: str = ""
+    describe_machine: Callable[[], Mapping[str, Any]] | None = None
 
 
 def uses_query(config: "StreamConfig") -> bool:

@@ -33,6 +33,7 @@ from tui.player.widgets.gauges import Gauges
 from tui.player.widgets.key_bar import KeyBar, KeyHint
 from tui.player.widgets.picture import Picture
 from tui.player.widgets.prompt import Prompt
+from tui.player.widgets.stats import Stats
 from tui.player.widgets.timeline import Timeline
 from tui.player.widgets.title import Title
 from tui.player.widgets.transcript_view import TRUTH_MODES, Heading, TranscriptView
@@ -96,6 +97,7 @@ class PlayerScreen(Asking, Finding, Saving):
         Binding("enter", "play_found", "play from the match"),
         Binding("escape", "end_search", "end the search"),
         Binding("p", "picture", "picture on, off"),
+        Binding("o", "stats", "stats of the stream"),
         Binding("e", "save", "save the session now"),
         Binding("y", "copy_line", "copy the current line"),
         Binding("s", "save_still", "save the picture as PNG"),
@@ -154,6 +156,7 @@ class PlayerScreen(Asking, Finding, Saving):
         yield CacheStrip("nothing yet" if self.spec.config else "a recording has no cache", id="cache")
         yield KeyBar(HINTS, id="keys")
         yield Prompt(id="prompt")
+        yield Stats(id="stats")
         yield Static(id="toast", markup=False)
 
     def on_mount(self) -> None:
@@ -293,6 +296,10 @@ class PlayerScreen(Asking, Finding, Saving):
         """Show the picture, or hide it."""
         self._picture_wanted = not self._picture_wanted
         self._update_picture()
+
+    def action_stats(self) -> None:
+        """Show the stats overlay, or hide it."""
+        self.presenter.toggle_stats()
 
     def action_scroll(self, lines: int) -> None:
         """Scroll the commentary."""
