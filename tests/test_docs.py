@@ -25,7 +25,7 @@ from streaming_vlm_mlx.shipped import CHECKPOINT, recommendation
 from streaming_vlm_mlx.train.config import TrainConfig
 from tui import cli
 from tui.commands.models import describe_choice
-from tui.player.screens.help import key_label
+from tui.player.keymap import key_label
 from tui.player.screens.player import PlayerScreen
 
 ROOT = Path(__file__).parents[1]
@@ -378,6 +378,15 @@ def test_every_key_is_in_the_table_of_the_player() -> None:
     keys = {key for binding in bindings for key in binding.key.split(",")}
     labels = {spelt.get(key_label(key), key_label(key)) for key in keys if not key.isdigit()}
     assert {label for label in labels if label not in shown} == set()
+
+
+def test_every_action_that_can_have_another_key_is_named() -> None:
+    text = (ROOT / "docs" / "player.md").read_text(encoding="utf-8").partition("## Settings")[2]
+    named = set(re.findall(r"`([a-z0-9-]+)`", text.partition("The actions are")[2].partition(".\n")[0]))
+    ids = {binding.id for binding in PlayerScreen.BINDINGS if isinstance(binding, Binding)}
+    tenths = {f"seek-{tenth}0" for tenth in range(10)}
+    assert named - tenths == ids - tenths
+    assert tenths < ids
 
 
 def test_the_readme_is_short() -> None:

@@ -84,6 +84,16 @@ def test_a_null_is_no_setting(settings: Path) -> None:
     assert settled(settings).pace == "live"
 
 
+def test_keys_are_taken_as_textual_calls_them(settings: Path) -> None:
+    settings.write_text(
+        "keys:\n  play: x, ?\n  help: f1\n  find-next: N\n  find-previous: n\n  seek-50: 5\n  faster: +\n"
+    )
+    keys = {"play": "x,question_mark", "help": "f1", "find-next": "N", "find-previous": "n", "seek-50": "5"}
+    assert settled(settings).keys == keys | {"faster": "plus"}
+    settings.write_text("keys:\n")
+    assert settled(settings).keys == {}
+
+
 @pytest.mark.parametrize(
     ("text", "warning"),
     [
@@ -96,6 +106,14 @@ def test_a_null_is_no_setting(settings: Path) -> None:
         ("fps: true", ":1: fps: expected one argument."),
         ("fps: false", ":1: fps is False; it is not a switch and needs a value."),
         ("out: x.vtt", ":1: there is no setting 'out'"),
+        ("keys: x", ":1: keys is 'x'; it must be a mapping of actions to keys, such as 'play: x'."),
+        ("loop: true\nkeys: {plya: x}", ":2: keys: there is no setting 'plya'; did you mean 'play'?"),
+        ("keys: {play: ctl+x}", ":1: keys: play is 'ctl+x'; it must be a key such as x, space, f5 or ctrl+k."),
+        ("keys: {play: }", ":1: keys: play is None; it must be a key"),
+        ("keys: {play: 'x,,y'}", ":1: keys: play is 'x,,y'; it must be a key"),
+        ("keys: {play: true}", ":1: keys: play is True; it must be a key"),
+        ("keys: {play: n}", ":1: keys: 'n' is for both 'play' and 'find-next'; give one another key."),
+        ("keys: {play: '?'}", ":1: keys: 'question_mark' is for both 'play' and 'help'; give one another key."),
         ("- pace", " holds a list"),
         ("pace: [", " is not YAML"),
     ],

@@ -19,6 +19,7 @@ from tui.commands.play import add_options
 
 ROOT = Path(__file__).parents[2]
 PLAYER = "pace: every\nckpt: run1\nfps: 2\npicture: true\ntheme: floodlight\nseed: 3\nstart: 1.5\n"
+PLAYER += "keys: {play: x, find: ctrl+k}\n"
 # Scalars that YAML's own conversions trip over.
 SCALARS = (
     *(

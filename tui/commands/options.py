@@ -1,6 +1,6 @@
 """Options that commands share, the stream settings that result, the engine, and the player's settings file.
 
-The settings file holds options of ``svm-tui play`` under their own names, without the dashes.
+The settings file holds options of ``svm-tui play`` under their own names, without the dashes, and the viewer's keys.
 """
 
 import argparse
@@ -16,6 +16,8 @@ from tui import messages
 from tui.downloads import find_adapter, find_checkpoint
 
 PLAYER_SETTINGS = "player.yaml"
+# The setting there that is no option: keys by the names of actions.
+KEYS = "keys"
 
 # What can be named, in the help of options.
 CHECKPOINT_NAMES = "a folder, a name in checkpoints/, or owner/name[@revision] on the hub"
@@ -191,17 +193,31 @@ def read_options(path: Path, add_options: AddOptions) -> dict[str, object]:
 
     parser = _Parser(allow_abbrev=False, add_help=False)
     add_options(parser)
-    known = [name.replace("_", "-") for name in vars(parser.parse_args([]))]
+    known = [KEYS, *(name.replace("_", "-") for name in vars(parser.parse_args([])))]
     found: dict[str, object] = {}
     for line in read_lines(path):
         if line.key not in known:
             raise SvmError(f"{path}:{line.number}: {describe_unknown(str(line.key), known)}")
+        if line.key == KEYS and line.value is not None:
+            found[KEYS] = _read_keymap(f"{path}:{line.number}", line.value)
+            continue
         try:
             parsed = parser.parse_args(_as_words(str(line.key), line.value))
         except _RefusedError as error:
             raise SvmError(f"{path}:{line.number}: {_explain(str(line.key), line.value, str(error))}") from error
         found |= {name: value for name, value in vars(parsed).items() if value is not None}
     return found
+
+
+def _read_keymap(place: str, value: object) -> dict[str, str]:
+    # Textual takes a while to import.
+    from tui.player.keymap import check_keymap
+    from tui.player.screens.player import PlayerScreen
+
+    try:
+        return check_keymap(value, PlayerScreen.BINDINGS)
+    except SvmError as error:
+        raise SvmError(f"{place}: {error}") from error
 
 
 def _as_words(name: str, value: object) -> list[str]:

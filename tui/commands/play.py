@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from tui.player.transcript import Timed
 
 # The defaults of the options that say how a clip is shown.
-VIEW = {"pace": "live", "start": 0.0, "loop": False, "picture": True, "theme": "floodlight"}
+VIEW = {"pace": "live", "start": 0.0, "loop": False, "picture": True, "theme": "floodlight", "keys": {}}
 # Seconds after which a computing thread gives up the interpreter lock.
 SWITCH = 0.0005
 HELP = (
@@ -228,6 +228,7 @@ def _spec(args: argparse.Namespace, config: "StreamConfig", folder: Path) -> "Pl
         loop=args.loop,
         feed=source.feed,
         recording=recorder,
+        keymap=args.keys,
         preset=describe_preset(checkpoint_name(folder), config),
         describe_machine=lambda: describe_machine(prepare()),
     )

@@ -96,4 +96,5 @@ def _spec(args: argparse.Namespace, record: "SessionRecord") -> "PlayerSpec":
         pace=args.pace,
         with_picture=args.picture,
         loop=args.loop,
+        keymap=args.keys,
     )

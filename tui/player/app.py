@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING
 
 from textual import events
 from textual.app import App, SystemCommand
-from textual.binding import Binding
 from textual.screen import Screen
 from textual.theme import Theme
 
 from streaming_vlm_mlx.atomic import write_text
 from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.sessions.session_log import SessionLog
-from tui.player.screens.help import key_label
+from tui.player.keymap import key_label, remap
 from tui.player.screens.player import PlayerScreen
 from tui.player.spec import PlayerSpec
 from tui.player.still import save_beside
@@ -124,8 +123,9 @@ class PlayerApp(App[None]):
         self.theme = theme
 
     def on_mount(self) -> None:
-        """Let `end` reach the event loop."""
+        """Let `end` reach the event loop, and take the viewer's keys."""
         self._event_loop = asyncio.get_running_loop()
+        self.set_keymap(dict(self._spec.keymap))
         if self._end_status is not None:
             self.exit(return_code=self._end_status)
 
@@ -164,8 +164,8 @@ class PlayerApp(App[None]):
     def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
         """Yield the entries of the command palette: everything that has a key, themes, a screenshot."""
         if isinstance(screen, PlayerScreen):
-            for binding in screen.BINDINGS:
-                if isinstance(binding, Binding) and binding.show:
+            for binding in remap(screen.BINDINGS, self._spec.keymap):
+                if binding.show:
                     keys = " ".join(map(key_label, binding.key.split(",")))
                     action = binding.action if binding.action.startswith("app.") else f"screen.{binding.action}"
                     group = GROUPS[binding.action.partition("(")[0]]

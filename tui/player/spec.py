@@ -1,12 +1,13 @@
 """The specification of a player session."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tui.player.clip import FrameGrabber, Seconds
 from tui.player.feed import LiveFeed, Recording
+from tui.player.keymap import Keymap
 from tui.player.pace import Pace
 from tui.player.transcript import Timed
 
@@ -41,6 +42,7 @@ class PlayerSpec:
         feed: the connection of a live feed; None for a clip.
         recording: what keeps the feed; None for nothing.
         describe_machine: returns what the model runs on, once it is loaded; None where the record says it.
+        keymap: keys that the viewer gave to actions, by the ids of their bindings.
         preset: a sentence on how the model runs; empty for one that was trained to stream.
     """
 
@@ -63,6 +65,7 @@ class PlayerSpec:
     recording: Recording | None = None
     preset: str = ""
     describe_machine: Callable[[], Mapping[str, Any]] | None = None
+    keymap: Keymap = field(default_factory=dict)
 
 
 def uses_query(config: "StreamConfig") -> bool:

@@ -12,19 +12,8 @@ from textual.content import Content
 from textual.screen import ModalScreen
 from textual.widgets import Static
 
-# Textual's names of keys, and how they are shown.
-KEYS = {
-    "left": "←",
-    "right": "→",
-    "up": "↑",
-    "down": "↓",
-    "full_stop": ".",
-    "left_square_bracket": "[",
-    "right_square_bracket": "]",
-    "slash": "/",
-    "question_mark": "?",
-    "0": "0–9",
-}
+from tui.player.keymap import key_label
+
 # Width in cells from which the keys are shown in two columns.
 TWO_COLUMNS = 76
 READING = """\
@@ -90,9 +79,3 @@ def _aligned(lines: Sequence[tuple[str, str]]) -> list[Content]:
     """Return one line for each key, all of the same width, with the keys right-aligned."""
     left, right = (max(map(len, column)) for column in zip(*lines, strict=True))
     return [Content.assemble((key.rjust(left), "bold $accent"), f"  {text.ljust(right)}") for key, text in lines]
-
-
-def key_label(key: str) -> str:
-    """Return how a key is shown."""
-    *modifiers, name = key.split("+")
-    return "+".join([*modifiers, KEYS.get(name, name)])

@@ -20,6 +20,7 @@ from tui.player import gc_tuning
 from tui.player.clip import Frame, scale
 from tui.player.controller import ChunkArrived, Controller, PlayerEvent, Seeked
 from tui.player.frame_loader import RATE, RATE_BUSY, RATE_DELAYED, FrameLoader, RateLimiter
+from tui.player.keymap import remap
 from tui.player.pace import PACES
 from tui.player.playhead import Playhead
 from tui.player.presenter import Presenter
@@ -53,16 +54,16 @@ FIRST_PICTURE_TIMEOUT = 0.5
 LONG_DELAY = 1.0
 
 HINTS = (
-    KeyHint("space", "pause", "screen.play"),
-    KeyHint("?", "help", "screen.help"),
-    KeyHint("←→", "seek", "screen.seek_by(5)"),
-    KeyHint("/", "ask", "screen.ask"),
-    KeyHint("g", "truth", "screen.truth"),
-    KeyHint("[ ]", "speed", "screen.speed(1)"),
-    KeyHint("p", "picture", "screen.picture"),
-    KeyHint("e", "save", "screen.save"),
-    KeyHint("l", "pace", "screen.pace"),
-    KeyHint("q", "quit", "app.quit"),
+    KeyHint("space", "pause", "screen.play", "play"),
+    KeyHint("?", "help", "screen.help", "help"),
+    KeyHint("←→", "seek", "screen.seek_by(5)", "seek-back seek-forward"),
+    KeyHint("/", "ask", "screen.ask", "ask"),
+    KeyHint("g", "truth", "screen.truth", "truth"),
+    KeyHint("[ ]", "speed", "screen.speed(1)", "slower faster"),
+    KeyHint("p", "picture", "screen.picture", "picture"),
+    KeyHint("e", "save", "screen.save", "save"),
+    KeyHint("l", "pace", "screen.pace", "pace"),
+    KeyHint("q", "quit", "app.quit", "quit"),
 )
 
 
@@ -74,41 +75,41 @@ class PlayerScreen(Asking, Finding, Saving):
     VERTICAL_BREAKPOINTS = [(0, "-flat"), (10, "-low"), (22, "-medium"), (34, "-high")]  # noqa: RUF012 - typed by Textual
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("space", "play", "pause, play"),
-        Binding("left", "seek_by(-5)", "5 seconds back"),
-        Binding("right", "seek_by(5)", "5 seconds forward"),
-        Binding("shift+left", "seek_by(-30)", "30 seconds back"),
-        Binding("shift+right", "seek_by(30)", "30 seconds forward"),
-        Binding("home", "seek_to(0.0)", "to the beginning"),
-        Binding("end", "seek_to(1.0)", "to the end"),
-        *(Binding(str(n), f"seek_to({n / 10})", "to 0 %, 10 % … 90 %", show=not n) for n in range(10)),
-        Binding("full_stop", "step", "play one second"),
-        Binding("left_square_bracket", "speed(-1)", "slower"),
-        Binding("right_square_bracket", "speed(1)", "faster"),
-        Binding("r", "reconnect", "connect to the feed again"),
-        Binding("l", "pace", "real time, or wait for the model"),
-        Binding("g", "truth", "cycle the true transcript"),
-        Binding("slash", "ask", "ask about the next second"),
-        Binding("i", "query", "change the query"),
-        Binding("t", "sampling", "temperature, tokens"),
-        Binding("ctrl+f", "find", "find in commentary and truth"),
-        Binding("n", "find_next(1)", "next match"),
-        Binding("N", "find_next(-1)", "match before"),
-        Binding("enter", "play_found", "play from the match"),
-        Binding("escape", "end_search", "end the search"),
-        Binding("p", "picture", "picture on, off"),
-        Binding("o", "stats", "stats of the stream"),
-        Binding("e", "save", "save the session now"),
-        Binding("y", "copy_line", "copy the current line"),
-        Binding("s", "save_still", "save the picture as PNG"),
-        Binding("b", "bookmark", "bookmark on, off"),
-        Binding("B", "bookmarks", "list the bookmarks"),
-        Binding("up,k", "scroll(-1)", "scroll up"),
-        Binding("down,j", "scroll(1)", "scroll down"),
-        Binding("pageup", "scroll(-10)", "scroll up a page", show=False),
-        Binding("pagedown", "scroll(10)", "scroll down a page", show=False),
-        Binding("question_mark,f1", "help", "this help"),
-        Binding("q,ctrl+c", "app.quit", "save and quit"),
+        Binding("space", "play", "pause, play", id="play"),
+        Binding("left", "seek_by(-5)", "5 seconds back", id="seek-back"),
+        Binding("right", "seek_by(5)", "5 seconds forward", id="seek-forward"),
+        Binding("shift+left", "seek_by(-30)", "30 seconds back", id="seek-far-back"),
+        Binding("shift+right", "seek_by(30)", "30 seconds forward", id="seek-far-forward"),
+        Binding("home", "seek_to(0.0)", "to the beginning", id="start"),
+        Binding("end", "seek_to(1.0)", "to the end", id="end"),
+        *(Binding(str(n), f"seek_to({n / 10})", "to 0 %, 10 % … 90 %", show=not n, id=f"seek-{n}0") for n in range(10)),
+        Binding("full_stop", "step", "play one second", id="step"),
+        Binding("left_square_bracket", "speed(-1)", "slower", id="slower"),
+        Binding("right_square_bracket", "speed(1)", "faster", id="faster"),
+        Binding("r", "reconnect", "connect to the feed again", id="reconnect"),
+        Binding("l", "pace", "real time, or wait for the model", id="pace"),
+        Binding("g", "truth", "cycle the true transcript", id="truth"),
+        Binding("slash", "ask", "ask about the next second", id="ask"),
+        Binding("i", "query", "change the query", id="query"),
+        Binding("t", "sampling", "temperature, tokens", id="sampling"),
+        Binding("ctrl+f", "find", "find in commentary and truth", id="find"),
+        Binding("n", "find_next(1)", "next match", id="find-next"),
+        Binding("N", "find_next(-1)", "match before", id="find-previous"),
+        Binding("enter", "play_found", "play from the match", id="play-found"),
+        Binding("escape", "end_search", "end the search", id="end-search"),
+        Binding("p", "picture", "picture on, off", id="picture"),
+        Binding("o", "stats", "stats of the stream", id="stats"),
+        Binding("e", "save", "save the session now", id="save"),
+        Binding("y", "copy_line", "copy the current line", id="copy"),
+        Binding("s", "save_still", "save the picture as PNG", id="still"),
+        Binding("b", "bookmark", "bookmark on, off", id="bookmark"),
+        Binding("B", "bookmarks", "list the bookmarks", id="bookmarks"),
+        Binding("up,k", "scroll(-1)", "scroll up", id="scroll-up"),
+        Binding("down,j", "scroll(1)", "scroll down", id="scroll-down"),
+        Binding("pageup", "scroll(-10)", "scroll up a page", show=False, id="page-up"),
+        Binding("pagedown", "scroll(10)", "scroll down a page", show=False, id="page-down"),
+        Binding("question_mark,f1", "help", "this help", id="help"),
+        Binding("q,ctrl+c", "app.quit", "save and quit", id="quit"),
     ]
 
     @dataclass
@@ -154,7 +155,7 @@ class PlayerScreen(Asking, Finding, Saving):
                 yield TranscriptView(id="transcript")
         yield Timeline(id="timeline")
         yield CacheStrip("nothing yet" if self.spec.config else "a recording has no cache", id="cache")
-        yield KeyBar(HINTS, id="keys")
+        yield KeyBar([hint.remapped(self.BINDINGS, self.spec.keymap) for hint in HINTS], id="keys")
         yield Prompt(id="prompt")
         yield Stats(id="stats")
         yield Static(id="toast", markup=False)
@@ -307,7 +308,7 @@ class PlayerScreen(Asking, Finding, Saving):
 
     def action_help(self) -> None:
         """Show the keys."""
-        self.app.push_screen(HelpScreen(self.BINDINGS, self.spec.preset))
+        self.app.push_screen(HelpScreen(remap(self.BINDINGS, self.spec.keymap), self.spec.preset))
 
     # Events, pictures, truth, notes.
 

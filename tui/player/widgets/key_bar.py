@@ -1,22 +1,34 @@
 """The bottom line: the most important keys, as many as fit."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from textual import events
+from textual.binding import BindingType
 from textual.content import Content
 from textual.message import Message
 from textual.widget import Widget
 
+from tui.player.keymap import Keymap, key_label, remap
+
 
 @dataclass(frozen=True, slots=True)
 class KeyHint:
-    """A key's label, its description, and its action on a click."""
+    """A key's label, its description, its action on a click, and the ids of its bindings with spaces between."""
 
     key: str
     text: str
     action: str
+    ids: str
+
+    def remapped(self, bindings: Sequence[BindingType], keymap: Keymap) -> "KeyHint":
+        """Return the hint with the keys that `keymap` gives to its bindings, which are among `bindings`."""
+        ids = self.ids.split()
+        if keymap.keys().isdisjoint(ids):
+            return self
+        keys = {binding.id: key_label(binding.key.partition(",")[0]) for binding in remap(bindings, keymap)}
+        return replace(self, key=" ".join(keys[name] for name in ids))
 
     @property
     def width(self) -> int:

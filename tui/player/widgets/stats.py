@@ -109,10 +109,11 @@ class Stats(Widget):
         if info is None:
             return Content("")
         width, height = self.size
-        rows = min(ROWS, max(height - 8, 2))
+        facts = [("seconds", f"{info.generated} commented on, {info.skipped} skipped")]
+        facts += [(meter.name, f"{meter.value}  {meter.note}".rstrip()) for meter in info.meters]
+        facts += _describe(info)
+        rows = min(ROWS, max(height - 1 - len(facts), 3))
         lines = [self._legend(info.timings), *self._plot(info.timings, width, rows)]
-        facts = [(meter.name, f"{meter.value}  {meter.note}".rstrip()) for meter in info.meters]
-        facts += [("seconds", f"{info.generated} commented on, {info.skipped} skipped"), *_describe(info)]
         lines += [self._fact(name, value).truncate(width, ellipsis=True) for name, value in facts]
         return Content("\n").join(lines[:height])
 
