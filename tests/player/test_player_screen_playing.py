@@ -179,3 +179,17 @@ async def test_l_takes_the_other_pace(start_player: StartPlayer) -> None:
         assert "waiting" in p.title
         await p.press("l")
         assert "real time" in p.title
+
+
+async def test_enter_goes_on_where_the_clip_was_left_and_quitting_keeps_the_position(start_player: StartPlayer) -> None:
+    kept: list[float] = []
+    async with start_player(left_at=31.4, remember=kept.append) as p:
+        assert p.notice.splitlines()[-1] == "you left this clip at 00:31. enter: go on there"
+        await p.engine.until_spoken(0)
+        assert p.position == 0
+        await p.press("enter")
+        assert p.position == 31
+        # It is offered once.
+        await p.press("right", "enter")
+        assert p.position == 36
+    assert kept == [36]

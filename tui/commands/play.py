@@ -7,7 +7,7 @@ import sys
 import threading
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.shipped import SAMPLE, notice
@@ -24,6 +24,7 @@ from tui.commands.options import (
 )
 from tui.player import gc_tuning as gc_tuning
 from tui.player.pace import PACES
+from tui.positions import Positions
 from tui.session_paths import base_paths, check_writable, new_record, state_folder
 
 if TYPE_CHECKING:
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 
 # The defaults of the options that say how a clip is shown.
 VIEW = {"pace": "live", "start": 0.0, "loop": False, "picture": True, "theme": "floodlight", "keys": {}}
+# In the state folder: where clips were left.
+POSITIONS = "positions.json"
 # Seconds after which a computing thread gives up the interpreter lock.
 SWITCH = 0.0005
 HELP = (
@@ -229,6 +232,7 @@ def _spec(args: argparse.Namespace, config: "StreamConfig", folder: Path) -> "Pl
         feed=source.feed,
         recording=recorder,
         keymap=args.keys,
+        **_position(args, source.duration),
         preset=describe_preset(checkpoint_name(folder), config),
         describe_machine=lambda: describe_machine(prepare()),
     )
@@ -245,6 +249,20 @@ def make_recorder(path: Path) -> "Recorder":
     recorder = Recorder(path)
     check_writable(path)
     return recorder
+
+
+def _position(args: argparse.Namespace, duration: float | None) -> dict[str, Any]:
+    """Return the fields of the spec that remember where a file was left."""
+    if duration is None or not Path(args.clip).is_file():
+        return {}
+    positions = Positions(state_folder(os.environ, Path.home()) / POSITIONS)
+
+    def remember(position: float) -> None:
+        # Quitting must not fail for it.
+        with contextlib.suppress(SvmError):
+            positions.remember(args.clip, position, duration)
+
+    return {"left_at": None if args.start else positions.find(args.clip), "remember": remember}
 
 
 def _make(folder: Path, config: "StreamConfig", adapter: Path | None, notice: str, note: "Note") -> "Commentator":

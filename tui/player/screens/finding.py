@@ -1,4 +1,4 @@
-"""How the viewer finds what was said."""
+"""How the viewer finds what was said, and where they were."""
 
 from streaming_vlm_mlx.sessions.session_log import SessionLog
 from tui.player.screens.parts import PlayerPart
@@ -10,12 +10,13 @@ from tui.player.widgets.transcript_view import TranscriptView
 
 
 class Finding(PlayerPart):
-    """Search in commentary and truth."""
+    """Search in commentary and truth, and the position that the clip was left at."""
 
     def __init__(self, spec: PlayerSpec, session: SessionLog) -> None:
         super().__init__(spec, session)
         self._wanted = ""
         self._found: Match | None = None
+        self._offered: float | None = None
 
     def action_find(self) -> None:
         """Ask what to search for."""
@@ -28,10 +29,18 @@ class Finding(PlayerPart):
         else:
             self._find(steps)
 
+    def offer(self, position: float) -> None:
+        """Offer to go on at `position` seconds."""
+        self._offered = position
+        self.note(f"you left this clip at {time_label(position)}. enter: go on there")
+
     def action_play_found(self) -> None:
-        """Seek to the match that is shown."""
+        """Seek to the match that is shown, or to the position that is offered."""
         if self._found is not None:
             self.controller.seek(self._found.position)
+        elif self._offered is not None:
+            self.controller.seek(self._offered)
+            self._offered = None
 
     def action_end_search(self) -> None:
         """Remove the mark of the match, and follow the newest line again."""

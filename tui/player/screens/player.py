@@ -95,7 +95,7 @@ class PlayerScreen(Asking, Finding, Saving):
         Binding("ctrl+f", "find", "find in commentary and truth", id="find"),
         Binding("n", "find_next(1)", "next match", id="find-next"),
         Binding("N", "find_next(-1)", "match before", id="find-previous"),
-        Binding("enter", "play_found", "play from the match", id="play-found"),
+        Binding("enter", "play_found", "play from the match, or where you left", id="play-found"),
         Binding("escape", "end_search", "end the search", id="end-search"),
         Binding("p", "picture", "picture on, off", id="picture"),
         Binding("o", "stats", "stats of the stream", id="stats"),
@@ -180,6 +180,8 @@ class PlayerScreen(Asking, Finding, Saving):
             self.frame_loader.prepare(spec.start)
         self._update_picture()
         self.query_one(Timeline).bookmark(self.session.record.bookmarks)
+        if spec.left_at is not None:
+            self.offer(spec.left_at)
         self.call_after_refresh(self._start)
 
     def on_picture_resized(self) -> None:
@@ -201,7 +203,9 @@ class PlayerScreen(Asking, Finding, Saving):
         await self.controller.run()
 
     def on_unmount(self) -> None:
-        """End all threads."""
+        """Keep the position, and end all threads."""
+        if self.spec.remember:
+            self.spec.remember(self.controller.playhead.position)
         self.controller.close()
         if self.frame_loader:
             self.frame_loader.close()
