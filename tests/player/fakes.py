@@ -116,7 +116,14 @@ class Scripted:
         anchors: how often it was reanchored.
     """
 
-    def __init__(self, lines: Mapping[int, str] | None = None, failure: str = "", loading: int = 0) -> None:
+    def __init__(
+        self,
+        lines: Mapping[int, str] | None = None,
+        failure: str = "",
+        loading: int = 0,
+        notes: Mapping[int, str] | None = None,
+    ) -> None:
+        self.notes = notes or {}
         self.config = StreamConfig()
         self.lines = {} if lines is None else lines
         self.failure, self.loading = failure, loading
@@ -176,7 +183,7 @@ class Scripted:
                 message, self.fails = self.fails, ""
                 raise SvmError(message)
             yield TextPiece(number, f"{word} ")
-        yield second_done(number, text, question)
+        yield replace(second_done(number, text, question), notes=self.notes.get(number, ""))
         self._tell(self.spoken, number)
 
     def _tell(self, numbers: list[int], number: int) -> None:

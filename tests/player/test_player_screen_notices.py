@@ -147,3 +147,23 @@ async def test_a_remark_is_shown_for_a_while(tmp_path: Path) -> None:
         assert p.notice.splitlines()[-1] == "nobody trained [31mthis one."
         await p.pass_time(1)
         assert not p.screen.query_one("#toast").display
+
+
+async def test_w_shows_what_the_model_wrote_down(start_player: StartPlayer) -> None:
+    engine = Scripted(notes={1: "Red near, \x1b[1mpurple far.", 2: "Love all."})
+    async with start_player(engine, size=(80, 24)) as p:
+        pad = p.screen.query_one("#scratchpad", Static)
+        assert not pad.display
+        await p.press("w")
+        assert str(pad.content) == "this model has written no notes so far."
+        await p.speak(2)
+        assert str(pad.content) == "00:01  Red near, [1mpurple far."
+        await p.pass_time(1)
+        await engine.until_spoken(2)
+        await p.pass_time(0.25)
+        assert str(pad.content) == "00:02  Love all."
+        assert pad.region in p.screen.region
+        await p.press("space", "0")
+        assert str(pad.content) == "this model has written no notes so far."
+        await p.press("w")
+        assert not pad.display

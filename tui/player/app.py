@@ -78,6 +78,7 @@ GROUPS = {
     "end_search": "find",
     "truth": "view",
     "picture": "view",
+    "scratchpad": "view",
     "stats": "view",
     "scroll": "view",
     "help": "view",

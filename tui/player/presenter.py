@@ -65,7 +65,7 @@ class Presenter:
         self._view = screen.query_one(TranscriptView)
         self._notice, self._toast = screen.query_one("#notice", Static), screen.query_one("#toast", Static)
         self._heading = screen.query_one(Heading)
-        self._stats = screen.query_one(Stats)
+        self._stats, self._scratchpad = screen.query_one(Stats), screen.query_one("#scratchpad", Static)
         self._versions = spec.record.versions
         self._machine: Mapping[str, Any] = spec.record.machine
         self._describe_machine = spec.describe_machine
@@ -98,6 +98,7 @@ class Presenter:
         self._timeline.show(head.position, head.duration)
         self._show_gauges()
         self._show_cache()
+        self._show_scratchpad()
         number = math.floor(head.position)
         if self._with_truth:
             # The truth appears word by word, as it is heard.
@@ -143,6 +144,16 @@ class Presenter:
         self._stats.display = not self._stats.display
         self._show_stats()
 
+    def toggle_scratchpad(self) -> None:
+        """Show what the model wrote down before it spoke, or hide it."""
+        self._scratchpad.display = not self._scratchpad.display
+        self._show_scratchpad()
+
+    def _show_scratchpad(self) -> None:
+        if self._scratchpad.display:
+            notes = self.transcript.notes_at(self._position)
+            self._scratchpad.update(Content(notes or "this model has written no notes so far."))
+
     def set_truth(self, words: tuple[Timed, ...]) -> None:
         """Set the reference transcript and show it."""
         self.transcript.truth = by_second(words)
@@ -182,7 +193,7 @@ class Presenter:
         self._changed_rows.clear()
 
     def _finish(self, result: GenerationResult) -> None:
-        self.transcript.finish(result.index, result.text, result.query)
+        self.transcript.finish(result.index, result.text, result.query, result.notes)
         self._changed_rows.add(result.index)
         self._generated.add(result.index)
         self._skipped.discard(result.index)

@@ -48,6 +48,7 @@ class CommentaryEntry:
     Attributes:
         text: all of its text.
         question: the viewer's question in this second.
+        notes: what the model wrote down before it spoke.
         shown: position of the playhead when the first word came, in seconds.
         skipped: whether the model had no time for it.
         growing: whether more words may come.
@@ -55,6 +56,7 @@ class CommentaryEntry:
 
     text: str = ""
     question: str = ""
+    notes: str = ""
     shown: float | None = None
     skipped: bool = False
     growing: bool = False
@@ -97,10 +99,10 @@ class Transcript:
         if entry.shown is None and entry.text.strip():
             entry.shown = position
 
-    def finish(self, number: int, text: str, question: str) -> None:
-        """Set the whole commentary of a second, and the viewer's question."""
+    def finish(self, number: int, text: str, question: str, notes: str = "") -> None:
+        """Set the whole commentary of a second, the viewer's question, and the model's notes."""
         entry = self.entries.setdefault(number, CommentaryEntry())
-        entry.text, entry.question, entry.growing = text, question, False
+        entry.text, entry.question, entry.notes, entry.growing = text, question, notes, False
         self._before.pop(number, None)
 
     def skip(self, number: int) -> None:
@@ -119,6 +121,14 @@ class Transcript:
         last = max(self.entries, default=number)
         texts = (self.entries[n].text for n in range(number, last + 1) if n in self.entries)
         return next(filter(None, (" ".join(harmless(text).split()) for text in texts)), "")
+
+    def notes_at(self, position: float) -> str:
+        """Return the newest notes up to `position` seconds, with their time; empty where there are none."""
+        numbers = (number for number, entry in self.entries.items() if entry.notes and number <= position)
+        number = max(numbers, default=None)
+        return (
+            "" if number is None else f"{time_label(number)}  {' '.join(harmless(self.entries[number].notes).split())}"
+        )
 
     def row(self, number: int, position: float, with_truth: bool) -> TranscriptRow:
         """Return second `number` as it is with the playhead at `position`.

@@ -98,6 +98,7 @@ class PlayerScreen(Asking, Finding, Saving):
         Binding("enter", "play_found", "play from the match, or where you left", id="play-found"),
         Binding("escape", "end_search", "end the search", id="end-search"),
         Binding("p", "picture", "picture on, off", id="picture"),
+        Binding("w", "scratchpad", "the model's notes", id="notes"),
         Binding("o", "stats", "stats of the stream", id="stats"),
         Binding("e", "save", "save the session now", id="save"),
         Binding("y", "copy_line", "copy the current line", id="copy"),
@@ -153,6 +154,7 @@ class PlayerScreen(Asking, Finding, Saving):
                 yield Static(id="notice", markup=False)
                 yield Heading(id="heading")
                 yield TranscriptView(id="transcript")
+                yield Static(id="scratchpad", markup=False)
         yield Timeline(id="timeline")
         yield CacheStrip("nothing yet" if self.spec.config else "a recording has no cache", id="cache")
         yield KeyBar([hint.remapped(self.BINDINGS, self.spec.keymap) for hint in HINTS], id="keys")
@@ -301,6 +303,10 @@ class PlayerScreen(Asking, Finding, Saving):
         """Show the picture, or hide it."""
         self._picture_wanted = not self._picture_wanted
         self._update_picture()
+
+    def action_scratchpad(self) -> None:
+        """Show the model's notes, or hide them."""
+        self.presenter.toggle_scratchpad()
 
     def action_stats(self) -> None:
         """Show the stats overlay, or hide it."""
