@@ -17,7 +17,9 @@ from streaming_vlm_mlx.stream.events import GenerationResult
 from streaming_vlm_mlx.video.source import open_video_stream
 
 
-def write_mp4(path: Path, clip: str, seconds: Iterable[GenerationResult], language: str = "eng") -> None:
+def write_mp4(
+    path: Path, clip: str, seconds: Iterable[GenerationResult], language: str = "eng", per_second: bool = False
+) -> None:
     """Write `clip` with a subtitle track to `path`, atomically; players show the track when the viewer selects it.
 
     Args:
@@ -25,6 +27,7 @@ def write_mp4(path: Path, clip: str, seconds: Iterable[GenerationResult], langua
         clip: path of the video.
         seconds: the commentary.
         language: of the commentary, as ISO 639-2.
+        per_second: write a subtitle for each second, not for each sentence.
 
     Raises:
         SvmError: `clip` cannot be read, has a codec that MP4 does not support, or `path` cannot be written.
@@ -33,7 +36,7 @@ def write_mp4(path: Path, clip: str, seconds: Iterable[GenerationResult], langua
     try:
         with replacing(path) as part, av.open(str(part), "w", format="mp4") as target:
             target.metadata["comment"] = export_mark(clip)
-            _copy(source, target, srt(seconds), language)
+            _copy(source, target, srt(seconds, per_second=per_second), language)
     except (av.error.FFmpegError, ValueError) as error:
         raise SvmError(f"{clip} cannot be put into an MP4 file: {error}. Export subtitles (.vtt, .srt).") from error
     finally:

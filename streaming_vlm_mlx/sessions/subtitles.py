@@ -1,4 +1,4 @@
-"""Commentary as subtitles: one cue for each second with commentary.
+"""Commentary as subtitles: a cue for each sentence or, for what is to be trained on, for each second.
 
 A question is a NOTE in WebVTT and stands in brackets in plain text; SRT has no comments and leaves it out. So players
 never draw a question over the picture, and programs that score the cues never take it for commentary.
@@ -15,6 +15,7 @@ from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.input_files import parse_json, read_file
 from streaming_vlm_mlx.plain_text import harmless
 from streaming_vlm_mlx.sessions.record import SessionRecord
+from streaming_vlm_mlx.sessions.sentences import merge, spread
 from streaming_vlm_mlx.stream.events import GenerationResult
 
 _VTT_ESCAPES = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;"})
@@ -32,19 +33,40 @@ class Cue:
     question: str
 
 
-def cues(seconds: Iterable[GenerationResult]) -> Iterator[Cue]:
-    """Yield a cue for each of `seconds` that has text or a question, without empty lines or control characters."""
-    for second in seconds:
-        text, question = harmless(second.text), " ".join(harmless(second.query).split())
-        if text or question:
-            start = max(round(second.start * 1000), 0)
-            yield Cue(start, max(round(second.end * 1000), start + 1), text, question)
+def cues(seconds: Iterable[GenerationResult], per_second: bool = False) -> Iterator[Cue]:
+    """Yield a cue for each sentence of `seconds`, which are in order, and for each question that got no words.
+
+    With `per_second`, yield a cue for each second that has text or a question. Cues have no empty lines and no control
+    characters.
+    """
+    spoken = [(second, harmless(second.text), " ".join(harmless(second.query).split())) for second in seconds]
+    if per_second:
+        yield from (_cue(second.start, second.end, text, asked) for second, text, asked in spoken if text or asked)
+        return
+    words = [
+        word
+        for number, (second, text, asked) in enumerate(spoken)
+        for word in spread(second.start, second.end, text, number, bool(asked))
+    ]
+    asked_at = {number: asked for number, (_, _, asked) in enumerate(spoken) if asked}
+    found = []
+    for sentence in merge(words, max((second.end for second, *_ in spoken), default=0.0)):
+        first = sentence.words[0]
+        asked = asked_at.pop(first.second, "") if first.leads else ""
+        found.append(_cue(sentence.start, sentence.end, sentence.text, asked))
+    found += [_cue(spoken[number][0].start, spoken[number][0].end, "", asked) for number, asked in asked_at.items()]
+    yield from sorted(found, key=lambda cue: cue.start)
 
 
-def webvtt(seconds: Iterable[GenerationResult], mark: str = "") -> str:
-    """Return `seconds` as a WebVTT file (W3C WebVTT 1), with `mark` as a comment at its head."""
+def _cue(start: float, end: float, text: str, question: str) -> Cue:
+    first = max(round(start * 1000), 0)
+    return Cue(first, max(round(end * 1000), first + 1), text, question)
+
+
+def webvtt(seconds: Iterable[GenerationResult], mark: str = "", per_second: bool = False) -> str:
+    """Return `seconds` as a WebVTT file (W3C WebVTT 1), with `mark` as a comment at its head; `cues` has the rest."""
     blocks = ["WEBVTT", *([f"NOTE {mark}"] if mark else [])]
-    for cue in cues(seconds):
+    for cue in cues(seconds, per_second):
         if cue.question:
             blocks.append(f"NOTE {clock(cue.start)} asked: {cue.question.translate(_VTT_ESCAPES)}")
         if cue.text:
@@ -52,12 +74,12 @@ def webvtt(seconds: Iterable[GenerationResult], mark: str = "") -> str:
     return "\n\n".join(blocks) + "\n"
 
 
-def srt(seconds: Iterable[GenerationResult], mark: str = "") -> str:
-    """Return `seconds` as a SubRip file.
+def srt(seconds: Iterable[GenerationResult], mark: str = "", per_second: bool = False) -> str:
+    """Return `seconds` as a SubRip file; `cues` says what `per_second` does.
 
     SubRip has no comments: `mark` follows the times of the first cue, where readers expect coordinates or nothing.
     """
-    spoken = (cue for cue in cues(seconds) if cue.text)
+    spoken = (cue for cue in cues(seconds, per_second) if cue.text)
     blocks = (
         f"{number}\n{clock(cue.start, ',')} --> {clock(cue.end, ',')}{f'  {mark}' if mark and number == 1 else ''}\n"
         f"{cue.text.translate(_SRT_ESCAPES)}\n"
@@ -73,7 +95,7 @@ def transcript(seconds: Iterable[GenerationResult], mark: str = "") -> str:
             part for part in (clock(cue.start)[:-4], _bracketed(cue.question), " ".join(cue.text.split())) if part
         )
         + "\n"
-        for cue in cues(seconds)
+        for cue in cues(seconds, per_second=True)
     )
 
 
@@ -162,13 +184,13 @@ def _clip_name(clip: str) -> str:
     return " ".join(harmless(name).split()).replace("-->", "→")
 
 
-Render = Callable[[SessionRecord], str]
+Render = Callable[[SessionRecord, bool], str]
 
 FORMATS: dict[str, Render] = {
-    ".vtt": lambda record: webvtt(record.seconds, export_mark(record.clip)),
-    ".srt": lambda record: srt(record.seconds, export_mark(record.clip)),
-    ".json": SessionRecord.to_json,
-    ".txt": lambda record: transcript(record.seconds, export_mark(record.clip)),
+    ".vtt": lambda record, per_second: webvtt(record.seconds, export_mark(record.clip), per_second),
+    ".srt": lambda record, per_second: srt(record.seconds, export_mark(record.clip), per_second),
+    ".json": lambda record, _: record.to_json(),
+    ".txt": lambda record, _: transcript(record.seconds, export_mark(record.clip)),
 }
 
 
@@ -188,10 +210,12 @@ def find_format(path: Path, more: Sequence[str] = ()) -> Render:
     return found
 
 
-def write(path: Path, record: SessionRecord) -> None:
+def write(path: Path, record: SessionRecord, per_second: bool = False) -> None:
     """Write `record` to `path`, in the format of its ending; after an error the old file is intact.
+
+    Subtitles have a cue for each sentence or, with `per_second`, for each second.
 
     Raises:
         SvmError: the ending of `path` is unknown, or the file cannot be written.
     """
-    write_text(path, find_format(path)(record))
+    write_text(path, find_format(path)(record, per_second))

@@ -4,9 +4,12 @@ from pathlib import Path
 
 import pytest
 
+from streaming_vlm_mlx.data.transcripts import TimedText
+from streaming_vlm_mlx.data.transcripts import read_cues as read_timed_texts
 from streaming_vlm_mlx.sessions.record import SessionRecord
 from streaming_vlm_mlx.sessions.subtitles import exported_clip
 from streaming_vlm_mlx.stream.events import GenerationResult
+from tests.sessions.test_mp4 import read_cues
 from tests.video.clips import make_clip
 from tui import cli
 
@@ -52,3 +55,31 @@ def test_another_film_is_not_replaced(words: list[str], clip: Path, capsys: pyte
     assert out.read_bytes() == before
     assert cli.main([*words, "--out", str(out), "--force"]) == 0
     assert cli.main([*words, "--out", str(out)]) == 0
+
+
+SAID = ("Red", "to serve. That's", "a fault.")
+
+
+@pytest.mark.parametrize(
+    ("per_second", "cues"),
+    [
+        (False, [(0.0, 1.667, "Red to serve."), (1.667, 3.0, "That's a fault.")]),
+        (True, [(float(number), number + 1.0, said) for number, said in enumerate(SAID)]),
+    ],
+)
+def test_subtitles_hold_sentences_or_seconds(
+    tmp_path: Path, per_second: bool, cues: list[tuple[float, float, str]]
+) -> None:
+    clip = make_clip(tmp_path / "game.mp4", count=30, rate=10)
+    seconds = tuple(GenerationResult(number, float(number), number + 1.0, said) for number, said in enumerate(SAID))
+    session = tmp_path / "session.json"
+    session.write_text(SessionRecord(clip=str(clip), seconds=seconds).to_json())
+    for ending in (".vtt", ".srt", ".json", ".mp4"):
+        out = tmp_path / f"out{ending}"
+        assert cli.main(["export", str(session), "--out", str(out), *(["--per-second"] if per_second else [])]) == 0
+        if ending == ".json":
+            assert SessionRecord.load(out).seconds == seconds
+            continue
+        read = read_cues(out) if ending == ".mp4" else list(read_timed_texts(out.read_text()))
+        found = [(cue.start, cue.end, cue.pieces[0][2]) if isinstance(cue, TimedText) else cue for cue in read]
+        assert [(round(start, 3), round(end, 3), text) for start, end, text in found] == cues

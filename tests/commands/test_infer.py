@@ -57,7 +57,10 @@ def refusal(capsys: pytest.CaptureFixture[str], *words: object) -> str:
 
 def test_files_and_lines_agree(clip, tmp_path, capsys):
     for suffix in ("vtt", "srt", "json"):
-        assert cli.main(["infer", str(clip), "--out", str(tmp_path / f"game.{suffix}"), "--seed", "3"]) == 0
+        assert (
+            cli.main(["infer", str(clip), "--out", str(tmp_path / f"game.{suffix}"), "--seed", "3", "--per-second"])
+            == 0
+        )
     lines = capsys.readouterr().out.splitlines()
     spoken = [line.split("  ", 1)[1] for line in lines]
     record = SessionRecord.load(tmp_path / "game.json")

@@ -42,11 +42,11 @@ def test_an_older_session_is_never_written_over(tmp_path: Path) -> None:
 
 def test_saving_again_writes_the_same_files(tmp_path: Path) -> None:
     session = log(tmp_path / "game", endings=(".srt",))
-    session.add(second_done(0, "first"))
+    session.add(second_done(0, "first."))
     paths = session.save()
     session.add(second_done(1, "second"))
     assert session.save() == paths
-    assert [cue.content for cue in srt.parse(paths[0].read_text())] == ["first", "second"]
+    assert [cue.content for cue in srt.parse(paths[0].read_text())] == ["first.", "second"]
 
 
 def test_a_session_without_results_leaves_no_file(tmp_path: Path) -> None:

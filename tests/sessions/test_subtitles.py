@@ -44,7 +44,7 @@ def _unescaped(text: str) -> str:
 def test_webvtt_reads_back(starts, texts):
     seconds = in_order(starts, texts)
     expected = [(round(s.start * 1000), round(s.end * 1000), harmless(s.text)) for s in seconds if harmless(s.text)]
-    assert read_webvtt(webvtt(seconds)) == expected
+    assert read_webvtt(webvtt(seconds, per_second=True)) == expected
 
 
 @given(starts=st.lists(TIMES, max_size=4), texts=st.lists(NASTY, min_size=4, max_size=4))
@@ -52,10 +52,22 @@ def test_srt_reads_back(starts, texts):
     seconds = in_order(starts, texts)
     stand_ins = str.maketrans("<>{}", "‹›()")
     expected = [(round(s.start * 1000), harmless(s.text).translate(stand_ins)) for s in seconds if harmless(s.text)]
-    read = list(srt_reader.parse(srt(seconds), ignore_errors=False))
+    read = list(srt_reader.parse(srt(seconds, per_second=True), ignore_errors=False))
     assert [(round(c.start.total_seconds() * 1000), c.content) for c in read] == expected
     assert [c.index for c in read] == list(range(1, len(read) + 1))
     assert all(round((c.end - c.start).total_seconds() * 1000) == 1000 for c in read)
+
+
+@given(starts=st.lists(TIMES, max_size=4), texts=st.lists(NASTY, min_size=4, max_size=4))
+def test_sentences_read_back(starts, texts):
+    seconds = in_order(starts, texts)
+    words = " ".join(harmless(second.text) for second in seconds).split()
+    cues = read_webvtt(webvtt(seconds))
+    assert " ".join(text for _, _, text in cues).split() == words
+    stand_ins = str.maketrans("<>{}", "‹›()")
+    read = list(srt_reader.parse(srt(seconds), ignore_errors=False))
+    assert " ".join(cue.content for cue in read).split() == [word.translate(stand_ins) for word in words]
+    assert [round(cue.start.total_seconds() * 1000) for cue in read] == [start for start, _, _ in cues]
 
 
 @given(text=NASTY, query=NASTY)

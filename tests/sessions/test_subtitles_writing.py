@@ -44,7 +44,7 @@ def test_an_unknown_format_names_the_known_ones(tmp_path, name):
 
 
 def test_the_format_can_be_asked_before_a_long_run():
-    assert find_format(Path("later/a.srt"))(RECORD).startswith("1\n")
+    assert find_format(Path("later/a.srt"))(RECORD, False).startswith("1\n")
 
 
 @pytest.mark.parametrize("ending", FORMATS)

@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 from streaming_vlm_mlx.errors import SvmError
+from tui.commands.options import add_per_second
 from tui.messages import note
 
 HELP = (
@@ -28,6 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="eng",
         help="language of an .mp4's subtitle track, as ISO 639-2 (default: eng)",
     )
+    add_per_second(parser)
     parser.add_argument("--force", action="store_true", help="replace any file, not only an earlier export of the clip")
 
 
@@ -42,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
         find_format(args.out, more=(MP4,))
         record = load_session(args.session)
         check_replaceable(args.out, record.clip, args.force)
-        write(args.out, record)
+        write(args.out, record, args.per_second)
     note(f"{args.out} written.")
     return 0
 
@@ -62,4 +64,4 @@ def _write_clip(args: argparse.Namespace) -> None:
     if args.out.exists() and args.out.samefile(clip):
         raise SvmError(f"{args.out} is the clip itself; choose another name for the copy with subtitles.")
     check_replaceable(args.out, clip, args.force)
-    write_mp4(args.out, clip, record.seconds, args.language)
+    write_mp4(args.out, clip, record.seconds, args.language, args.per_second)

@@ -15,7 +15,7 @@ from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.plain_text import harmless, safe_json
 from streaming_vlm_mlx.shipped import SAMPLE, notice
 from tui.commands.bench import describe_machine
-from tui.commands.options import add_model_arguments, make_engine, resolve_settings, run_as_follower
+from tui.commands.options import add_model_arguments, add_per_second, make_engine, resolve_settings, run_as_follower
 from tui.messages import note, warn
 from tui.session_paths import check_writable, journal_path, new_record
 from tui.signals import signals_held
@@ -46,6 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--record", type=int, default=0, metavar="N", help="which of the records, from 0 (default 0)")
     add_model_arguments(parser)
     parser.add_argument("--out", type=Path, metavar="F", help="file to write: .vtt, .srt, .json or .txt")
+    add_per_second(parser)
     parser.add_argument("--force", action="store_true", help="let --out replace any file, not only an earlier export")
     parser.add_argument("--json", action="store_true", help="print a JSON object a second instead of lines of text")
     parser.add_argument("--start", type=float, metavar="S", help="second to start at (default: 0, or the record's)")
@@ -56,6 +57,7 @@ def run(args: argparse.Namespace) -> int:
     """Comment on the clip; the seconds so far are kept however the run ends."""
     from streaming_vlm_mlx.backend import prepare
     from streaming_vlm_mlx.memory import machine_memory
+    from streaming_vlm_mlx.sessions import subtitles
     from streaming_vlm_mlx.sessions.subtitles import check_replaceable, find_format
     from streaming_vlm_mlx.text.chat_template import STYLES
     from streaming_vlm_mlx.video.feed import FeedWatch
@@ -78,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
         try:
             record = new_record(args.clip, name, config, describe_machine(prepare()))
             advice = notice(folder, args.clip, machine_memory())
-            with saved(make_log(args.out, record)) as log:
+            with saved(make_log(args.out, record, partial(subtitles.write, per_second=args.per_second))) as log:
                 run_coroutine(comment(engine, source, args, log, advice, show))
         finally:
             engine.close()

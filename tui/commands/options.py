@@ -64,6 +64,15 @@ def add_drop_still(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_per_second(parser: argparse.ArgumentParser) -> None:
+    """Add the option that leaves the seconds of commentary as they are."""
+    parser.add_argument(
+        "--per-second",
+        action="store_true",
+        help="write subtitles second by second, as for training (default: in sentences)",
+    )
+
+
 def resolve_settings(args: argparse.Namespace, warn: bool = True) -> "tuple[StreamConfig, Path]":
     """Return the stream's settings and the checkpoint's folder; `warn` says so where the query has no effect.
 
