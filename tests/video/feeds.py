@@ -144,7 +144,13 @@ def feed_server(port: int = 0) -> Iterator[FeedServer]:
 
 def answering(server: FeedServer, answer: Callable[[Visit], None]) -> None:
     """Have a thread answer the next connection while the test opens it."""
-    threading.Thread(target=lambda: answer(server.visit()), daemon=True).start()
+
+    def serve() -> None:
+        # A test may end before it is made.
+        with suppress(queue.Empty):
+            answer(server.visit())
+
+    threading.Thread(target=serve, daemon=True).start()
 
 
 def reading(chunks: Iterator[Chunk], count: int) -> Future[list[Chunk]]:
