@@ -32,13 +32,14 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from streaming_vlm_mlx.atomic import write_text
 from streaming_vlm_mlx.backend import prepare
+from streaming_vlm_mlx.config import StreamConfig
 from streaming_vlm_mlx.memory import process_memory
 from streaming_vlm_mlx.plain_text import harmless
 from streaming_vlm_mlx.sessions.journal import load_session
 from streaming_vlm_mlx.sessions.record import SessionRecord
 from streaming_vlm_mlx.stream.events import GenerationResult, Skipped
 from tests.player.fakes import Clock
-from tests.soak_engine import JournalTail, LoopedClip, SoakEngine, change_settings, new_stream
+from tests.soak_engine import JournalTail, LoopedClip, SoakEngine, change_settings, largest_streams, new_stream
 from tests.stream.watched import Checks, watch
 from tui.player.app import PlayerApp
 from tui.player.pace import PACES
@@ -51,6 +52,8 @@ from tui.player.widgets.transcript_view import MAX_ROWS, TranscriptView
 HOUR, HALF_HOUR, MINUTE = 3600, 1800, 60
 # Bytes by which memory may grow after the first half hour.
 MOST_GROWTH = 20 << 20
+# Seconds that each of the largest streams is played.
+LARGE = 40
 # Seconds that the player gets for what takes milliseconds.
 PATIENCE = 120.0
 # Seconds of clip, more than are played.
@@ -129,6 +132,12 @@ class Soak:
     async def run(self, advance: Callable[[int], None]) -> None:
         """Watch until the wanted seconds have passed; `advance` gets their number."""
         await self.until(lambda: self.controller.state is State.GENERATING)
+        if self.report.wanted > HALF_HOUR:
+            # What grows later is not because a stream is larger than those before.
+            for config in largest_streams(self.engine.config):
+                await self.begin(config)
+                for _ in range(LARGE):
+                    await self.watch_on()
         checked = 0
         while self.report.seconds < self.report.wanted:
             if self.report.seconds >= self.fresh_at:
@@ -191,9 +200,13 @@ class Soak:
     async def restart(self) -> None:
         """Begin a new stream with other settings."""
         config = new_stream(self.engine.config, self.random)
+        await self.begin(config)
         # An unbounded stream gets slower with every second.
         is_short = config.mode == "full" or config.sink is None
         self.fresh_at = self.report.seconds + self.random.randrange(20, 40 if is_short else 400)
+
+    async def begin(self, config: StreamConfig) -> None:
+        """Begin a new stream with `config`."""
         self.log.configure(config.to_dict())
         self.engine.next_config = config
         self.asked.clear()

@@ -168,3 +168,12 @@ def new_stream(config: StreamConfig, random: Random) -> StreamConfig:
         kv_bits=choice((None, None, 8, 4)),
         previous=choice(("", "The match begins. It is warm and dry.")),
     )
+
+
+def largest_streams(config: StreamConfig) -> Iterator[StreamConfig]:
+    """Yield, for each mode, the settings of `new_stream` that take the most memory."""
+    sampling = replace(config.sampling, max_new_tokens=12, silence_threshold=None, max_words=None)
+    large = replace(config, window=10, text_round=10, sink=60, slide=63, drop_still=None, sampling=sampling)
+    large = replace(large, scratchpad="What do you see?", scratch_round=6, all_text=True, kv_bits=None)
+    for mode in ("streaming", "recompute", "window", "full"):
+        yield replace(large, mode=mode)
