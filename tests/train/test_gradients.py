@@ -1,6 +1,7 @@
 """Losses and gradients: against Hugging Face's model in PyTorch, and against themselves however a batch is cut."""
 
 import multiprocessing
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,13 @@ import pytest
 from mlx.utils import tree_flatten, tree_map
 
 from streaming_vlm_mlx.data.collator import Batch
+from streaming_vlm_mlx.data.dataset import IGNORED
 from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.models.lora import LoraConfig, adapted_layers
 from streaming_vlm_mlx.models.vlm import VisionLanguageModel
 from streaming_vlm_mlx.text.tokenizer import Tokenizer
 from streaming_vlm_mlx.text.vocabulary import FullVocabulary
+from streaming_vlm_mlx.train import loss
 from streaming_vlm_mlx.train.gradients import (
     Compute,
     Request,
@@ -62,6 +65,19 @@ def assert_close(found: Gradient, expected: Gradient, limit: float) -> None:
         reference = np.array(array)
         error = np.abs(np.array(found[name]) - reference).max() / max(np.abs(reference).max(), 1e-6)
         assert error < limit, name
+
+
+def test_a_microbatch_without_targets_runs_no_language_model(
+    model: VisionLanguageModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sums over no tokens do not always end in MLX, on a CPU."""
+    batch = make_batch([SAMPLES[:1]])
+    unknown = replace(batch, tokens=replace(batch.tokens, labels=np.full_like(batch.tokens.labels, IGNORED)))
+    monkeypatch.setattr(loss, "text_loss", None)
+    pool = WorkerPool(TrainModel(model), Compute(), [])
+    assert pool.losses(shards_of(unknown), LossWeights()) == {TEXT: 0.0}
+    with pytest.raises(TypeError):
+        pool.losses(shards_of(batch), LossWeights())
 
 
 def test_a_worker_measures_the_weights_that_dora_adapts() -> None:
