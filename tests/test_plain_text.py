@@ -45,7 +45,7 @@ def test_a_name_is_shown_with_escapes() -> None:
 @pytest.mark.parametrize("ending", FORMATS)
 def test_exports_hold_no_controls(ending: str) -> None:
     second = GenerationResult(0, 0.0, 1.0, ATTACK, query=ATTACK)
-    written = FORMATS[ending](SessionRecord(clip=ATTACK, seconds=(second,)))
+    written = FORMATS[ending](SessionRecord(clip=ATTACK, seconds=(second,)), False)
     assert "red" in written
     assert not CONTROLS.search(written)
 

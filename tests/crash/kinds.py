@@ -173,7 +173,7 @@ class Infer(Kind):
 
     def _old(self, variant: str) -> str:
         earlier = GenerationResult(0, 0.0, 1.0, "an earlier session")
-        return FORMATS[variant](SessionRecord(clip="clip.mp4", seconds=(earlier,)))
+        return FORMATS[variant](SessionRecord(clip="clip.mp4", seconds=(earlier,)), False)
 
 
 def _seconds(outcome: Outcome) -> tuple[GenerationResult, ...]:
@@ -192,7 +192,7 @@ def _count(path: Path, seconds: Sequence[GenerationResult]) -> int:
         return len(found)
     content = path.read_text()
     for count in range(len(seconds) + 1):
-        if content == FORMATS[path.suffix](SessionRecord(clip="clip.mp4", seconds=tuple(seconds[:count]))):
+        if content == FORMATS[path.suffix](SessionRecord(clip="clip.mp4", seconds=tuple(seconds[:count])), False):
             return count
     raise AssertionError(f"{path.name} is not whole")
 
@@ -211,7 +211,7 @@ class Export(Kind):
         if variant == ".mp4":
             shutil.copy(self.assets.export, folder / "game.mp4")
         else:
-            (folder / f"game{variant}").write_text(FORMATS[variant](SessionRecord(clip="clip.mp4")))
+            (folder / f"game{variant}").write_text(FORMATS[variant](SessionRecord(clip="clip.mp4"), False))
         return self.command(folder, variant)
 
     def command(self, folder: Path, variant: str) -> Command:
@@ -224,7 +224,7 @@ class Export(Kind):
         name = f"game{variant}"
         old = self.assets.export.read_bytes() if variant == ".mp4" else None
         if old is None:
-            old = FORMATS[variant](SessionRecord(clip="clip.mp4")).encode()
+            old = FORMATS[variant](SessionRecord(clip="clip.mp4"), False).encode()
         check_whole(folder / name, old, clean.files[name])
         if outcome.ended.status != -9:
             assert sorted(files_in(folder)) == sorted(clean.files)

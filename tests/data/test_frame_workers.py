@@ -1,4 +1,5 @@
 import os
+import signal
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -110,7 +111,7 @@ class Deadly:
     video = "deadly.mp4"
 
     def __reduce__(self) -> tuple[object, tuple[int]]:
-        return os._exit, (9,)
+        return signal.raise_signal, (signal.SIGKILL,)
 
 
 def process_encoder() -> Encoder:

@@ -114,6 +114,7 @@ def test_no_weight_of_the_base_changes(
 def test_an_adapter_of_the_shipped_model_learns_a_real_clip(
     shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("DATASET_PATH", str(shared / "clips"))
     subtitles, clip_records = tmp_path / "clip.srt", tmp_path / "clip.jsonl"
     subtitles.write_text("1\n00:00:00,200 --> 00:00:05,900\nHe drives left, stops, and up it goes: off the rim\n")
     assert main(["convert", str(shared / "clips" / "basketball.mp4"), str(subtitles), "--out", str(clip_records)]) == 0

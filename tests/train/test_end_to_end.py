@@ -20,7 +20,10 @@ He drives left, stops, and up it goes: off the rim
 """
 
 
-def test_a_real_clip_is_overfitted(shared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_real_clip_is_overfitted(
+    shared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DATASET_PATH", str(shared / "clips"))
     clip, records, out = shared / "clips" / "basketball.mp4", tmp_path / "clip.jsonl", tmp_path / "run1"
     (tmp_path / "clip.srt").write_text(SRT)
     assert main(["convert", str(clip), str(tmp_path / "clip.srt"), "--out", str(records)]) == 0
