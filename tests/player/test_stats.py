@@ -37,6 +37,7 @@ def test_a_cell_shows_two_parts() -> None:
     assert stack([(2, 2, 4)], 1, 8) == [[PlotCell(2, 0, 2)]]
     assert stack([(0, 0, 0), (0, 8, 0)], 1, 8) == [[EMPTY, PlotCell(8, 1, None)]]
     assert stack([(0, 0, 0)], 1, 0) == [[EMPTY]]
+    assert stack([(1e-308, 0, 0)], 1, 1e-308) == [[PlotCell(8, 0, None)]]
 
 
 async def test_o_shows_times_counts_versions_and_the_machine(start_player: StartPlayer) -> None:

@@ -46,15 +46,16 @@ def stack(columns: Sequence[Sequence[float]], rows: int, top: float) -> list[lis
         rows: height of the plot in cells.
         top: the sum that fills a column.
     """
-    return [[_cell(column, row, 8 * rows / top if top > 0 else 0.0) for column in columns] for row in range(rows)][::-1]
+    return [[_cell(column, row, 8 * rows, top) for column in columns] for row in range(rows)][::-1]
 
 
-def _cell(column: Sequence[float], row: int, scale: float) -> PlotCell:
-    """Return the cell in `row` from the bottom, where the sum of `scale` is an eighth of a cell."""
+def _cell(column: Sequence[float], row: int, eighths: int, top: float) -> PlotCell:
+    """Return the cell in `row` from the bottom, where `eighths` of a cell are as high as `top`."""
     edge, edges = 0.0, []
     for size in column:
         edge += max(size, 0.0)
-        edges.append(round(edge * scale) - 8 * row)
+        # Divided first: the reciprocal of a tiny sum is infinite.
+        edges.append((round(edge / top * eighths) if top > 0 else 0) - 8 * row)
     # The part of each filled eighth, from the bottom.
     parts = [next(part for part, edge in enumerate(edges) if edge > eighth) for eighth in range(min(edges[-1], 8))]
     if not parts:
