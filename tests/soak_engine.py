@@ -4,6 +4,7 @@ import math
 from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Iterator
 from contextlib import aclosing
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -171,9 +172,10 @@ def new_stream(config: StreamConfig, random: Random) -> StreamConfig:
 
 
 def largest_streams(config: StreamConfig) -> Iterator[StreamConfig]:
-    """Yield, for each mode, the settings of `new_stream` that take the most memory."""
+    """Yield, for each mode, cache and kind of positions, the settings of `new_stream` that take the most memory."""
     sampling = replace(config.sampling, max_new_tokens=12, silence_threshold=None, max_words=None)
     large = replace(config, window=10, text_round=10, sink=60, slide=63, drop_still=None, sampling=sampling)
-    large = replace(large, scratchpad="What do you see?", scratch_round=6, all_text=True, kv_bits=None)
-    for mode in ("streaming", "recompute", "window", "full"):
-        yield replace(large, mode=mode)
+    large = replace(large, scratchpad="What do you see?", scratch_round=6, all_text=True)
+    for bits, positions in product((None, 8, 4), ("shrink", "append")):
+        for mode in ("streaming", "recompute", "window", "full"):
+            yield replace(large, mode=mode, kv_bits=bits, pos_mode=positions)
