@@ -252,7 +252,7 @@ class Convert(Kind):
 
     def check(self, folder: Path, outcome: Outcome, blow: Blow, clean: Clean, variant: str) -> None:
         """Check the result."""
-        check_end_of_convert(outcome, blow)
+        check_end(outcome, blow)
         old = self.assets.records.read_bytes() if variant == "old" else None
         check_whole(folder / "out.jsonl", old, clean.files["out.jsonl"])
 
@@ -266,11 +266,6 @@ class Convert(Kind):
         found = files_in(folder)
         assert sorted(found) == sorted(clean.files)
         assert found["out.jsonl"] == clean.files["out.jsonl"]
-
-
-def check_end_of_convert(outcome: Outcome, blow: Blow) -> None:
-    """Check the status, and that an interrupted run says how to go on."""
-    check_end(outcome, blow)
 
 
 class ConvertCheckpoint(Kind):
