@@ -2,10 +2,12 @@
 
 import asyncio
 import queue
+import signal
 import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from contextlib import closing, suppress
+from types import FrameType
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -14,10 +16,40 @@ T = TypeVar("T")
 def run_coroutine(coroutine: Coroutine[Any, Any, T]) -> T:
     """Run `coroutine` on an event loop of its own, and return what it returns.
 
-    A signal may come before the loop has begun; without being closed, the coroutine would then warn on stderr.
+    The first SIGTERM cancels it, as asyncio does with Ctrl-C; what the process does on SIGTERM follows once it has
+    ended. A second one does not wait.
     """
-    with closing(coroutine):
-        return asyncio.run(coroutine)
+    # A signal may come before the loop has begun; without being closed, the coroutine would then warn on stderr.
+    with closing(coroutine), closing(main := _cancelled_by_sigterm(coroutine)):
+        return asyncio.run(main)
+
+
+async def _cancelled_by_sigterm(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Return what `coroutine` returns.
+
+    An exception that a handler raises anywhere in the loop's callbacks may end in any of them.
+    """
+    handler = signal.getsignal(signal.SIGTERM)
+    if threading.current_thread() is not threading.main_thread() or not callable(handler):
+        return await coroutine
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    assert task
+    arrived: list[int] = []
+
+    def cancel(number: int, frame: FrameType | None) -> None:
+        arrived.append(number)
+        if len(arrived) > 1:
+            handler(number, frame)
+        # Wakes a loop that waits for its sockets.
+        loop.call_soon_threadsafe(task.cancel)
+
+    signal.signal(signal.SIGTERM, cancel)
+    try:
+        return await coroutine
+    finally:
+        signal.signal(signal.SIGTERM, handler)
+        if len(arrived) == 1:
+            handler(signal.SIGTERM, None)
 
 
 class BackgroundThread:

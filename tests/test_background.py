@@ -2,7 +2,9 @@
 
 import asyncio
 import inspect
+import signal
 import threading
+from collections.abc import Iterator
 
 import pytest
 
@@ -24,6 +26,57 @@ def test_a_coroutine_is_run_and_closed_also_when_the_loop_never_begins(monkeypat
     with pytest.raises(KeyboardInterrupt):
         run_coroutine(coroutine)
     assert inspect.getcoroutinestate(coroutine) == inspect.CORO_CLOSED
+
+
+class Ended(KeyboardInterrupt):
+    """What the process does on SIGTERM."""
+
+
+@pytest.fixture
+def sigterm() -> Iterator[None]:
+    """SIGTERM raises `Ended`."""
+
+    def end(*_: object) -> None:
+        raise Ended
+
+    before = signal.signal(signal.SIGTERM, end)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+@pytest.mark.usefixtures("sigterm")
+def test_sigterm_in_a_callback_of_the_loop_cancels_the_coroutine_before_it_ends_the_process() -> None:
+    seen = list[str]()
+
+    async def work() -> None:
+        callbacks = asyncio.get_running_loop()
+
+        def callback() -> None:
+            signal.raise_signal(signal.SIGTERM)
+            seen.append("the callback goes on")
+
+        callbacks.call_soon(callback)
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            await asyncio.sleep(0)
+            seen.append("the coroutine tidies up")
+            raise
+
+    with pytest.raises(Ended):
+        run_coroutine(work())
+    assert seen == ["the callback goes on", "the coroutine tidies up"]
+
+
+@pytest.mark.usefixtures("sigterm")
+def test_a_second_sigterm_does_not_wait() -> None:
+    async def work() -> None:
+        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)
+        pytest.fail("the second one waits")
+
+    with pytest.raises(Ended):
+        run_coroutine(work())
 
 
 async def test_work_runs_in_order_on_one_thread_that_ends() -> None:
