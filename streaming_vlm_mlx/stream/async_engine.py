@@ -58,6 +58,11 @@ class Engine:
         self._thread.start()
 
     @property
+    def ready(self) -> bool:
+        """Whether the model is loaded."""
+        return self._session is not None
+
+    @property
     def config(self) -> StreamConfig:
         """The settings that the next second runs under."""
         return self._config

@@ -47,6 +47,7 @@ TIMEOUT = 60.0
 MAX_HOPS = 10
 # What keys write, where that is not their name.
 CHARACTERS = {"space": " ", "question_mark": "?"}
+NAMES = {" ": "space", ">": "greater_than_sign", "<": "less_than_sign"}
 
 
 # Seconds of the clip that a playhead is tested on.
@@ -241,7 +242,7 @@ async def until(condition: Callable[[], object]) -> None:
 async def press(pilot: Pilot[None], *keys: str) -> None:
     """Press `keys`, each after the effect of the one before."""
     for key in keys:
-        name = "space" if key == " " else key
+        name = NAMES.get(key, key)
         pilot.app.post_message(events.Key(name, CHARACTERS.get(name, name if len(name) == 1 else None)))
         await wait(pilot)
 

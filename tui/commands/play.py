@@ -22,6 +22,7 @@ from tui.commands.options import (
     resolve_settings,
     run_as_follower,
 )
+from tui.commands.playlist import OneModel, Playlist
 from tui.player import gc_tuning as gc_tuning
 from tui.player.pace import PACES
 from tui.positions import Positions
@@ -29,8 +30,8 @@ from tui.session_paths import base_paths, check_writable, new_record, state_fold
 
 if TYPE_CHECKING:
     from streaming_vlm_mlx.config import StreamConfig
+    from streaming_vlm_mlx.stream.async_engine import Engine
     from streaming_vlm_mlx.video.recorder import Recorder
-    from tui.player.controller import Commentator
     from tui.player.spec import Note, PlayerSpec
     from tui.player.transcript import Timed
 
@@ -56,7 +57,11 @@ HELP = (
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     parser.add_argument(
-        "clip", metavar="CLIP", nargs="?", help="a video file, URL or camera such as /dev/video0 (default: a sample)"
+        "clips",
+        metavar="CLIP",
+        nargs="*",
+        help="a video file, URL or camera such as /dev/video0; of several, > and < play the next and the one before "
+        "(default: a sample)",
     )
     add_truth_argument(parser)
     parser.add_argument("--out", type=Path, metavar="F", help="file to save the session in (default: beside the clip)")
@@ -114,15 +119,23 @@ def settings_file() -> Path:
 def run(args: argparse.Namespace) -> int:
     """Play the clip; the session is saved however the player ends. On a follower's rank, serve rank 0 instead."""
     if not is_follower(os.environ):
-        check_terminal(interactive(), os.environ.get("TERM", ""), f"svm-tui infer {args.clip or ''}".rstrip())
+        check_terminal(interactive(), os.environ.get("TERM", ""), f"svm-tui infer {' '.join(args.clips[:1])}".rstrip())
         gc_tuning.begin()
-    args.clip = args.clip or str(SAMPLE)
+    clips = args.clips or [str(SAMPLE)]
+    _check_playlist(args, clips)
     fill_in(args, add_options, settings_file(), VIEW)
     check_theme(args.theme)
     config, folder = resolve_settings(args)
     if not run_as_follower(folder, config):
-        watch(_spec(args, config, folder), args.theme, args.ipc)
+        watch(_open_first(args, clips, config, folder), args.theme, args.ipc)
     return 0
+
+
+def _check_playlist(args: argparse.Namespace, clips: list[str]) -> None:
+    """Raise an SvmError where an option is for one clip and there are several."""
+    for name in ("truth", "out"):
+        if len(clips) > 1 and getattr(args, name):
+            raise SvmError(f"--{name} is for one clip, and there are {len(clips)}; name one, or leave --{name} out.")
 
 
 def check_theme(theme: str) -> None:
@@ -150,17 +163,12 @@ def watch(spec: "PlayerSpec", theme: str, ipc: Path | None) -> NoReturn:
     app = PlayerApp(spec, theme)
     saving = threading.Lock()
 
-    def save() -> "tuple[Path, ...]":
+    def save() -> None:
         # First of all, since saving may hang.
         if app.socket_file:
             app.socket_file.remove()
         with saving:
-            try:
-                saved = app.session.save()
-            finally:
-                app.session.close()
-                kept = spec.recording.close() if spec.recording else []
-            return (*saved, *kept)
+            app.finish()
 
     Watchdog(app.end, save).start()
     try:
@@ -172,11 +180,13 @@ def watch(spec: "PlayerSpec", theme: str, ipc: Path | None) -> NoReturn:
         app.run()
     finally:
         forget_terminal()
-        paths = save()
-        # Nobody reads the paths when the terminal was closed.
-        with contextlib.suppress(OSError):
-            for path in paths:
-                messages.tell(path)
+        try:
+            save()
+        finally:
+            # Nobody reads the paths when the terminal was closed.
+            with contextlib.suppress(OSError):
+                for path in app.saved:
+                    messages.tell(path)
     leave(app.return_code or 0)
 
 
@@ -202,10 +212,31 @@ def check_terminal(there: bool, term: str, instead: str) -> None:
         raise SvmError(f"this terminal cannot show the player (TERM is '{term}'); run '{instead}'.")
 
 
-def _spec(args: argparse.Namespace, config: "StreamConfig", folder: Path) -> "PlayerSpec":
-    from streaming_vlm_mlx.backend import prepare
+def _open_first(args: argparse.Namespace, clips: list[str], config: "StreamConfig", folder: Path) -> "PlayerSpec":
+    """Return the session of the first of `clips`, from which the others are found."""
     from streaming_vlm_mlx.hub_cache import checkpoint_name
     from streaming_vlm_mlx.memory import machine_memory
+
+    advice = notice(folder, clips[0], machine_memory())
+    model = OneModel(partial(_make, folder, config, args.adapter, advice), checkpoint_name(folder), config)
+
+    def open_clip(clip: str, number: int) -> "PlayerSpec":
+        # --start is for the first clip.
+        changes = {"clip": clip} if number == 0 else {"clip": clip, "start": 0.0}
+        spec = _spec(argparse.Namespace(**vars(args) | changes), config, folder, model)
+        model.release()
+        return spec
+
+    first = Playlist(clips, open_clip).open(0)
+    if advice:
+        # The one on the screen is gone when the player ends.
+        messages.note(advice)
+    return first
+
+
+def _spec(args: argparse.Namespace, config: "StreamConfig", folder: Path, model: OneModel) -> "PlayerSpec":
+    from streaming_vlm_mlx.backend import prepare
+    from streaming_vlm_mlx.hub_cache import checkpoint_name
     from streaming_vlm_mlx.sessions.session_log import ENDINGS
     from streaming_vlm_mlx.stream_settings import describe_preset
     from streaming_vlm_mlx.text.chat_template import STYLES
@@ -221,10 +252,6 @@ def _spec(args: argparse.Namespace, config: "StreamConfig", folder: Path) -> "Pl
         raise SvmError(f"{args.clip} is a clip, and --record keeps a live feed; leave out --record.")
     if source.duration is not None and not 0 <= args.start < source.duration:
         raise SvmError(f"{args.clip} is {source.duration:.1f} s long; --start {args.start:g} is outside.")
-    advice = notice(folder, args.clip, machine_memory())
-    if advice:
-        # The one on the screen is gone when the player ends.
-        messages.note(advice)
     record = new_record(args.clip, str(folder), config, describe_machine(), args.pace)
     return PlayerSpec(
         clip=Path(args.clip).name or args.clip,
@@ -232,7 +259,7 @@ def _spec(args: argparse.Namespace, config: "StreamConfig", folder: Path) -> "Pl
         size=source.size,
         seconds=FeedSeconds(source) if source.feed else ClipSeconds(source),
         open_grabber=None if source.duration is None else partial(FrameGrabber, args.clip),
-        make=partial(_make, folder, config, args.adapter, advice),
+        make=model.make,
         config=config,
         read_truth=partial(read_clip_truth, args.truth, args.clip, source.duration),
         record=record,
@@ -279,9 +306,9 @@ def _position(args: argparse.Namespace, duration: float | None) -> dict[str, Any
     return {"left_at": None if args.start else positions.find(args.clip), "remember": remember}
 
 
-def _make(folder: Path, config: "StreamConfig", adapter: Path | None, notice: str, note: "Note") -> "Commentator":
-    if notice:
-        note(notice)
+def _make(folder: Path, config: "StreamConfig", adapter: Path | None, advice: str, note: "Note") -> "Engine":
+    if advice:
+        note(advice)
     return make_engine(folder, config, note, adapter)[0]
 
 

@@ -64,6 +64,7 @@ OWN_THEMES = (NIGHT, DAY)
 # The command palette sorts by title: these words keep together what belongs together.
 GROUPS = {
     "play": "play",
+    "go": "play",
     "step": "play",
     "speed": "play",
     "pace": "play",
@@ -96,14 +97,16 @@ class PlayerApp(App[None]):
     """Shows the session of a `PlayerSpec`.
 
     Attributes:
-        session: the session, to be saved when the player has ended.
+        session: the session that is played, to be finished when the player has ended.
         socket_file: where other programs control the player; None, or to be set before it runs.
         server: what serves it while the player runs.
+        saved: the files of the sessions that are finished.
     """
 
     TITLE = "svm-tui"
     # Textual does not load the CSS_PATH of the first screen.
     CSS_PATH = "screens/player.tcss"
+    DEFAULT_MODE = "clip 1"
 
     def __init__(
         self,
@@ -119,8 +122,11 @@ class PlayerApp(App[None]):
         self._end_status: int | None = None
         self.socket_file: SocketFile | None = None
         self.server: Server | None = None
-        save = partial(write, per_second=spec.per_second)
-        self.session = SessionLog(spec.record, spec.base_paths, self._note, spec.endings, write=save)
+        self.session = self._begin(spec)
+        self.saved: tuple[Path, ...] = ()
+        # Clips that were opened so far.
+        self._clips = 1
+        self.add_mode(self.DEFAULT_MODE, self._player_screen)
         for own in OWN_THEMES:
             self.register_theme(own)
         self.theme = theme
@@ -156,8 +162,48 @@ class PlayerApp(App[None]):
             with suppress(RuntimeError):
                 self._event_loop.call_soon_threadsafe(partial(self.exit, return_code=status))
 
-    def get_default_screen(self) -> Screen[None]:
-        """Return the player's screen."""
+    def finish(self) -> None:
+        """Save and close the session that is played, and close what keeps its feed; the files are in `saved`.
+
+        Raises:
+            SvmError: the session cannot be saved.
+        """
+        self._finish(self._spec, self.session)
+
+    def _begin(self, spec: PlayerSpec) -> SessionLog:
+        save = partial(write, per_second=spec.per_second)
+        return SessionLog(spec.record, spec.base_paths, self._note, spec.endings, write=save)
+
+    def _finish(self, spec: PlayerSpec, session: SessionLog) -> None:
+        try:
+            self.saved += tuple(session.save())
+        finally:
+            session.close()
+            self.saved += tuple(spec.recording.close()) if spec.recording else ()
+
+    async def on_switching_opened(self, event: PlayerScreen.Opened) -> None:
+        """Play the clip that was opened, then save the session of the one before."""
+        spec, session, notes = self._spec, self.session, list(event.refusals)
+        self.workers.cancel_node(self.screen_stack[0])
+        self._spec, self.session = event.spec, self._begin(event.spec)
+        # Each clip is a mode of its own, since Textual cannot replace the screen below all others.
+        self._clips += 1
+        before, now = self.current_mode, f"clip {self._clips}"
+        self.add_mode(now, self._player_screen)
+        await self.switch_mode(now)
+        screen = self.screen_stack[0]
+        if self.server and isinstance(screen, PlayerScreen):
+            self.server.follow(screen)
+        await self.remove_mode(before)
+        # Only now nothing more can come to it.
+        try:
+            self._finish(spec, session)
+        except SvmError as error:
+            notes.append(str(error))
+        for note in notes:
+            self._note(note)
+
+    def _player_screen(self) -> PlayerScreen:
         return PlayerScreen(self._spec, self.session, self._clock, self._auto_tick)
 
     def get_theme_variable_defaults(self) -> dict[str, str]:

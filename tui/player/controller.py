@@ -159,6 +159,12 @@ class Controller:
         """Whether a second is being generated at this moment."""
         return self._delay.pending
 
+    @property
+    def ended(self) -> bool:
+        """Whether the clip is at its end, and the model has no more to say."""
+        resting = self._state in (State.FINISHED, State.FAILED, State.UNAVAILABLE)
+        return resting and self.playhead.state == "ended"
+
     async def run(self) -> None:
         """Run the session; return only when there is no model, and no feed to follow."""
         if self._seconds.duration is not None:
@@ -181,8 +187,7 @@ class Controller:
     def tick(self) -> float:
         """Move the playhead to where the clock says and return its position; to be called many times a second."""
         position = self.playhead.tick()
-        resting = self._state in (State.FINISHED, State.FAILED, State.UNAVAILABLE)
-        if self._loop and resting and self.playhead.state == "ended":
+        if self._loop and self.ended:
             self.seek(0.0)
         self._notify()
         return position

@@ -42,6 +42,8 @@ class PlayerSpec:
         feed: the connection of a live feed; None for a clip.
         recording: what keeps the feed; None for nothing.
         describe_machine: returns what the model runs on, once it is loaded; None where the record says it.
+        other: returns the session of the clip that many places further in the playlist, None at its ends; may block and
+            raise `SvmError`; None where there is one clip.
         left_at: where the viewer left the clip before, in seconds; None where it is not offered.
         remember: keeps the position in seconds at the end; None where it is not kept.
         keymap: keys that the viewer gave to actions, by the ids of their bindings.
@@ -69,6 +71,7 @@ class PlayerSpec:
     preset: str = ""
     describe_machine: Callable[[], Mapping[str, Any]] | None = None
     per_second: bool = False
+    other: "Callable[[int], PlayerSpec | None] | None" = None
     left_at: float | None = None
     remember: Callable[[float], None] | None = None
     keymap: Keymap = field(default_factory=dict)

@@ -241,8 +241,11 @@ async def test_a_query_that_the_template_lacks_is_refused(start_served: StartSer
 
 
 async def test_properties_say_what_the_screen_shows(start_served: StartServed) -> None:
-    async with start_served() as (p, client):
+    engine = Scripted()
+    engine.free.clear()
+    async with start_served(engine) as (p, client):
         assert await client.command("get", "figures") is None
+        engine.free.set()
         await p.speak(2)
         shown = {name: await client.command("get", name) for name in ("clip", "model", "position", "duration", "speed")}
         assert shown == {"clip": "match.mp4", "model": "run1", "position": 1.0, "duration": 60.0, "speed": 1.0}

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 from streaming_vlm_mlx.config_io import demand, describe_unknown, shown
@@ -73,6 +74,8 @@ class Commands:
             "step": Command(self._controller.step, heavy=True),
             "seek": Command(self._seek, 1, 2, f"SECONDS [{'|'.join(SEEK_MODES)}]", heavy=True),
             "ask": Command(self._ask, 1, 1, "QUESTION", heavy=True),
+            "playlist-next": Command(partial(screen.action_go, 1), heavy=True),
+            "playlist-prev": Command(partial(screen.action_go, -1), heavy=True),
             "get": Command(self._get, 1, 3, "NAME"),
             "set": Command(self._set, 2, 2, "NAME VALUE"),
             "quit": Command(quit_player),

@@ -41,10 +41,11 @@ GRACE, MOST_DISCARDED = 2.0, 16 << 20
 class Server:
     """Accepts clients and passes on what they command and what they observe."""
 
-    def __init__(self, commands: Commands, note: Callable[[str], None], clock: Callable[[], float]) -> None:
-        """Serve `commands`; `note` tells the viewer of clients that were dropped, `clock` returns seconds."""
-        self.commands, self._note, self._note_limiter = commands, note, RateLimiter(clock)
+    def __init__(self, screen: PlayerScreen, quit_player: Callable[[], None], clock: Callable[[], float]) -> None:
+        """Serve `screen`; `quit_player` ends the player soon, `clock` returns seconds."""
+        self._quit_player, self._clock, self._note_limiter = quit_player, clock, RateLimiter(clock)
         self.clients: set[Client] = set()
+        self.follow(screen)
         self._server: asyncio.Server | None = None
         # Clients with something to handle, the next first.
         self._waiting: deque[Client] = deque()
@@ -55,6 +56,20 @@ class Server:
         """Accept clients from the socket `listening`."""
         loop = asyncio.get_running_loop()
         self._server = await loop.create_unix_server(lambda: Client(self), sock=listening)
+
+    def follow(self, screen: PlayerScreen) -> None:
+        """Serve `screen`, which shows another clip; the clients stay, with all that they observe."""
+        self._screen = screen
+        self.commands = Commands(screen, self._quit_player, self._clock)
+        screen.listeners.append(self._listener(screen))
+
+    def _listener(self, screen: PlayerScreen) -> Callable[[PlayerEvent], None]:
+        def tell(event: PlayerEvent) -> None:
+            # A clip that was left may still have something to tell.
+            if screen is self._screen:
+                self.tell(event)
+
+        return tell
 
     def close(self) -> None:
         """Tell the clients that the player ends, and close all connections without waiting for anything."""
@@ -85,7 +100,7 @@ class Server:
     def note_drop(self) -> None:
         """Tell the viewer that a client was dropped; not of each of many."""
         if self._note_limiter.allows(NOTE_RATE):
-            self._note("a program on the socket does not read and was dropped.")
+            self._screen.note("a program on the socket does not read and was dropped.")
 
     def schedule(self, client: "Client") -> None:
         """Handle what `client` has sent, now or in a later portion."""
@@ -131,8 +146,7 @@ async def open_server(
     file: SocketFile, screen: PlayerScreen, quit_player: Callable[[], None], clock: Callable[[], float]
 ) -> Server:
     """Serve `screen` on the socket of `file`; `quit_player` ends the player soon, `clock` returns seconds."""
-    server = Server(Commands(screen, quit_player, clock), screen.note, clock)
-    screen.listeners.append(server.tell)
+    server = Server(screen, quit_player, clock)
     await server.start(file.socket)
     return server
 

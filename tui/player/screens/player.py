@@ -28,6 +28,7 @@ from tui.player.screens.asking import Asking
 from tui.player.screens.finding import Finding
 from tui.player.screens.help import HelpScreen
 from tui.player.screens.saving import Saving
+from tui.player.screens.switching import Switching
 from tui.player.spec import PlayerSpec
 from tui.player.widgets.cache_strip import CacheStrip
 from tui.player.widgets.gauges import Gauges
@@ -67,7 +68,7 @@ HINTS = (
 )
 
 
-class PlayerScreen(Asking, Finding, Saving):
+class PlayerScreen(Asking, Finding, Saving, Switching):
     """Picture, commentary, truth, gauges and the model's cache, and the keys that control them."""
 
     AUTO_FOCUS = ""
@@ -83,6 +84,8 @@ class PlayerScreen(Asking, Finding, Saving):
         Binding("home", "seek_to(0.0)", "to the beginning", id="start"),
         Binding("end", "seek_to(1.0)", "to the end", id="end"),
         *(Binding(str(n), f"seek_to({n / 10})", "to 0 %, 10 % … 90 %", show=not n, id=f"seek-{n}0") for n in range(10)),
+        Binding("greater_than_sign", "go(1)", "next clip", id="next"),
+        Binding("less_than_sign", "go(-1)", "clip before", id="previous"),
         Binding("full_stop", "step", "play one second", id="step"),
         Binding("left_square_bracket", "speed(-1)", "slower", id="slower"),
         Binding("right_square_bracket", "speed(1)", "faster", id="faster"),
@@ -223,6 +226,7 @@ class PlayerScreen(Asking, Finding, Saving):
     def tick(self) -> None:
         """Move the playhead, and draw what is due."""
         position = self.controller.tick()
+        self.go_on()
         if self.controller.generating and self._clock() < self._quiet_until:
             return
         # Behind another screen every change redraws everything; while the model computes it needs the processors.

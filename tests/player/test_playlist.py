@@ -1,0 +1,203 @@
+"""Several clips, one after the other."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from streaming_vlm_mlx.config import StreamConfig
+from streaming_vlm_mlx.errors import SvmError
+from streaming_vlm_mlx.sessions.journal import load_session
+from tests.player.fakes import Blank, Player, Scripted, StartPlayer, spec, until, wait
+from tests.player.ipc.client import connected
+from tui.commands.playlist import OneModel, Playlist
+from tui.player.spec import PlayerSpec
+
+
+class Reused(Scripted):
+    """A scripted commentator that can begin anew."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.resets: list[StreamConfig] = []
+
+    @property
+    def ready(self) -> bool:
+        return self._ready
+
+    async def reset(self) -> None:
+        self.cancel()
+        self.resets.append(self.config)
+
+
+class Clips:
+    """A playlist on one commentator; `damaged` clips cannot be opened."""
+
+    def __init__(self, folder: Path, damaged: str = "") -> None:
+        self.folder, self.damaged = folder, damaged
+        self.engine = Reused()
+        self.model = OneModel(lambda note: self.engine, "run1", StreamConfig())
+        self.playlist = Playlist(["a.mp4", "b.mp4", "c.mp4"], self.open)
+
+    def open(self, clip: str, number: int) -> PlayerSpec:
+        if clip == self.damaged:
+            raise SvmError(f"{clip} holds no video; choose another.")
+        made = spec(self.model.make, self.folder, Blank(3.0), clip=clip, base_paths=(self.folder / clip,))
+        self.model.release()
+        return replace(made, record=replace(made.record, clip=clip))
+
+
+class Kept:
+    """What keeps a feed."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.closed = path, 0
+
+    def listen(self, note: Callable[[str], None]) -> None:
+        """Nothing is told."""
+
+    def close(self) -> list[Path]:
+        self.closed += 1
+        return [self.path]
+
+
+def settings(made: PlayerSpec) -> dict[str, object]:
+    return {
+        name: getattr(made, name) for name in ("make", "clip", "other", "base_paths", "seconds", "record", "recording")
+    }
+
+
+async def shown(p: Player, clip: str) -> None:
+    """Wait until `clip` is played."""
+
+    def there() -> bool:
+        if hasattr(p.screen, "presenter"):
+            p.screen.tick()
+            return p.screen.spec.clip == clip
+        return False
+
+    await until(there)
+    await wait(p.pilot)
+    p.screen.presenter.tick()
+
+
+@pytest.fixture
+def clips(tmp_path: Path) -> Clips:
+    return Clips(tmp_path)
+
+
+async def test_keys_play_the_clips_beside_and_each_has_its_session(
+    start_player: StartPlayer, clips: Clips, tmp_path: Path
+) -> None:
+    async with start_player(clips.engine, **settings(clips.playlist.open(0))) as p:
+        await clips.engine.until_spoken(0)
+        assert "a.mp4 (1/3)" in p.title
+        await p.press("<")
+        await until(lambda: "this is the first clip." in p.notice)
+        await p.press(">")
+        await shown(p, "b.mp4 (2/3)")
+        await clips.engine.until_spoken(0, times=2)
+        assert "b.mp4 (2/3)" in p.title
+        assert [row.number for row in p.rows] == [0]
+        assert len(clips.engine.resets) == 1
+        assert load_session(tmp_path / "a.mp4.json").clip == "a.mp4"
+        assert p.app.saved == (tmp_path / "a.mp4.vtt", tmp_path / "a.mp4.json")
+        assert p.app.session.record.clip == "b.mp4"
+        await p.press("<")
+        await shown(p, "a.mp4 (1/3)")
+        await clips.engine.until_spoken(0, times=3)
+    assert not list(tmp_path.glob("b.mp4.jsonl"))
+
+
+async def test_at_the_end_of_a_clip_the_next_one_follows(start_player: StartPlayer, clips: Clips) -> None:
+    async with start_player(clips.engine, **settings(clips.playlist.open(1))) as p:
+        await p.speak(3)
+        await p.pass_time(1)
+        await shown(p, "c.mp4 (3/3)")
+        for number in range(3):
+            await clips.engine.until_spoken(number, times=2)
+            await p.pass_time(1)
+        await until(lambda: p.screen.controller.ended)
+        p.screen.tick()
+        await wait(p.pilot)
+        assert p.screen.spec.clip == "c.mp4 (3/3)"
+        assert "last clip" not in p.notice
+        await p.press("space")
+        assert p.position == 0
+
+
+async def test_settings_of_one_clip_do_not_reach_the_next(start_player: StartPlayer, clips: Clips) -> None:
+    async with start_player(clips.engine, **settings(clips.playlist.open(0))) as p:
+        await clips.engine.until_spoken(0)
+        await p.press("i", *"rhyme", "enter")
+        assert clips.engine.config.query != StreamConfig().query
+        await p.press(">")
+        await shown(p, "b.mp4 (2/3)")
+        await clips.engine.until_spoken(0, times=2)
+        assert clips.engine.resets == [StreamConfig()]
+
+
+async def test_a_clip_that_cannot_be_opened_is_skipped_and_told(start_player: StartPlayer, tmp_path: Path) -> None:
+    clips = Clips(tmp_path, damaged="b.mp4")
+    async with start_player(clips.engine, **settings(clips.playlist.open(0))) as p:
+        await clips.engine.until_spoken(0)
+        await p.press(">")
+        await shown(p, "c.mp4 (3/3)")
+        assert "b.mp4 holds no video; choose another." in p.notice
+
+
+async def test_where_all_others_are_damaged_this_clip_plays_on(start_player: StartPlayer, tmp_path: Path) -> None:
+    clips = Clips(tmp_path, damaged="c.mp4")
+    async with start_player(clips.engine, **settings(clips.playlist.open(1))) as p:
+        await clips.engine.until_spoken(0)
+        await p.press(">")
+        await until(lambda: "c.mp4 holds no video; choose another." in p.notice)
+        await p.pass_time(1)
+        await clips.engine.until_spoken(1)
+        assert p.screen.spec.clip == "b.mp4 (2/3)"
+
+
+async def test_what_keeps_a_feed_is_closed_with_its_clip(start_player: StartPlayer, clips: Clips) -> None:
+    kept = Kept(clips.folder / "kept.ts")
+    first = replace(clips.playlist.open(0), recording=kept)
+    async with start_player(clips.engine, **settings(first)) as p:
+        await clips.engine.until_spoken(0)
+        assert not kept.closed
+        await p.press(">")
+        await shown(p, "b.mp4 (2/3)")
+        await until(lambda: p.app.saved)
+        assert kept.closed == 1
+        assert kept.path in p.app.saved
+        p.app.finish()
+        assert kept.closed == 1
+
+
+async def test_a_client_of_the_socket_stays_and_follows_the_next_clip(
+    start_player: StartPlayer, clips: Clips, socket_path: Path
+) -> None:
+    async with (
+        start_player(clips.engine, ipc=socket_path, **settings(clips.playlist.open(0))) as p,
+        connected(socket_path) as client,
+    ):
+        await clips.engine.until_spoken(0)
+        await client.command("observe", "clip", "events")
+        await client.command("playlist-next")
+        await shown(p, "b.mp4 (2/3)")
+        await clips.engine.until_spoken(0, times=2)
+        assert p.app.server
+        p.app.server.tick()
+        assert await client.command("get", "clip") == "b.mp4 (2/3)"
+        assert {"event": "property-change", "name": "clip", "data": "b.mp4 (2/3)"} in client.seen
+        before = len(client.seen)
+        await client.command("seek", 2, "absolute")
+        assert p.position == 2.0
+        assert [event["event"] for event in client.seen[before:]].count("seek") == 1
+        await client.command("playlist-prev")
+        await shown(p, "a.mp4 (1/3)")
+
+
+async def test_with_one_clip_the_key_says_how_to_name_more(start_player: StartPlayer) -> None:
+    async with start_player() as p:
+        await p.press(">")
+        assert "there is one clip: name several to play one after the other." in p.notice

@@ -1,0 +1,73 @@
+"""From one clip of a playlist to another."""
+
+from dataclasses import dataclass
+from functools import partial
+
+from textual.message import Message
+
+from streaming_vlm_mlx.background import BackgroundThread
+from streaming_vlm_mlx.errors import SvmError
+from streaming_vlm_mlx.sessions.session_log import SessionLog
+from tui.player.screens.parts import PlayerPart
+from tui.player.spec import PlayerSpec
+
+
+class Switching(PlayerPart):
+    """Opens the clips beside this one."""
+
+    @dataclass
+    class Opened(Message):
+        """Another clip is opened, and is to be played now; `refusals` say why others are not."""
+
+        spec: PlayerSpec
+        refusals: tuple[str, ...]
+
+    def __init__(self, spec: PlayerSpec, session: SessionLog) -> None:
+        super().__init__(spec, session)
+        # Whether a clip is being opened, and whether this one was at its end before.
+        self._opening = self._was_ended = False
+
+    def action_go(self, steps: int) -> None:
+        """Play the clip `steps` further in the playlist, or before for a negative number."""
+        if self.spec.other is None:
+            self.note("there is one clip: name several to play one after the other.")
+        elif not self._opening:
+            self._go(steps, told=True)
+
+    def go_on(self) -> None:
+        """Play the next clip when this one comes to its end."""
+        ended = self.controller.ended
+        if ended and not self._was_ended and self.spec.other and not self._opening and not self.spec.loop:
+            self._go(1, told=False)
+        self._was_ended = ended
+
+    def _go(self, steps: int, told: bool) -> None:
+        """Open a clip; say at the ends of the playlist that there is none, if it is to be `told`."""
+        self._opening = True
+        self.run_worker(self._find_clip(steps, told), name="switch")
+
+    async def _find_clip(self, steps: int, told: bool) -> None:
+        """Open the clip `steps` from here on a thread or, where it cannot be played, the one behind it."""
+        assert self.spec.other
+        refusals: list[str] = []
+        worker = BackgroundThread("svm-switch")
+        direction = 1 if steps > 0 else -1
+        try:
+            while True:
+                try:
+                    spec = await worker.run(partial(self.spec.other, steps))
+                    break
+                except SvmError as error:
+                    refusals.append(str(error))
+                    steps += direction
+        finally:
+            worker.close()
+        if spec is not None:
+            # No other clip is opened before this one is played.
+            self.post_message(self.Opened(spec, tuple(refusals)))
+            return
+        self._opening = False
+        if told and not refusals:
+            refusals = ["this is the last clip." if direction > 0 else "this is the first clip."]
+        for refusal in refusals:
+            self.note(refusal)
