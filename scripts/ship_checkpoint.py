@@ -9,7 +9,8 @@ from pathlib import Path
 import mlx.core as mx
 
 from streaming_vlm_mlx.atomic import replacing, replacing_folder
-from streaming_vlm_mlx.checkpoint_files import CONFIG, WEIGHTS
+from streaming_vlm_mlx.checkpoint_files import CONFIG, QUESTIONS, WEIGHTS
+from streaming_vlm_mlx.matches.tennis.questions import QUESTIONS as ASKED
 from streaming_vlm_mlx.models.loading import load_checkpoint
 from streaming_vlm_mlx.shipped import CHECKPOINT
 
@@ -28,11 +29,18 @@ def main() -> None:
     with replacing_folder(CHECKPOINT) as folder:
         (folder / CONFIG).write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
         (folder / "README.md").write_text(readme, encoding="utf-8")
+        (folder / QUESTIONS).write_text(json.dumps(_questions(), indent=1) + "\n", encoding="utf-8")
         mx.save_safetensors(str(folder / WEIGHTS), dict(model.named_arrays()), {"format": "mlx"})
         for name in COPIED:
             with replacing(folder / name) as part:
                 shutil.copyfile(run / name, part)
     print(f"{CHECKPOINT}: {sum(f.stat().st_size for f in CHECKPOINT.iterdir()) / 1e6:.1f} MB")
+
+
+def _questions() -> list[str]:
+    """Return what the checkpoint is taught to answer, one wording of each question first."""
+    wordings = [found for found, _ in ASKED.values()]
+    return [first for first, *_ in wordings] + [other for _, *others in wordings for other in others]
 
 
 if __name__ == "__main__":

@@ -9,6 +9,8 @@ from streaming_vlm_mlx.input_files import parse_json, read_file
 
 CONFIG = "config.json"
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+# A list of the questions that the checkpoint was taught to answer; a checkpoint of the hub has none.
+QUESTIONS = "questions.json"
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
 ADAPTER_CONFIG = "adapter_config.json"
 # mlx-lm, mlx-vlm and this package write the first.
@@ -32,6 +34,7 @@ _SETTINGS = (
     *PROCESSOR_FILES,
     "vocabulary.json",
     "stream.yaml",
+    QUESTIONS,
 )
 _TOKENIZER, _TOKENIZER_PARTS = "tokenizer.json", ("vocab.json", "merges.txt")
 

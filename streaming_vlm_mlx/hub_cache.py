@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from streaming_vlm_mlx.errors import SvmError
+from streaming_vlm_mlx.shipped import CHECKPOINT, NAME
 
 DEFAULT_REVISION = "main"
 _NAME = re.compile(r"(?P<repo>[A-Za-z0-9][\w.-]*/[\w.-]+)(?:@(?P<revision>[\w.+-]+(?:/[\w.+-]+)*))?")
@@ -53,6 +54,8 @@ def repo_of_snapshot(folder: Path) -> str | None:
 
 def checkpoint_name(folder: Path) -> str:
     """Return the name to show for a checkpoint's folder: for a snapshot, the repository's without its owner."""
+    if folder == CHECKPOINT:
+        return NAME
     repo = repo_of_snapshot(folder)
     return repo.rpartition("/")[2] if repo else folder.name
 

@@ -3,6 +3,8 @@
 from pathlib import Path
 
 CHECKPOINT = Path(__file__).parent / "matches"
+# As a viewer reads it.
+NAME = "demo tennis model"
 SAMPLE = Path(__file__).parent / "sample" / "match.mp4"
 # Gibibytes of a machine below which a choice is made, and the choice: a checkpoint, its bits, its download, its need.
 # Metal lends a process about two thirds of the memory; docs/models.md has the sizes.

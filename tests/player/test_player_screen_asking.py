@@ -91,6 +91,22 @@ async def test_escape_leaves_the_question(start_player: StartPlayer) -> None:
         assert p.position == 6
 
 
+@pytest.mark.parametrize(("typed", "told"), [("Who serves?", False), ("Is it raining?", True)])
+async def test_the_prompt_says_what_may_be_asked_and_a_note_that_the_model_cannot_tell(
+    start_player: StartPlayer, typed: str, told: bool
+) -> None:
+    async with start_player(questions=("Who serves?", "Where is the ball?")) as p:
+        await p.engine.until_spoken(0)
+        await p.press("slash")
+        assert p.screen.query_one(Prompt).query_one(Input).placeholder == "Who serves? Where is the ball?"
+        await p.press(*typed, "enter")
+        assert ("was not taught that and cannot tell" in p.notice) is told
+        assert ("Ask Who serves? Where is the ball?" in p.notice) is told
+        await p.pass_time(1)
+        await p.engine.until_spoken(1)
+        assert p.engine.questions == [(1, typed)]
+
+
 async def test_a_pasted_novel_is_cut_to_a_line(start_player: StartPlayer) -> None:
     async with start_player() as p:
         await p.engine.until_spoken(0)

@@ -239,6 +239,7 @@ def _spec(args: argparse.Namespace, config: "StreamConfig", folder: Path, model:
     from streaming_vlm_mlx.hub_cache import checkpoint_name
     from streaming_vlm_mlx.sessions.session_log import ENDINGS
     from streaming_vlm_mlx.stream_settings import describe_preset
+    from streaming_vlm_mlx.taught_questions import read_questions
     from streaming_vlm_mlx.text.chat_template import STYLES
     from streaming_vlm_mlx.video.feed import FeedWatch
     from streaming_vlm_mlx.video.video_file import open_video
@@ -274,6 +275,7 @@ def _spec(args: argparse.Namespace, config: "StreamConfig", folder: Path, model:
         keymap=args.keys,
         per_second=args.per_second,
         **_position(args, source.duration),
+        questions=read_questions(folder),
         preset=describe_preset(checkpoint_name(folder), config),
         describe_machine=lambda: describe_machine(prepare()),
     )

@@ -48,6 +48,7 @@ class PlayerSpec:
         remember: keeps the position in seconds at the end; None where it is not kept.
         keymap: keys that the viewer gave to actions, by the ids of their bindings.
         per_second: show a line, and write a subtitle, for each second instead of for each sentence.
+        questions: what the model was taught to answer; empty where that is not known.
         preset: a sentence on how the model runs; empty for one that was trained to stream.
     """
 
@@ -68,6 +69,7 @@ class PlayerSpec:
     loop: bool = False
     feed: LiveFeed | None = None
     recording: Recording | None = None
+    questions: tuple[str, ...] = ()
     preset: str = ""
     describe_machine: Callable[[], Mapping[str, Any]] | None = None
     per_second: bool = False

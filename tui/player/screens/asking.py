@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from textual.validation import Integer, Number
 
 from streaming_vlm_mlx.sessions.session_log import SessionLog
+from streaming_vlm_mlx.taught_questions import is_taught
 from tui.player.screens.parts import PlayerPart
 from tui.player.spec import PlayerSpec, uses_query
 from tui.player.widgets.prompt import Field, Prompt
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 
 # The limits of what the viewer may set.
 HOTTEST, MOST_TOKENS = 5.0, 1000
+# Questions that the viewer is told of.
+EXAMPLES = 5
 
 
 class Asking(PlayerPart):
@@ -27,7 +30,7 @@ class Asking(PlayerPart):
     def action_ask(self) -> None:
         """Ask the model about the next second."""
         if self._listens():
-            self.query_one(Prompt).ask("question", [Field("ask about the next second")])
+            self.query_one(Prompt).ask("question", [Field("ask about the next second", placeholder=self._examples)])
 
     def action_query(self) -> None:
         """Change the query, which holds for all seconds."""
@@ -47,6 +50,10 @@ class Asking(PlayerPart):
             tokens = Field("tokens per second", str(sampling.max_new_tokens), "integer", (few,))
             self.query_one(Prompt).ask("sampling", [temperature, tokens])
 
+    @property
+    def _examples(self) -> str:
+        return " ".join(self.spec.questions[:EXAMPLES])
+
     def _listens(self) -> bool:
         """Return whether there is a model that can be asked; tell the viewer if there is none."""
         if self._config is None:
@@ -59,6 +66,10 @@ class Asking(PlayerPart):
         if event.purpose == "question" and first:
             self.controller.ask(first)
             self.note(f"asked: {first}")
+            if not is_taught(first, self.spec.questions):
+                self.note(
+                    f"this checkpoint was not taught that and cannot tell, whatever it says. Ask {self._examples}"
+                )
         elif event.purpose == "query" and first and self._config:
             self.configure(replace(self._config, query=first))
             self.note(f"the query is: {first}")

@@ -29,12 +29,13 @@ def one_line(text: str) -> str:
 
 @dataclass(frozen=True)
 class Field:
-    """An input line: its label, its initial value, and what may be typed."""
+    """An input line: its label, its initial value, what may be typed, and examples of it, shown while it is empty."""
 
     label: str
     value: str = ""
     type: Literal["text", "number", "integer"] = "text"
     validators: tuple[Validator, ...] = ()
+    placeholder: str = ""
 
 
 class PromptLine(Input):
@@ -111,7 +112,7 @@ class Prompt(Horizontal):
                 label.update(f" {field.label} ")
                 line.set_class(field.type != "text", "-number")
                 line.type, line.validators = field.type, list(field.validators)
-                line.value = field.value
+                line.value, line.placeholder = field.value, field.placeholder
         self.display = True
         self.screen.set_focus(self._lines[0])
 
