@@ -16,7 +16,7 @@ import random
 import tempfile
 import time
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -46,7 +46,6 @@ from tui.player.pace import PACES
 from tui.player.screens.player import PlayerScreen
 from tui.player.spec import PlayerSpec
 from tui.player.states import State
-from tui.player.transcript import TranscriptRow
 from tui.player.widgets.transcript_view import MAX_ROWS, TranscriptView
 
 HOUR, HALF_HOUR, MINUTE = 3600, 1800, 60
@@ -300,46 +299,67 @@ class Soak:
             return
         at = bisect_left(record.seconds, second.start, key=lambda s: s.start)
         assert record.seconds[at] == second
-        assert (entry.text, entry.question, entry.growing) == (second.text, second.query, False)
+        shown = entry.text, entry.question, entry.growing
+        assert shown == (second.text, second.query, False), f"second {number} of the transcript: {shown}"
         if number <= self.head.position:
-            assert self.row(number) == expected_row(second)
+            borders = self.borders()
+            at = bisect_right(borders, number)
+            first, last = borders[at - 1] if at else 0, borders[at] if at < len(borders) else self.end()
+            assert number < last or not any(content([second])), f"second {number} is not shown"
+            self.check_rows(first, last)
 
-    def row(self, number: int) -> tuple[str, str] | None:
-        """Return the words and the question in the row of second `number`; None where it has no row."""
-        rows = self.view.rows
-        at = bisect_left(rows, number, key=lambda row: row.number)
-        return words_of(rows[at]) if at < len(rows) and rows[at].number == number else None
+    def borders(self) -> list[int]:
+        """Return the seconds that a row of the screen begins with; a sentence may begin within one."""
+        return [row.number for row in self.view.rows if row.said and row.place == 0]
+
+    def end(self) -> int:
+        """Return the second behind the last row."""
+        return max((row.number + row.seconds for row in self.view.rows), default=0)
+
+    def check_rows(self, first: int, last: int) -> None:
+        """Check that the screen has all words and questions of the seconds from `first` to before `last`."""
+        record = self.log.record.seconds
+        start, end = (bisect_left(record, second, key=lambda s: s.start) for second in (first, last))
+        kept = content(islice(record, start, end))
+        rows = [row for row in self.view.rows if first <= row.number < last]
+        shown = [word for row in rows for word in row.said], [(r.number, r.question) for r in rows if r.question]
+        assert shown == kept, f"seconds {first} to {last} at {self.head.position}: {shown} shown, {kept} kept"
 
     def check_screen(self) -> None:
-        """Check all rows that the screen keeps."""
+        """Check all rows that the screen keeps, and that it keeps enough."""
         self.screen.presenter.tick()
-        seconds, rows = self.log.record.seconds, self.view.rows
-        first = rows[0].number if len(rows) == MAX_ROWS else 0
-        start, end = (
-            bisect_right(seconds, place, key=lambda s: s.start) for place in (first - 0.5, self.head.position)
-        )
-        expected = {second.index: row for second in islice(seconds, start, end) if (row := expected_row(second))}
-        shown = {row.number: words_of(row) for row in rows if not row.skipped}
-        wrong = {n: (shown.get(n), expected.get(n)) for n in shown | expected if shown.get(n) != expected.get(n)}
-        assert not wrong, f"seconds {wrong} (shown, kept), {len(rows)} rows from {first}, at {self.head.position}"
+        position, rows = self.head.position, self.view.rows
+        if borders := self.borders():
+            self.check_rows(borders[0], self.end())
+        entries = self.screen.presenter.transcript.entries
+        known = sorted(n for n, entry in entries.items() if n <= position and (entry.skipped or entry.text.split()))
+        if known:
+            assert rows[0].number <= known[-(MAX_ROWS // 2) :][0], f"{len(rows)} rows from {rows[0].number}"
+        dimmed = {row.number for row in rows if row.later}
+        reached = {n for row in rows if row.said for n in range(row.number, row.number + row.seconds)} - dimmed
+        assert min(dimmed, default=math.inf) > position >= max(reached, default=0), f"{dimmed} dimmed at {position}"
 
 
-def words_of(row: TranscriptRow) -> tuple[str, str]:
-    return " ".join(row.said), row.question
-
-
-def expected_row(second: GenerationResult) -> tuple[str, str] | None:
-    """Return the words and the question that the screen shows for `second`; None where it shows no row."""
-    found = " ".join(harmless(second.text).split()), " ".join(second.query.split())
-    return found if any(found) else None
+def content(seconds: Iterable[GenerationResult]) -> tuple[list[str], list[tuple[int, str]]]:
+    """Return the words of `seconds`, and their questions."""
+    words, questions = list[str](), list[tuple[int, str]]()
+    for second in seconds:
+        words += harmless(second.text).split()
+        questions += [(second.index, " ".join(second.query.split()))] if second.query.split() else []
+    return words, questions
 
 
 async def soak(
-    seconds: int, seed: int, folder: Path, advance: Callable[[int], None] = lambda _: None, loop: int = 40
+    seconds: int,
+    seed: int,
+    folder: Path,
+    advance: Callable[[int], None] = lambda _: None,
+    loop: int = 40,
+    per_second: bool = False,
 ) -> Report:
     """Play `seconds` of a clip that repeats the first `loop` seconds of the sample, and return the report.
 
-    The session is saved in `folder`.
+    The screen shows sentences or, with `per_second`, seconds. The session is saved in `folder`.
 
     Raises:
         AssertionError: something is not as it should be.
@@ -359,6 +379,7 @@ async def soak(
         record=SessionRecord(clip="soak", settings=engine.config.to_dict()),
         base_paths=(folder / "soak",),
         endings=(".json",),
+        per_second=per_second,
     )
     begun, cpu = time.perf_counter(), time.process_time()
     app = PlayerApp(spec, clock=clock, auto_tick=False)
@@ -385,6 +406,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.soak", description=__doc__)
     parser.add_argument("--hours", type=float, default=6.0, help="of stream time (default: 6)")
     parser.add_argument("--seed", type=int, default=0, help="of everything random (default: 0)")
+    parser.add_argument("--per-second", action="store_true", help="show seconds instead of sentences")
     parser.add_argument("--json", type=Path, metavar="F", help="write the report to F")
     args = parser.parse_args()
     prepare()
@@ -393,7 +415,11 @@ def main() -> int:
     with progress, tempfile.TemporaryDirectory() as folder:
         task = progress.add_task("", total=args.hours * HOUR)
         run = soak(
-            round(args.hours * HOUR), args.seed, Path(folder), lambda done: progress.update(task, completed=done)
+            round(args.hours * HOUR),
+            args.seed,
+            Path(folder),
+            lambda done: progress.update(task, completed=done),
+            per_second=args.per_second,
         )
         report = asyncio.run(run)
     if args.json:

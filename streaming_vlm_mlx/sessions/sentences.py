@@ -147,5 +147,10 @@ def _length(words: Sequence[TimedWord]) -> float:
     return words[-1].end - words[0].start
 
 
+def ends_sentence(word: str) -> bool:
+    """Return whether a sentence ends with `word`."""
+    return word.rstrip(CLOSING).endswith(SENTENCE_ENDS)
+
+
 def _ends(word: TimedWord, marks: tuple[str, ...]) -> bool:
     return word.text.rstrip(CLOSING).endswith(marks)

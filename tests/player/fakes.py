@@ -290,6 +290,7 @@ def spec(
         record=RECORD,
         base_paths=(folder / "match.session",),
         endings=(".vtt", ".json"),
+        per_second=True,
     )
     return replace(made, **changes)  # type: ignore[arg-type]
 

@@ -2,9 +2,12 @@
 
 import pytest
 
-from tests.player.fakes import Scripted, StartPlayer, wait
+from tests.player.fakes import Blank, Player, Scripted, StartPlayer, wait
+from tui.player.metrics import Meter
 from tui.player.transcript import TranscriptRow
+from tui.player.widgets.gauges import Gauges
 from tui.player.widgets.timeline import Timeline
+from tui.player.widgets.transcript_view import TranscriptView
 
 
 async def test_commentary_grows_word_by_word(start_player: StartPlayer) -> None:
@@ -131,12 +134,13 @@ async def test_a_seek_shows_the_transcript_as_it_was_there(start_player: StartPl
         p.engine.lines = {1: "again"}
         await p.press("space")
         p.screen.controller.seek(1)
-        assert [row.number for row in p.rows] == [0, 1]
+        # What comes later is dimmed.
+        assert [(row.number, row.later) for row in p.rows] == [(0, False), (1, False), (2, True), (3, True)]
         assert p.rows[1].said == ("second", "1")
         await p.press("space")
         await p.pass_time(0.5)
         await p.engine.until_spoken(1, times=2)
-        assert [row.said for row in p.rows] == [("second", "0"), ("again",)]
+        assert [row.said for row in p.rows] == [("second", "0"), ("again",), ("second", "2"), ("second", "3")]
         assert [s.text for s in p.app.session.record.takes] == ["second 1"]
 
 
@@ -165,7 +169,8 @@ async def test_a_second_that_is_skipped_when_played_again_keeps_its_commentary(s
         p.engine.free.set()
         await p.engine.until_spoken(3, times=2)
         await p.pass_time(0.25)
-        assert [row.said for row in p.rows] == [("second", str(number)) for number in range(4)]
+        assert [row.said for row in p.rows] == [("second", str(number)) for number in range(5)]
+        assert [row.later for row in p.rows] == [False] * 4 + [True]
 
 
 async def test_l_takes_the_other_pace(start_player: StartPlayer) -> None:
@@ -193,3 +198,91 @@ async def test_enter_goes_on_where_the_clip_was_left_and_quitting_keeps_the_posi
         await p.press("right", "enter")
         assert p.position == 36
     assert kept == [36]
+
+
+async def test_later_lines_are_dimmed_and_the_current_one_stays_in_sight(start_player: StartPlayer) -> None:
+    async with start_player(size=(80, 24), seconds=Blank(100.0)) as p:
+        await p.speak(40)
+        await p.press("space")
+        p.screen.controller.seek(20)
+        await wait(p.pilot)
+        view = p.screen.query_one(TranscriptView)
+        lines = [strip.text.strip() for strip in view.render_lines(view.size.region)]
+        assert "00:20  second 20" in lines
+        # Some later lines are in sight, too, in another colour.
+        at = lines.index("00:20  second 20")
+        assert len(lines) // 2 < at < len(lines) - 2
+        colours = [[s.style.color for s in view.render_line(y) if s.style and "second" in s.text] for y in (at, at + 1)]
+        assert colours[0] != colours[1]
+        p.engine.lines = {20: "again"}
+        await p.press("space")
+        await p.engine.until_spoken(20, times=2)
+        await p.pass_time(1)
+        await p.engine.until_spoken(21, times=2)
+        await wait(p.pilot)
+        shown = [strip.text.strip() for strip in view.render_lines(view.size.region)]
+        assert shown.index("00:21  second 21") == at
+
+
+async def test_the_current_line_stays_where_many_later_ones_follow(
+    start_player: StartPlayer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("presenter", "widgets.transcript_view"):
+        monkeypatch.setattr(f"tui.player.{module}.MAX_ROWS", 40)
+    points = {number: f"Point {number}." for number in range(300)}
+    async with start_player(Scripted(points), seconds=Blank(300.0), per_second=False) as p:
+        for number in range(200):
+            p.screen.presenter.transcript.finish(number, points[number], "")
+        p.screen.controller.seek(3)
+        for number in range(3, 40):
+            await p.engine.until_spoken(number)
+            p.screen.presenter.tick()
+            rows = [(row.number, row.later) for row in p.rows if row.said]
+            assert (number, False) in rows
+            assert (number + 1, True) in rows
+            await p.pass_time(1)
+
+
+async def test_the_gauges_are_one_line_of_what_fits(start_player: StartPlayer) -> None:
+    async with start_player() as p:
+        await p.speak(2)
+        gauges = p.screen.query_one(Gauges)
+        for width, names in ((16, ["delay"]), (30, ["delay", "speed"]), (200, [m.name for m in metrics_of(p)])):
+            gauges.styles.width = width
+            p.screen.set_class(False, "-no-picture")
+            await wait(p.pilot)
+            shown = gauges.render().plain
+            assert len(shown) <= gauges.size.width
+            assert [name for name in (m.name for m in metrics_of(p)) if name in shown] == names
+
+
+def metrics_of(p: Player) -> list[Meter]:
+    return p.screen.presenter.metrics.meters(0.0)
+
+
+async def test_the_screen_shows_sentences(start_player: StartPlayer) -> None:
+    lines = {0: "Red", 1: "to serve. That's", 2: "a fault.", 3: "", 4: "Second serve,"}
+    async with start_player(Scripted(lines), per_second=False) as p:
+        await p.speak(2)
+        assert [(row.number, row.place, " ".join(row.said)) for row in p.rows] == [
+            (0, 0, "Red to serve."),
+            (1, 2, "That's"),
+        ]
+        await p.pass_time(1)
+        await p.engine.until_spoken(2)
+        assert [" ".join(row.said) for row in p.rows] == ["Red to serve.", "That's a fault."]
+        await p.pass_time(1)
+        await p.engine.until_spoken(3)
+        await p.pass_time(1)
+        await p.engine.until_spoken(4)
+        p.engine.free.clear()
+        await p.pass_time(1)
+        await p.engine.until_begun(5)
+        # The sentence that goes on has the cursor.
+        assert [(" ".join(row.said), row.growing) for row in p.rows][-2:] == [
+            ("That's a fault.", False),
+            ("Second serve,", True),
+        ]
+        assert [second.text for second in p.app.session.record.seconds] == list(lines.values())
+        await p.press("y")
+        assert p.app.clipboard == "Second serve,"

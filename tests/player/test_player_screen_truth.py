@@ -80,7 +80,7 @@ async def test_columns_have_names_and_differences_a_key(start_player: StartPlaye
 
 
 async def test_marks_have_their_names_in_a_narrow_terminal_too(start_player: StartPlayer) -> None:
-    async with start_player(size=(80, 24), read_truth=truth) as p:
+    async with start_player(size=(41, 24), read_truth=truth) as p:
         await p.read_truth()
         await p.press("g")
         shown = p.screen.query_one(Heading)

@@ -91,7 +91,7 @@ LOOKS += [("ask", ["slash", *"who leads"], SIZES[0])]
 @pytest.mark.parametrize(("name", "keys", "size"), LOOKS)
 async def test_screens_look_as_they_did(name: str, keys: list[str], size: tuple[int, int], tmp_path: Path) -> None:
     engine, clock = Scripted(SAID), Clock()
-    shown = spec(lambda note: engine, tmp_path, Blank(40.0), read_truth=lambda note: TRUTH)
+    shown = spec(lambda note: engine, tmp_path, Blank(40.0), read_truth=lambda note: TRUTH, per_second=False)
     app = PlayerApp(shown, clock=clock, auto_tick=False)
     async with app.run_test(size=size) as pilot:
         await watch(pilot, engine, clock)
@@ -117,7 +117,7 @@ async def test_a_failure_looks_as_it_did(tmp_path: Path) -> None:
 
 async def test_daylight_looks_as_it_did(tmp_path: Path) -> None:
     engine, clock = Scripted(SAID), Clock()
-    shown = spec(lambda note: engine, tmp_path, Blank(40.0), read_truth=lambda note: TRUTH)
+    shown = spec(lambda note: engine, tmp_path, Blank(40.0), read_truth=lambda note: TRUTH, per_second=False)
     app = PlayerApp(shown, theme="daylight", clock=clock, auto_tick=False)
     async with app.run_test(size=(120, 40)) as pilot:
         await watch(pilot, engine, clock)

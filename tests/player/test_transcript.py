@@ -70,10 +70,17 @@ def test_nothing_is_shown_before_the_picture_is_there() -> None:
     transcript = Transcript(TRUTH)
     transcript.finish(0, "early", "")
     transcript.finish(2, "late", "")
-    assert [row.number for row in transcript.rows(1.9, True, 99)] == [0]
+    # What was said before the viewer went back is known, and what is true there is not told.
+    assert [(row.number, row.later, row.truth) for row in transcript.rows(1.9, True, 99)] == [
+        (0, False, ("He", "shoots")),
+        (2, True, ()),
+    ]
+    transcript.begin(3)
+    transcript.skip(4)
+    assert [row.number for row in transcript.rows(1.9, True, 99)] == [0, 2]
     assert transcript.row(0, 0.5, True).truth == ("He",)
     assert transcript.row(0, 0.7, True).truth == ("He", "shoots")
-    assert transcript.row(2, 1.0, True).empty
+    assert transcript.row(3, 1.0, True).empty
 
 
 def test_truth_can_be_left_out() -> None:

@@ -35,7 +35,15 @@ if TYPE_CHECKING:
     from tui.player.transcript import Timed
 
 # The defaults of the options that say how a clip is shown.
-VIEW = {"pace": "live", "start": 0.0, "loop": False, "picture": True, "theme": "floodlight", "keys": {}}
+VIEW = {
+    "pace": "live",
+    "start": 0.0,
+    "loop": False,
+    "picture": True,
+    "theme": "floodlight",
+    "keys": {},
+    "per_second": False,
+}
 # In the state folder: where clips were left.
 POSITIONS = "positions.json"
 # Seconds after which a computing thread gives up the interpreter lock.
@@ -90,6 +98,11 @@ def add_view_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--start", type=float, metavar="S", help="start at this time, in seconds (default: 0)")
     parser.add_argument("--loop", action=flag, help="start again at the clip's end (default: no)")
     parser.add_argument("--picture", action=flag, help="show the picture (default: yes)")
+    parser.add_argument(
+        "--per-second",
+        action=flag,
+        help="show and save lines for seconds instead of sentences (default: no)",
+    )
     parser.add_argument("--theme", metavar="T", help="floodlight, daylight or a theme of Textual (default: floodlight)")
 
 
@@ -232,6 +245,7 @@ def _spec(args: argparse.Namespace, config: "StreamConfig", folder: Path) -> "Pl
         feed=source.feed,
         recording=recorder,
         keymap=args.keys,
+        per_second=args.per_second,
         **_position(args, source.duration),
         preset=describe_preset(checkpoint_name(folder), config),
         describe_machine=lambda: describe_machine(prepare()),

@@ -97,4 +97,5 @@ def _spec(args: argparse.Namespace, record: "SessionRecord") -> "PlayerSpec":
         with_picture=args.picture,
         loop=args.loop,
         keymap=args.keys,
+        per_second=args.per_second,
     )

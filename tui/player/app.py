@@ -16,6 +16,7 @@ from textual.theme import Theme
 from streaming_vlm_mlx.atomic import write_text
 from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.sessions.session_log import SessionLog
+from streaming_vlm_mlx.sessions.subtitles import write
 from tui.player.keymap import key_label, remap
 from tui.player.screens.player import PlayerScreen
 from tui.player.spec import PlayerSpec
@@ -118,7 +119,8 @@ class PlayerApp(App[None]):
         self._end_status: int | None = None
         self.socket_file: SocketFile | None = None
         self.server: Server | None = None
-        self.session = SessionLog(spec.record, spec.base_paths, self._note, spec.endings)
+        save = partial(write, per_second=spec.per_second)
+        self.session = SessionLog(spec.record, spec.base_paths, self._note, spec.endings, write=save)
         for own in OWN_THEMES:
             self.register_theme(own)
         self.theme = theme

@@ -69,7 +69,7 @@ def _grouped(places: Iterable[tuple[int, int]]) -> dict[int, frozenset[int]]:
     return {number: frozenset(group) for number, group in grouped.items()}
 
 
-# Seconds of history that a gauge shows.
+# Seconds whose cost is kept.
 HISTORY = 60
 
 LEVELS = "▁▂▃▄▅▆▇█"
@@ -77,12 +77,10 @@ LEVELS = "▁▂▃▄▅▆▇█"
 
 @dataclass(frozen=True, slots=True)
 class Meter:
-    """A gauge: its name, its value, and a history, a share from 0 to 1, or a note beside it."""
+    """A gauge: its name, its value, and a note beside it."""
 
     name: str
     value: str
-    history: tuple[float, ...] = ()
-    share: float | None = None
     note: str = ""
 
 
@@ -98,12 +96,10 @@ class PlayerMetrics:
     skipped: int = 0
     comparison: Comparison | None = None
     _seconds: deque[GenerationResult] = field(default_factory=lambda: deque(maxlen=HISTORY))
-    _delays: deque[float] = field(default_factory=lambda: deque(maxlen=HISTORY))
 
-    def add(self, done: GenerationResult, delay: float) -> None:
-        """Add the record of a second, and the delay of the commentary at that time in seconds."""
+    def add(self, done: GenerationResult) -> None:
+        """Add the record of a second."""
         self._seconds.append(done)
-        self._delays.append(delay)
 
     @property
     def timings(self) -> list[Timings]:
@@ -121,7 +117,7 @@ class PlayerMetrics:
         delay = "–" if found.delay is None else f"{_signed(found.delay)} s"
         return [
             Meter("word errors", f"{found.errors.rate:.0%}", note=f"of {found.errors.words} words"),
-            Meter("ROUGE-L", f"{found.rouge_l:.2f}", share=found.rouge_l),
+            Meter("ROUGE-L", f"{found.rouge_l:.2f}"),
             Meter("word delay", delay),
         ]
 
@@ -131,10 +127,10 @@ class PlayerMetrics:
         first = [done.timings.first_text_ms for done in self._seconds]
         skipped = f"{self.skipped} skipped" if self.skipped else ""
         return [
-            Meter("tokens/s", _latest(speeds, "{:.1f}"), tuple(speeds)),
-            Meter("speed", _latest(factors, "×{:.1f}"), tuple(factors)),
-            Meter("first word", _latest(first, "{:.0f} ms"), tuple(first)),
-            Meter("delay", f"{delay:.1f} s", () if skipped else tuple(self._delays), note=skipped),
+            Meter("delay", f"{delay:.1f} s", skipped),
+            Meter("speed", _latest(factors, "×{:.1f}")),
+            Meter("tokens/s", _latest(speeds, "{:.1f}")),
+            Meter("first word", _latest(first, "{:.0f} ms")),
         ]
 
     def _memory(self) -> list[Meter]:
@@ -143,20 +139,19 @@ class PlayerMetrics:
         done = self._seconds[-1]
         # A session that is replayed may hold no measurement.
         m = done.memory or Memory()
-        share = m.process / m.machine if m.machine else None
         return [
-            Meter("memory", size_label(m.process), share=share, note=f"of {size_label(m.machine)}"),
+            Meter("memory", size_label(m.process), note=f"of {size_label(m.machine)}"),
             Meter("MLX", _sizes(m.active, m.cache), note=f"peak {size_label(m.peak)}"),
             Meter("cache", f"{done.cache_tokens:,} tokens", note=size_label(done.cache_bytes)),
         ]
 
 
-def sparkline(values: Iterable[float], width: int, levels: str = LEVELS) -> str:
-    """Return the last `width` of `values` as a line of bars; the largest one is the last of `levels`."""
+def sparkline(values: Iterable[float], width: int) -> str:
+    """Return the last `width` of `values` as a line of bars; the largest one is the last of `LEVELS`."""
     shown = list(values)[-width:] if width > 0 else []
     top = max(shown, default=0.0)
     return "".join(
-        levels[round((len(levels) - 1) * max(value, 0.0) / top)] if top > 0 else levels[0] for value in shown
+        LEVELS[round((len(LEVELS) - 1) * max(value, 0.0) / top)] if top > 0 else LEVELS[0] for value in shown
     )
 
 

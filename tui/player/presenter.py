@@ -22,6 +22,7 @@ from streaming_vlm_mlx.stream.events import (
 from tui.player.controller import Controller, FeedEnded, PlayerEvent, Seeked
 from tui.player.frame_loader import RateLimiter
 from tui.player.metrics import PlayerMetrics, bar, compare
+from tui.player.sentence_rows import find_borders, merge_rows
 from tui.player.spec import PlayerSpec
 from tui.player.states import State
 from tui.player.transcript import Timed, Transcript, by_second, position_label
@@ -60,7 +61,7 @@ class Presenter:
         self.transcript, self.metrics = Transcript(), PlayerMetrics()
         self.mode: TruthMode = "off"
         self._clip, self._model, self._controller = spec.clip, spec.model, controller
-        self._has_preset = bool(spec.preset)
+        self._has_preset, self._per_second = bool(spec.preset), spec.per_second
         self._title, self._timeline = screen.query_one(Title), screen.query_one(Timeline)
         self._view = screen.query_one(TranscriptView)
         self._notice, self._toast = screen.query_one("#notice", Static), screen.query_one("#toast", Static)
@@ -100,8 +101,8 @@ class Presenter:
         self._show_cache()
         self._show_scratchpad()
         number = math.floor(head.position)
-        if self._with_truth:
-            # The truth appears word by word, as it is heard.
+        if self._with_truth or number > self._number:
+            # The truth appears word by word, as it is heard, and later lines are reached.
             for heard in range(max(self._number, number - MAX_ROWS), number + 1):
                 self._show_row(heard)
         self._number = number
@@ -183,7 +184,7 @@ class Presenter:
     def current_line(self) -> str:
         """Return the line of the commentary that is said at the playhead, or was said last; empty without any."""
         self.flush()
-        rows = (row for row in reversed(self._view.rows) if row.said and row.number <= self._position)
+        rows = (row for row in reversed(self._view.rows) if row.said and not row.later)
         return next((" ".join(row.said) for row in rows), "")
 
     def flush(self) -> None:
@@ -198,7 +199,7 @@ class Presenter:
         self._generated.add(result.index)
         self._skipped.discard(result.index)
         self._timeline.mark(self._generated, self._skipped)
-        self.metrics.add(result, self._controller.delay)
+        self.metrics.add(result)
         self._gauges_drawn = False
         self._compare()
 
@@ -260,11 +261,23 @@ class Presenter:
         )
 
     def _show_row(self, number: int) -> None:
-        """Show second `number`, if the playhead has reached it."""
-        self._view.put(self.transcript.row(number, self._position, self._with_truth))
+        """Show second `number`, with the sentences that its words are part of."""
+        position, with_truth = self._position, self._with_truth
+        if self._per_second:
+            self._view.put(self.transcript.row(number, position, with_truth))
+            return
+        first, last = find_borders(self._view.rows, number)
+        end = max((math.floor(position), *self.transcript.entries)) + 1 if last is None else last
+        if first is None or end - number > MAX_ROWS // 2:
+            # Of many later lines only the next ones are shown.
+            self._show_all_rows()
+            return
+        rows = self.transcript.rows_between(first, end, position, with_truth)
+        self._view.replace(first, end, merge_rows(rows, math.inf if last is None else last))
 
     def _show_all_rows(self) -> None:
-        self._view.set_rows(self.transcript.rows(self._position, self._with_truth, MAX_ROWS), self.mode)
+        rows = self.transcript.rows(self._position, self._with_truth, MAX_ROWS)
+        self._view.set_rows(rows if self._per_second else merge_rows(rows, math.inf), self.mode)
 
     def _show_gauges(self) -> None:
         """Draw the gauges when a value changed, at most `GAUGE_RATE` times a second: they cost as much as the rest."""

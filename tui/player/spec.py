@@ -45,6 +45,7 @@ class PlayerSpec:
         left_at: where the viewer left the clip before, in seconds; None where it is not offered.
         remember: keeps the position in seconds at the end; None where it is not kept.
         keymap: keys that the viewer gave to actions, by the ids of their bindings.
+        per_second: show a line, and write a subtitle, for each second instead of for each sentence.
         preset: a sentence on how the model runs; empty for one that was trained to stream.
     """
 
@@ -67,6 +68,7 @@ class PlayerSpec:
     recording: Recording | None = None
     preset: str = ""
     describe_machine: Callable[[], Mapping[str, Any]] | None = None
+    per_second: bool = False
     left_at: float | None = None
     remember: Callable[[float], None] | None = None
     keymap: Keymap = field(default_factory=dict)

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 
 from streaming_vlm_mlx.plain_text import harmless
 
@@ -11,10 +12,10 @@ Timed = tuple[float, float, str]
 
 @dataclass(frozen=True, slots=True)
 class TranscriptRow:
-    """One second of the transcript, as it is shown.
+    """One second of the transcript, or one sentence, as it is shown.
 
     Attributes:
-        number: the second.
+        number: the second, of a sentence the first one.
         said: the words of the commentary.
         truth: the words of the true transcript that have been heard so far.
         question: the viewer's question in this second.
@@ -23,6 +24,9 @@ class TranscriptRow:
         growing: whether more words may come.
         added: indices in `said` of words that are not in the truth.
         missed: indices in `truth` of words that are not in the commentary.
+        later: whether the playhead has not reached it, since the viewer went back.
+        place: how many words of its first second belong to the sentence before.
+        seconds: how many seconds it covers.
     """
 
     number: int
@@ -34,6 +38,9 @@ class TranscriptRow:
     growing: bool = False
     added: frozenset[int] = frozenset()
     missed: frozenset[int] = frozenset()
+    later: bool = False
+    place: int = 0
+    seconds: int = 1
 
     @property
     def empty(self) -> bool:
@@ -102,7 +109,8 @@ class Transcript:
     def finish(self, number: int, text: str, question: str, notes: str = "") -> None:
         """Set the whole commentary of a second, the viewer's question, and the model's notes."""
         entry = self.entries.setdefault(number, CommentaryEntry())
-        entry.text, entry.question, entry.notes, entry.growing = text, question, notes, False
+        entry.text, entry.question, entry.notes = text, question, notes
+        entry.growing = entry.skipped = False
         self._before.pop(number, None)
 
     def skip(self, number: int) -> None:
@@ -133,9 +141,13 @@ class Transcript:
     def row(self, number: int, position: float, with_truth: bool) -> TranscriptRow:
         """Return second `number` as it is with the playhead at `position`.
 
-        Consecutive skipped seconds share one row, that of the first, unless there is truth to show for them.
+        Consecutive skipped seconds share one row, that of the first, unless there is truth to show for them. Of a later
+        second there is only the commentary.
         """
         entry = self.entries.get(number, CommentaryEntry())
+        if number > position and not (entry.growing or entry.skipped):
+            said, question = tuple(harmless(entry.text).split()), " ".join(harmless(entry.question).split())
+            return TranscriptRow(number, said, question=question, answered=entry.answered, later=True)
         if number > position or (entry.skipped and self.first_skipped(number, with_truth) != number):
             return TranscriptRow(number)
         words = self.truth.get(number, ()) if with_truth else ()
@@ -152,15 +164,22 @@ class Transcript:
         )
 
     def rows(self, position: float, with_truth: bool, limit: int) -> list[TranscriptRow]:
-        """Return the last `limit` rows up to `position` that are not empty."""
+        """Return the last `limit` rows up to `position` that are not empty, with up to half as many later ones."""
+        later = (self.row(number, position, with_truth) for number in sorted(n for n in self.entries if n > position))
+        following = list(islice((row for row in later if not row.empty), limit // 2))
         found: list[TranscriptRow] = []
         for number in reversed(self._numbers(position, with_truth)):
             row = self.row(number, position, with_truth)
             if not row.empty:
                 found.append(row)
-                if len(found) == limit:
+                if len(found) == limit - len(following):
                     break
-        return found[::-1]
+        return found[::-1] + following
+
+    def rows_between(self, first: int, last: int, position: float, with_truth: bool) -> list[TranscriptRow]:
+        """Return the rows of the seconds from `first` to before `last` that are not empty."""
+        rows = (self.row(number, position, with_truth) for number in range(first, last))
+        return [row for row in rows if not row.empty]
 
     def first_skipped(self, number: int, with_truth: bool) -> int:
         """Return the first of the skipped seconds that `number` shares a row with, else `number`."""

@@ -6,7 +6,7 @@ which delays the first picture and may swallow a key.
 """
 
 from textual import events
-from textual.geometry import Region, Size
+from textual.geometry import Region
 from textual.message import Message
 from textual.strip import Strip
 from textual.widget import Widget
@@ -57,10 +57,6 @@ class Picture(Widget):
             return Strip.blank(self.size.width, self.rich_style)
         row = self._rows[y - top]
         return row.plain() if self.exact else row
-
-    def get_content_height(self, container: Size, viewport: Size, width: int) -> int:  # noqa: ARG002 - Textual's call
-        """Return the rows that a 16:9 picture of `width` columns takes."""
-        return max(round(width * 9 / 32), 1)
 
     def on_resize(self, _: events.Resize) -> None:
         """Centre the old picture, and post that there is a new size."""

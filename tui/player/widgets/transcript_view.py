@@ -1,9 +1,9 @@
-"""The transcript: commentary and truth, one row for each second."""
+"""The transcript: commentary and truth, one row for each sentence or second."""
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import zip_longest
+from itertools import accumulate, zip_longest
 from typing import ClassVar, Literal
 
 from rich.segment import Segment
@@ -48,6 +48,7 @@ class TranscriptView(ScrollView, can_focus=False):
         "transcript--answer",
         "transcript--skipped",
         "transcript--found",
+        "transcript--later",
     }
 
     @dataclass
@@ -84,7 +85,19 @@ class TranscriptView(ScrollView, can_focus=False):
         """Scroll to the newest row, and follow it."""
         self._following = True
         # Textual knows the new height only after that.
-        self.call_after_refresh(self.scroll_end, animate=False, immediate=True, x_axis=False)
+        self.call_after_refresh(self._scroll_to_newest)
+
+    def _scroll_to_newest(self) -> None:
+        self.scroll_to(y=self._newest, animate=False, immediate=True)
+
+    @property
+    def _newest(self) -> int:
+        """The offset at which the newest line is seen: at the foot, or a quarter above it where later ones follow."""
+        later = bisect_left(self._rows, 1, key=lambda row: row.later)
+        if later == len(self._rows):
+            return self.max_scroll_y
+        end = self._ends[later - 1] if later else 0
+        return min(max(end - self.size.height * 3 // 4, 0), self.max_scroll_y)
 
     def mark(self, position: float | None) -> None:
         """Mark the row of `position` in seconds, and scroll there; None removes the mark."""
@@ -100,16 +113,26 @@ class TranscriptView(ScrollView, can_focus=False):
         if self._marked is None:
             return None
         at = bisect_right(self._rows, self._marked, key=lambda row: row.number) - 1
-        return at if at >= 0 and self._marked < self._rows[at].number + max(self._rows[at].skipped, 1) else None
+        if at < 0:
+            return None
+        row = self._rows[at]
+        return at if self._marked < row.number + max(row.seconds, row.skipped) else None
 
     def put(self, row: TranscriptRow) -> None:
         """Show `row` in place of the one with its number; an empty row is removed."""
-        at = bisect_left(self._rows, row.number, key=lambda r: r.number)
-        there = at < len(self._rows) and self._rows[at].number == row.number
-        if (there and self._rows[at] == row) or (not there and row.empty):
+        self.replace(row.number, row.number + 1, [] if row.empty else [row])
+
+    def replace(self, first: int, last: int, rows: Sequence[TranscriptRow]) -> None:
+        """Show `rows` in place of those with numbers from `first` to before `last`."""
+        at, end = (bisect_left(self._rows, number, key=lambda row: row.number) for number in (first, last))
+        while at < end and rows and self._rows[at] == rows[0]:
+            at, rows = at + 1, rows[1:]
+        while at < end and rows and self._rows[end - 1] == rows[-1]:
+            end, rows = end - 1, rows[:-1]
+        if at == end and not rows:
             return
-        self._rows[at : at + there] = [] if row.empty else [row]
-        self._lay_from(at)
+        self._rows[at:end] = rows
+        self._lay_between(at, end, at + len(rows))
         if len(self._rows) > MAX_ROWS:
             self._forget(len(self._rows) - MAX_ROWS)
 
@@ -146,19 +169,24 @@ class TranscriptView(ScrollView, can_focus=False):
     def watch_scroll_y(self, old_value: float, new_value: float) -> None:
         """Follow the newest row while it is visible."""
         super().watch_scroll_y(old_value, new_value)
-        self._following = new_value >= self.max_scroll_y
+        self._following = new_value >= self.max_scroll_y or new_value == self._newest
 
     def _lay_from(self, at: int) -> None:
         """Lay out the rows from index `at` on."""
+        self._lay_between(at, len(self._blocks), len(self._rows))
+
+    def _lay_between(self, at: int, old: int, new: int) -> None:
+        """Lay out the rows from index `at` to before `new`, which stand where those to before `old` were laid out."""
         # One empty cell before the scrollbar.
         width = self.scrollable_content_region.width - 1
         before = self._ends[-1] if self._ends else 0
-        del self._blocks[at:], self._ends[at:]
-        top = self._ends[-1] if self._ends else 0
-        for row in self._rows[at:]:
-            block = [Strip(line.render_segments(self.visual_style), line.cell_length) for line in self._lay(row, width)]
-            self._blocks.append(block)
-            self._ends.append((self._ends[-1] if self._ends else 0) + len(block))
+        self._blocks[at:old] = [
+            [Strip(line.render_segments(self.visual_style), line.cell_length) for line in self._lay(row, width)]
+            for row in self._rows[at:new]
+        ]
+        top = self._ends[at - 1] if at else 0
+        self._ends[at:] = accumulate(map(len, self._blocks[at:]), initial=top)
+        del self._ends[at]
         after = self._ends[-1] if self._ends else 0
         self._take_size(Size(width, after))
         self.refresh_lines(top, max(before, after) - top)
@@ -185,7 +213,7 @@ class TranscriptView(ScrollView, can_focus=False):
         if self.show_vertical_scrollbar:
             self.vertical_scrollbar.window_virtual_size = size.height
         if self._following:
-            self.scroll_to(y=self.max_scroll_y, animate=False)
+            self.scroll_to(y=self._newest, animate=False)
 
     def _lay(self, row: TranscriptRow, width: int) -> list[Content]:
         """Return the lines of one row, at most `width` cells wide."""
@@ -207,7 +235,8 @@ class TranscriptView(ScrollView, can_focus=False):
         if row.skipped:
             text = "skipped" if row.skipped == 1 else f"{row.skipped} seconds skipped"
             parts.append(Content(f"· {text} ·").stylize(self._style("skipped")))
-        styles = self._style("growing" if row.growing else "said"), self._style("added")
+        tense = "later" if row.later else "growing" if row.growing else "said"
+        styles = self._style(tense), self._style("added")
         words = [(word, styles[index in row.added]) for index, word in enumerate(row.said) if index >= row.answered]
         if words or row.growing:
             parts.append(_words(words) + (CURSOR if row.growing else ""))
