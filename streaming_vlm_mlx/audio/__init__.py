@@ -1,0 +1,1 @@
+"""Sound: speech from text."""
