@@ -23,11 +23,10 @@ import av
 import numpy as np
 import numpy.typing as npt
 
+from streaming_vlm_mlx.audio.clip_track import RATE, Samples
 from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.plain_text import harmless, visible
 
-# Samples a second of everything that is mixed.
-RATE = 48_000
 # Seconds that a program has for a phrase, and the most seconds and characters of one.
 TIMEOUT, LONGEST_SPEECH, LONGEST_PHRASE = 5.0, 60.0, 1000
 # Stands for the WAV file that a program shall write, where it does not write to stdout.
@@ -44,11 +43,9 @@ _SILENCE = 0.01
 # Letters that a digit sounds like, and those of the gap between two words.
 _DIGIT, _GAP = 4, 1
 
-Samples = npt.NDArray[np.float32]
-
 
 @dataclass(frozen=True, slots=True)
-class Speech:
+class Utterance:
     """A spoken phrase.
 
     Attributes:
@@ -73,7 +70,7 @@ class Speech:
         return max((end for end in self.word_ends if end <= sample), default=0)
 
 
-SILENT = Speech(np.zeros((0, 2), np.float32))
+SILENT = Utterance(np.zeros((0, 2), np.float32))
 
 
 def find_voice(command: str | None = None, platform: str = sys.platform) -> tuple[str, ...]:
@@ -122,7 +119,7 @@ class Voice:
             if not self._closed and (self._next is None or self._next.has_ended()):
                 self._next = self._start()
 
-    def speak(self, text: str) -> Speech:
+    def speak(self, text: str) -> Utterance:
         """Return `text` as speech; text without a letter or a digit is silence.
 
         Raises:
@@ -144,7 +141,7 @@ class Voice:
             with contextlib.suppress(SvmError):
                 self.prepare()
         samples = trimmed(_read_wav(sound, self._words[0]))
-        return Speech(samples, word_ends(samples, text))
+        return Utterance(samples, word_ends(samples, text))
 
     def close(self) -> None:
         """Kill the program; a phrase under way fails."""

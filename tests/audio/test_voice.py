@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from streaming_vlm_mlx.audio.voice import ESPEAK, RATE, SAY, Voice, find_voice, speakable, trimmed, word_ends
+from streaming_vlm_mlx.audio.clip_track import RATE
+from streaming_vlm_mlx.audio.voice import ESPEAK, SAY, Voice, find_voice, speakable, trimmed, word_ends
 from streaming_vlm_mlx.errors import SvmError
 from tests.audio.voices import BEEP_SECONDS, WORD_SECONDS, voice_command
 
