@@ -6,6 +6,7 @@ without the brackets that programs read as markup.
 
 import contextlib
 import io
+import itertools
 import os
 import shlex
 import shutil
@@ -14,10 +15,10 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import av
 import numpy as np
@@ -253,26 +254,20 @@ def _read_wav(sound: bytes, name: str) -> Samples:
     Raises:
         SvmError: it is none.
     """
+    resampler = new_resampler()
     try:
         with av.open(io.BytesIO(sound), format="wav") as container:
-            blocks = [block.T for block in resampled(container.decode(audio=0), LONGEST_SPEECH)]
+            rate = container.streams.audio[0].rate
+            frames = itertools.takewhile(lambda frame: frame.pts < LONGEST_SPEECH * rate, container.decode(audio=0))
+            blocks = [part.to_ndarray().T for frame in (*frames, None) for part in resampler.resample(frame)]
     except (av.error.FFmpegError, IndexError, ValueError) as error:
         raise SvmError(f"{name} wrote no WAV. {_WAY_OUT}") from error
     return np.concatenate(blocks) if blocks else SILENT.samples
 
 
-def resampled(frames: "Iterator[Any]", seconds: float = float("inf")) -> Iterator[Samples]:
-    """Yield audio `frames` of up to `seconds` as planar float32 [2, n] at 48 kHz."""
-    resampler = av.AudioResampler(format="fltp", layout="stereo", rate=RATE)
-    count = 0
-    for frame in frames:
-        for part in resampler.resample(frame):
-            yield part.to_ndarray()
-            count += part.samples
-        if count >= seconds * RATE:
-            return
-    for part in resampler.resample(None):
-        yield part.to_ndarray()
+def new_resampler() -> av.AudioResampler:
+    """Return what turns audio frames into planar float32 at 48 kHz, in two channels."""
+    return av.AudioResampler(format="fltp", layout="stereo", rate=RATE)
 
 
 def trimmed(samples: Samples) -> Samples:

@@ -1,0 +1,165 @@
+"""Commentary over a clip's sound: phrases are spoken where they were said, and both are mixed to one track."""
+
+import math
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+
+import av
+import numpy as np
+from av.audio.frame import AudioFrame
+from av.container import InputContainer
+from av.filter import Graph
+
+from streaming_vlm_mlx.audio.clip_track import CHANNELS, FADE, RATE, Samples
+from streaming_vlm_mlx.audio.mixer import DUCK_TIME, DUCKED, Ramp
+from streaming_vlm_mlx.audio.voice import Utterance, new_resampler
+
+# Samples that are mixed at once: a frame of AAC.
+BLOCK = 1024
+# Seconds before a phrase in which the clip is lowered already; in shorter pauses it stays lowered.
+EARLY = 0.25
+# How much faster than its voice speaks a phrase may become to fit.
+FASTEST = 1.4
+# Seconds by which a clip's sound may leave its timestamps before it is moved to them.
+_DRIFT = 0.05
+
+Speak = Callable[[str], Utterance]
+
+
+@dataclass(frozen=True, slots=True)
+class PlacedSound:
+    """Samples, float32 [n, 2] at 48 kHz, of which the first is number `first` from the clip's beginning."""
+
+    first: int
+    samples: Samples
+
+    @property
+    def end(self) -> int:
+        """Number of the sample behind the last one."""
+        return self.first + len(self.samples)
+
+
+class SoundTimeline:
+    """Sounds at their places, which may overlap; reads on from the clip's beginning."""
+
+    def __init__(self, sounds: Iterator[PlacedSound]) -> None:
+        """Take `sounds` in the order of their places; they are drawn as they are needed."""
+        self._sounds, self._position = sounds, 0
+        self._near: list[PlacedSound] = []
+        self._next = next(sounds, None)
+
+    def read(self, count: int) -> Samples | None:
+        """Return the next samples, float32 [count, 2], silence between sounds; None without any sound."""
+        first, end = self._position, self._position + count
+        while self._next is not None and self._next.first < end:
+            self._near.append(self._next)
+            self._next = next(self._sounds, None)
+        self._position = end
+        self._near = [sound for sound in self._near if sound.end > first]
+        if all(sound.first >= end for sound in self._near):
+            return None
+        out = np.zeros((count, CHANNELS), np.float32)
+        for sound in self._near:
+            begin, stop = max(sound.first, first), min(sound.end, end)
+            out[begin - first : stop - first] += sound.samples[begin - sound.first : stop - sound.first]
+        return out
+
+
+def mix(clip: SoundTimeline, speech: SoundTimeline) -> Iterator[Samples]:
+    """Yield blocks of `clip`, lowered where there is `speech`, with the speech: float32 [1024, 2], without end."""
+    duck = Ramp(1.0, DUCK_TIME)
+    ahead: deque[Samples | None] = deque(speech.read(BLOCK) for _ in range(math.ceil(EARLY * RATE / BLOCK)))
+    while True:
+        ahead.append(speech.read(BLOCK))
+        sound, spoken = clip.read(BLOCK), ahead[0]
+        if sound is None:
+            sound = np.zeros((BLOCK, CHANNELS), np.float32)
+        sound *= duck.advance(1.0 if all(block is None for block in ahead) else DUCKED, BLOCK)
+        if spoken is not None:
+            sound += spoken
+        ahead.popleft()
+        yield np.clip(sound, -1.0, 1.0)
+
+
+def place_speech(phrases: Sequence[tuple[float, str]], end: float, speak: Speak) -> Iterator[PlacedSound]:
+    """Yield `phrases`, pairs of the seconds at which they begin and a text, as `speak` speaks them.
+
+    A phrase that is too long for the time up to the next one, or up to `end` seconds, becomes faster; if that is not
+    enough, it is cut behind a word.
+    """
+    begins = [*(start for start, _ in phrases[1:]), end]
+    for (start, text), following in zip(phrases, begins, strict=False):
+        samples = fit(speak(text), following - start).samples
+        if len(samples):
+            yield PlacedSound(round(max(start, 0.0) * RATE), samples)
+
+
+def fit(utterance: Utterance, seconds: float) -> Utterance:
+    """Return `utterance` in at most `seconds`: faster, and cut behind a word if that is not enough."""
+    if utterance.seconds <= seconds:
+        return utterance
+    tempo = utterance.seconds / max(seconds, 1e-3)
+    faster = change_tempo(utterance, min(tempo, FASTEST))
+    room = max(math.floor(seconds * RATE), 0)
+    if len(faster.samples) <= room:
+        return faster
+    # Of a first word that is too long, a part is better than nothing.
+    end = faster.word_end_before(room) or room
+    return replace(faster, samples=faded(faster.samples[:end]))
+
+
+def faded(samples: Samples) -> Samples:
+    """Return `samples`, float32 [n, 2], with their last 5 ms faded out."""
+    count = min(FADE, len(samples))
+    faded = samples.copy()
+    faded[len(faded) - count :] *= np.linspace(1, 0, count, dtype=np.float32)[:, None]
+    return faded
+
+
+def change_tempo(utterance: Utterance, tempo: float) -> Utterance:
+    """Return `utterance` spoken `tempo` times as fast, 0.5 to 2, at the same pitch."""
+    graph = Graph()
+    source = graph.add_abuffer(format="fltp", sample_rate=RATE, layout="stereo")
+    filters = graph.add("atempo", f"{tempo:.4f}"), graph.add("aformat", "sample_fmts=fltp"), graph.add("abuffersink")
+    graph.link_nodes(source, *filters).configure()
+    frame = AudioFrame.from_ndarray(np.ascontiguousarray(utterance.samples.T), format="fltp", layout="stereo")
+    frame.sample_rate = RATE
+    graph.push(frame)
+    graph.push(None)
+    parts: list[Samples] = []
+    while True:
+        try:
+            part = graph.pull()
+        except (av.error.EOFError, av.error.BlockingIOError):
+            break
+        assert isinstance(part, AudioFrame)
+        parts.append(part.to_ndarray().T.astype(np.float32))
+    samples = np.concatenate(parts) if parts else utterance.samples[:0]
+    ends = (min(round(end / tempo), len(samples)) for end in utterance.word_ends)
+    return Utterance(samples, tuple(ends))
+
+
+def read_sound(container: InputContainer, origin: float) -> Iterator[PlacedSound]:
+    """Yield the sound of the first audio stream; `origin` is the timestamp in seconds of the clip's beginning.
+
+    Packets that cannot be decoded are skipped. Sound follows its timestamps where it has gaps.
+    """
+    resampler: av.AudioResampler | None = None
+    made_for, following, expected = None, 0, 0.0
+    for frame in _frames(container):
+        time = expected if frame.time is None else frame.time - origin
+        kind = frame.sample_rate, frame.format.name, frame.layout.name
+        if resampler is None or kind != made_for or abs(time - expected) > _DRIFT:
+            resampler, made_for, following = new_resampler(), kind, round(time * RATE)
+        expected = time + frame.samples / frame.sample_rate
+        for part in resampler.resample(frame):
+            yield PlacedSound(following, part.to_ndarray().T)
+            following += part.samples
+
+
+def _frames(container: InputContainer) -> Iterator[AudioFrame]:
+    for packet in container.demux(container.streams.audio[0]):
+        with suppress(av.error.InvalidDataError):
+            yield from packet.decode()
