@@ -142,7 +142,11 @@ class SoundReader:
             if packet.size and packet.stream.index != stream.index:
                 continue
             for frame in decode(stream, packet if packet.size else None):
-                time = following if frame.pts is None else float(frame.pts * frame.time_base) - self._origin
+                time = (
+                    following
+                    if frame.pts is None
+                    else float(frame.pts * (frame.time_base or MICROSECOND)) - self._origin
+                )
                 following = time + frame.samples / frame.sample_rate
                 yield time, frame
 

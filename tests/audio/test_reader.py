@@ -1,5 +1,6 @@
 """Reading a clip's sound: its place in time, its pitch, and clips that have none."""
 
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -72,7 +73,7 @@ def test_another_speed_keeps_the_pitch_and_the_time(tmp_path: Path, speed: float
     assert 2.0 + at * speed / RATE == pytest.approx(3.0, abs=0.045 * max(speed, 1))
     clear = samples[round(0.1 * at) : round(0.9 * at)]
     assert frequency(clear) == pytest.approx(tone_of(2), abs=8)
-    for before, after in zip(sounds, sounds[1:], strict=False):
+    for before, after in itertools.pairwise(sounds):
         assert after.time == pytest.approx(before.time + len(before.samples) * speed / RATE)
 
 
