@@ -25,6 +25,11 @@ class Motion:
     moving: bool = False
     end: float = math.inf
 
+    def reached(self, time: float) -> float:
+        """Return the position at `time` of the clock, whether it moves or stands."""
+        elapsed = min(max(time - self.at, 0.0), LONGEST) if self.moving else 0.0
+        return max(min(self.position + elapsed * self.speed, self.end), self.position)
+
     def position_at(self, time: float) -> float | None:
         """Return the position at `time` of the clock; None where it stands then."""
         elapsed = max(time - self.at, 0.0)

@@ -40,6 +40,8 @@ VIEW = {
     "start": 0.0,
     "loop": False,
     "picture": True,
+    "sound": True,
+    "volume": 100.0,
     "theme": "floodlight",
     "keys": {},
     "per_second": False,
@@ -98,6 +100,8 @@ def add_view_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--start", type=float, metavar="S", help="start at this time, in seconds (default: 0)")
     parser.add_argument("--loop", action=flag, help="start again at the clip's end (default: no)")
     parser.add_argument("--picture", action=flag, help="show the picture (default: yes)")
+    parser.add_argument("--sound", action=flag, help="play the clip's sound (default: yes)")
+    parser.add_argument("--volume", type=float, metavar="V", help="volume of the sound, 0 to 100 (default: 100)")
     parser.add_argument(
         "--per-second",
         action=flag,
@@ -241,6 +245,7 @@ def _spec(args: argparse.Namespace, config: "StreamConfig", folder: Path) -> "Pl
         pace=args.pace,
         start=args.start,
         with_picture=args.picture,
+        **sound_settings(args, None if source.duration is None else args.clip),
         loop=args.loop,
         feed=source.feed,
         recording=recorder,
@@ -250,6 +255,22 @@ def _spec(args: argparse.Namespace, config: "StreamConfig", folder: Path) -> "Pl
         preset=describe_preset(checkpoint_name(folder), config),
         describe_machine=lambda: describe_machine(prepare()),
     )
+
+
+def sound_settings(args: argparse.Namespace, clip: str | None) -> dict[str, Any]:
+    """Return the fields of the spec on the sound of `clip`, which is None where nothing can be heard.
+
+    Raises:
+        SvmError: there is no such volume.
+    """
+    if not 0 <= args.volume <= 100:
+        raise SvmError(f"--volume is {args.volume:g}; it is a number from 0 to 100.")
+    if not args.sound or clip is None:
+        return {}
+    from streaming_vlm_mlx.audio.feeder import open_feeder
+    from tui.player.sound import SoundSpec
+
+    return {"sound": SoundSpec(partial(open_feeder, clip), args.volume)}
 
 
 def make_recorder(path: Path) -> "Recorder":

@@ -21,6 +21,7 @@ from tui.commands.play import (
     interactive,
     read_clip_truth,
     settings_file,
+    sound_settings,
     watch,
 )
 from tui.player import gc_tuning as gc_tuning
@@ -95,6 +96,7 @@ def _spec(args: argparse.Namespace, record: "SessionRecord") -> "PlayerSpec":
         start=min(args.start, duration),
         pace=args.pace,
         with_picture=args.picture,
+        **sound_settings(args, clip),
         loop=args.loop,
         keymap=args.keys,
         per_second=args.per_second,

@@ -68,6 +68,8 @@ GROUPS = {
     "speed": "play",
     "pace": "play",
     "reconnect": "play",
+    "mute": "sound",
+    "volume": "sound",
     "seek_by": "seek",
     "seek_to": "seek",
     "ask": "commentary",

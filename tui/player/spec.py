@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from streaming_vlm_mlx.config import StreamConfig
     from streaming_vlm_mlx.sessions.record import SessionRecord
     from tui.player.controller import Commentator
+    from tui.player.sound import SoundSpec
 
 Note = Callable[[str], None]
 
@@ -46,6 +47,7 @@ class PlayerSpec:
         remember: keeps the position in seconds at the end; None where it is not kept.
         keymap: keys that the viewer gave to actions, by the ids of their bindings.
         per_second: show a line, and write a subtitle, for each second instead of for each sentence.
+        sound: the clip's sound; None for none.
         preset: a sentence on how the model runs; empty for one that was trained to stream.
     """
 
@@ -69,6 +71,7 @@ class PlayerSpec:
     preset: str = ""
     describe_machine: Callable[[], Mapping[str, Any]] | None = None
     per_second: bool = False
+    sound: "SoundSpec | None" = None
     left_at: float | None = None
     remember: Callable[[float], None] | None = None
     keymap: Keymap = field(default_factory=dict)
