@@ -3,18 +3,15 @@
 import math
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 
-import av
 import numpy as np
 from av.audio.frame import AudioFrame
-from av.container import InputContainer
-from av.filter import Graph
 
 from streaming_vlm_mlx.audio.clip_track import CHANNELS, FADE, RATE, Samples
 from streaming_vlm_mlx.audio.mixer import DUCK_TIME, DUCKED, Ramp
-from streaming_vlm_mlx.audio.voice import Utterance, new_resampler
+from streaming_vlm_mlx.audio.reader import SoundReader, TempoFilter
+from streaming_vlm_mlx.audio.voice import Utterance
 
 # Samples that are mixed at once: a frame of AAC.
 BLOCK = 1024
@@ -22,8 +19,6 @@ BLOCK = 1024
 EARLY = 0.25
 # How much faster than its voice speaks a phrase may become to fit.
 FASTEST = 1.4
-# Seconds by which a clip's sound may leave its timestamps before it is moved to them.
-_DRIFT = 0.05
 
 Speak = Callable[[str], Utterance]
 
@@ -120,46 +115,20 @@ def faded(samples: Samples) -> Samples:
 
 def change_tempo(utterance: Utterance, tempo: float) -> Utterance:
     """Return `utterance` spoken `tempo` times as fast, 0.5 to 2, at the same pitch."""
-    graph = Graph()
-    source = graph.add_abuffer(format="fltp", sample_rate=RATE, layout="stereo")
-    filters = graph.add("atempo", f"{tempo:.4f}"), graph.add("aformat", "sample_fmts=fltp"), graph.add("abuffersink")
-    graph.link_nodes(source, *filters).configure()
     frame = AudioFrame.from_ndarray(np.ascontiguousarray(utterance.samples.T), format="fltp", layout="stereo")
     frame.sample_rate = RATE
-    graph.push(frame)
-    graph.push(None)
-    parts: list[Samples] = []
-    while True:
-        try:
-            part = graph.pull()
-        except (av.error.EOFError, av.error.BlockingIOError):
-            break
-        assert isinstance(part, AudioFrame)
-        parts.append(part.to_ndarray().T.astype(np.float32))
+    tempo_filter = TempoFilter(frame, 0.0, tempo)
+    parts = [sound.samples for part in (frame, None) for sound in tempo_filter.convert(part)]
     samples = np.concatenate(parts) if parts else utterance.samples[:0]
     ends = (min(round(end / tempo), len(samples)) for end in utterance.word_ends)
     return Utterance(samples, tuple(ends))
 
 
-def read_sound(container: InputContainer, origin: float) -> Iterator[PlacedSound]:
-    """Yield the sound of the first audio stream; `origin` is the timestamp in seconds of the clip's beginning.
+def place_clip(reader: SoundReader) -> Iterator[PlacedSound]:
+    """Yield the sound of a clip at its places.
 
-    Packets that cannot be decoded are skipped. Sound follows its timestamps where it has gaps.
+    Raises:
+        SvmError: the clip cannot be read.
     """
-    resampler: av.AudioResampler | None = None
-    made_for, following, expected = None, 0, 0.0
-    for frame in _frames(container):
-        time = expected if frame.time is None else frame.time - origin
-        kind = frame.sample_rate, frame.format.name, frame.layout.name
-        if resampler is None or kind != made_for or abs(time - expected) > _DRIFT:
-            resampler, made_for, following = new_resampler(), kind, round(time * RATE)
-        expected = time + frame.samples / frame.sample_rate
-        for part in resampler.resample(frame):
-            yield PlacedSound(following, part.to_ndarray().T)
-            following += part.samples
-
-
-def _frames(container: InputContainer) -> Iterator[AudioFrame]:
-    for packet in container.demux(container.streams.audio[0]):
-        with suppress(av.error.InvalidDataError):
-            yield from packet.decode()
+    for sound in reader.sounds(0.0):
+        yield PlacedSound(round(sound.time * RATE), sound.samples)

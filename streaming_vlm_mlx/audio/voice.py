@@ -254,7 +254,7 @@ def _read_wav(sound: bytes, name: str) -> Samples:
     Raises:
         SvmError: it is none.
     """
-    resampler = new_resampler()
+    resampler = av.AudioResampler(format="fltp", layout="stereo", rate=RATE)
     try:
         with av.open(io.BytesIO(sound), format="wav") as container:
             rate = container.streams.audio[0].rate
@@ -263,11 +263,6 @@ def _read_wav(sound: bytes, name: str) -> Samples:
     except (av.error.FFmpegError, IndexError, ValueError) as error:
         raise SvmError(f"{name} wrote no WAV. {_WAY_OUT}") from error
     return np.concatenate(blocks) if blocks else SILENT.samples
-
-
-def new_resampler() -> av.AudioResampler:
-    """Return what turns audio frames into planar float32 at 48 kHz, in two channels."""
-    return av.AudioResampler(format="fltp", layout="stereo", rate=RATE)
 
 
 def trimmed(samples: Samples) -> Samples:

@@ -18,7 +18,8 @@ from av.subtitles.subtitle import SubtitleSet
 
 from streaming_vlm_mlx.atomic import replacing
 from streaming_vlm_mlx.audio.clip_track import RATE
-from streaming_vlm_mlx.audio.commentary import BLOCK, SoundTimeline, Speak, mix, place_speech, read_sound
+from streaming_vlm_mlx.audio.commentary import BLOCK, SoundTimeline, Speak, mix, place_clip, place_speech
+from streaming_vlm_mlx.audio.reader import open_sound
 from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.sessions.burning import CaptionBurner
 from streaming_vlm_mlx.sessions.subtitles import Cue, cues, export_mark, srt
@@ -102,7 +103,7 @@ def _write(
         # Other pictures, such as a cover, have no commentary.
         chosen = [stream for stream in chosen if stream is video or stream.type == "audio"]
     copies = {s.index: _Copy(target, s, origin) for s in chosen if not burner or s is not video}
-    track = _CommentaryTrack(target, clip, origin, length, said, settings) if settings.speak else None
+    track = _CommentaryTrack(target, clip, length, said, settings) if settings.speak else None
     subtitles = srt(seconds, per_second=settings.per_second)
     for cue in _cues(subtitles, target, settings.language) if subtitles else ():
         target.mux(cue)
@@ -123,6 +124,7 @@ def _write(
         target.mux(list(burner.encode(None)))
     if track:
         target.mux(list(track.finish(done)))
+        track.close()
     progress(length if length < math.inf else done, length)
 
 
@@ -178,14 +180,13 @@ class _CommentaryTrack:
         self,
         target: OutputContainer,
         clip: str,
-        origin: Fraction,
         length: float,
         said: Sequence[Cue],
         settings: Mp4Settings,
     ) -> None:
         assert settings.speak
-        self._source = open_video_stream(clip).container
-        sound = read_sound(self._source, float(origin)) if self._source.streams.audio else iter(())
+        self._reader = open_sound(clip)
+        sound = place_clip(self._reader) if self._reader else iter(())
         phrases = [(cue.start / 1000, cue.text) for cue in said]
         speech = place_speech(phrases, length, settings.speak)
         self._blocks, self._position, self._length = mix(SoundTimeline(sound), SoundTimeline(speech)), 0, length
@@ -208,7 +209,11 @@ class _CommentaryTrack:
         """Yield the last packets, up to the clip's length or, where that is not known, to `end` seconds."""
         yield from self.until(self._length if self._length < math.inf else end)
         yield from self._stream.encode(None)
-        self._source.close()
+
+    def close(self) -> None:
+        """Close the clip."""
+        if self._reader:
+            self._reader.close()
 
 
 def _cues(subtitles: str, target: OutputContainer, language: str) -> "Iterator[Packet[Any]]":
