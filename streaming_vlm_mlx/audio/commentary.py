@@ -95,14 +95,19 @@ def fit(utterance: Utterance, seconds: float) -> Utterance:
     """Return `utterance` in at most `seconds`: faster, and cut behind a word if that is not enough."""
     if utterance.seconds <= seconds:
         return utterance
-    tempo = utterance.seconds / max(seconds, 1e-3)
-    faster = change_tempo(utterance, min(tempo, FASTEST))
+    faster = hurried(utterance, seconds)
     room = max(math.floor(seconds * RATE), 0)
     if len(faster.samples) <= room:
         return faster
     # Of a first word that is too long, a part is better than nothing.
     end = faster.word_end_before(room) or room
     return replace(faster, samples=faded(faster.samples[:end]))
+
+
+def hurried(utterance: Utterance, seconds: float) -> Utterance:
+    """Return `utterance` as much faster as it takes to last `seconds`, up to `FASTEST` times."""
+    tempo = min(utterance.seconds / max(seconds, 1e-3), FASTEST)
+    return utterance if tempo <= 1 else change_tempo(utterance, tempo)
 
 
 def faded(samples: Samples) -> Samples:

@@ -69,15 +69,16 @@ class SpeechTrack:
         """Whether there are samples left."""
         return self.spoken < self._speech.end
 
-    def add(self, samples: Samples) -> None:
-        """Speak `samples` behind what is left; after silence they begin a new speech."""
+    def add(self, samples: Samples) -> int:
+        """Speak `samples` behind what is left, and return the number of the first; after silence, 0 of a new speech."""
         old, spoken = self._speech, self.spoken
         if spoken >= old.end:
             self._speech = Speech(old.number + 1, 0, samples, len(samples))
-            return
+            return 0
         left = old.samples[max(spoken - FADE - old.first, 0) : old.end - old.first]
         joined = np.concatenate([left, samples])
         self._speech = Speech(old.number, old.end - len(left), joined, old.end + len(samples))
+        return old.end
 
     def cut(self, at: int | None) -> None:
         """End the speech behind sample `at` of it, or at once; it fades out."""
@@ -131,9 +132,12 @@ class Mixer:
         """Samples that were played of the speech under way, or of the last one."""
         return self._speech.spoken
 
-    def play_speech(self, samples: Samples) -> None:
-        """Speak `samples`, float32 [n, 2] at 48 kHz, behind the speech that is left."""
-        self._speech.add(samples)
+    def play_speech(self, samples: Samples) -> int:
+        """Speak `samples`, float32 [n, 2] at 48 kHz, behind the speech that is left.
+
+        Return the number of their first sample, as `spoken` counts them.
+        """
+        return self._speech.add(samples)
 
     def cut_speech(self, at: int | None = None) -> None:
         """End the speech under way behind its sample `at`, as `spoken` counts them; at once for None. It fades out."""

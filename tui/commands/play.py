@@ -16,7 +16,9 @@ from tui.commands.bench import describe_machine
 from tui.commands.options import (
     PLAYER_SETTINGS,
     add_model_arguments,
+    add_voice,
     fill_in,
+    imply_voice,
     is_follower,
     make_engine,
     resolve_settings,
@@ -42,6 +44,7 @@ VIEW = {
     "picture": True,
     "sound": True,
     "volume": 100.0,
+    "voice": False,
     "theme": "floodlight",
     "keys": {},
     "per_second": False,
@@ -102,6 +105,7 @@ def add_view_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--picture", action=flag, help="show the picture (default: yes)")
     parser.add_argument("--sound", action=flag, help="play the clip's sound (default: yes)")
     parser.add_argument("--volume", type=float, metavar="V", help="volume of the sound, 0 to 100 (default: 100)")
+    add_voice(parser, "speak the commentary as it comes (default: no)")
     parser.add_argument(
         "--per-second",
         action=flag,
@@ -121,6 +125,7 @@ def run(args: argparse.Namespace) -> int:
         check_terminal(interactive(), os.environ.get("TERM", ""), f"svm-tui infer {args.clip or ''}".rstrip())
         gc_tuning.begin()
     args.clip = args.clip or str(SAMPLE)
+    imply_voice(args)
     fill_in(args, add_options, settings_file(), VIEW)
     check_theme(args.theme)
     config, folder = resolve_settings(args)
@@ -258,19 +263,22 @@ def _spec(args: argparse.Namespace, config: "StreamConfig", folder: Path) -> "Pl
 
 
 def sound_settings(args: argparse.Namespace, clip: str | None) -> dict[str, Any]:
-    """Return the fields of the spec on the sound of `clip`, which is None where nothing can be heard.
+    """Return the fields of the spec on the voice, and on the sound of `clip`, which is None where it cannot be heard.
 
     Raises:
-        SvmError: there is no such volume.
+        SvmError: there is no such volume, or the voice is wanted and its program is not there.
     """
     if not 0 <= args.volume <= 100:
         raise SvmError(f"--volume is {args.volume:g}; it is a number from 0 to 100.")
-    if not args.sound or clip is None:
-        return {}
     from streaming_vlm_mlx.audio.feeder import open_feeder
+    from streaming_vlm_mlx.audio.voice import find_voice
     from tui.player.sound import SoundSpec
+    from tui.player.voice import VoiceSpec
 
-    return {"sound": SoundSpec(partial(open_feeder, clip), args.volume)}
+    if args.voice:
+        find_voice(args.voice_command)
+    sound = SoundSpec(partial(open_feeder, clip), args.volume) if args.sound and clip is not None else None
+    return {"sound": sound, "voice": VoiceSpec(args.voice, args.voice_command)}
 
 
 def make_recorder(path: Path) -> "Recorder":

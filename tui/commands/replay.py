@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.input_files import path_in_file
-from tui.commands.options import fill_in
+from tui.commands.options import fill_in, imply_voice
 from tui.commands.play import (
     VIEW,
     add_ipc_argument,
@@ -52,6 +52,7 @@ def run(args: argparse.Namespace) -> int:
         raise SvmError(f"{args.session} has no commentary; choose another session.")
     check_terminal(interactive(), os.environ.get("TERM", ""), f"svm-tui export {args.session} --out session.txt")
     gc_tuning.begin()
+    imply_voice(args)
     fill_in(args, add_options, settings_file(), VIEW | ({"pace": record.pace} if record.pace in PACES else {}))
     check_theme(args.theme)
     watch(_spec(args, record), args.theme, args.ipc)

@@ -70,6 +70,7 @@ GROUPS = {
     "reconnect": "play",
     "mute": "sound",
     "volume": "sound",
+    "voice": "sound",
     "seek_by": "seek",
     "seek_to": "seek",
     "ask": "commentary",

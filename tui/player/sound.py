@@ -52,6 +52,16 @@ class SoundSpec:
     open_device: "Callable[[Fill], Output]" = open_output
 
 
+class _Silence:
+    """The sound of a clip that has none."""
+
+    def step(self) -> bool:
+        return False
+
+    def close(self) -> None:
+        pass
+
+
 class PlayerSound:
     """Plays the clip's sound at the playhead's place, on threads of its own; without a device, the player is silent.
 
@@ -78,7 +88,7 @@ class PlayerSound:
         self._output: Output | None = None
         # Calls of the device, those that were seen, and how often nothing had come.
         self._calls = self._seen = self._silent_looks = 0
-        self._closed, self._moved = threading.Event(), threading.Event()
+        self._closed, self._moved, self._has_speech = threading.Event(), threading.Event(), threading.Event()
 
     @property
     def volume(self) -> float:
@@ -108,16 +118,24 @@ class PlayerSound:
         if motion.speed != known.speed or abs(motion.position - known.reached(motion.at)) > JUMPED:
             self._moved.set()
 
+    def open_for_speech(self) -> None:
+        """Open the device also where the clip has no sound."""
+        self._has_speech.set()
+
     def close(self) -> None:
         """End the thread, without waiting for it."""
         self._closed.set()
         self._moved.set()
+        self._has_speech.set()
 
     def _run(self) -> None:
         try:
             self._source = self._open_source(self.mixer.clip, self._clock)
             if self._source is None:
                 self.problem = "this clip has none."
+                self._has_speech.wait()
+                self._source, self.problem = _Silence(), ""
+            if self._closed.is_set():
                 return
             self._output = self._open_device(self._fill)
             while not self._closed.is_set():

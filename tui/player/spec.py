@@ -10,6 +10,7 @@ from tui.player.feed import LiveFeed, Recording
 from tui.player.keymap import Keymap
 from tui.player.pace import Pace
 from tui.player.transcript import Timed
+from tui.player.voice import VoiceSpec
 
 if TYPE_CHECKING:
     from streaming_vlm_mlx.config import StreamConfig
@@ -48,6 +49,7 @@ class PlayerSpec:
         keymap: keys that the viewer gave to actions, by the ids of their bindings.
         per_second: show a line, and write a subtitle, for each second instead of for each sentence.
         sound: the clip's sound; None for none.
+        voice: how the commentary is spoken.
         preset: a sentence on how the model runs; empty for one that was trained to stream.
     """
 
@@ -72,6 +74,7 @@ class PlayerSpec:
     describe_machine: Callable[[], Mapping[str, Any]] | None = None
     per_second: bool = False
     sound: "SoundSpec | None" = None
+    voice: VoiceSpec = field(default_factory=VoiceSpec)
     left_at: float | None = None
     remember: Callable[[float], None] | None = None
     keymap: Keymap = field(default_factory=dict)

@@ -28,7 +28,7 @@ from tui.player.screens.asking import Asking
 from tui.player.screens.finding import Finding
 from tui.player.screens.help import HelpScreen
 from tui.player.screens.saving import Saving
-from tui.player.screens.sounding import Sounding
+from tui.player.screens.speaking import Speaking
 from tui.player.sound import PlayerSound
 from tui.player.spec import PlayerSpec
 from tui.player.widgets.cache_strip import CacheStrip
@@ -69,7 +69,7 @@ HINTS = (
 )
 
 
-class PlayerScreen(Asking, Finding, Saving, Sounding):
+class PlayerScreen(Asking, Finding, Saving, Speaking):
     """Picture, commentary, truth, gauges and the model's cache, and the keys that control them."""
 
     AUTO_FOCUS = ""
@@ -92,6 +92,7 @@ class PlayerScreen(Asking, Finding, Saving, Sounding):
         Binding("m", "mute", "sound off, on", id="mute"),
         Binding("minus", "volume(-1)", "quieter", id="quieter"),
         Binding("equals_sign", "volume(1)", "louder", id="louder"),
+        Binding("v", "voice", "speak the commentary, or not", id="voice"),
         Binding("l", "pace", "real time, or wait for the model", id="pace"),
         Binding("g", "truth", "cycle the true transcript", id="truth"),
         Binding("slash", "ask", "ask about the next second", id="ask"),
@@ -177,6 +178,7 @@ class PlayerScreen(Asking, Finding, Saving, Sounding):
         self.presenter = Presenter(self, spec, self.controller, self._clock)
         if spec.sound:
             self.sound = PlayerSound(spec.sound, self._clock, self._note_from_thread)
+        self.prepare_voice(self._clock, self._note_from_thread)
         if spec.recording:
             spec.recording.listen(self._note_from_thread)
         self._picture_limiter, self._draw_limiter, self._word_limiter = (RateLimiter(self._clock) for _ in range(3))
@@ -349,6 +351,7 @@ class PlayerScreen(Asking, Finding, Saving, Sounding):
             self._show_feed(event)
             return
         self.presenter.handle(event)
+        self.hear(event)
         if isinstance(event, SecondStarted) and self.spec.config:
             # A session that is replayed computes nothing.
             self._quiet_until = self._clock() + QUIET_TIME
