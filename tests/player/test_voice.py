@@ -44,8 +44,7 @@ class Voice:
 
     async def settle(self) -> None:
         """Wait until everything that was said is spoken or dropped."""
-        self.at(0.0)
-        await self.speak(0, "settled")
+        await self.speak(100, "settled")
 
     def play(self, seconds: float) -> np.ndarray:
         out = np.zeros((round(seconds * RATE), 2), np.float32)
@@ -111,6 +110,7 @@ async def test_what_is_older_than_two_seconds_is_dropped(voice: Voice) -> None:
 async def test_what_becomes_too_old_while_it_is_made_is_dropped(voice: Voice) -> None:
     voice.speaker.free.clear()
     voice.say(0, "slow")
+    await until(lambda: voice.speaker.taken)
     voice.at(1.0 + OLDEST + 0.1)
     voice.speaker.free.set()
     await until(lambda: voice.speaker.texts == ["slow"])

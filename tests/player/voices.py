@@ -18,12 +18,14 @@ class FakeSpeaker:
     """Speaks words of half a second, each as a constant level that its number in the phrase gives.
 
     Attributes:
+        taken: what was to be spoken.
         texts: what was spoken.
         failure: what each phrase fails with while it is set.
         free: while it is not set, a phrase is not done.
     """
 
     def __init__(self) -> None:
+        self.taken: list[str] = []
         self.texts: list[str] = []
         self.failure = ""
         self.free, self.is_closed = threading.Event(), False
@@ -33,6 +35,7 @@ class FakeSpeaker:
         pass
 
     def speak(self, text: str) -> Utterance:
+        self.taken.append(text)
         self.free.wait()
         self.texts.append(text)
         if self.failure:
@@ -76,7 +79,12 @@ class FakeDevice:
 
 
 def words(samples: np.ndarray) -> list[int]:
-    """Return the numbers of the words in `samples`, one for each stretch."""
+    """Return the numbers of the words in `samples`, of each that is heard for 20 ms or more."""
     levels = np.round(samples / 0.01).astype(int)
-    steady = levels[np.flatnonzero(np.diff(levels, prepend=-1) == 0)]
-    return [int(level) for level in steady[np.flatnonzero(np.diff(steady, prepend=0))] if level]
+    begins = np.flatnonzero(np.diff(levels, prepend=levels[0] - 1))
+    lengths = np.diff(np.append(begins, len(levels)))
+    return [
+        int(levels[begin])
+        for begin, length in zip(begins, lengths, strict=True)
+        if length >= 0.02 * RATE and levels[begin]
+    ]

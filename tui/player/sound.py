@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 REST, RETRY = 0.02, 5.0
 # Looks without a call of the device after which it is taken to be gone.
 MOST_SILENT_LOOKS = 150
+# Why nothing is heard of a clip without sound.
+NO_SOUND = "this clip has none."
 # Seconds by which the playhead has to jump for the thread to look at once.
 JUMPED = 0.05
 
@@ -120,6 +122,8 @@ class PlayerSound:
 
     def open_for_speech(self) -> None:
         """Open the device also where the clip has no sound."""
+        if self.problem == NO_SOUND:
+            self.problem = ""
         self._has_speech.set()
 
     def close(self) -> None:
@@ -132,7 +136,7 @@ class PlayerSound:
         try:
             self._source = self._open_source(self.mixer.clip, self._clock)
             if self._source is None:
-                self.problem = "this clip has none."
+                self.problem = NO_SOUND
                 self._has_speech.wait()
                 self._source, self.problem = _Silence(), ""
             if self._closed.is_set():
