@@ -20,7 +20,7 @@ LATENCY = 0.1
 # The longest delay in seconds that a device is believed.
 MOST_DELAY = 3.0
 # Calls of the device over which its delay is taken.
-CALLS = 15
+CALLS = 5
 
 # ALSA's handler of errors: file, line, function, error, format; the values of the format are left alone.
 _AlsaHandler = ctypes.CFUNCTYPE(None, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p)
