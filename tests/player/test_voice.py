@@ -25,7 +25,7 @@ class Voice:
         self.told: list[str] = []
         self.begun: list[str] = []
         self.voice = PlayerVoice(
-            self.speaker, self.mixer, self.clock, self.told.append, lambda phrase: self.begun.append(phrase.text)
+            self.speaker, self.mixer, self.clock, self.told.append, lambda phrase, _: self.begun.append(phrase.text)
         )
         self.at(0.0)
 

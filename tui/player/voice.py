@@ -74,7 +74,7 @@ class PlayerVoice:
         mixer: "Mixer",
         clock: Callable[[], float],
         tell: Callable[[str], None],
-        begun: Callable[[Phrase], None] = lambda _: None,
+        begun: Callable[[Phrase, float], None] = lambda *_: None,
     ) -> None:
         """Start the thread.
 
@@ -83,7 +83,8 @@ class PlayerVoice:
             mixer: plays it.
             clock: returns seconds; that of the playhead.
             tell: gets what the viewer has to know, once; called from the thread.
-            begun: gets each phrase when it is handed to the mixer; called from the thread.
+            begun: gets each phrase that is handed to the mixer, and the seconds until the mixer begins it; called from
+                the thread.
         """
         self._speaker, self._mixer, self._clock, self._tell, self._begun = speaker, mixer, clock, tell, begun
         self._motion = Motion(clock(), 0.0)
@@ -155,8 +156,10 @@ class PlayerVoice:
             if not self._is_wanted(silences, phrase) or not len(utterance.samples):
                 return
             self._cut_for(phrase)
-            self._current = phrase, utterance, self._mixer.play_speech(utterance.samples)
-        self._begun(phrase)
+            first = self._mixer.play_speech(utterance.samples)
+            self._current = phrase, utterance, first
+            wait = max(first - self._mixer.spoken, 0) / RATE
+        self._begun(phrase, wait)
 
     def _must_wait(self, phrase: Phrase) -> bool:
         """Return whether an answer is spoken that `phrase` may not cut."""
