@@ -180,7 +180,7 @@ class Recorder:
         self._thread.join()
         self.process.wait()
         whole = b"".join(self._parts)
-        samples = np.frombuffer(whole[: len(whole) // 2 * 2], "<i2").astype(np.float32) / (1 << 15)
+        samples = np.frombuffer(whole[: len(whole) // 2 * 2], "<i2").astype(np.float32) / np.float32(1 << 15)
         return Recording(self._begin, samples)
 
 

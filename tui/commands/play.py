@@ -152,10 +152,11 @@ def watch(spec: "PlayerSpec", theme: str, ipc: Path | None) -> NoReturn:
         SvmError: no socket can be made at the path `ipc`.
     """
     from tui.player.app import PlayerApp
-    from tui.player.exit import Watchdog, forget_terminal, leave
+    from tui.player.exit import Watchdog, forget_terminal, keep_screen_apart, leave
 
     # The model's thread needs the interpreter lock at each token; Python's default is ten times as long.
     sys.setswitchinterval(SWITCH)
+    keep_screen_apart()
     app = PlayerApp(spec, theme)
     saving = threading.Lock()
 
