@@ -62,6 +62,7 @@ PARSED = {
     r"mlx\.launch|MLX_RANK": "needs two machines; tests/distributed runs it",
     r"^infer https://": "needs a feed; tests/video and tests/commands run some",
     r"^bench --peers": "runs other programs for a long time; tests/commands runs it on a small model",
+    r"--voice\b|--voice-command": "needs a program that speaks; tests/commands runs one",
     r"^report --matches": "films matches of a minute; tests/commands runs it on short ones",
     r"--benchmark": "measures this machine for a minute; tests/train runs it",
     r"\bCOMMAND\b|\bCLIP\b|…": "is a pattern",

@@ -28,6 +28,12 @@ class Orientation:
     flip_x: bool = False
     flip_y: bool = False
 
+    def upright(self, picture: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+        """Return a view of `picture`, uint8 [height, width, …] as coded, that is upright."""
+        if self.transpose:
+            picture = picture.swapaxes(0, 1)
+        return picture[:: -1 if self.flip_y else 1, :: -1 if self.flip_x else 1]
+
 
 def orientation(matrix: Sequence[int]) -> Orientation:
     """Return the orientation of a display matrix a b u c d v x y w, which maps (x, y) to (a x + c y, b x + d y).
@@ -40,7 +46,8 @@ def orientation(matrix: Sequence[int]) -> Orientation:
     return Orientation(True, c < 0, b < 0)
 
 
-def _orientation_of(frame: VideoFrame) -> Orientation:
+def orientation_of(frame: VideoFrame) -> Orientation:
+    """Return the orientation that `frame` states; a frame that is read keeps its memory until it is collected."""
     try:
         matrix = frame.side_data.get("DISPLAYMATRIX")
     except ValueError:
@@ -70,7 +77,7 @@ class FrameConverter:
         self._reformatter = VideoReformatter()
         # A frame and its side data form a reference cycle in PyAV, so use a small frame.
         small = self._reformat(first, (16, 16))
-        self._turn = _orientation_of(small)
+        self._turn = orientation_of(small)
         self._coded_size = first.width, first.height
         while self._coded_size[0] * self._coded_size[1] > most_pixels:
             self._coded_size = max(self._coded_size[0] // 2, 1), max(self._coded_size[1] // 2, 1)
@@ -83,9 +90,7 @@ class FrameConverter:
             SvmError: FFmpeg cannot convert the pixel format.
         """
         image = cast(npt.NDArray[np.uint8], self._reformat(frame, self._coded_size).to_ndarray())
-        if self._turn.transpose:
-            image = image.swapaxes(0, 1)
-        return image[:: -1 if self._turn.flip_y else 1, :: -1 if self._turn.flip_x else 1]
+        return self._turn.upright(image)
 
     def _reformat(self, frame: VideoFrame, size: tuple[int, int]) -> VideoFrame:
         try:

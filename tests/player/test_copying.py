@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFont
 
+from streaming_vlm_mlx.sessions.drawing import PAPER, draw_still, wrap
 from tests.player.fakes import Feed, Scripted, StartPlayer, until
 from tui.player.clip import Frame, FrameGrabber
-from tui.player.still import PAPER, draw_still, wrap
 
 
 class Reds:

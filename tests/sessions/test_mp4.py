@@ -64,3 +64,11 @@ def test_what_is_no_clip_is_refused_and_nothing_is_left(tmp_path: Path) -> None:
     with pytest.raises(SvmError, match="not a video"):
         write_mp4(tmp_path / "out.mp4", str(tmp_path / "clip.mp4"), SPOKEN)
     assert [path.name for path in tmp_path.iterdir()] == ["clip.mp4"]
+
+
+@pytest.mark.parametrize("count", [2, 3, 40])
+def test_no_picture_of_a_file_that_does_not_say_when_to_decode_is_lost(tmp_path: Path, count: int) -> None:
+    """FFmpeg gives the first packets of a Matroska file no such time."""
+    clip, out = make_clip(tmp_path / "clip.mkv", count=count, rate=10), tmp_path / "out.mp4"
+    write_mp4(out, str(clip), SPOKEN)
+    assert read_frames(out) == read_frames(clip)

@@ -73,6 +73,23 @@ def add_per_second(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_voice(parser: argparse.ArgumentParser, purpose: str) -> None:
+    """Add the options that have the commentary spoken; `purpose` is the help of the switch."""
+    parser.add_argument("--voice", action=argparse.BooleanOptionalAction, help=purpose)
+    parser.add_argument(
+        "--voice-command",
+        metavar="C",
+        help="program that speaks: it reads text on its stdin and writes a WAV to stdout, or to the file {output} "
+        "(default: say on a Mac, espeak-ng elsewhere)",
+    )
+
+
+def imply_voice(args: argparse.Namespace) -> None:
+    """Turn the voice on where only its program was named."""
+    if args.voice is None and args.voice_command is not None:
+        args.voice = True
+
+
 def resolve_settings(args: argparse.Namespace, warn: bool = True) -> "tuple[StreamConfig, Path]":
     """Return the stream's settings and the checkpoint's folder; `warn` says so where the query has no effect.
 

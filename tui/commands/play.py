@@ -16,7 +16,9 @@ from tui.commands.bench import describe_machine
 from tui.commands.options import (
     PLAYER_SETTINGS,
     add_model_arguments,
+    add_voice,
     fill_in,
+    imply_voice,
     is_follower,
     make_engine,
     resolve_settings,
@@ -41,6 +43,9 @@ VIEW = {
     "start": 0.0,
     "loop": False,
     "picture": True,
+    "sound": True,
+    "volume": 100.0,
+    "voice": False,
     "theme": "floodlight",
     "keys": {},
     "per_second": False,
@@ -103,6 +108,9 @@ def add_view_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--start", type=float, metavar="S", help="start at this time, in seconds (default: 0)")
     parser.add_argument("--loop", action=flag, help="start again at the clip's end (default: no)")
     parser.add_argument("--picture", action=flag, help="show the picture (default: yes)")
+    parser.add_argument("--sound", action=flag, help="play the clip's sound (default: yes)")
+    parser.add_argument("--volume", type=float, metavar="V", help="volume of the sound, 0 to 100 (default: 100)")
+    add_voice(parser, "speak the commentary as it comes (default: no)")
     parser.add_argument(
         "--per-second",
         action=flag,
@@ -123,6 +131,7 @@ def run(args: argparse.Namespace) -> int:
         gc_tuning.begin()
     clips = args.clips or [str(SAMPLE)]
     _check_playlist(args, clips)
+    imply_voice(args)
     fill_in(args, add_options, settings_file(), VIEW)
     check_theme(args.theme)
     config, folder = resolve_settings(args)
@@ -156,10 +165,11 @@ def watch(spec: "PlayerSpec", theme: str, ipc: Path | None) -> NoReturn:
         SvmError: no socket can be made at the path `ipc`.
     """
     from tui.player.app import PlayerApp
-    from tui.player.exit import Watchdog, forget_terminal, leave
+    from tui.player.exit import Watchdog, forget_terminal, keep_screen_apart, leave
 
     # The model's thread needs the interpreter lock at each token; Python's default is ten times as long.
     sys.setswitchinterval(SWITCH)
+    keep_screen_apart()
     app = PlayerApp(spec, theme)
     saving = threading.Lock()
 
@@ -269,6 +279,7 @@ def _spec(args: argparse.Namespace, config: "StreamConfig", folder: Path, model:
         pace=args.pace,
         start=args.start,
         with_picture=args.picture,
+        **sound_settings(args, None if source.duration is None else args.clip),
         loop=args.loop,
         feed=source.feed,
         recording=recorder,
@@ -279,6 +290,25 @@ def _spec(args: argparse.Namespace, config: "StreamConfig", folder: Path, model:
         preset=describe_preset(checkpoint_name(folder), config),
         describe_machine=lambda: describe_machine(prepare()),
     )
+
+
+def sound_settings(args: argparse.Namespace, clip: str | None) -> dict[str, Any]:
+    """Return the fields of the spec on the voice, and on the sound of `clip`, which is None where it cannot be heard.
+
+    Raises:
+        SvmError: there is no such volume, or the voice is wanted and its program is not there.
+    """
+    if not 0 <= args.volume <= 100:
+        raise SvmError(f"--volume is {args.volume:g}; it is a number from 0 to 100.")
+    from streaming_vlm_mlx.audio.feeder import open_feeder
+    from streaming_vlm_mlx.audio.voice import find_voice
+    from tui.player.sound import SoundSpec
+    from tui.player.voice import VoiceSpec
+
+    if args.voice:
+        find_voice(args.voice_command)
+    sound = SoundSpec(partial(open_feeder, clip), args.volume) if args.sound and clip is not None else None
+    return {"sound": sound, "voice": VoiceSpec(args.voice, args.voice_command)}
 
 
 def make_recorder(path: Path) -> "Recorder":

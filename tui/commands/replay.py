@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.input_files import path_in_file
-from tui.commands.options import fill_in
+from tui.commands.options import fill_in, imply_voice
 from tui.commands.play import (
     VIEW,
     add_ipc_argument,
@@ -21,6 +21,7 @@ from tui.commands.play import (
     interactive,
     read_clip_truth,
     settings_file,
+    sound_settings,
     watch,
 )
 from tui.player import gc_tuning as gc_tuning
@@ -51,6 +52,7 @@ def run(args: argparse.Namespace) -> int:
         raise SvmError(f"{args.session} has no commentary; choose another session.")
     check_terminal(interactive(), os.environ.get("TERM", ""), f"svm-tui export {args.session} --out session.txt")
     gc_tuning.begin()
+    imply_voice(args)
     fill_in(args, add_options, settings_file(), VIEW | ({"pace": record.pace} if record.pace in PACES else {}))
     check_theme(args.theme)
     watch(_spec(args, record), args.theme, args.ipc)
@@ -95,6 +97,7 @@ def _spec(args: argparse.Namespace, record: "SessionRecord") -> "PlayerSpec":
         start=min(args.start, duration),
         pace=args.pace,
         with_picture=args.picture,
+        **sound_settings(args, clip),
         loop=args.loop,
         keymap=args.keys,
         per_second=args.per_second,

@@ -114,6 +114,14 @@ def _restore(terminal: int, modes: "list[Any] | None") -> None:
     thread.join(RESTORE)
 
 
+def keep_screen_apart() -> None:
+    """Let Textual draw through a descriptor of its own; that of stderr is silenced while a sound device is opened."""
+    if sys.platform != "win32" and sys.__stderr__ is not None:
+        own = os.fdopen(os.dup(sys.__stderr__.fileno()), "w", encoding=sys.__stderr__.encoding)
+        # Textual takes it from there; nothing else of it can be set.
+        setattr(sys, "__stderr__", own)  # noqa: B010 - declared to be final
+
+
 def forget_terminal() -> None:
     """Drop Textual's handler of SIGCONT, which fails when its loop has ended; a terminal that closes sends one."""
     if hasattr(signal, "SIGCONT"):

@@ -24,6 +24,8 @@ KEYS = {
     "left_square_bracket": "[",
     "right_square_bracket": "]",
     "slash": "/",
+    "minus": "-",
+    "equals_sign": "=",
     "question_mark": "?",
     "0": "0–9",
     "greater_than_sign": ">",

@@ -4,6 +4,8 @@ import math
 from collections.abc import Callable
 from typing import Literal
 
+from streaming_vlm_mlx.audio.motion import Motion
+
 PlaybackState = Literal["playing", "waiting", "paused", "ended"]
 
 SPEEDS = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0)
@@ -49,6 +51,12 @@ class Playhead:
     def playing(self) -> bool:
         """Whether it moves as soon as the limit allows it."""
         return self._playing
+
+    @property
+    def motion(self) -> Motion:
+        """Where it is as of the last tick, and how it goes on."""
+        end = min((end for end in (self.limit, self._stop, self.duration) if end is not None), default=math.inf)
+        return Motion(self._last, self._position, self._speed, self.state == "playing", max(end, self._position))
 
     def tick(self) -> float:
         """Move to where the clock says, and return the position."""

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from textual.content import Content
@@ -39,6 +40,15 @@ LOADING_BAR = 20
 GAUGE_RATE = 2.0
 # Seconds for which a note is shown.
 NOTE_SECONDS = 12.0
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """A remark, until when it is shown, and what it is on."""
+
+    until: float
+    text: str
+    topic: str
 
 
 class Presenter:
@@ -81,7 +91,7 @@ class Presenter:
         self._gauge_limiter, self._gauges_drawn = RateLimiter(clock), False
         # The model's status, whether it is a failure, and notes, each with the time until which it is shown.
         self._status, self._failed = "", False
-        self._notes: list[tuple[float, str]] = []
+        self._notes: list[Note] = []
         self._show_status("◌ loading the model")
 
     @property
@@ -91,8 +101,8 @@ class Presenter:
     def tick(self) -> None:
         """Show the time, and everything that came since the last call."""
         self.flush()
-        if self._notes and self._notes[0][0] <= self._clock():
-            self._notes.pop(0)
+        if any(note.until <= self._clock() for note in self._notes):
+            self._notes = [note for note in self._notes if note.until > self._clock()]
             self._show_notes()
         self._show_title()
         head = self._controller.playhead
@@ -169,9 +179,13 @@ class Presenter:
         self._gauges.show(self.metrics.meters(self._controller.delay))
         self.tick()
 
-    def note(self, text: str) -> None:
-        """Show `text` over the right top corner for `NOTE_SECONDS`, as Textual's toasts, but by the player's clock."""
-        self._notes.append((self._clock() + NOTE_SECONDS, text))
+    def note(self, text: str, seconds: float = NOTE_SECONDS, topic: str = "") -> None:
+        """Show `text` over the right top corner for `seconds`, as Textual's toasts, but by the player's clock.
+
+        It replaces the one on the same `topic`, if that is named.
+        """
+        self._notes = [note for note in self._notes if not topic or note.topic != topic]
+        self._notes.append(Note(self._clock() + seconds, text, topic))
         self._show_notes()
 
     def refuses(self, verb: str) -> bool:
@@ -237,7 +251,7 @@ class Presenter:
 
     def _show_notes(self) -> None:
         # The newest note first, since there may be room for one only.
-        self._toast.update(Content("\n".join(harmless(text) for _, text in reversed(self._notes))))
+        self._toast.update(Content("\n".join(harmless(note.text) for note in reversed(self._notes))))
         self._toast.display = bool(self._notes)
 
     @property

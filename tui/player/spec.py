@@ -10,11 +10,13 @@ from tui.player.feed import LiveFeed, Recording
 from tui.player.keymap import Keymap
 from tui.player.pace import Pace
 from tui.player.transcript import Timed
+from tui.player.voice import VoiceSpec
 
 if TYPE_CHECKING:
     from streaming_vlm_mlx.config import StreamConfig
     from streaming_vlm_mlx.sessions.record import SessionRecord
     from tui.player.controller import Commentator
+    from tui.player.sound import SoundSpec
 
 Note = Callable[[str], None]
 
@@ -49,6 +51,8 @@ class PlayerSpec:
         keymap: keys that the viewer gave to actions, by the ids of their bindings.
         per_second: show a line, and write a subtitle, for each second instead of for each sentence.
         questions: what the model was taught to answer; empty where that is not known.
+        sound: the clip's sound; None for none.
+        voice: how the commentary is spoken.
         preset: a sentence on how the model runs; empty for one that was trained to stream.
     """
 
@@ -74,6 +78,8 @@ class PlayerSpec:
     describe_machine: Callable[[], Mapping[str, Any]] | None = None
     per_second: bool = False
     other: "Callable[[int], PlayerSpec | None] | None" = None
+    sound: "SoundSpec | None" = None
+    voice: VoiceSpec = field(default_factory=VoiceSpec)
     left_at: float | None = None
     remember: Callable[[float], None] | None = None
     keymap: Keymap = field(default_factory=dict)

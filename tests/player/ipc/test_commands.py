@@ -10,6 +10,7 @@ from streaming_vlm_mlx.config import SamplingConfig, StreamConfig
 from tests.player.fakes import Blank, Feed, Scripted, StartPlayer, until, wait
 from tests.player.ipc.client import connected
 from tests.player.ipc.conftest import StartServed
+from tui.player.sound import SoundSpec
 from tui.player.widgets.prompt import MAX_LENGTH
 
 
@@ -131,6 +132,22 @@ async def test_of_quick_changes_the_last_one_counts(start_served: StartServed) -
         assert p.engine.config.sampling.temperature == 2.9
 
 
+async def test_mute_and_volume(start_served: StartServed) -> None:
+    spec = SoundSpec(lambda track, clock: None, 40.0)
+    async with start_served(sound=spec) as (p, client):
+        assert p.screen.sound
+        assert await client.command("get", "volume") == 40.0
+        assert await client.command("set", "volume", 75) == 75 == p.screen.sound.volume
+        assert await client.command("set", "mute", True) is True is p.screen.sound.muted
+        for name, value in (("mute", 1), ("volume", 101), ("volume", True), ("volume", None)):
+            with pytest.raises(ValueError, match=f"{name} is {value}; it must be"):
+                await client.command("set", name, value)
+    async with start_served() as (_, client):
+        assert await client.command("get", "mute") is None
+        with pytest.raises(ValueError, match="--no-sound"):
+            await client.command("set", "mute", True)
+
+
 async def test_speed_and_pace(start_served: StartServed) -> None:
     async with start_served() as (p, client):
         await p.engine.until_spoken(0)
@@ -157,7 +174,7 @@ async def test_speed_and_pace(start_served: StartServed) -> None:
         (["get", ["position"]], "the name is"),
         (["get", "position", 1], "position takes no arguments"),
         (["get", "transcript", "1"], "a time is '1'"),
-        (["set", "position", 7], "position cannot be set; what can be is speed, pace, query"),
+        (["set", "position", 7], "position cannot be set; what can be is speed, pace, mute, volume, query"),
         (["set", "mode", "full"], "there is no property 'mode'"),
         (["set", "speed", 1.1], "speed is 1.1; it must be one of 0.25"),
         (["set", "speed", True], "speed is True"),

@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
+from streaming_vlm_mlx.audio.mixer import MOST_VOLUME
 from streaming_vlm_mlx.config import SamplingConfig
 from streaming_vlm_mlx.config_io import demand, describe_unknown
 from streaming_vlm_mlx.errors import SvmError
@@ -16,6 +17,7 @@ from tui.player.pace import PACES
 from tui.player.playhead import SPEEDS
 from tui.player.screens.asking import HOTTEST, MOST_TOKENS
 from tui.player.screens.player import PlayerScreen
+from tui.player.sound import PlayerSound
 from tui.player.spec import uses_query
 from tui.player.widgets.prompt import one_line
 
@@ -70,6 +72,8 @@ class Properties:
             "model_state": Property(lambda: self._controller.state.name.lower()),
             "speed": Property(lambda: head.speed, self._set_speed),
             "pace": Property(lambda: self._controller.pace, self._set_pace),
+            "mute": Property(lambda: screen.sound and screen.sound.muted, self._set_mute),
+            "volume": Property(lambda: screen.sound and screen.sound.volume, self._set_volume),
             "delay": Property(lambda: round(self._controller.delay, 3)),
             "skipped": Property(lambda: screen.presenter.metrics.skipped),
             "figures": Property(self._figures),
@@ -143,6 +147,22 @@ class Properties:
         if pace is None:
             raise SvmError(f"pace can be {' or '.join(map(repr, PACES))}.")
         self._controller.change_pace(pace)
+
+    @property
+    def _sound(self) -> PlayerSound:
+        if self._screen.sound is None:
+            raise SvmError("there is no sound to set; start the player without --no-sound.")
+        return self._screen.sound
+
+    def _set_mute(self, value: object) -> None:
+        demand(isinstance(value, bool), "mute", value, "true or false")
+        self._sound.muted = bool(value)
+
+    def _set_volume(self, value: object) -> None:
+        is_volume = type(value) in (int, float) and isinstance(value, int | float) and 0 <= value <= MOST_VOLUME
+        demand(is_volume, "volume", value, f"a number from 0 to {MOST_VOLUME}")
+        assert isinstance(value, int | float)
+        self._sound.volume = value
 
     @property
     def _config(self) -> "StreamConfig | None":

@@ -28,7 +28,9 @@ from tui.player.screens.asking import Asking
 from tui.player.screens.finding import Finding
 from tui.player.screens.help import HelpScreen
 from tui.player.screens.saving import Saving
+from tui.player.screens.speaking import Speaking
 from tui.player.screens.switching import Switching
+from tui.player.sound import PlayerSound
 from tui.player.spec import PlayerSpec
 from tui.player.widgets.cache_strip import CacheStrip
 from tui.player.widgets.gauges import Gauges
@@ -68,7 +70,7 @@ HINTS = (
 )
 
 
-class PlayerScreen(Asking, Finding, Saving, Switching):
+class PlayerScreen(Asking, Finding, Saving, Speaking, Switching):
     """Picture, commentary, truth, gauges and the model's cache, and the keys that control them."""
 
     AUTO_FOCUS = ""
@@ -90,6 +92,10 @@ class PlayerScreen(Asking, Finding, Saving, Switching):
         Binding("left_square_bracket", "speed(-1)", "slower", id="slower"),
         Binding("right_square_bracket", "speed(1)", "faster", id="faster"),
         Binding("r", "reconnect", "connect to the feed again", id="reconnect"),
+        Binding("m", "mute", "sound off, on", id="mute"),
+        Binding("minus", "volume(-1)", "quieter", id="quieter"),
+        Binding("equals_sign", "volume(1)", "louder", id="louder"),
+        Binding("v", "voice", "speak the commentary, or not", id="voice"),
         Binding("l", "pace", "real time, or wait for the model", id="pace"),
         Binding("g", "truth", "cycle the true transcript", id="truth"),
         Binding("slash", "ask", "ask about the next second", id="ask"),
@@ -173,6 +179,9 @@ class PlayerScreen(Asking, Finding, Saving, Switching):
         session = make, spec.seconds, playhead, self.session, self._handle
         self.controller = Controller(*session, spec.pace, spec.loop, spec.feed)
         self.presenter = Presenter(self, spec, self.controller, self._clock)
+        if spec.sound:
+            self.sound = PlayerSound(spec.sound, self._clock, self._note_from_thread)
+        self.prepare_voice(self._clock, self._note_from_thread)
         if spec.recording:
             spec.recording.listen(self._note_from_thread)
         self._picture_limiter, self._draw_limiter, self._word_limiter = (RateLimiter(self._clock) for _ in range(3))
@@ -196,6 +205,7 @@ class PlayerScreen(Asking, Finding, Saving, Switching):
     def _start(self) -> None:
         """Start what the first draw does not wait for."""
         self.run_worker(self._run(), name="controller")
+        self.start_sound()
         self.run_worker(self._read_truth(), name="truth")
         if self._auto_tick:
             self.set_interval(1 / TICK_RATE, self.tick)
@@ -211,6 +221,7 @@ class PlayerScreen(Asking, Finding, Saving, Switching):
         """Keep the position, and end all threads."""
         if self.spec.remember:
             self.spec.remember(self.controller.playhead.position)
+        self.close_sound()
         self.controller.close()
         if self.frame_loader:
             self.frame_loader.close()
@@ -227,6 +238,7 @@ class PlayerScreen(Asking, Finding, Saving, Switching):
         """Move the playhead, and draw what is due."""
         position = self.controller.tick()
         self.go_on()
+        self.follow_playhead()
         if self.controller.generating and self._clock() < self._quiet_until:
             return
         # Behind another screen every change redraws everything; while the model computes it needs the processors.
@@ -247,6 +259,7 @@ class PlayerScreen(Asking, Finding, Saving, Switching):
         """Pause, or play on."""
         if not self.presenter.refuses("be paused"):
             self.controller.toggle()
+            self.follow_playhead()
             self.presenter.tick()
 
     def action_seek_by(self, seconds: float) -> None:
@@ -286,6 +299,7 @@ class PlayerScreen(Asking, Finding, Saving, Switching):
         """Play faster, or slower."""
         if not self.presenter.refuses("change its speed"):
             self.controller.change_speed(steps)
+            self.follow_playhead()
             self.presenter.tick()
 
     def action_pace(self) -> None:
@@ -341,6 +355,7 @@ class PlayerScreen(Asking, Finding, Saving, Switching):
             self._show_feed(event)
             return
         self.presenter.handle(event)
+        self.hear(event)
         if isinstance(event, SecondStarted) and self.spec.config:
             # A session that is replayed computes nothing.
             self._quiet_until = self._clock() + QUIET_TIME
@@ -348,6 +363,7 @@ class PlayerScreen(Asking, Finding, Saving, Switching):
             # The engine encodes the next second at once, which takes as long as it took for this one.
             self._encoding_until = self._clock() + min(event.timings.vision_ms / 1e3, ENCODING_TIME)
         elif isinstance(event, Seeked):
+            self.follow_playhead()
             if self.frame_loader:
                 self.frame_loader.retry()
             self._request_frame(event.position)

@@ -11,7 +11,7 @@ from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.plain_text import visible
 from tui.player.screens.bookmarks import BookmarksScreen
 from tui.player.screens.parts import PlayerPart
-from tui.player.still import draw_still, save_beside, save_image
+from tui.player.still import save_beside, save_image
 from tui.player.transcript import time_label
 from tui.player.widgets.timeline import Timeline
 from tui.session_paths import short_names
@@ -57,6 +57,9 @@ class Saving(PlayerPart):
             worker.close()
 
     def _write_still(self, position: float, line: str) -> Path:
+        # Pillow takes a while to import.
+        from streaming_vlm_mlx.sessions.drawing import draw_still
+
         time = time_label(position)
         image = draw_still(self._pixels(position), line, f"{visible(self.spec.clip)}  {time}")
         places = self.spec.base_paths or (Path("picture"),)
