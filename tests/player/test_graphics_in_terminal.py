@@ -87,11 +87,12 @@ class ImageTerminal:
         return self._shown.decode("utf-8", "ignore")
 
     def quit(self) -> str:
-        """Press q, and return all that was written."""
+        """Press q, and return what Textual wrote, and what came after it."""
         self.press("q")
         assert self.program.wait(PATIENCE) == 0
         self._reader.join(PATIENCE)
-        return self.text
+        # The question came before.
+        return self.text[self.text.index("\x1b[?1049h") :]
 
     def close(self) -> None:
         self.program.kill()
