@@ -1,7 +1,9 @@
 """Which graphics a terminal says that it has."""
 
+import fcntl
 import os
 import pty
+import struct
 import termios
 import threading
 from collections.abc import Iterator
@@ -10,7 +12,15 @@ from itertools import count
 
 import pytest
 
-from tui.terminal_graphics import QUESTION, ask_terminal, parse_answer
+from tui.terminal_graphics import (
+    QUESTION,
+    Graphics,
+    TerminalAnswer,
+    ask_terminal,
+    cell_size,
+    find_display,
+    parse_answer,
+)
 
 KITTY = b"\x1b_Gi=31;OK\x1b\\"
 ITERM2 = b"\x1bP>|iTerm2 3.5.4\x1b\\"
@@ -36,7 +46,41 @@ ITERM2 = b"\x1bP>|iTerm2 3.5.4\x1b\\"
     ],
 )
 def test_answers(answer: bytes, found: tuple[str, ...] | None) -> None:
-    assert parse_answer(answer) == found
+    parsed = parse_answer(answer)
+    assert (parsed and parsed.protocols) == found
+
+
+def test_a_name_and_the_size_of_a_cell_are_read() -> None:
+    answer = parse_answer(ITERM2 + b"\x1b[6;21;9t\x1b[?62;4c")
+    assert answer == TerminalAnswer(("iTerm2", "Sixel"), "iTerm2 3.5.4", (9, 21))
+    assert parse_answer(b"\x1b[6;0;0t\x1b[?62c") == TerminalAnswer()
+
+
+@pytest.mark.parametrize(
+    ("name", "protocols", "mode"),
+    [
+        ("kitty(0.35.2)", ("Kitty",), "kitty"),
+        # Its images in text came with 0.28.
+        ("kitty(0.26.5)", ("Kitty",), "sextants"),
+        ("ghostty 1.0.1", ("Kitty",), "kitty"),
+        ("WezTerm 20240203-110809-5046fc22", ("Kitty", "iTerm2", "Sixel"), "iterm2"),
+        ("iTerm2 3.5.4", ("iTerm2", "Sixel"), "iterm2"),
+        ("Konsole 24.08", ("Kitty", "Sixel"), "sixel"),
+        ("foot(1.16.2)", ("Sixel",), "sixel"),
+        ("XTerm(379)", ("Sixel",), "sixel"),
+        ("XTerm(379)", (), "blocks"),
+        ("tmux 3.4", ("Sixel",), "blocks"),
+        ("VTE(7600)", (), "sextants"),
+        ("VTE(5200)", (), "blocks"),
+        ("foot(1.16.2)", (), "sextants"),
+        ("", (), "blocks"),
+        ("", ("Sixel",), "sixel"),
+    ],
+)
+def test_the_sharpest_picture_that_a_terminal_shows_is_chosen(
+    name: str, protocols: tuple[Graphics, ...], mode: str
+) -> None:
+    assert TerminalAnswer(protocols, name).picture_mode == mode
 
 
 @contextmanager
@@ -69,7 +113,7 @@ def still() -> float:
 def test_a_terminal_is_asked_and_left_as_it_was() -> None:
     with terminal(b"\x1b_Gi=31;", b"OK\x1b\\\x1b[?62;", b"4c") as tty:
         before = termios.tcgetattr(tty)
-        assert ask_terminal(tty, tty, still, limit=60.0) == ("Kitty", "Sixel")
+        assert ask_terminal(tty, tty, still, limit=60.0) == TerminalAnswer(("Kitty", "Sixel"))
         assert termios.tcgetattr(tty) == before
 
 
@@ -85,3 +129,45 @@ def test_a_terminal_that_does_not_answer_is_not_waited_for() -> None:
 def test_a_terminal_that_says_anything_else_without_end_is_left() -> None:
     with terminal(b"x" * 5000) as tty:
         assert ask_terminal(tty, tty, still, limit=60.0) is None
+
+
+def size_to(tty: int, *size: int) -> None:
+    """Set the rows, columns, width and height of a terminal, the latter in pixels."""
+    fcntl.ioctl(tty, termios.TIOCSWINSZ, struct.pack("4H", *size))
+
+
+def test_cells_are_measured_and_may_grow() -> None:
+    with terminal(b"\x1bP>|kitty(0.35.2)\x1b\\" + KITTY + b"\x1b[?62;c") as tty:
+        assert cell_size(tty) is None
+        size_to(tty, 30, 100, 905, 600)
+        display = find_display("auto", tty, tty, still, {})
+        assert (display.mode, display.measure()) == ("kitty", (9, 20))
+        size_to(tty, 15, 50, 900, 600)
+        assert display.measure() == (18, 40)
+
+
+def test_a_terminal_that_measures_no_cells_is_asked_for_their_size() -> None:
+    with terminal(b"\x1b[6;21;9t\x1b[?62;4c") as tty:
+        display = find_display("iterm2", tty, tty, still, {})
+        assert (display.mode, display.cell, display.measure()) == ("iterm2", (9, 21), None)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "variables", "mode"),
+    [
+        ("blocks", {}, "blocks"),
+        ("off", {}, "blocks"),
+        ("sextants", {"NO_COLOR": "1"}, "sextants"),
+        ("auto", {"NO_COLOR": "1"}, "blocks"),
+        ("auto", {"TERM": "linux"}, "blocks"),
+    ],
+)
+def test_a_terminal_is_asked_only_where_that_is_needed(wanted: str, variables: dict[str, str], mode: str) -> None:
+    ours, theirs = pty.openpty()
+    size_to(theirs, 30, 100, 900, 600)
+    assert find_display(wanted, theirs, theirs, still, variables).mode == mode
+    os.set_blocking(ours, False)
+    with pytest.raises(BlockingIOError):
+        os.read(ours, 1)
+    os.close(ours)
+    os.close(theirs)

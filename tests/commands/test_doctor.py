@@ -108,9 +108,10 @@ def test_a_terminal_gets_a_table_and_colours_unless_it_declines(environ: dict[st
 
 
 def test_a_terminal_is_asked_for_its_graphics() -> None:
-    shown = run_in_terminal("doctor", answer=b"\x1b_Gi=31;OK\x1b\\\x1b[?62;4c", COLUMNS="100")
+    answer = b"\x1b_Gi=31;OK\x1b\\\x1bP>|kitty(0.35.2)\x1b\\\x1b[?62;4c"
+    shown = run_in_terminal("doctor", answer=answer, COLUMNS="100")
     text = re.sub(r"\x1b\[[\d;]*m", "", shown.decode())
-    assert re.search(r"^ +graphics +Kitty, Sixel; the player draws half blocks", text, re.MULTILINE)
+    assert re.search(r"^ +graphics +Kitty, Sixel; the player draws Kitty images", text, re.MULTILINE)
 
 
 def test_rows_of_a_healthy_machine() -> None:

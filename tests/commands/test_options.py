@@ -68,15 +68,32 @@ def settings(tmp_path: Path) -> Path:
 
 def test_without_a_file_the_defaults_hold(settings: Path) -> None:
     args = settled(settings)
-    assert (args.pace, args.start, args.loop, args.picture, args.theme) == ("live", 0.0, False, True, "floodlight")
+    assert (args.pace, args.start, args.loop, args.picture, args.theme) == ("live", 0.0, False, "auto", "floodlight")
     assert (args.ckpt, args.fps, args.out) == (None, None, None)
 
 
 def test_the_file_wins_over_defaults_and_the_command_line_over_both(settings: Path) -> None:
     settings.write_text("pace: every\nstart: 3\npicture: false\nloop: true\nckpt: run1\nfps: 4\nquery: in rhyme\n")
     args = settled(settings, "--start", "5", "--picture")
-    assert (args.pace, args.start, args.picture, args.loop) == ("every", 5.0, True, True)
+    assert (args.pace, args.start, args.picture, args.loop) == ("every", 5.0, "auto", True)
     assert (args.ckpt, args.fps, args.query, args.theme) == ("run1", 4, "in rhyme", "floodlight")
+
+
+@pytest.mark.parametrize(
+    ("line", "words", "picture"),
+    [
+        ("picture: sixel", [], "sixel"),
+        # YAML reads `off` as false.
+        ("picture: off", [], "off"),
+        ("picture: true", [], "auto"),
+        ("picture: off", ["--picture", "kitty"], "kitty"),
+        ("picture: kitty", ["--no-picture"], "off"),
+        ("picture: kitty", ["--picture", "off"], "off"),
+    ],
+)
+def test_how_the_picture_is_drawn_is_an_option(settings: Path, line: str, words: list[str], picture: str) -> None:
+    settings.write_text(line)
+    assert settled(settings, *words).picture == picture
 
 
 def test_a_null_is_no_setting(settings: Path) -> None:
@@ -102,7 +119,8 @@ def test_keys_are_taken_as_textual_calls_them(settings: Path) -> None:
         ("3: 4", ":1: there is no setting '3'."),
         ("pace: slow", ":1: pace: invalid choice: 'slow'"),
         ("start: soon", ":1: start: invalid float value"),
-        ("picture: 3", ":1: picture is 3; it must be true or false."),
+        ("picture: 3", ":1: picture: invalid choice: '3' (choose from "),
+        ("loop: 3", ":1: loop is 3; it must be true or false."),
         ("fps: true", ":1: fps: expected one argument."),
         ("fps: false", ":1: fps is False; it is not a switch and needs a value."),
         ("out: x.vtt", ":1: there is no setting 'out'"),

@@ -11,7 +11,7 @@ from rich.console import Console
 from textual.color import Color
 from textual.filter import DimFilter, Monochrome
 
-from tui.player.widgets.half_blocks import BLOCK, BlockStrip, block_rows
+from tui.player.graphics.half_blocks import BLOCK, BlockStrip, block_rows
 
 Rgb = tuple[int, int, int]
 

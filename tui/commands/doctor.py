@@ -62,6 +62,7 @@ class Terminal:
 
     Attributes:
         graphics: protocols for pictures that it names, the best first; None where it could not be asked.
+        picture: how the player draws its picture on it.
     """
 
     columns: int
@@ -69,6 +70,7 @@ class Terminal:
     colors: int
     interactive: bool
     graphics: Sequence[str] | None = None
+    picture: str = "blocks"
 
 
 @dataclass(frozen=True)
@@ -224,15 +226,16 @@ def _terminal(clock: Callable[[], float]) -> Terminal:
     from rich.console import Console
 
     console = Console()
-    graphics = None
+    answer = None
     if sys.stdin.isatty() and sys.stdout.isatty():
         # Unix alone has what it imports.
         from tui.terminal_graphics import ask_terminal
 
-        graphics = ask_terminal(sys.stdin.fileno(), sys.stdout.fileno(), clock)
+        answer = ask_terminal(sys.stdin.fileno(), sys.stdout.fileno(), clock)
     depths = {"standard": 16, "windows": 16, "256": 256, "truecolor": 1 << 24}
     shown = None if console.no_color else console.color_system
-    return Terminal(console.width, console.height, depths.get(shown or "", 0), console.is_terminal, graphics)
+    about = (answer.protocols, answer.picture_mode) if answer else (None,)
+    return Terminal(console.width, console.height, depths.get(shown or "", 0), console.is_terminal, *about)
 
 
 HELP = (
@@ -310,6 +313,15 @@ def _machine_rows(found: Diagnosis) -> list[Row]:
     ]
 
 
+PICTURES = {
+    "kitty": "Kitty images",
+    "iterm2": "iTerm2 images",
+    "sixel": "Sixel images",
+    "sextants": "sextants",
+    "blocks": "half blocks",
+}
+
+
 def _terminal_rows(terminal: Terminal, variables: Mapping[str, str]) -> list[Row]:
     if not terminal.interactive:
         return [Row("terminal", "none")]
@@ -322,7 +334,10 @@ def _terminal_rows(terminal: Terminal, variables: Mapping[str, str]) -> list[Row
     size = Row("terminal", f"{terminal.columns}x{terminal.lines}, {colors}", not advice, " ".join(advice))
     if terminal.graphics is None:
         return [size, Row("graphics", "not known: the terminal was not asked, or did not answer")]
-    return [size, Row("graphics", f"{', '.join(terminal.graphics) or 'none'}; the player draws half blocks")]
+    return [
+        size,
+        Row("graphics", f"{', '.join(terminal.graphics) or 'none'}; the player draws {PICTURES[terminal.picture]}"),
+    ]
 
 
 def _recommendation_row(found: Diagnosis) -> Row:

@@ -5,6 +5,7 @@ import contextlib
 import os
 import sys
 import threading
+import time
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from streaming_vlm_mlx.config import StreamConfig
     from streaming_vlm_mlx.stream.async_engine import Engine
     from streaming_vlm_mlx.video.recorder import Recorder
+    from tui.player.graphics.display import Display
     from tui.player.spec import Note, PlayerSpec
     from tui.player.transcript import Timed
 
@@ -42,14 +44,15 @@ VIEW = {
     "pace": "live",
     "start": 0.0,
     "loop": False,
-    "picture": True,
     "sound": True,
     "volume": 100.0,
     "voice": False,
+    "picture": "auto",
     "theme": "floodlight",
     "keys": {},
     "per_second": False,
 }
+PICTURES = ("auto", "kitty", "iterm2", "sixel", "sextants", "blocks", "off")
 # In the state folder: where clips were left.
 POSITIONS = "positions.json"
 # Seconds after which a computing thread gives up the interpreter lock.
@@ -107,10 +110,18 @@ def add_view_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--start", type=float, metavar="S", help="start at this time, in seconds (default: 0)")
     parser.add_argument("--loop", action=flag, help="start again at the clip's end (default: no)")
-    parser.add_argument("--picture", action=flag, help="show the picture (default: yes)")
     parser.add_argument("--sound", action=flag, help="play the clip's sound (default: yes)")
     parser.add_argument("--volume", type=float, metavar="V", help="volume of the sound, 0 to 100 (default: 100)")
     add_voice(parser, "speak the commentary as it comes (default: no)")
+    parser.add_argument(
+        "--picture",
+        nargs="?",
+        const="auto",
+        choices=PICTURES,
+        help="how to draw the picture: by a protocol of the terminal, or in characters (default: auto, the sharpest "
+        "that the terminal has)",
+    )
+    parser.add_argument("--no-picture", dest="picture", action="store_const", const="off", help="as --picture off")
     parser.add_argument(
         "--per-second",
         action=flag,
@@ -205,6 +216,22 @@ def interactive() -> bool:
     return sys.stdin.isatty() and sys.stderr.isatty()
 
 
+def choose_display(wanted: str) -> "Display":
+    """Return how the picture is drawn on the terminal for the option `wanted`, one of `PICTURES`.
+
+    It is asked before Textual reads what it answers.
+    """
+    from tui.player.graphics.display import MODES, Display
+
+    if sys.platform == "win32":
+        return Display(next((mode for mode in MODES if mode == wanted), "blocks"))
+    # Unix alone has what it imports.
+    from tui.terminal_graphics import find_display
+
+    # Textual draws on stderr.
+    return find_display(wanted, sys.stdin.fileno(), sys.stderr.fileno(), time.perf_counter, os.environ)
+
+
 def check_terminal(there: bool, term: str, instead: str) -> None:
     """Check that a terminal can show the player.
 
@@ -278,8 +305,9 @@ def _spec(args: argparse.Namespace, config: "StreamConfig", folder: Path, model:
         endings=tuple(dict.fromkeys((*([args.out.suffix] if args.out and args.out.suffix else []), *ENDINGS))),
         pace=args.pace,
         start=args.start,
-        with_picture=args.picture,
         **sound_settings(args, None if source.duration is None else args.clip),
+        with_picture=args.picture != "off",
+        display=choose_display(args.picture),
         loop=args.loop,
         feed=source.feed,
         recording=recorder,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from textual import events
 from textual.app import App, SystemCommand
+from textual.driver import Driver
 from textual.screen import Screen
 from textual.theme import Theme
 
@@ -17,6 +18,7 @@ from streaming_vlm_mlx.atomic import write_text
 from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.sessions.session_log import SessionLog
 from streaming_vlm_mlx.sessions.subtitles import write
+from tui.player.graphics.drawing import CLEAR
 from tui.player.keymap import key_label, remap
 from tui.player.screens.player import PlayerScreen
 from tui.player.spec import PlayerSpec
@@ -83,6 +85,7 @@ GROUPS = {
     "end_search": "find",
     "truth": "view",
     "picture": "view",
+    "picture_alone": "view",
     "scratchpad": "view",
     "stats": "view",
     "scroll": "view",
@@ -94,6 +97,15 @@ GROUPS = {
     "bookmarks": "session",
     "app.quit": "session",
 }
+
+
+class ClearingDriver(Driver):
+    """Removes Kitty's images from the terminal before the player leaves it, or is suspended."""
+
+    def stop_application_mode(self) -> None:
+        """Give the terminal back."""
+        self.write(CLEAR)
+        super().stop_application_mode()  # type: ignore[safe-super]
 
 
 class PlayerApp(App[None]):
@@ -120,6 +132,8 @@ class PlayerApp(App[None]):
     ) -> None:
         """Prepare to show `spec` in `theme`; `clock` and `auto_tick` are those of `PlayerScreen`."""
         super().__init__()
+        if spec.display.mode == "kitty":
+            self.driver_class = type("ClearingDriver", (ClearingDriver, self.driver_class), {})
         self._spec, self._clock, self._auto_tick = spec, clock, auto_tick
         self._event_loop: asyncio.AbstractEventLoop | None = None
         self._end_status: int | None = None

@@ -4,20 +4,48 @@ import asyncio
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
+from typing import Generic, Protocol, TypeVar
 
 from streaming_vlm_mlx.background import BackgroundThread
 from streaming_vlm_mlx.errors import SvmError
-from tui.player.clip import Frame, FrameGrabber
 
 # Pictures a second at most: usually, while the model computes, and while its delay is long.
 RATE, RATE_BUSY, RATE_DELAYED = 8.0, 5.0, 2.0
 
 
-class FrameLoader:
+class Timed(Protocol):
+    """A picture."""
+
+    @property
+    def time(self) -> float:
+        """Of its frame, in seconds."""
+
+
+PictureT = TypeVar("PictureT", bound=Timed)
+PictureT_co = TypeVar("PictureT_co", bound=Timed, covariant=True)
+
+
+class Grabber(Protocol[PictureT_co]):
+    """What pictures come from."""
+
+    def at(self, time: float, size: tuple[int, int], /) -> PictureT_co | None:
+        """Return the picture at `time` seconds, of `size` (width, height) in pixels, or None; raises `SvmError`."""
+
+    def find(self, time: float, /) -> object:
+        """Prepare the picture at `time` seconds; raises `SvmError`."""
+
+    def close(self) -> None:
+        """Close what it comes from."""
+
+
+class FrameLoader(Generic[PictureT]):
     """Shows the picture that was requested last; a newer request replaces one that waits."""
 
     def __init__(
-        self, open_grabber: Callable[[], FrameGrabber], show: Callable[[Frame], None], fail: Callable[[str], None]
+        self,
+        open_grabber: Callable[[], Grabber[PictureT]],
+        show: Callable[[PictureT], None],
+        fail: Callable[[str], None],
     ) -> None:
         """Prepare; `open_grabber` runs on the loader's thread, `show` and `fail` on the event loop.
 
@@ -26,7 +54,7 @@ class FrameLoader:
         """
         self._open, self._show, self._fail = open_grabber, show, fail
         self._worker = BackgroundThread("svm-picture")
-        self._grabber: FrameGrabber | None = None
+        self._grabber: Grabber[PictureT] | None = None
         self._request: tuple[float, tuple[int, int]] | None = None
         self._task: asyncio.Task[None] | None = None
         self._shown: tuple[float, tuple[int, int]] | None = None
@@ -74,7 +102,7 @@ class FrameLoader:
                 self._shown = frame.time, size
                 self._show(frame)
 
-    def _grab(self, time: float, size: tuple[int, int]) -> Frame | None:
+    def _grab(self, time: float, size: tuple[int, int]) -> PictureT | None:
         self._grabber = self._grabber or self._open()
         try:
             return self._grabber.at(time, size)

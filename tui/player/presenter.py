@@ -29,6 +29,7 @@ from tui.player.states import State
 from tui.player.transcript import Timed, Transcript, by_second, position_label
 from tui.player.widgets.cache_strip import CacheStrip
 from tui.player.widgets.gauges import Gauges
+from tui.player.widgets.picture import Picture
 from tui.player.widgets.stats import Stats, StatsInfo
 from tui.player.widgets.timeline import Timeline
 from tui.player.widgets.title import Title, TitleInfo, feed_sign
@@ -38,8 +39,8 @@ from tui.player.widgets.transcript_view import MAX_ROWS, Heading, TranscriptView
 LOADING_BAR = 20
 # Times a second that the gauges are drawn at most.
 GAUGE_RATE = 2.0
-# Seconds for which a note is shown.
-NOTE_SECONDS = 12.0
+# Seconds for which a note is shown, and a subtitle after its last second.
+NOTE_SECONDS, SUBTITLE_SECONDS = 12.0, 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +77,7 @@ class Presenter:
         self._view = screen.query_one(TranscriptView)
         self._notice, self._toast = screen.query_one("#notice", Static), screen.query_one("#toast", Static)
         self._heading = screen.query_one(Heading)
+        self._picture, self._has_subtitles = screen.query_one(Picture), False
         self._stats, self._scratchpad = screen.query_one(Stats), screen.query_one("#scratchpad", Static)
         self._versions = spec.record.versions
         self._machine: Mapping[str, Any] = spec.record.machine
@@ -206,6 +208,22 @@ class Presenter:
         for number in sorted(self._changed_rows):
             self._show_row(number)
         self._changed_rows.clear()
+        self._show_subtitle()
+
+    def show_subtitles(self, shown: bool) -> None:
+        """Show the commentary on the picture, or end that."""
+        self._has_subtitles = shown
+        if shown:
+            self.flush()
+        else:
+            self._picture.caption(None)
+
+    def _show_subtitle(self) -> None:
+        """Show what the model does, where that is told, else what was said last."""
+        if self._has_subtitles:
+            row = next((row for row in reversed(self._view.rows) if row.said and not row.later), None)
+            is_over = row is None or self._position > row.number + row.seconds + SUBTITLE_SECONDS
+            self._picture.caption(self._status or ("" if row is None or is_over else " ".join(row.said)))
 
     def _finish(self, result: GenerationResult) -> None:
         self.transcript.finish(result.index, result.text, result.query, result.notes)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from tui.player.clip import FrameGrabber, Seconds
 from tui.player.feed import LiveFeed, Recording
+from tui.player.graphics.display import Display
 from tui.player.keymap import Keymap
 from tui.player.pace import Pace
 from tui.player.transcript import Timed
@@ -40,6 +41,7 @@ class PlayerSpec:
         pace: how seconds are chosen.
         start: position to begin at, in seconds.
         with_picture: whether to start with the picture shown.
+        display: how it is drawn.
         loop: start again at the clip's end.
         feed: the connection of a live feed; None for a clip.
         recording: what keeps the feed; None for nothing.
@@ -70,6 +72,7 @@ class PlayerSpec:
     pace: Pace = "live"
     start: float = 0.0
     with_picture: bool = True
+    display: Display = field(default_factory=Display)
     loop: bool = False
     feed: LiveFeed | None = None
     recording: Recording | None = None

@@ -1,11 +1,16 @@
 """What the parts of the player's screen share; each part holds the actions of one purpose."""
 
+from typing import TYPE_CHECKING
+
 from textual.screen import Screen
 
 from streaming_vlm_mlx.sessions.session_log import SessionLog
 from tui.player.controller import Controller
 from tui.player.presenter import Presenter
 from tui.player.spec import PlayerSpec
+
+if TYPE_CHECKING:
+    from streaming_vlm_mlx.video.chunk import Chunk
 
 
 class PlayerPart(Screen[None]):
@@ -16,10 +21,12 @@ class PlayerPart(Screen[None]):
         session: gets every second.
         controller: plays the session; set when the screen is mounted.
         presenter: shows it; set when the screen is mounted.
+        feed_chunk: the newest second of a feed.
     """
 
     controller: Controller
     presenter: Presenter
+    feed_chunk: "Chunk | None" = None
 
     def __init__(self, spec: PlayerSpec, session: SessionLog) -> None:
         super().__init__()

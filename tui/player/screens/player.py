@@ -17,9 +17,8 @@ from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.sessions.session_log import SessionLog
 from streaming_vlm_mlx.stream.events import GenerationResult, SecondStarted
 from tui.player import gc_tuning
-from tui.player.clip import Frame, scale
 from tui.player.controller import ChunkArrived, Controller, PlayerEvent, Seeked
-from tui.player.frame_loader import RATE, RATE_BUSY, RATE_DELAYED, FrameLoader, RateLimiter
+from tui.player.frame_loader import RATE, RATE_BUSY, RATE_DELAYED, RateLimiter
 from tui.player.keymap import remap
 from tui.player.pace import PACES
 from tui.player.playhead import Playhead
@@ -30,12 +29,12 @@ from tui.player.screens.help import HelpScreen
 from tui.player.screens.saving import Saving
 from tui.player.screens.speaking import Speaking
 from tui.player.screens.switching import Switching
+from tui.player.screens.viewing import Viewing
 from tui.player.sound import PlayerSound
 from tui.player.spec import PlayerSpec
 from tui.player.widgets.cache_strip import CacheStrip
 from tui.player.widgets.gauges import Gauges
 from tui.player.widgets.key_bar import KeyBar, KeyHint
-from tui.player.widgets.picture import Picture
 from tui.player.widgets.prompt import Prompt
 from tui.player.widgets.stats import Stats
 from tui.player.widgets.timeline import Timeline
@@ -70,7 +69,7 @@ HINTS = (
 )
 
 
-class PlayerScreen(Asking, Finding, Saving, Speaking, Switching):
+class PlayerScreen(Viewing, Asking, Finding, Saving, Speaking, Switching):
     """Picture, commentary, truth, gauges and the model's cache, and the keys that control them."""
 
     AUTO_FOCUS = ""
@@ -107,6 +106,7 @@ class PlayerScreen(Asking, Finding, Saving, Speaking, Switching):
         Binding("enter", "play_found", "play from the match, or where you left", id="play-found"),
         Binding("escape", "end_search", "end the search", id="end-search"),
         Binding("p", "picture", "picture on, off", id="picture"),
+        Binding("f", "picture_alone", "picture alone, with subtitles", id="picture-alone"),
         Binding("w", "scratchpad", "the model's notes", id="notes"),
         Binding("o", "stats", "stats of the stream", id="stats"),
         Binding("e", "save", "save the session now", id="save"),
@@ -143,10 +143,8 @@ class PlayerScreen(Asking, Finding, Saving, Speaking, Switching):
             clock: returns seconds.
             auto_tick: call `tick` regularly; without it the owner of the clock does.
         """
-        super().__init__(spec, session)
-        self._auto_tick, self._clock = auto_tick, clock
-        self._picture = Picture(id="picture")
-        self._picture_wanted = spec.with_picture
+        super().__init__(spec, session, clock)
+        self._auto_tick = auto_tick
         # Times until which the model encodes the next second, and until which nothing is drawn.
         self._encoding_until = self._quiet_until = float("-inf")
         # What else is told of each event.
@@ -184,23 +182,12 @@ class PlayerScreen(Asking, Finding, Saving, Speaking, Switching):
         self.prepare_voice(self._clock, self._note_from_thread)
         if spec.recording:
             spec.recording.listen(self._note_from_thread)
-        self._picture_limiter, self._draw_limiter, self._word_limiter = (RateLimiter(self._clock) for _ in range(3))
-        # The loader draws on the picture directly: Textual takes 27 to 50 ms for one of 80×24 cells as it is.
-        self.frame_loader = (
-            FrameLoader(spec.open_grabber, self._picture.show, self._without_picture) if spec.open_grabber else None
-        )
-        if self.frame_loader:
-            # Runs while the screen is laid out.
-            self.frame_loader.prepare(spec.start)
-        self._update_picture()
+        self._draw_limiter, self._word_limiter = RateLimiter(self._clock), RateLimiter(self._clock)
+        self.open_pictures()
         self.query_one(Timeline).bookmark(self.session.record.bookmarks)
         if spec.left_at is not None:
             self.offer(spec.left_at)
         self.call_after_refresh(self._start)
-
-    def on_picture_resized(self) -> None:
-        """Request a picture of the new size; the first one is requested before the rest is laid out."""
-        self._request_frame(self.controller.playhead.position)
 
     def _start(self) -> None:
         """Start what the first draw does not wait for."""
@@ -250,8 +237,7 @@ class PlayerScreen(Asking, Finding, Saving, Speaking, Switching):
             self.presenter.flush()
         picture_rate = RATE_BUSY if busy else RATE
         often = self.is_current and self.controller.delay <= LONG_DELAY
-        if self._picture_limiter.allows(picture_rate if often else RATE_DELAYED):
-            self._request_frame(position)
+        self.request_frame_at_rate(position, picture_rate if often else RATE_DELAYED)
 
     # Keys and clicks.
 
@@ -317,10 +303,12 @@ class PlayerScreen(Asking, Finding, Saving, Speaking, Switching):
         index = TRUTH_MODES.index(self.presenter.mode)
         self.presenter.show_truth(TRUTH_MODES[(index + 1) % len(TRUTH_MODES)])
 
-    def action_picture(self) -> None:
-        """Show the picture, or hide it."""
-        self._picture_wanted = not self._picture_wanted
-        self._update_picture()
+    def action_end_search(self) -> None:
+        """Show everything again where the picture is alone, else end the search."""
+        if self.is_alone:
+            self.action_picture_alone()
+        else:
+            super().action_end_search()
 
     def action_scratchpad(self) -> None:
         """Show the model's notes, or hide them."""
@@ -338,7 +326,7 @@ class PlayerScreen(Asking, Finding, Saving, Speaking, Switching):
         """Show the keys."""
         self.app.push_screen(HelpScreen(remap(self.BINDINGS, self.spec.keymap), self.spec.preset))
 
-    # Events, pictures, truth, notes.
+    # Events, truth, notes.
 
     def on_player_screen_noted(self, event: Noted) -> None:
         """Show what a thread noted."""
@@ -352,7 +340,7 @@ class PlayerScreen(Asking, Finding, Saving, Speaking, Switching):
         for listener in self.listeners:
             listener(event)
         if isinstance(event, ChunkArrived):
-            self._show_feed(event)
+            self.show_feed(event)
             return
         self.presenter.handle(event)
         self.hear(event)
@@ -366,29 +354,7 @@ class PlayerScreen(Asking, Finding, Saving, Speaking, Switching):
             self.follow_playhead()
             if self.frame_loader:
                 self.frame_loader.retry()
-            self._request_frame(event.position)
-
-    def _request_frame(self, position: float) -> None:
-        """Request the picture at `position`, if it is shown."""
-        size = self._picture.pixels_for(self.spec.size)
-        if self.frame_loader and all(size) and self._picture.display:
-            self.frame_loader.request(position, size)
-
-    def _without_picture(self, reason: str) -> None:
-        self.note(f"no picture: {reason}")
-
-    def _show_feed(self, event: ChunkArrived) -> None:
-        """Show the newest picture of a feed, which only the model's reader may read."""
-        self.feed_chunk = event.chunk
-        size = self._picture.pixels_for(self.spec.size)
-        if all(size) and self._picture.display:
-            self._picture.show(Frame(event.chunk.start, scale(event.chunk.frames[-1], size)))
-
-    def _update_picture(self) -> None:
-        shown = self._picture_wanted and (self.frame_loader is not None or self.spec.seconds.duration is None)
-        self.set_class(not shown, "-no-picture")
-        if shown:
-            self._picture_limiter = RateLimiter(self._clock)
+            self.request_frame(event.position)
 
     async def _read_truth(self) -> None:
         """Read the reference transcript on a thread."""

@@ -17,18 +17,11 @@ from tui.player.widgets.timeline import Timeline
 from tui.session_paths import short_names
 
 if TYPE_CHECKING:
-    from streaming_vlm_mlx.video.chunk import Chunk
     from tui.player.clip import Pixels
 
 
 class Saving(PlayerPart):
-    """Saves the session, and sets bookmarks that are saved with it, and takes out lines and pictures.
-
-    Attributes:
-        feed_chunk: the newest second of a feed.
-    """
-
-    feed_chunk: "Chunk | None" = None
+    """Saves the session, and sets bookmarks that are saved with it, and takes out lines and pictures."""
 
     def action_copy_line(self) -> None:
         """Copy the current line of the commentary to the clipboard, through the terminal (OSC 52)."""

@@ -23,10 +23,14 @@ BLOCK = "▀"
 class BlockStrip(Strip):
     """A row of half blocks that writes its own colour codes; one style for each cell takes 20 times as long."""
 
-    def __init__(self, cells: "Cells") -> None:
-        """Show `cells`, uint8 [width, 6]: RGB of the upper pixels, then RGB of the lower ones."""
-        super().__init__([Segment(BLOCK * len(cells))], len(cells))
-        self._cells = cells
+    def __init__(self, cells: "Cells", characters: str = "") -> None:
+        """Show `cells`, uint8 [width, 6]: RGB of the upper pixels, then RGB of the lower ones.
+
+        Other `characters`, one a cell, have the first colour on the second.
+        """
+        characters = characters or BLOCK * len(cells)
+        super().__init__([Segment(characters)], len(cells))
+        self._cells, self._characters = cells, characters
         self._ansi: str | None = None
 
     def render(self, console: Console) -> str:
@@ -34,9 +38,9 @@ class BlockStrip(Strip):
         if self._ansi is None:
             system = console.color_system
             if system == "truecolor":
-                self._ansi = _true_colours(self._cells)
+                self._ansi = _true_colours(self._cells, self._characters)
             elif system == "256":
-                self._ansi = _cube_colours(self._cells)
+                self._ansi = _cube_colours(self._cells, self._characters)
             else:
                 self._ansi = self.plain().render(console)
         return self._ansi
@@ -45,8 +49,8 @@ class BlockStrip(Strip):
         """Return the row as styled text, for screenshots and terminals with few colours."""
         return Strip(
             [
-                Segment(BLOCK, RichStyle(color=RichColor.from_rgb(*cell[:3]), bgcolor=RichColor.from_rgb(*cell[3:])))
-                for cell in self._cells.tolist()
+                Segment(text, RichStyle(color=RichColor.from_rgb(*cell[:3]), bgcolor=RichColor.from_rgb(*cell[3:])))
+                for cell, text in zip(self._cells.tolist(), self._characters, strict=True)
             ],
             len(self._cells),
         )
@@ -59,12 +63,13 @@ class BlockStrip(Strip):
 
         pixels = self._cells.reshape(-1, 2, 3)
         grey = (pixels @ np.array([0.2126, 0.7152, 0.0722]))[..., None].astype(np.uint8)
-        return BlockStrip(np.repeat(grey, 3, axis=2).reshape(-1, 6))
+        return BlockStrip(np.repeat(grey, 3, axis=2).reshape(-1, 6), self._characters)
 
     def crop(self, start: int, end: int | None = None) -> Strip:
         """Return the cells from `start` to `end`."""
         whole = start <= 0 and (end is None or end >= len(self._cells))
-        return self if whole else BlockStrip(self._cells[max(start, 0) : end])
+        start = max(start, 0)
+        return self if whole else BlockStrip(self._cells[start:end], self._characters[start:end])
 
     def divide(self, cuts: Iterable[int]) -> Sequence[Strip]:
         """Return the row divided at `cuts`, the last of which is its end."""
@@ -87,23 +92,23 @@ def block_rows(pixels: "Cells", width: int, background: tuple[int, int, int]) ->
     return [BlockStrip(row) for row in np.concatenate([canvas[0::2], canvas[1::2]], axis=2)]
 
 
-def _true_colours(cells: "Cells") -> str:
-    return _joined(cells.tolist(), "\x1b[38;2;%d;%d;%d;48;2;%d;%d;%dm")
+def _true_colours(cells: "Cells", characters: str) -> str:
+    return _joined(cells.tolist(), characters, "\x1b[38;2;%d;%d;%d;48;2;%d;%d;%dm")
 
 
-def _cube_colours(cells: "Cells") -> str:
+def _cube_colours(cells: "Cells", characters: str) -> str:
     """Return `cells` in the nearest colours of xterm's 6×6×6 cube, with steps at 0, 95, 135, 175, 215 and 255."""
     import numpy as np
 
     steps = np.searchsorted([48, 115, 155, 195, 235], cells, side="right").reshape(-1, 2, 3)
     numbers = 16 + steps @ np.array([36, 6, 1])
-    return _joined(numbers.tolist(), "\x1b[38;5;%d;48;5;%dm")
+    return _joined(numbers.tolist(), characters, "\x1b[38;5;%d;48;5;%dm")
 
 
-def _joined(cells: list[list[int]], code: str) -> str:
+def _joined(cells: list[list[int]], characters: str, code: str) -> str:
     """Return the cells as text, with a colour code wherever the colours change."""
     parts, last = [], None
-    for cell in cells:
-        parts.append(BLOCK if cell == last else code % tuple(cell) + BLOCK)
+    for cell, character in zip(cells, characters, strict=True):
+        parts.append(character if cell == last else code % tuple(cell) + character)
         last = cell
     return "".join(parts) + "\x1b[0m"

@@ -1,0 +1,1 @@
+"""Encoders of the picture: pixels of cells and of terminals."""
