@@ -47,7 +47,7 @@ TIMEOUT = 60.0
 MAX_HOPS = 10
 # What keys write, where that is not their name.
 CHARACTERS = {"space": " ", "question_mark": "?"}
-NAMES = {" ": "space", ">": "greater_than_sign", "<": "less_than_sign"}
+NAMES = {" ": "space", ">": "greater_than_sign", "<": "less_than_sign", "-": "minus"}
 
 
 # Seconds of the clip that a playhead is tested on.

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,8 +12,11 @@ from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.sessions.journal import load_session
 from tests.player.fakes import Blank, Player, Scripted, StartPlayer, spec, until, wait
 from tests.player.ipc.client import connected
+from tests.player.voices import FakeDevice, FakeSpeaker
 from tui.commands.playlist import OneModel, Playlist
+from tui.player.sound import SoundSpec
 from tui.player.spec import PlayerSpec
+from tui.player.voice import VoiceSpec
 
 
 class Reused(Scripted):
@@ -37,6 +41,8 @@ class Clips:
     def __init__(self, folder: Path, damaged: str = "") -> None:
         self.folder, self.damaged = folder, damaged
         self.engine = Reused()
+        # What the clips' sound and voice are.
+        self.heard: dict[str, Any] = {}
         self.model = OneModel(lambda note: self.engine, "run1", StreamConfig())
         self.playlist = Playlist(["a.mp4", "b.mp4", "c.mp4"], self.open)
 
@@ -45,6 +51,7 @@ class Clips:
             raise SvmError(f"{clip} holds no video; choose another.")
         made = spec(self.model.make, self.folder, Blank(3.0), clip=clip, base_paths=(self.folder / clip,))
         self.model.release()
+        made = replace(made, **self.heard)
         return replace(made, record=replace(made.record, clip=clip))
 
 
@@ -64,7 +71,8 @@ class Kept:
 
 def settings(made: PlayerSpec) -> dict[str, object]:
     return {
-        name: getattr(made, name) for name in ("make", "clip", "other", "base_paths", "seconds", "record", "recording")
+        name: getattr(made, name)
+        for name in ("make", "clip", "other", "base_paths", "seconds", "record", "recording", "sound", "voice")
     }
 
 
@@ -156,6 +164,26 @@ async def test_where_all_others_are_damaged_this_clip_plays_on(start_player: Sta
         await p.pass_time(1)
         await clips.engine.until_spoken(1)
         assert p.screen.spec.clip == "b.mp4 (2/3)"
+
+
+async def test_volume_mute_and_voice_stay_as_the_viewer_has_them(start_player: StartPlayer, clips: Clips) -> None:
+    device = FakeDevice()
+    clips.heard = {
+        "sound": SoundSpec(lambda *_: None, open_device=device.open),
+        "voice": VoiceSpec(open_speaker=lambda _: FakeSpeaker()),
+    }
+    async with start_player(clips.engine, **settings(clips.playlist.open(0))) as p:
+        await clips.engine.until_spoken(0)
+        await p.press("-", "m", "v", ">")
+        await shown(p, "b.mp4 (2/3)")
+        assert p.screen.sound
+        assert (p.screen.sound.volume, p.screen.sound.muted) == (90, True)
+        assert p.screen.voice
+        await p.press("v", "m", ">")
+        await shown(p, "c.mp4 (3/3)")
+        assert p.screen.sound
+        assert not p.screen.sound.muted
+        assert p.screen.voice is None
 
 
 async def test_what_keeps_a_feed_is_closed_with_its_clip(start_player: StartPlayer, clips: Clips) -> None:

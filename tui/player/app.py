@@ -201,8 +201,11 @@ class PlayerApp(App[None]):
     async def on_switching_opened(self, event: PlayerScreen.Opened) -> None:
         """Play the clip that was opened, then save the session of the one before."""
         spec, session, notes = self._spec, self.session, list(event.refusals)
-        self.workers.cancel_node(self.screen_stack[0])
-        self._spec, self.session = event.spec, self._begin(event.spec)
+        left = self.screen_stack[0]
+        assert isinstance(left, PlayerScreen)
+        self.workers.cancel_node(left)
+        self._spec = left.heard_alike(event.spec)
+        self.session = self._begin(self._spec)
         # Each clip is a mode of its own, since Textual cannot replace the screen below all others.
         self._clips += 1
         before, now = self.current_mode, f"clip {self._clips}"

@@ -46,11 +46,13 @@ class SoundSpec:
         open_source: opens what fills a track whose motions have a clock; None where the clip has no sound. Runs on a
             thread, and may raise SvmError.
         volume: in percent.
+        muted: whether nothing is heard at first.
         open_device: opens the device, on that thread; may raise SvmError.
     """
 
     open_source: "Callable[[ClipTrack, Callable[[], float]], SoundSource | None]"
     volume: float = MOST_VOLUME
+    muted: bool = False
     open_device: "Callable[[Fill], Output]" = open_output
 
 
@@ -82,7 +84,7 @@ class PlayerSound:
             clock: returns seconds; that of the playhead.
             tell: gets what the viewer has to know, each thing once; called from the thread.
         """
-        self.mixer, self.problem = Mixer(spec.volume), ""
+        self.mixer, self.problem = Mixer(spec.volume, spec.muted), ""
         self._open_source, self._open_device = spec.open_source, spec.open_device
         self._clock, self._tell = clock, log_limit(tell)
         self._dac = DacClock()

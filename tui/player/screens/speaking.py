@@ -1,6 +1,7 @@
 """The key of the voice, and what it speaks."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.stream.events import GenerationResult
@@ -8,6 +9,7 @@ from tui.player.controller import PlayerEvent, Seeked
 from tui.player.phrases import PhraseReader
 from tui.player.screens.sounding import SHOWN, Sounding
 from tui.player.sound import PlayerSound, SoundSpec
+from tui.player.spec import PlayerSpec
 from tui.player.voice import PlayerVoice
 
 
@@ -46,6 +48,13 @@ class Speaking(Sounding):
         """End sound and voice."""
         self._stop_voice()
         super().close_sound()
+
+    def heard_alike(self, spec: PlayerSpec) -> PlayerSpec:
+        """Return `spec`, of another clip, with the volume and the voice that the viewer has chosen here."""
+        sound = spec.sound
+        if sound and self.sound:
+            sound = replace(sound, volume=self.sound.volume, muted=self.sound.muted)
+        return replace(spec, sound=sound, voice=replace(spec.voice, on=self.voice is not None))
 
     def hear(self, event: PlayerEvent) -> None:
         """Speak what is whole with `event`."""
