@@ -25,6 +25,7 @@ from matplotlib.patches import Patch  # noqa: E402
 from PIL import Image, ImageDraw, ImageFont  # noqa: E402
 
 from streaming_vlm_mlx.config import StreamConfig  # noqa: E402
+from streaming_vlm_mlx.hub_cache import checkpoint_name  # noqa: E402
 from streaming_vlm_mlx.shipped import CHECKPOINT, SAMPLE  # noqa: E402
 from streaming_vlm_mlx.stream.events import SpanMap, SpanView  # noqa: E402
 from streaming_vlm_mlx.stream_settings import read_stream_config  # noqa: E402
@@ -78,7 +79,7 @@ async def take_screen(moment: float) -> str:
     source = open_video(str(SAMPLE), config.fps)
     spec = PlayerSpec(
         clip=SAMPLE.name,
-        model=CHECKPOINT.name,
+        model=checkpoint_name(CHECKPOINT),
         size=source.size,
         seconds=ClipSeconds(source),
         open_grabber=partial(FrameGrabber, str(SAMPLE)),
