@@ -111,12 +111,14 @@ def _write(
     packet: Packet[Any]
     for packet in container.demux(chosen):
         time = None if packet.dts is None else float(packet.dts * packet.time_base - origin)
+        if packet.pts is not None:
+            reached = max(reached, float((packet.pts + (packet.duration or 0)) * packet.time_base - origin))
         if burner and packet.stream is video:
             target.mux(list(burner.encode(packet)))
         else:
             target.mux(list(copies[packet.stream.index].take(packet)))
         if time is not None and time > done:
-            done, reached = time, time + float((packet.duration or 0) * packet.time_base)
+            done = time
             if track:
                 target.mux(list(track.until(done)))
             progress(min(done, length), length)
