@@ -12,6 +12,7 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -41,11 +42,19 @@ BLOCK = 480
 
 @dataclass(frozen=True)
 class Begun:
-    """A phrase that was spoken, and the seconds of clip from the end of its second until it was heard."""
+    """A phrase that was spoken.
+
+    Attributes:
+        second: number of its second.
+        text: its words.
+        delay: seconds of clip from the end of its second until it is heard.
+        speaking: seconds of these from its last word until it is heard, which the voice takes.
+    """
 
     second: int
     text: str
     delay: float
+    speaking: float
 
 
 class Bench:
@@ -53,7 +62,7 @@ class Bench:
 
     def __init__(self, clip: str, checkpoint: Path, command: str | None) -> None:
         """Prepare to play `clip` with the model in the folder `checkpoint`."""
-        self.said: list[Phrase] = []
+        self.said: dict[Phrase, float] = {}
         self.begun: list[Begun] = []
         self.notes: list[str] = []
         config = read_stream_config(checkpoint)
@@ -84,12 +93,14 @@ class Bench:
 
     def _hear(self, event: PlayerEvent) -> None:
         for phrase in self._reader.read(event):
-            self.said.append(phrase)
+            self.said[phrase] = time.perf_counter()
             self._voice.say(phrase)
 
     def _note_begun(self, phrase: Phrase, wait: float) -> None:
-        position = self._playhead.motion.reached(time.perf_counter())
-        self.begun.append(Begun(phrase.second, phrase.text, round(position + wait + LATENCY - phrase.end, 3)))
+        now, heard_in = time.perf_counter(), wait + LATENCY
+        delay = self._playhead.motion.reached(now) + heard_in - phrase.end
+        speaking = now + heard_in - self.said[phrase]
+        self.begun.append(Begun(phrase.second, phrase.text, round(delay, 3), round(speaking, 3)))
 
     def _take_samples(self, stop: threading.Event) -> None:
         """Play as a sound device does, by the clock."""
@@ -97,6 +108,14 @@ class Bench:
         while not stop.wait(max(due - time.perf_counter(), 0)):
             self._mixer.fill(out, due)
             due += BLOCK / RATE
+
+
+def describe(what: str, seconds: Sequence[float]) -> str:
+    """Return a line on `seconds`."""
+    if not seconds:
+        return f"{what}: none"
+    p50, p95 = np.quantile(seconds, [0.5, 0.95])
+    return f"{what}: median {p50:.2f} s, p95 {p95:.2f} s, latest {max(seconds):.2f} s"
 
 
 def main() -> None:
@@ -112,10 +131,9 @@ def main() -> None:
     asyncio.run(bench.play(args.seconds))
     for note in bench.notes:
         print(note)
-    delays = np.array([phrase.delay for phrase in bench.begun] or [np.nan])
-    p50, p95 = np.quantile(delays, [0.5, 0.95])
     print(f"{len(bench.said)} phrases, {len(bench.said) - len(bench.begun)} of them dropped")
-    print(f"begun after the end of their second: median {p50:.2f} s, p95 {p95:.2f} s, latest {delays.max():.2f} s")
+    print(describe("heard after the end of their second", [phrase.delay for phrase in bench.begun]))
+    print(describe("heard after their last word", [phrase.speaking for phrase in bench.begun]))
     if args.json:
         args.json.write_text(json.dumps([asdict(phrase) for phrase in bench.begun], indent=1) + "\n", encoding="utf-8")
     # The engine's thread may be busy.

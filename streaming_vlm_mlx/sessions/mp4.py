@@ -107,10 +107,12 @@ def _write(
     subtitles = srt(seconds, per_second=settings.per_second)
     for cue in _cues(subtitles, target, settings.language) if subtitles else ():
         target.mux(cue)
-    done = 0.0
+    done = reached = 0.0
     packet: Packet[Any]
     for packet in container.demux(chosen):
         time = None if packet.dts is None else float(packet.dts * packet.time_base - origin)
+        if packet.pts is not None:
+            reached = max(reached, float((packet.pts + (packet.duration or 0)) * packet.time_base - origin))
         if burner and packet.stream is video:
             target.mux(list(burner.encode(packet)))
         else:
@@ -123,7 +125,7 @@ def _write(
     if burner:
         target.mux(list(burner.encode(None)))
     if track:
-        target.mux(list(track.finish(done)))
+        target.mux(list(track.finish(reached)))
         track.close()
     progress(length if length < math.inf else done, length)
 
@@ -206,8 +208,8 @@ class _CommentaryTrack:
             yield from self._stream.encode(frame)
 
     def finish(self, end: float) -> "Iterator[Packet[Any]]":
-        """Yield the last packets, up to the clip's length or, where that is not known, to `end` seconds."""
-        yield from self.until(self._length if self._length < math.inf else end)
+        """Yield the last packets, up to `end` seconds."""
+        yield from self.until(end)
         yield from self._stream.encode(None)
 
     def close(self) -> None:

@@ -10,9 +10,10 @@ from pathlib import Path
 import av
 import numpy as np
 
+from streaming_vlm_mlx.audio.voice import Utterance
 from streaming_vlm_mlx.config import PixelConfig
 from streaming_vlm_mlx.data.clip_metadata import probe_clip
-from streaming_vlm_mlx.sessions.mp4 import write_mp4
+from streaming_vlm_mlx.sessions.mp4 import Mp4Settings, write_mp4
 from streaming_vlm_mlx.stream.events import GenerationResult
 from streaming_vlm_mlx.video.chunk import Chunk
 from streaming_vlm_mlx.video.image_processor import patchify
@@ -56,7 +57,13 @@ def run(case: Case) -> None:
         case.run("convert", path, words, "--out", case.folder / "out.jsonl")
     if rng.random() < 0.2:
         seconds = [GenerationResult(n, float(n), n + 1.0, "a goal") for n in range(3)]
-        case.attempt(lambda: write_mp4(case.folder / "out.mp4", str(path), seconds))
+        # What is drawn or lowered has to be decoded, too.
+        settings = Mp4Settings(speak=rng.choice((None, _speak)), burn=rng.random() < 0.5)
+        case.attempt(lambda: write_mp4(case.folder / "out.mp4", str(path), seconds, settings))
+
+
+def _speak(text: str) -> Utterance:
+    return Utterance(np.full((12_000 * len(text.split()), 2), 0.1, np.float32), (12_000,))
 
 
 def _play(path: Path, fps: int, start: float, by_end: bool) -> int:
