@@ -26,8 +26,24 @@ from pathlib import Path
 SIZE = (40, 120)
 # Seconds after which what is waited for will not come.
 PATIENCE = 60.0
+# Images and other strings, which end in ST or BEL, and what begins one that has not ended.
+STRINGS = re.compile(r"\x1b[P_\]][^\x1b\x07]*(?:\x07|\x1b\\)")
+UNFINISHED = re.compile(r"\x1b(?:[P_\]][^\x1b\x07]*\x1b?)?\Z")
+IMAGES = ("\x1b_Ga=T", "\x1bP9;1q", "\x1b]1337;File")
+# A cell in pixels, and what a terminal says of itself for each way of drawing.
+CELL = (10, 20)
+ATTRIBUTES = "\x1b[?62;c"
+ANSWERS = {
+    "kitty": f"\x1b_Gi=31;OK\x1b\\\x1bP>|kitty(0.35.2)\x1b\\{ATTRIBUTES}",
+    "iterm2": f"\x1bP>|iTerm2 3.5.4\x1b\\{ATTRIBUTES}",
+    "sixel": "\x1b[?62;4c",
+    "sextants": f"\x1bP>|VTE(7600)\x1b\\{ATTRIBUTES}",
+    "blocks": ATTRIBUTES,
+}
+# What it is asked at last, and whether it knows synchronised updates.
+ASKED, SYNC_ASKED, SYNC_KNOWN = "\x1b[c", "\x1b[?2026$p", "\x1b[?2026;2$y"
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b.")
-PICTURE, PAUSED, PLAYING = "▀", "‖ paused", "▶"
+PICTURE, PAUSED, PLAYING = re.compile("[▀\U0001fb00-\U0001fb3b]"), "‖ paused", "▶"
 # A time and words behind it; the top line's duration and the time that is left are no such time.
 WORDS = re.compile(r"(?<!/ )(?<!−)0\d:\d\d  [^\s▌›·?]")
 # How often memory is looked at, and how many seconds apart, to take the least.
@@ -96,18 +112,19 @@ class Figures:
 class Player:
     """The player in a terminal of its own, and all that it drew."""
 
-    def __init__(self, words: Sequence[str], state: str) -> None:
+    def __init__(self, words: Sequence[str], state: str, picture: str) -> None:
         self.begun = time.perf_counter()
         command = [sys.executable, "-m", "tui", *words]
         environ = {**os.environ, "TERM": "xterm-256color", "COLORTERM": "truecolor", "XDG_STATE_HOME": state}
         self.terminal, inner = pty.openpty()
-        fcntl.ioctl(inner, termios.TIOCSWINSZ, struct.pack("HHHH", *SIZE, 0, 0))
+        fcntl.ioctl(inner, termios.TIOCSWINSZ, struct.pack("HHHH", *SIZE, SIZE[1] * CELL[0], SIZE[0] * CELL[1]))
         self.modes = termios.tcgetattr(inner)
         self.inner = inner
         self.process = subprocess.Popen(
             command, stdin=inner, stdout=inner, stderr=inner, env=environ, start_new_session=True
         )
-        self._shown, self._news = "", threading.Condition()
+        self._shown, self._news, self._unfinished = "", threading.Condition(), ""
+        self._answers = {ASKED: ANSWERS[picture], SYNC_ASKED: SYNC_KNOWN}
         self._decode = codecs.getincrementaldecoder("utf-8")("replace").decode
         threading.Thread(target=self._read, daemon=True).start()
 
@@ -118,9 +135,18 @@ class Player:
                 drawn = os.read(self.terminal, 1 << 16)
             except OSError:
                 return
+            text = self._unfinished + self._decode(drawn)
+            self._answer(text)
+            end = UNFINISHED.search(text)
+            text, self._unfinished = (text[: end.start()], end[0]) if end else (text, "")
+            text = STRINGS.sub(lambda found: "▀" if found[0].startswith(IMAGES) else "", text)
             with self._news:
-                self._shown += ESCAPES.sub("", self._decode(drawn))
+                self._shown += ESCAPES.sub("", text)
                 self._news.notify_all()
+
+    def _answer(self, text: str) -> None:
+        for question in [question for question in self._answers if question in text]:
+            os.write(self.terminal, self._answers.pop(question).encode())
 
     def press(self, key: bytes) -> float:
         """Forget what was drawn so far, press `key`, and return when."""
@@ -164,19 +190,19 @@ class Player:
 
 
 @contextlib.contextmanager
-def playing(*words: str) -> Iterator[Player]:
-    """Run ``svm-tui play`` with `words`, its sessions kept out of the way."""
+def playing(*words: str, picture: str = "blocks") -> Iterator[Player]:
+    """Run ``svm-tui play`` with `words` in a terminal that shows `picture`, its sessions kept out of the way."""
     with tempfile.TemporaryDirectory() as state:
-        player = Player(["play", *words], state)
+        player = Player(["play", *words], state, picture)
         try:
             yield player
         finally:
             player.close()
 
 
-def measure_start_and_keys(words: Sequence[str], presses: int, figures: Figures) -> None:
+def measure_start_and_keys(words: Sequence[str], picture: str, presses: int, figures: Figures) -> None:
     """Start, press keys while the model speaks, quit."""
-    with playing(*words, "--loop") as player:
+    with playing(*words, "--loop", picture=picture) as player:
         figures.first_picture_s = player.wait(PICTURE) - player.begun
         figures.first_words_s = player.wait(WORDS) - player.begun
         for number in range(presses):
@@ -187,15 +213,15 @@ def measure_start_and_keys(words: Sequence[str], presses: int, figures: Figures)
         figures.quit_s.append(player.quit())
 
 
-def measure_quits(words: Sequence[str], figures: Figures) -> None:
+def measure_quits(words: Sequence[str], picture: str, figures: Figures) -> None:
     """Quit at several moments: as soon as anything is drawn, with the first picture, with the first words."""
     for moment in (re.compile(r"\S"), PICTURE, WORDS):
-        with playing(*words) as player:
+        with playing(*words, picture=picture) as player:
             player.wait(moment)
             figures.quit_s.append(player.quit())
 
 
-def measure_model(words: Sequence[str], rounds: int, figures: Figures) -> None:
+def measure_model(words: Sequence[str], picture: str, rounds: int, figures: Figures) -> None:
     """Compare what a second costs the model with and without a screen, both as fast as it can; the best of each."""
     with tempfile.TemporaryDirectory() as folder:
         alone, shown = [], []
@@ -205,7 +231,7 @@ def measure_model(words: Sequence[str], rounds: int, figures: Figures) -> None:
             subprocess.run(infer, capture_output=True, check=True)
             alone.append(median_ms(path))
             path = Path(folder) / f"play{number}.json"
-            with playing(*words, "--pace", "every", "--out", str(path)) as player:
+            with playing(*words, "--pace", "every", "--out", str(path), picture=picture) as player:
                 player.wait(WORDS)
                 for _ in range(FASTER):
                     player.press(b"]")
@@ -221,10 +247,10 @@ def median_ms(session: Path) -> float:
     return float(statistics.median(second["timings"]["total_ms"] for second in seconds))
 
 
-def measure_memory(words: Sequence[str], minutes: float, figures: Figures) -> None:
+def measure_memory(words: Sequence[str], picture: str, minutes: float, figures: Figures) -> None:
     """Play a looped clip for `minutes` and note the memory, once a minute where there are two or more."""
     count = max(round(minutes), 2)
-    with playing(*words, "--loop") as player:
+    with playing(*words, "--loop", picture=picture) as player:
         player.wait(WORDS)
         for _ in range(count):
             time.sleep(60 * minutes / count - MOMENTS * MOMENT)
@@ -244,6 +270,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("clip", help="a clip of ten seconds or more, to be played")
     parser.add_argument("--ckpt", help="a checkpoint, as for svm-tui play")
+    parser.add_argument("--picture", choices=ANSWERS, default="blocks", help="what the terminal shows (default blocks)")
     parser.add_argument("--presses", type=int, default=60, help="keys to press, 2 at least (default 60)")
     parser.add_argument("--rounds", type=int, default=3, help="comparisons with infer, the best counts (default 3)")
     parser.add_argument("--minutes", type=float, default=0.0, help="minutes of a looped clip, for memory (default 0)")
@@ -253,13 +280,13 @@ def main() -> int:
     words = [args.clip, *(["--ckpt", args.ckpt] if args.ckpt else [])]
     figures = Figures()
     if "keys" in args.only:
-        measure_start_and_keys(words, args.presses, figures)
+        measure_start_and_keys(words, args.picture, args.presses, figures)
     if "quit" in args.only:
-        measure_quits(words, figures)
+        measure_quits(words, args.picture, figures)
     if "model" in args.only:
-        measure_model(words, args.rounds, figures)
+        measure_model(words, args.picture, args.rounds, figures)
     if "memory" in args.only and args.minutes:
-        measure_memory(words, args.minutes, figures)
+        measure_memory(words, args.picture, args.minutes, figures)
     targets = list(figures.targets())
     print("\n".join(map(str, targets)))
     if args.json:

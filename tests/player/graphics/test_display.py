@@ -20,7 +20,7 @@ cells = st.tuples(st.integers(1, 40), st.integers(1, 60))
         # As many pixels as the clip has.
         ("kitty", Layout(80, 22, 647, 356)),
         ("iterm2", Layout(80, 22, 647, 356)),
-        ("sixel", Layout(64, 18, 640, 360)),
+        ("sixel", Layout(80, 22, 400, 440, 2)),
     ],
 )
 def test_a_picture_is_as_large_as_fits_and_has_as_many_pixels_as_it_may(mode: PictureMode, layout: Layout) -> None:
@@ -43,7 +43,7 @@ def test_a_picture_fits_its_room(
     assert 1 <= layout.rows <= room[1]
     assert min(layout.width, layout.height) >= 1
     if mode == "sixel":
-        assert (layout.width, layout.height) == (layout.columns * cell[0], layout.rows * cell[1])
+        assert (layout.stretch * layout.width, layout.height) == (layout.columns * cell[0], layout.rows * cell[1])
     if mode in MOST_PIXELS:
         # Rounding to whole cells adds half a cell at most on each side, and one cell is always there.
         most = (MOST_PIXELS[mode] ** 0.5 + sum(cell)) ** 2 if mode == "sixel" else 1.1 * MOST_PIXELS[mode] + 4000

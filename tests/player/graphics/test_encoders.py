@@ -87,6 +87,13 @@ def test_runs_of_any_length_are_written(size: tuple[int, int]) -> None:
     assert np.array_equal(read_sixel(sixel.encode(pixels)), pixels)
 
 
+@pytest.mark.parametrize("size", [(1, 1), (2, 3), (40, 20), (700, 6)])
+def test_a_sixel_image_is_stretched(size: tuple[int, int]) -> None:
+    for pixels in (noise(*size), smooth(*size)):
+        narrow, wide = read_sixel(sixel.encode(pixels)), read_sixel(sixel.encode(pixels, 2))
+        assert np.array_equal(wide, np.repeat(narrow, 2, axis=1))
+
+
 def test_a_sixel_image_has_the_right_mean_colours() -> None:
     pixels = smooth(64, 64)
     drawn = read_sixel(sixel.encode(pixels))
@@ -146,7 +153,7 @@ def test_two_colours_a_cell_are_drawn_as_they_are(size: tuple[int, int]) -> None
 
 def test_sextants_stand_in_the_middle_and_are_cropped() -> None:
     pixels = np.full((6, 8, 3), 200, np.uint8)
-    (first, _) = sextant_rows(pixels, 7, (1, 2, 3))
+    (first, _) = sextant_rows(*sextant_cells(pixels), 7, (1, 2, 3))
     assert first.cell_length == 7
-    assert len(sextant_rows(pixels, 3, (1, 2, 3))[0].text) == 3
+    assert len(sextant_rows(*sextant_cells(pixels), 3, (1, 2, 3))[0].text) == 3
     assert re.fullmatch(" +", first.text)

@@ -11,7 +11,9 @@ PictureMode = Literal["kitty", "iterm2", "sixel", "sextants", "blocks"]
 MODES: tuple[PictureMode, ...] = get_args(PictureMode)
 # Pixels of an image at most: more would cost the terminal, or the encoder, too much several times a second. Terminals
 # enlarge Kitty's and iTerm2's images; a Sixel image stays as it is.
-MOST_PIXELS = {"kitty": 640 * 360, "iterm2": 960 * 540, "sixel": 640 * 360}
+MOST_PIXELS = {"kitty": 640 * 360, "iterm2": 960 * 540, "sixel": 960 * 540}
+# Pixels from which those of a Sixel image are made two by one.
+MOST_NARROW_PIXELS = 640 * 360
 
 
 def _no_size() -> None:
@@ -45,12 +47,21 @@ class Display:
 
 @dataclass(frozen=True)
 class Layout:
-    """The size of a picture: in cells, and in the pixels that it is drawn from."""
+    """The size of a picture: in cells, and in the pixels that it is drawn from.
+
+    Attributes:
+        columns: cells across.
+        rows: cells down.
+        width: pixels across.
+        height: pixels down.
+        stretch: pixels of the terminal across that each of these pixels takes.
+    """
 
     columns: int
     rows: int
     width: int
     height: int
+    stretch: int = 1
 
 
 def lay_out(display: Display, clip: tuple[int, int], room: tuple[int, int]) -> Layout:
@@ -67,13 +78,17 @@ def lay_out(display: Display, clip: tuple[int, int], room: tuple[int, int]) -> L
     if display.mode == "sixel" and width * height > most:
         width, height = _shrunk(width, height, most)
     columns, rows = max(round(width / across), 1), max(round(height / down), 1)
+    if display.mode == "sixel" and columns > 1:
+        # So that two pixels can be made one.
+        columns -= columns * across % 2
     if display.mode == "sextants":
         return Layout(columns, rows, 2 * columns, 3 * rows)
     width, height = columns * across, rows * down
-    if display.mode != "sixel":
-        # The terminal enlarges what the clip has no more pixels for.
-        width, height = _shrunk(width, height, min(most, clip[0] * clip[1]))
-    return Layout(columns, rows, width, height)
+    if display.mode == "sixel":
+        stretch = 2 if width * height > MOST_NARROW_PIXELS and width % 2 == 0 else 1
+        return Layout(columns, rows, width // stretch, height, stretch)
+    # The terminal enlarges what the clip has no more pixels for.
+    return Layout(columns, rows, *_shrunk(width, height, min(most, clip[0] * clip[1])))
 
 
 def _shrunk(width: int, height: int, most: int) -> tuple[int, int]:

@@ -12,13 +12,14 @@ from tui.player.clip import Frame, scale
 from tui.player.graphics import iterm2, kitty, sixel
 from tui.player.graphics.display import Display, Layout
 from tui.player.graphics.half_blocks import block_rows
-from tui.player.graphics.sextants import sextant_rows
+from tui.player.graphics.sextants import sextant_cells, sextant_rows
 from tui.player.graphics.strips import PaintedStrip
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from tui.player.clip import Pixels
+    from tui.player.graphics.sextants import Cells
 
 Rgb = tuple[int, int, int]
 # Two images of Kitty's, in turn: one is written while the other is shown.
@@ -37,6 +38,7 @@ class Drawing:
         layout: its size.
         data: the escape sequences of the image; empty for characters.
         number: of Kitty's image.
+        cells: what `sextant_cells` returned; None where there are no sextants.
         is_sent: whether the terminal has the image.
     """
 
@@ -44,6 +46,7 @@ class Drawing:
     layout: Layout
     data: str = ""
     number: int = NUMBERS[0]
+    cells: "tuple[Sequence[str], Cells] | None" = None
     is_sent: bool = field(default=False, compare=False)
 
     @property
@@ -74,13 +77,15 @@ def draw(frame: Frame, layout: Layout, display: Display, before: int) -> Drawing
         return Drawing(frame, layout, data, number)
     if display.mode == "iterm2":
         return Drawing(frame, layout, iterm2.encode(frame.pixels, layout.columns, layout.rows))
-    return Drawing(frame, layout, sixel.encode(frame.pixels) if display.mode == "sixel" else "")
+    if display.mode == "sixel":
+        return Drawing(frame, layout, sixel.encode(frame.pixels, layout.stretch))
+    return Drawing(frame, layout, cells=sextant_cells(frame.pixels) if display.mode == "sextants" else None)
 
 
 def character_rows(drawing: Drawing, display: Display, width: int, background: Rgb) -> "Sequence[Strip]":
     """Return `drawing` as rows of `width` cells of characters."""
-    if display.mode == "sextants":
-        return sextant_rows(drawing.frame.pixels, width, background)
+    if drawing.cells:
+        return sextant_rows(*drawing.cells, width, background)
     return block_rows(_block_pixels(drawing, display), width, background)
 
 

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 from tui.player.graphics.half_blocks import BlockStrip
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import numpy as np
     import numpy.typing as npt
 
@@ -29,7 +31,7 @@ def _characters() -> str:
 CHARACTERS = _characters()
 
 
-def sextant_cells(pixels: "Pixels") -> "tuple[list[str], Cells]":
+def sextant_cells(pixels: "Pixels") -> "tuple[Sequence[str], Cells]":
     """Return the characters of each row, and colours, uint8 [rows, columns, 6]: RGB of the text, RGB behind it.
 
     The pixels of a cell are divided at the mean of the channel that differs most, and each part gets its mean colour.
@@ -56,19 +58,21 @@ def sextant_cells(pixels: "Pixels") -> "tuple[list[str], Cells]":
     return texts, np.concatenate([front, back], axis=-1).round().astype(np.uint8)
 
 
-def sextant_rows(pixels: "Pixels", width: int, background: tuple[int, int, int]) -> list[BlockStrip]:
-    """Return rows of `width` cells with `pixels`, uint8 [3 * rows, 2 * columns, 3], in the centre.
+def sextant_rows(
+    texts: "Sequence[str]", colours: "Cells", width: int, background: tuple[int, int, int]
+) -> list[BlockStrip]:
+    """Return rows of `width` cells with what `sextant_cells` returned in the centre.
 
     The margins show `background`; of a wider picture the middle is shown.
     """
     import numpy as np
 
-    columns = pixels.shape[1] // ACROSS
+    columns = colours.shape[1]
     shown = min(columns, width)
     left, cut = (width - shown) // 2, (columns - shown) // 2
-    texts, colours = sextant_cells(pixels[:, ACROSS * cut : ACROSS * (cut + shown)])
     cells = np.empty((len(texts), width, 6), np.uint8)
     cells[:] = background * 2
-    cells[:, left : left + shown] = colours
+    cells[:, left : left + shown] = colours[:, cut : cut + shown]
     right = width - shown - left
-    return [BlockStrip(row, " " * left + text + " " * right) for row, text in zip(cells, texts, strict=True)]
+    lines = (" " * left + text[cut : cut + shown] + " " * right for text in texts)
+    return [BlockStrip(row, line) for row, line in zip(cells, lines, strict=True)]

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from tui.player.clip import Pixels
 
     Bytes = npt.NDArray[np.uint8]
-    Numbers = npt.NDArray[np.int64]
+    Numbers = npt.NDArray[np.int32 | np.int64]
 
 # Rows of pixels in a band.
 BAND = 6
@@ -25,11 +25,11 @@ LONGEST_PLAIN = 3
 _EMPTY, _RUN, _COLOUR, _AGAIN, _NEXT = b"?!#$-"
 
 
-def encode(pixels: "Pixels") -> str:
-    """Return what draws `pixels`, uint8 [height, width, 3], from the cursor on."""
+def encode(pixels: "Pixels", stretch: int = 1) -> str:
+    """Return what draws `pixels`, uint8 [height, width, 3], from the cursor on, each `stretch` times as wide."""
     height, width = pixels.shape[:2]
-    data = _write(*_planes(_quantize(pixels)))
-    return f'\x1bP9;1q"1;1;{width};{height}{_palette()}{data.tobytes().decode("ascii")}\x1b\\'
+    data = _write(*_planes(_quantize(pixels)), stretch)
+    return f'\x1bP9;1q"1;1;{width * stretch};{height}{_palette()}{data.tobytes().decode("ascii")}\x1b\\'
 
 
 @cache
@@ -59,58 +59,65 @@ def _planes(numbers: "Bytes") -> "tuple[Bytes, Numbers, Numbers]":
     import numpy as np
 
     height, width = numbers.shape
-    bits = np.zeros((-(-height // BAND) * COLOURS, width), np.uint8)
-    for bit in range(BAND):
-        rows = numbers[bit::BAND]
+    bands = COLOURS * np.arange(-(-height // BAND), dtype=np.int32)
+    rows = [bands[: len(part), None] + part for part in (numbers[bit::BAND] for bit in range(BAND))]
+    used = np.zeros(len(bands) * COLOURS, bool)
+    for row in rows:
+        used[row] = True
+    starts = (np.cumsum(used, dtype=np.int32) - 1) * width
+    bits = np.zeros(int(used.sum()) * width, np.uint8)
+    columns = np.arange(width, dtype=np.int32)
+    for bit, row in enumerate(rows):
         # Each column of a row has one colour, so that no place is written twice.
-        bits[COLOURS * np.arange(len(rows))[:, None] + rows, np.arange(width)] |= 1 << bit
-    used = np.flatnonzero(bits.any(axis=1))
-    return bits[used], used // COLOURS, used % COLOURS
+        bits[starts[row] + columns] |= 1 << bit
+    found = np.flatnonzero(used)
+    return bits.reshape(-1, width), found // COLOURS, found % COLOURS
 
 
-def _write(bits: "Bytes", bands: "Numbers", colours: "Numbers") -> "Bytes":
+def _write(bits: "Bytes", bands: "Numbers", colours: "Numbers", stretch: int) -> "Bytes":
     """Return the characters of the planes, each behind its colour, with runs shortened."""
     import numpy as np
 
     count, width = bits.shape
     begins = np.ones((count, width), bool)
     np.not_equal(bits[:, 1:], bits[:, :-1], out=begins[:, 1:])
-    starts = np.flatnonzero(begins)
-    lengths, characters = np.diff(starts, append=count * width), bits.ravel()[starts] + _EMPTY
-    first = starts % width == 0
-    last = np.append(first[1:], True)
+    starts = np.flatnonzero(begins).astype(np.int32)
+    lengths = stretch * np.diff(starts, append=np.int32(count * width))
+    characters = bits.ravel()[starts] + _EMPTY
+    firsts = np.searchsorted(starts, width * np.arange(count))
+    lasts = np.append(firsts[1:], len(starts)) - 1
     # What is empty up to the right end is left out.
-    lengths[last & (characters == _EMPTY)] = 0
-    plain = lengths <= LONGEST_PLAIN
-    heads = np.zeros(len(starts), np.int64)
-    heads[first] = 1 + _digits(colours)
-    ends = np.cumsum(heads + np.where(plain, lengths, 2 + _digits(lengths)) + last)
+    lengths[lasts[characters[lasts] == _EMPTY]] = 0
+    long = np.flatnonzero(lengths > LONGEST_PLAIN)
+    sizes = lengths.copy()
+    sizes[long] = 2 + _digits(lengths[long])
+    sizes[firsts] += 1 + _digits(colours)
+    sizes[lasts] += 1
+    ends = np.cumsum(sizes, dtype=np.int32)
     out = np.empty(ends[-1], np.uint8)
-    out[ends[last] - 1] = np.where(np.append(bands[1:] != bands[:-1], True), _NEXT, _AGAIN)
-    places = ends - last - np.where(plain, lengths, 2 + _digits(lengths))
-    out[places[first] - heads[first]] = _COLOUR
-    _write_numbers(out, places[first], colours)
-    for offset in range(LONGEST_PLAIN):
-        some = plain & (lengths > offset)
-        out[places[some] + offset] = characters[some]
-    ends_of_runs = (ends - last)[~plain]
-    out[places[~plain]], out[ends_of_runs - 1] = _RUN, characters[~plain]
-    _write_numbers(out, ends_of_runs - 1, lengths[~plain])
+    out[ends[lasts] - 1] = np.where(np.append(bands[1:] != bands[:-1], True), _NEXT, _AGAIN)
+    out[ends[firsts] - sizes[firsts]] = _COLOUR
+    ends[lasts] -= 1
+    for offset in range(1, LONGEST_PLAIN + 1):
+        some = np.flatnonzero((lengths >= offset) & (lengths <= LONGEST_PLAIN))
+        out[ends[some] - offset] = characters[some]
+    digits = _digits(lengths[long])
+    out[ends[long] - 2 - digits], out[ends[long] - 1] = _RUN, characters[long]
+    _write_numbers(out, ends[long] - 1, lengths[long])
+    plain = np.where(lengths[firsts] > LONGEST_PLAIN, 2 + _digits(lengths[firsts]), lengths[firsts])
+    _write_numbers(out, ends[firsts] - plain, colours)
     return out
 
 
 def _digits(values: "Numbers") -> "Numbers":
     """Return how many digits each of `values` has, up to 9,999."""
-    import numpy as np
-
-    return 1 + np.searchsorted([10, 100, 1000], values, side="right")
+    return 1 + (values >= 10) + (values >= 100) + (values >= 1000)
 
 
 def _write_numbers(out: "Bytes", ends: "Numbers", values: "Numbers") -> None:
     """Write `values` in digits, each in front of the place in `ends`."""
-    rest, ends = values, ends
-    while len(rest):
+    while len(values):
         ends = ends - 1
-        out[ends] = 48 + rest % 10
-        rest = rest // 10
-        ends, rest = ends[rest > 0], rest[rest > 0]
+        out[ends] = 48 + values % 10
+        more = values >= 10
+        ends, values = ends[more], values[more] // 10
