@@ -5,12 +5,15 @@ import argparse
 import codecs
 import contextlib
 import fcntl
+import io
 import json
 import os
 import pty
 import re
 import select
+import shutil
 import signal
+import socket
 import statistics
 import struct
 import subprocess
@@ -22,6 +25,8 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+
+import av
 
 SIZE = (40, 120)
 # Seconds after which what is waited for will not come.
@@ -50,7 +55,9 @@ WORDS = re.compile(r"(?<!/ )(?<!−)0\d:\d\d  [^\s▌›·?]")
 MOMENTS, MOMENT = 20, 0.1
 # Presses from normal speed to the highest.
 FASTER = 5
-PARTS = ("keys", "quit", "model", "memory")
+# Seconds of a feed before it is silent.
+STALLS_AT = 5
+PARTS = ("keys", "quit", "feed", "model", "memory")
 # Keys, and what the screen shows for each.
 KEYS = ((b" ", PAUSED), (b" ", PLAYING), (b"]", "1.25×"), (b"[", "1×"), (b"l", "wait for model"), (b"l", "real time"))
 
@@ -85,6 +92,7 @@ class Figures:
     first_words_s: float = 0.0
     key_ms: list[float] = field(default_factory=list)
     quit_s: list[float] = field(default_factory=list)
+    feed_quit_s: list[float] = field(default_factory=list)
     model_ms_infer: float = 0.0
     model_ms_play: float = 0.0
     memory_mb: list[float] = field(default_factory=list)
@@ -100,6 +108,9 @@ class Figures:
             yield Target("key to effect, max", max(self.key_ms), 200.0, "ms")
         if self.quit_s:
             yield Target("quit, max", max(self.quit_s), 0.5, "s", f"of {len(self.quit_s)}")
+        if self.feed_quit_s:
+            remark = f"of {len(self.feed_quit_s)}, with the voice, while a feed brings nothing"
+            yield Target("quit a feed, max", max(self.feed_quit_s), 0.5, "s", remark)
         if self.model_ms_infer:
             play, infer = self.model_ms_play, self.model_ms_infer
             both = f"{play:.0f} ms a second, without a screen {infer:.0f}"
@@ -221,6 +232,42 @@ def measure_quits(words: Sequence[str], picture: str, figures: Figures) -> None:
             figures.quit_s.append(player.quit())
 
 
+@contextlib.contextmanager
+def stalled_feed(clip: str) -> Iterator[str]:
+    """Serve the first pictures of `clip` over HTTP, all at once and then nothing more, and yield the address."""
+    data = io.BytesIO()
+    with av.open(clip) as source, av.open(data, "w", format="mpegts") as feed:
+        stream = feed.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(source.streams.video[0]):
+            if packet.dts is not None and packet.dts * packet.time_base < STALLS_AT:
+                packet.stream = stream
+                feed.mux(packet)
+
+    def serve(listener: socket.socket) -> None:
+        # The listener is closed at the end.
+        with contextlib.suppress(OSError):
+            while True:
+                connection, _ = listener.accept()
+                connection.recv(1 << 16)
+                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: video/mp2t\r\nConnection: close\r\n\r\n")
+                connection.sendall(data.getvalue())
+                kept.append(connection)
+
+    kept: list[socket.socket] = []
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=serve, args=(listener,), daemon=True).start()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}/live"
+
+
+def measure_feed_quits(words: Sequence[str], rounds: int, figures: Figures) -> None:
+    """Quit while a feed is silent, with the voice on where there is a program for it."""
+    voice = ["--voice"] if shutil.which("espeak-ng") or shutil.which("say") else []
+    for _ in range(rounds):
+        with stalled_feed(words[0]) as address, playing(address, *words[1:], *voice) as player:
+            player.wait("no signal")
+            figures.feed_quit_s.append(player.quit())
+
+
 def measure_model(words: Sequence[str], picture: str, rounds: int, figures: Figures) -> None:
     """Compare what a second costs the model with and without a screen, both as fast as it can; the best of each."""
     with tempfile.TemporaryDirectory() as folder:
@@ -283,6 +330,8 @@ def main() -> int:
         measure_start_and_keys(words, args.picture, args.presses, figures)
     if "quit" in args.only:
         measure_quits(words, args.picture, figures)
+    if "feed" in args.only:
+        measure_feed_quits(words, args.rounds, figures)
     if "model" in args.only:
         measure_model(words, args.picture, args.rounds, figures)
     if "memory" in args.only and args.minutes:
