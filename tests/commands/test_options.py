@@ -9,6 +9,7 @@ import pytest
 
 from streaming_vlm_mlx.config import ModelConfig
 from streaming_vlm_mlx.errors import SvmError
+from streaming_vlm_mlx.hub_cache import checkpoint_name
 from tests.video.clips import make_clip
 from tui import cli
 from tui.commands.options import add_model_arguments, fill_in, resolve_settings
@@ -32,7 +33,7 @@ def test_a_query_that_the_template_has_no_place_for_is_warned_of(
     add_model_arguments(parser)
     config, folder = resolve_settings(parser.parse_args([*words, "--config", str(settings)]))
     warning = (
-        f"svm-tui: --query has no effect: the training template of {folder.name} has no query; "
+        f"svm-tui: --query has no effect: the training template of {checkpoint_name(folder)} has no query; "
         "ask questions in the player with /.\n"
     )
     assert capsys.readouterr().err == (warning if warns else "")

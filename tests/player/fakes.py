@@ -46,7 +46,7 @@ TIMEOUT = 60.0
 # Widgets that a message passes at most: from the app down to a widget, up again, and on to what it leads to.
 MAX_HOPS = 10
 # What keys write, where that is not their name.
-CHARACTERS = {"space": " ", "question_mark": "?"}
+CHARACTERS = {"space": " ", "question_mark": "?", "minus": "-"}
 NAMES = {" ": "space", ">": "greater_than_sign", "<": "less_than_sign", "-": "minus"}
 
 

@@ -70,6 +70,7 @@ async def test_the_command_palette_offers_what_has_a_key(start_player: StartPlay
             "play",
             "seek",
             "session",
+            "sound",
             "view",
         ]
         await commands["seek: to the end"]()

@@ -207,5 +207,5 @@ def test_a_session_is_replayed_at_its_pace(
     monkeypatch.setattr(replay, "interactive", lambda: True)
     monkeypatch.setenv("TERM", "xterm-256color")
     monkeypatch.setattr(replay, "watch", lambda spec, *_: seen.append(spec))
-    cli.main(["replay", str(session), *words])
+    cli.main(["replay", str(session), "--picture", "blocks", *words])
     assert [spec.pace for spec in seen] == [shown]

@@ -46,14 +46,14 @@ class SoundSpec:
         open_source: opens what fills a track whose motions have a clock; None where the clip has no sound. Runs on a
             thread, and may raise SvmError.
         volume: in percent.
-        muted: whether nothing is heard at first.
         open_device: opens the device, on that thread; may raise SvmError.
+        muted: whether nothing is heard at first.
     """
 
     open_source: "Callable[[ClipTrack, Callable[[], float]], SoundSource | None]"
     volume: float = MOST_VOLUME
-    muted: bool = False
     open_device: "Callable[[Fill], Output]" = open_output
+    muted: bool = False
 
 
 class _Silence:
