@@ -20,6 +20,7 @@ from tui.commands.play import check_terminal, check_theme
 from tui.commands.replay import find_clip
 from tui.player.app import PlayerApp
 from tui.player.clip import BlankSeconds
+from tui.player.graphics.display import Display
 from tui.player.replayer import Replayer
 from tui.player.screens.player import PlayerScreen
 from tui.player.spec import PlayerSpec
@@ -207,5 +208,6 @@ def test_a_session_is_replayed_at_its_pace(
     monkeypatch.setattr(replay, "interactive", lambda: True)
     monkeypatch.setenv("TERM", "xterm-256color")
     monkeypatch.setattr(replay, "watch", lambda spec, *_: seen.append(spec))
-    cli.main(["replay", str(session), "--picture", "blocks", *words])
+    monkeypatch.setattr(replay, "choose_display", lambda _: Display())
+    cli.main(["replay", str(session), *words])
     assert [spec.pace for spec in seen] == [shown]

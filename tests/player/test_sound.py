@@ -261,8 +261,15 @@ async def test_no_device_is_one_remark_and_the_clip_plays_on(start_player: Start
 
 
 def test_options_choose_the_sound() -> None:
-    assert sound_settings(Namespace(sound=True, volume=30.0), "game.mp4")["sound"].volume == 30.0
-    assert sound_settings(Namespace(sound=False, volume=100.0), "game.mp4") == {}
-    assert sound_settings(Namespace(sound=True, volume=100.0), None) == {}
+    def chosen(sound: bool, volume: float, clip: str | None = "game.mp4") -> SoundSpec | None:
+        args = Namespace(sound=sound, volume=volume, voice=False, voice_command=None)
+        found: SoundSpec | None = sound_settings(args, clip)["sound"]
+        return found
+
+    heard = chosen(True, 30.0)
+    assert heard
+    assert heard.volume == 30.0
+    assert chosen(False, 100.0) is None
+    assert chosen(True, 100.0, None) is None
     with pytest.raises(SvmError, match="--volume is 101; it is a number from 0 to 100"):
-        sound_settings(Namespace(sound=True, volume=101.0), "game.mp4")
+        chosen(True, 101.0)
