@@ -1,6 +1,7 @@
 """The player's sound on a fake device: threads, failures, and the keys."""
 
 import threading
+from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from streaming_vlm_mlx.audio.motion import Motion
 from streaming_vlm_mlx.audio.output import CALLS, DacClock, Fill
 from streaming_vlm_mlx.errors import SvmError
 from tests.player.fakes import TIMEOUT, StartPlayer, until
+from tui.commands.play import sound_settings
 from tui.player import sound as player_sound
 from tui.player.playhead import Playhead
 from tui.player.sound import PlayerSound, SoundSpec
@@ -256,3 +258,11 @@ async def test_no_device_is_one_remark_and_the_clip_plays_on(start_player: Start
         await p.pass_time(1)
         assert p.position == 1.0
         assert p.notice.count("no sound:") == 1
+
+
+def test_options_choose_the_sound() -> None:
+    assert sound_settings(Namespace(sound=True, volume=30.0), "game.mp4")["sound"].volume == 30.0
+    assert sound_settings(Namespace(sound=False, volume=100.0), "game.mp4") == {}
+    assert sound_settings(Namespace(sound=True, volume=100.0), None) == {}
+    with pytest.raises(SvmError, match="--volume is 101; it is a number from 0 to 100"):
+        sound_settings(Namespace(sound=True, volume=101.0), "game.mp4")
