@@ -152,6 +152,13 @@ def test_a_terminal_that_measures_no_cells_is_asked_for_their_size() -> None:
         assert (display.mode, display.cell, display.measure()) == ("iterm2", (9, 21), None)
 
 
+def test_a_terminal_that_was_closed_gets_half_blocks() -> None:
+    ours, theirs = pty.openpty()
+    os.close(ours)
+    assert find_display("auto", theirs, theirs, still, {}).mode == "blocks"
+    os.close(theirs)
+
+
 @pytest.mark.parametrize(
     ("wanted", "variables", "mode"),
     [

@@ -8,6 +8,7 @@ import struct
 import termios
 import tty
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal
 
@@ -130,7 +131,9 @@ def find_display(
     answer = None
     can_answer = variables.get("TERM") != "linux" and "NO_COLOR" not in variables
     if can_answer and (wanted == "auto" or (mode in MOST_PIXELS and size is None)):
-        answer = ask_terminal(reader, writer, clock, LIMIT if "SSH_CONNECTION" in variables else LIMIT_NEAR)
+        # One that was closed is the player's to find.
+        with suppress(OSError, termios.error):
+            answer = ask_terminal(reader, writer, clock, LIMIT if "SSH_CONNECTION" in variables else LIMIT_NEAR)
     if answer and wanted == "auto":
         mode = answer.picture_mode
     cell = size or (answer.cell if answer else None) or Display.cell
