@@ -39,6 +39,8 @@ from tui.player.sound import PlayerSound, SoundSpec
 LOWEST, SLOPE, PERIOD = 400.0, 400.0, 8.0
 # Samples that are looked at at once, every STEP seconds, and the size of the transform.
 WINDOW, STEP, TRANSFORM = 2048, 0.05, 1 << 16
+# Seconds over which the clock of the sink is as good as the machine's.
+PORTION = 10.0
 # The quietest sound, as a part of full scale.
 QUIET = 0.01
 # Seconds after an action from which sound has to be in its place.
@@ -83,10 +85,24 @@ class Figures:
 
 @dataclass(frozen=True)
 class Recording:
-    """What was heard: mono at `RATE`, and the time of its first sample."""
+    """What was heard: mono at `RATE`, and when each sample was played.
 
-    begin: float
+    The clock of the sink is not that of the machine, so the time is taken anew every `PORTION` seconds.
+    """
+
     samples: Mono
+    arrivals: list[tuple[int, float]]
+
+    def times(self, samples: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """Return the times at which the `samples`, by their number, were played."""
+        counts, delays = (np.array(column, np.float64) for column in zip(*self.arrivals, strict=True))
+        delays = delays - counts / RATE
+        portions = (counts / RATE / PORTION).astype(int)
+        # What comes at once has come soonest.
+        soonest = [delays[portions == portion].min() for portion in np.unique(portions)]
+        middles = [counts[portions == portion].mean() for portion in np.unique(portions)]
+        played: npt.NDArray[np.float64] = samples / RATE + np.interp(samples, middles, soonest)
+        return played
 
 
 def sweep(position: npt.NDArray[np.float64]) -> Mono:
@@ -159,7 +175,7 @@ class Recorder:
         command = ["parec", "-d", "svm.monitor", "--raw", "--latency-msec=10", f"--rate={RATE}", "--channels=1"]
         self.process = subprocess.Popen([*command, "--format=s16le"], stdout=subprocess.PIPE)
         self._parts: list[bytes] = []
-        self._begin = math.inf
+        self._arrivals: list[tuple[int, float]] = []
         self.started = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
@@ -170,8 +186,7 @@ class Recorder:
         while part := os.read(self.process.stdout.fileno(), 1 << 16):
             self._parts.append(part)
             count += len(part) // 2
-            # What comes at once has come soonest.
-            self._begin = min(self._begin, time.perf_counter() - count / RATE)
+            self._arrivals.append((count, time.perf_counter()))
             self.started.set()
 
     def finish(self) -> Recording:
@@ -181,7 +196,7 @@ class Recorder:
         self.process.wait()
         whole = b"".join(self._parts)
         samples = np.frombuffer(whole[: len(whole) // 2 * 2], "<i2").astype(np.float32) / np.float32(1 << 15)
-        return Recording(self._begin, samples)
+        return Recording(samples, self._arrivals)
 
 
 class Viewer:
@@ -249,7 +264,7 @@ def positions_in(recording: Recording) -> tuple[npt.NDArray[np.float64], npt.NDA
             continue
         strength = np.abs(np.fft.rfft(part * window, TRANSFORM))
         found[number] = (int(np.argmax(strength)) * RATE / TRANSFORM - LOWEST) / SLOPE
-    return recording.begin + (starts + WINDOW / 2) / RATE, found
+    return recording.times(starts.astype(np.float64) + WINDOW / 2), found
 
 
 def compare(recording: Recording, viewer: Viewer, sound: PlayerSound, seconds: float) -> Figures:
@@ -312,6 +327,8 @@ def measure(seconds: float, actions: int, seed: int = 0, hurried: bool = False) 
     if missing := [name for name in NEEDED if shutil.which(name) is None]:
         raise SvmError(f"{missing[0]} is missing; install pulseaudio and pulseaudio-utils.")
     with tempfile.TemporaryDirectory() as name, null_sink(Path(name)) as server:
+        if hurried:
+            hurry(os.getpid())
         duration = seconds + 30 if not actions else max(seconds, 60.0)
         clip = make_sweep(Path(name) / "sweep.mp4", duration)
         recorder = Recorder()
@@ -327,9 +344,6 @@ def measure(seconds: float, actions: int, seed: int = 0, hurried: bool = False) 
         sound.close()
         if sound.problem:
             raise SvmError(sound.problem)
-        if hurried:
-            # What follows only computes.
-            os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
         return compare(recording, viewer, sound, seconds)
 
 

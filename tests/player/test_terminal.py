@@ -181,9 +181,10 @@ def test_a_feed_is_watched_through_a_stall_and_an_end_and_kept(terminal: Termina
         answering(server, answer)
         terminal.run("play", f"http://127.0.0.1:{server.port}/live", "--record", str(kept))
         terminal.until_shown("◌ no signal")
-        answering(server, answer)
         visits[0].close()
+        # The new connection is answered only when that was seen.
         terminal.until_shown("◌ reconnecting (1)")
+        answering(server, answer)
         terminal.until_gone("◌ reconnecting (1)")
         terminal.press("Left")
         terminal.until_shown("a live feed cannot go back")
