@@ -123,7 +123,7 @@ class SoundReader:
             yield from frames
 
     def _sought(self, time: float) -> Iterator[tuple[float, AudioFrame]]:
-        stream = sound_stream(self._decoder)
+        stream = self._decoder.opened.sound
         assert stream is not None
         ticks = math.floor((max(time, 0.0) + self._origin) / (stream.time_base or MICROSECOND))
         try:
@@ -133,7 +133,7 @@ class SoundReader:
         return self._frames()
 
     def _frames(self) -> Iterator[tuple[float, AudioFrame]]:
-        stream = sound_stream(self._decoder)
+        stream = self._decoder.opened.sound
         if stream is None:
             return
         following = -self._origin
@@ -171,7 +171,7 @@ def open_sound(name: str) -> SoundReader | None:
     decoder = Decoder(name)
     try:
         first = next(decoder.frames(), None)
-        stream = sound_stream(decoder)
+        stream = decoder.opened.sound
         if first is None or stream is None:
             if decoder.opened.container.streams.audio:
                 raise SvmError(f"{name} has sound that this FFmpeg cannot decode; convert it to AAC.")
@@ -182,14 +182,6 @@ def open_sound(name: str) -> SoundReader | None:
     except BaseException:
         decoder.close()
         raise
-
-
-def sound_stream(decoder: Decoder) -> AudioStream | None:
-    """Return the sound that belongs to the video of `decoder`, of a codec that can be decoded; None without any."""
-    streams = decoder.opened.container.streams
-    best = streams.best("audio", related=decoder.opened.stream)
-    found = [stream for stream in (best, *streams.audio) if isinstance(stream, AudioStream) and stream.codec_context]
-    return found[0] if found else None
 
 
 def decode(stream: AudioStream, packet: av.Packet | None) -> list[AudioFrame]:

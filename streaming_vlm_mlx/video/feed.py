@@ -16,6 +16,7 @@ from av.stream import Stream
 
 from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.video.chunk import ClipInfo
+from streaming_vlm_mlx.video.feed_sound import SoundClock, SoundPacket, copy_packet, sound_format, sound_state
 from streaming_vlm_mlx.video.frame_converter import MOST_PIXELS, FrameConverter
 from streaming_vlm_mlx.video.pyav_reader import (
     MICROSECOND,
@@ -29,7 +30,7 @@ from streaming_vlm_mlx.video.source import UNCOMPRESSED, describe_failure, no_pi
 from streaming_vlm_mlx.video.timestamps import LONGEST_STEP, StreamClock, TimedPicture, TimestampReader
 
 # What is read ahead at most: bytes, and packets.
-MOST_BYTES, MOST_PACKETS = 1 << 26, 3000
+MOST_BYTES, MOST_PACKETS = 1 << 26, 6000
 # Longest wait for news in seconds of real time, since the clock may be another one.
 POLL = 0.1
 # Packets in a row without a frame after which the decoder is taken to be the wrong one: the codec changed.
@@ -112,18 +113,20 @@ class Connection:
         clock: Callable[[], float],
         sink: PacketSink | None,
         repeats: Repeats,
+        with_sound: bool = False,
     ) -> None:
         """Start the thread; `news`, whose lock guards what arrived, is notified of it."""
         self._open, self._news, self._clock, self._sink, self._repeats = open_decoder, news, clock, sink, repeats
-        self._items: deque[Arrival | End] = deque()
+        self._with_sound = with_sound
+        self._items: deque[Arrival | SoundPacket | End] = deque()
         self._bytes = 0
         self._dropped = False
         threading.Thread(target=self._run, name="svm-feed", daemon=True).start()
 
-    def take(self) -> Arrival | End | None:
+    def take(self) -> Arrival | SoundPacket | End | None:
         """Return what came next, or None if nothing has; with the lock held."""
         item = self._items.popleft() if self._items else None
-        if isinstance(item, Arrival):
+        if item and not isinstance(item, End):
             self._bytes -= item.size
             self._news.notify_all()
         return item
@@ -159,10 +162,12 @@ class Connection:
         audio = opened.container.streams.audio if self._sink else ()
         others = tuple(sound for sound in audio if sound.codec_context is not None)
         keep = self._sink.begin(stream, others) if self._sink else None
+        sound = opened.sound if self._with_sound else None
+        form = sound_format(sound) if sound else None
         is_repeated = kind == PLAYLIST
         self._repeats.begin()
         try:
-            for packet in decoder.packets(*others):
+            for packet in decoder.packets(*(others or ((sound,) if sound else ()))):
                 is_video = not packet.size or packet.stream is stream
                 if packet.size and is_video:
                     is_repeated = kind == PLAYLIST and self._repeats.has(packet)
@@ -172,6 +177,8 @@ class Connection:
                     keep(packet)
                 if is_video:
                     self._put(Arrival(packet, decoder, is_repeated))
+                elif form and packet.stream is sound and not is_repeated and (copy := copy_packet(packet, form)):
+                    self._put(copy)
                 if self._dropped:
                     break
         except InterruptedFeedError as error:
@@ -180,8 +187,8 @@ class Connection:
         is_whole = kind == "lavfi" or (kind != PLAYLIST and opened.container.size > 0)
         return End("the server closed the connection", is_whole)
 
-    def _put(self, item: Arrival | End) -> None:
-        size = item.size if isinstance(item, Arrival) else 0
+    def _put(self, item: Arrival | SoundPacket | End) -> None:
+        size = 0 if isinstance(item, End) else item.size
         with self._news:
             self._news.wait_for(lambda: self._dropped or self._has_room(size))
             if not self._dropped:
@@ -202,12 +209,15 @@ class FeedWatch:
         clock: returns seconds, and never runs backwards.
         tell: called in the thread that reads with each new attempt, when the feed is back, and at its end.
         sink: keeps the packets; None for nothing.
+        hear: called in the thread that reads with each packet of the sound, at its time of the feed, in order; None
+            where nobody hears it.
     """
 
     rules: ReconnectRules | None = None
     clock: Callable[[], float] = time.monotonic
     tell: Callable[[FeedStatus], None] = lambda _: None
     sink: PacketSink | None = None
+    hear: Callable[[SoundPacket], None] | None = None
 
 
 UNWATCHED = FeedWatch()
@@ -220,6 +230,7 @@ class FeedReader:
 
     Attributes:
         info: properties of the feed; those of its first connection.
+        sound: whether that connection brings sound.
     """
 
     def __init__(self, decoder: Decoder, most_pixels: int = MOST_PIXELS, watch: FeedWatch = UNWATCHED) -> None:
@@ -231,7 +242,7 @@ class FeedReader:
             SvmError: there is no picture.
         """
         self._name, self._watch, self._clock = decoder.name, watch, watch.clock
-        is_playlist = decoder.opened.container.format.name == PLAYLIST
+        is_playlist, self.sound = decoder.opened.container.format.name == PLAYLIST, sound_state(decoder.opened)
         rules = watch.rules or (PLAYLIST_RULES if is_playlist else ReconnectRules())
         self._news, self._repeats = threading.Condition(), Repeats()
         self._stopped, self._told = False, ("live", 0)
@@ -239,6 +250,7 @@ class FeedReader:
         self._next_time = 0.0
         self._ticks: StreamClock | None = None
         self._timestamps: TimestampReader | None = None
+        self._sound_clock = SoundClock(watch.hear)
         # Packets since the last frame, and damaged ones of earlier connections.
         self._undecoded, self._damaged = 0, 0
         # No connection is made again before there is a picture.
@@ -308,18 +320,21 @@ class FeedReader:
             arrival = self._wait()
             if arrival is None:
                 return None
-            self._decode(arrival)
+            if isinstance(arrival, SoundPacket):
+                self._sound_clock.take(arrival)
+            else:
+                self._decode(arrival)
         return self._ready.popleft()
 
-    def _wait(self) -> Arrival | None:
+    def _wait(self) -> Arrival | SoundPacket | None:
         """Wait for the next packet, and connect as it is time to; None when the feed has ended or is stopped."""
         with self._news:
             while not self._stopped:
                 item = self._connection.take() if self._connection else None
-                if isinstance(item, Arrival):
-                    return item
                 if isinstance(item, End):
                     self._lose(item)
+                elif item:
+                    return item
                 decision = self._reconnector.decide(self._clock())
                 if decision.action != "read":
                     self._drop()
@@ -333,7 +348,11 @@ class FeedReader:
 
     def _connect(self, open_decoder: Callable[[], Decoder]) -> None:
         self._undecoded, self._timestamps = 0, None
-        self._connection = Connection(open_decoder, self._news, self._clock, self._watch.sink, self._repeats)
+        self._sound_clock.begin()
+        watch = self._watch
+        self._connection = Connection(
+            open_decoder, self._news, self._clock, watch.sink, self._repeats, watch.hear is not None
+        )
 
     def _drop(self) -> None:
         if self._connection:
@@ -374,4 +393,6 @@ class FeedReader:
             if time is not None:
                 end = time + min(self._ticks.length(frame.duration), LONGEST_STEP)
                 self._ready.append(TimedPicture(time, end, frame))
+                if frame.pts is not None and not self._ticks.counted:
+                    self._sound_clock.show(float(frame.pts * self._ticks.time_base), time)
                 self._next_time = time + 1 / self._ticks.frame_rate

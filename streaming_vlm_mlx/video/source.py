@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Any, Protocol, Self
 
 import av
+from av.audio.stream import AudioStream
 from av.container import InputContainer
 from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
@@ -111,6 +112,14 @@ class InputVideo:
     def is_untimed(self) -> bool:
         """Whether the format has no timestamps, and FFmpeg counts frames instead."""
         return bool(self.container.format.flags & NO_TIMESTAMPS)
+
+    @property
+    def sound(self) -> AudioStream | None:
+        """The sound that belongs to the video, of a codec that can be decoded; None without any."""
+        streams = self.container.streams
+        best = streams.best("audio", related=self.stream)
+        sounds = (stream for stream in (best, *streams.audio) if isinstance(stream, AudioStream))
+        return next((sound for sound in sounds if sound.codec_context), None)
 
 
 def open_video_stream(name: str) -> InputVideo:

@@ -3,6 +3,7 @@
 import math
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -47,9 +48,10 @@ def make_clip_with_sound(
     rate: int = RATE,
     delay: float = 0.0,
     layout: str = "stereo",
+    **container: Any,
 ) -> Path:
     """Write a clip of `seconds` with tones, of which the sound begins `delay` seconds late."""
-    with av.open(str(path), "w") as out:
+    with av.open(str(path), "w", **container) as out:
         video = out.add_stream("libx264", rate=10, options={"preset": "ultrafast"})
         video.width, video.height, video.pix_fmt, video.gop_size = 64, 48, "yuv420p", 40
         audio = out.add_stream(codec, rate=rate, layout=layout)

@@ -58,9 +58,9 @@ def test_standing_still_there_is_time_for_the_second_seen_last(head: Playhead, c
 
 def test_a_feed_is_patient_for_a_second(clock: Clock) -> None:
     head = Playhead(clock, None)
-    head.follow(5.0)
+    head.follow(4.0, 5.0)
     assert pacer(head, latency=1.0).decide(4.0) == "generate"
-    head.follow(6.0)
+    head.follow(5.0, 6.0)
     assert pacer(head, latency=1.0).decide(4.0) == "skip"
 
 

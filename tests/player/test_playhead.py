@@ -4,8 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from streaming_vlm_mlx.audio.motion import Motion
 from tests.player.fakes import DURATION, Clock, run
-from tui.player.playhead import LONGEST_TICK, SPEEDS, Playhead
+from tui.player.playhead import GRACE, LONGEST_TICK, SPEEDS, Playhead
 
 
 def test_it_plays_at_its_speed(head: Playhead, clock: Clock) -> None:
@@ -88,9 +89,37 @@ def test_a_clock_that_jumps_moves_it_by_a_second_at_most(head: Playhead, clock: 
 def test_a_feed_stands_where_its_newest_second_ends(clock: Clock) -> None:
     head = Playhead(clock, None)
     assert run(head, clock, 3) == 0
-    head.follow(12.0)
+    head.follow(11.0, 12.0)
     assert head.position == 12
     assert head.state == "playing"
+
+
+def test_the_motion_of_a_feed_goes_through_the_second_that_is_shown(clock: Clock) -> None:
+    head = Playhead(clock, None)
+    assert not head.motion.moving
+    head.follow(11.0, 12.0)
+    assert head.motion == Motion(clock.now, 11.0, moving=True, end=12.0 + GRACE)
+    run(head, clock, 0.75)
+    assert head.motion == Motion(clock.now, 11.75, moving=True, end=12.0 + GRACE)
+    run(head, clock, 5)
+    assert head.motion.position_at(clock.now) is None
+    assert head.motion.reached(clock.now) == 12.0 + GRACE
+    head.follow(12.0, 12.5)
+    assert head.motion.position_at(clock.now) == 12.0
+
+
+@pytest.mark.parametrize(("late", "begins"), [(0.0, 0.0), (0.04, 0.036), (-0.04, -0.036), (0.2, 0.0), (-0.2, 0.0)])
+def test_the_motion_of_a_feed_keeps_its_pace_where_seconds_come_a_little_early_or_late(
+    late: float, begins: float, clock: Clock
+) -> None:
+    head = Playhead(clock, None)
+    head.follow(3.0, 4.0)
+    clock.now += 1.0 + late
+    head.follow(4.0, 5.0)
+    assert head.motion.position == pytest.approx(4.0 + max(begins, 0.0))
+    clock.now += 0.5
+    head.tick()
+    assert head.motion.position == pytest.approx(4.5 + begins)
 
 
 keys = st.lists(

@@ -16,7 +16,7 @@ from tests.player.fakes import TIMEOUT, StartPlayer, until
 from tui.commands.play import sound_settings
 from tui.player import sound as player_sound
 from tui.player.playhead import Playhead
-from tui.player.sound import PlayerSound, SoundSpec
+from tui.player.sound import OpenSource, PlayerSound, SoundSpec
 
 
 class Source:
@@ -136,6 +136,25 @@ def test_a_clip_without_sound_opens_no_device() -> None:
     assert opened.told == []
 
 
+def test_a_clip_whose_sound_cannot_be_decoded_is_one_remark_and_the_voice_is_heard() -> None:
+    def open_source(track: ClipTrack, clock: Callable[[], float]) -> Source:
+        raise SvmError("match.mp4 has sound that this FFmpeg cannot decode; convert it to AAC.")
+
+    devices, told = Devices(), list[str]()
+    sound = PlayerSound(SoundSpec(open_source, 100, devices), lambda: 100.0, told.append)
+    sound.start()
+    wait(lambda: sound.problem)
+    assert not devices.opened.is_set()
+    sound.open_for_speech()
+    assert devices.opened.wait(TIMEOUT)
+    sound.mixer.play_speech(np.ones((RATE, 2), np.float32))
+    assert devices.play() == 1.0
+    assert not sound.problem
+    sound.close()
+    assert devices.released.wait(TIMEOUT)
+    assert told == ["no sound: match.mp4 has sound that this FFmpeg cannot decode; convert it to AAC."]
+
+
 def test_a_device_that_is_gone_is_noted_once_and_the_next_one_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(player_sound, "RETRY", 0.0)
     monkeypatch.setattr(player_sound, "MOST_SILENT_LOOKS", 2)
@@ -153,7 +172,7 @@ def test_a_clip_that_fails_is_read_again(monkeypatch: pytest.MonkeyPatch) -> Non
     opened = Opened(Devices(), failures=3)
     opened.sound.start()
     assert opened.wait_for_news() == "no sound: the clip is gone; look for it."
-    wait(lambda: opened.sound.mixer.clip.run)
+    wait(lambda: opened.sound.mixer.clip.run and not opened.sound.problem)
     opened.sound.close()
     assert len(opened.told) == 1
 
@@ -248,7 +267,7 @@ async def test_a_player_without_sound_says_so(start_player: StartPlayer, devices
         assert p.screen.sound
         await until(lambda: p.screen.sound and p.screen.sound.problem)
         await p.press("minus")
-        assert "no sound: this clip has none." in p.notice
+        assert "no sound: this clip or feed has none." in p.notice
 
 
 async def test_no_device_is_one_remark_and_the_clip_plays_on(start_player: StartPlayer, tmp_path: Path) -> None:
@@ -261,9 +280,12 @@ async def test_no_device_is_one_remark_and_the_clip_plays_on(start_player: Start
 
 
 def test_options_choose_the_sound() -> None:
-    def chosen(sound: bool, volume: float, clip: str | None = "game.mp4") -> SoundSpec | None:
+    def open_nothing(track: ClipTrack, clock: Callable[[], float]) -> None:
+        return None
+
+    def chosen(sound: bool, volume: float, open_source: OpenSource | None = open_nothing) -> SoundSpec | None:
         args = Namespace(sound=sound, volume=volume, voice=False, voice_command=None)
-        found: SoundSpec | None = sound_settings(args, clip)["sound"]
+        found: SoundSpec | None = sound_settings(args, open_source)["sound"]
         return found
 
     heard = chosen(True, 30.0)

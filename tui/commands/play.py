@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from streaming_vlm_mlx.stream.async_engine import Engine
     from streaming_vlm_mlx.video.recorder import Recorder
     from tui.player.graphics.display import Display
+    from tui.player.sound import OpenSource
     from tui.player.spec import Note, PlayerSpec
     from tui.player.transcript import Timed
 
@@ -272,6 +273,8 @@ def _open_first(args: argparse.Namespace, clips: list[str], config: "StreamConfi
 
 
 def _spec(args: argparse.Namespace, config: "StreamConfig", folder: Path, model: OneModel) -> "PlayerSpec":
+    from streaming_vlm_mlx.audio.feed_sound import FeedSound
+    from streaming_vlm_mlx.audio.feeder import open_feeder
     from streaming_vlm_mlx.backend import prepare
     from streaming_vlm_mlx.hub_cache import checkpoint_name
     from streaming_vlm_mlx.sessions.session_log import ENDINGS
@@ -285,7 +288,9 @@ def _spec(args: argparse.Namespace, config: "StreamConfig", folder: Path, model:
     from tui.player.spec import PlayerSpec
 
     recorder = make_recorder(args.record) if args.record else None
-    source = open_video(args.clip, config.fps, STYLES[config.style].takes_ending_frames, FeedWatch(sink=recorder))
+    feed_sound = FeedSound(args.clip)
+    watch = FeedWatch(sink=recorder, hear=feed_sound.put if args.sound else None)
+    source = open_video(args.clip, config.fps, STYLES[config.style].takes_ending_frames, watch)
     if recorder and not source.feed:
         raise SvmError(f"{args.clip} is a clip, and --record keeps a live feed; leave out --record.")
     if source.duration is not None and not 0 <= args.start < source.duration:
@@ -305,7 +310,9 @@ def _spec(args: argparse.Namespace, config: "StreamConfig", folder: Path, model:
         endings=tuple(dict.fromkeys((*([args.out.suffix] if args.out and args.out.suffix else []), *ENDINGS))),
         pace=args.pace,
         start=args.start,
-        **sound_settings(args, None if source.duration is None else args.clip),
+        **sound_settings(
+            args, partial(feed_sound.open, source.feed.sound) if source.feed else partial(open_feeder, args.clip)
+        ),
         with_picture=args.picture != "off",
         display=choose_display(args.picture),
         loop=args.loop,
@@ -320,22 +327,21 @@ def _spec(args: argparse.Namespace, config: "StreamConfig", folder: Path, model:
     )
 
 
-def sound_settings(args: argparse.Namespace, clip: str | None) -> dict[str, Any]:
-    """Return the fields of the spec on the voice, and on the sound of `clip`, which is None where it cannot be heard.
+def sound_settings(args: argparse.Namespace, open_source: "OpenSource | None") -> dict[str, Any]:
+    """Return the fields of the spec on the voice, and on the sound that `open_source` opens; None where there is none.
 
     Raises:
         SvmError: there is no such volume, or the voice is wanted and its program is not there.
     """
     if not 0 <= args.volume <= 100:
         raise SvmError(f"--volume is {args.volume:g}; it is a number from 0 to 100.")
-    from streaming_vlm_mlx.audio.feeder import open_feeder
     from streaming_vlm_mlx.audio.voice import find_voice
     from tui.player.sound import SoundSpec
     from tui.player.voice import VoiceSpec
 
     if args.voice:
         find_voice(args.voice_command)
-    sound = SoundSpec(partial(open_feeder, clip), args.volume) if args.sound and clip is not None else None
+    sound = SoundSpec(open_source, args.volume) if args.sound and open_source else None
     return {"sound": sound, "voice": VoiceSpec(args.voice, args.voice_command)}
 
 

@@ -72,6 +72,7 @@ def find_clip(record: "SessionRecord", session: Path, named: str | None) -> str 
 
 
 def _spec(args: argparse.Namespace, record: "SessionRecord") -> "PlayerSpec":
+    from streaming_vlm_mlx.audio.feeder import open_feeder
     from streaming_vlm_mlx.video.pyav_reader import probe
     from tui.player.clip import BlankSeconds, FrameGrabber
     from tui.player.replayer import Replayer, recorded_name
@@ -97,7 +98,7 @@ def _spec(args: argparse.Namespace, record: "SessionRecord") -> "PlayerSpec":
         endings=(),
         start=min(args.start, duration),
         pace=args.pace,
-        **sound_settings(args, clip),
+        **sound_settings(args, partial(open_feeder, clip) if clip else None),
         with_picture=args.picture != "off",
         display=choose_display(args.picture),
         loop=args.loop,

@@ -338,7 +338,7 @@ class Controller:
             while True:
                 while chunk := await self._reader.run(partial(self._seconds.read, 0)):
                     self._newest = chunk
-                    self.playhead.follow(chunk.end)
+                    self.playhead.follow(chunk.start, chunk.end)
                     self._tell(ChunkArrived(chunk))
                     self._notify()
                 status = self.feed_status

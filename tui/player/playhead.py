@@ -13,6 +13,11 @@ SPEEDS = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0)
 # Seconds of clock that count between two ticks; after an hour of sleep the clip goes on where it was.
 LONGEST_TICK = 1.0
 
+# Seconds by which a feed's second may be late before its sound waits; devices ask for sound ahead of time.
+GRACE = 0.3
+# Seconds by which a feed's seconds come early or late without need: the sound keeps its pace, and follows by a part.
+JITTER, FOLLOWED = 0.05, 0.1
+
 
 class Playhead:
     """A position in a clip that moves with the clock, times the speed, while it plays.
@@ -29,6 +34,9 @@ class Playhead:
         self.limit: float | None = None
         self._position, self._speed, self._playing = position, 1.0, True
         self._stop: float | None = None
+        # A feed: the time of the clock at which the second that is shown began to be, and where it begins.
+        self._shown_at: float | None = None
+        self._shown_from = position
 
     @property
     def position(self) -> float:
@@ -54,7 +62,9 @@ class Playhead:
 
     @property
     def motion(self) -> Motion:
-        """Where it is as of the last tick, and how it goes on."""
+        """Where it is as of the last tick, and how it goes on; in a feed, within the second that is shown."""
+        if self.duration is None:
+            return self._feed_motion()
         end = min((end for end in (self.limit, self._stop, self.duration) if end is not None), default=math.inf)
         return Motion(self._last, self._position, self._speed, self.state == "playing", max(end, self._position))
 
@@ -92,15 +102,27 @@ class Playhead:
         self._playing = self._playing or ended
         return self._position
 
-    def follow(self, position: float) -> None:
-        """Take the position of a feed."""
-        self._position = position
+    def follow(self, start: float, end: float) -> None:
+        """Take the position of a feed, whose second from `start` to `end` is shown from now on."""
+        now = self._last = self._clock()
+        if self._shown_at is not None and start == self._position:
+            expected = self._shown_at + start - self._shown_from
+            if abs(now - expected) <= JITTER:
+                now = expected + FOLLOWED * (now - expected)
+        self._shown_at, self._shown_from, self._position = now, start, end
 
     def change_speed(self, steps: int) -> None:
         """Go `steps` up in `SPEEDS`, or down for a negative number."""
         self.tick()
         at = SPEEDS.index(self._speed) + steps
         self._speed = SPEEDS[min(max(at, 0), len(SPEEDS) - 1)]
+
+    def _feed_motion(self) -> Motion:
+        end = self._position + GRACE
+        if self._shown_at is None:
+            return Motion(self._last, self._position, end=end)
+        shown = self._shown_from + max(self._last - self._shown_at, 0.0)
+        return Motion(self._last, min(shown, end), 1.0, moving=True, end=end)
 
     def _move(self, to: float) -> None:
         ends = [end for end in (self.limit, self._stop, self.duration) if end is not None]

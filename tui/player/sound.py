@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 REST, RETRY = 0.02, 5.0
 # Looks without a call of the device after which it is taken to be gone.
 MOST_SILENT_LOOKS = 150
-# Why nothing is heard of a clip without sound.
-NO_SOUND = "this clip has none."
+# Why nothing is heard of a clip or a feed without sound.
+NO_SOUND = "this clip or feed has none."
 # Seconds by which the playhead has to jump for the thread to look at once.
 JUMPED = 0.05
 
@@ -38,19 +38,22 @@ class SoundSource(Protocol):
         """Close the clip."""
 
 
+# Opens what fills a track whose motions have a clock; None where there is no sound. May raise SvmError.
+OpenSource = Callable[["ClipTrack", Callable[[], float]], SoundSource | None]
+
+
 @dataclass(frozen=True)
 class SoundSpec:
     """A clip's sound, and how it is played.
 
     Attributes:
-        open_source: opens what fills a track whose motions have a clock; None where the clip has no sound. Runs on a
-            thread, and may raise SvmError.
+        open_source: opens the clip's sound, on a thread.
         volume: in percent.
         open_device: opens the device, on that thread; may raise SvmError.
         muted: whether nothing is heard at first.
     """
 
-    open_source: "Callable[[ClipTrack, Callable[[], float]], SoundSource | None]"
+    open_source: OpenSource
     volume: float = MOST_VOLUME
     open_device: "Callable[[Fill], Output]" = open_output
     muted: bool = False
@@ -123,8 +126,8 @@ class PlayerSound:
             self._moved.set()
 
     def open_for_speech(self) -> None:
-        """Open the device also where the clip has no sound."""
-        if self.problem == NO_SOUND:
+        """Open the device also where nothing can be heard of the clip."""
+        if self._source is None:
             self.problem = ""
         self._has_speech.set()
 
@@ -136,9 +139,8 @@ class PlayerSound:
 
     def _run(self) -> None:
         try:
-            self._source = self._open_source(self.mixer.clip, self._clock)
+            self._source = self._open()
             if self._source is None:
-                self.problem = NO_SOUND
                 self._has_speech.wait()
                 self._source, self.problem = _Silence(), ""
             if self._closed.is_set():
@@ -153,6 +155,17 @@ class PlayerSound:
             if self._source:
                 self._source.close()
 
+    def _open(self) -> SoundSource | None:
+        """Open the clip; where nothing can be heard of it, the voice still can."""
+        try:
+            source = self._open_source(self.mixer.clip, self._clock)
+        except SvmError as error:
+            self._fail(error)
+            return None
+        if source is None:
+            self.problem = NO_SOUND
+        return source
+
     def _step(self, source: SoundSource) -> None:
         """Decode what is needed next, and rest when nothing is."""
         try:
@@ -163,6 +176,7 @@ class PlayerSound:
             self._fail(error)
             self._closed.wait(RETRY)
             return
+        self.problem = ""
         self._moved.wait(REST)
         self._moved.clear()
 
@@ -177,7 +191,6 @@ class PlayerSound:
         if self._output is None:
             self._dac, self._silent_looks = DacClock(), 0
             self._output = self._open_device(self._fill)
-            self.problem = ""
         elif self._silent_looks > MOST_SILENT_LOOKS:
             self._close_output()
             raise SvmError("the sound device is gone; connect one, and it is used.")

@@ -340,6 +340,7 @@ class PlayerScreen(Viewing, Asking, Finding, Saving, Speaking, Switching):
         for listener in self.listeners:
             listener(event)
         if isinstance(event, ChunkArrived):
+            self.follow_playhead()
             self.show_feed(event)
             return
         self.presenter.handle(event)

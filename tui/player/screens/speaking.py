@@ -88,7 +88,7 @@ class Speaking(Sounding):
             self.presenter.note(f"no voice: {error}", topic="voice")
             return False
         if self.sound is None:
-            # A feed, or a clip whose sound is not wanted.
+            # Sound is not wanted.
             self.sound = PlayerSound(SoundSpec(lambda *_: None), self._voice_clock, self._tell_of_voice)
             self.sound.start()
         self.sound.open_for_speech()
