@@ -49,11 +49,16 @@ class Listener:
             visit.send(content, head)
 
         answering(server, answer)
-        watch = replace(watcher.watch, hear=self.sound.put)
+        self.times = list[float]()
+        watch = replace(watcher.watch, hear=self._hear)
         self.source: VideoFile = open_video(f"http://127.0.0.1:{server.port}/live", watch=watch)
         assert self.source.feed
         self.opened = self.sound.open(self.source.feed.sound, self.track, lambda: self.now)
         self.chunks = self.source.chunks()
+
+    def _hear(self, packet: SoundPacket) -> None:
+        self.times.append(packet.time)
+        self.sound.put(packet)
 
     def show(self, chunk: Chunk) -> Samples:
         """Show `chunk` for a second, and return what is heard in it."""
@@ -106,6 +111,7 @@ def test_after_a_loss_the_sound_goes_on_with_the_pictures(server: FeedServer, tm
         assert [chunk.start for chunk in chunks] == [0.0, 1.0, 2.0, 3.0, 4.0]
         heard = [listener.show(chunk) for chunk in chunks]
     assert [second_of(part[2400:-2400]) for part in heard] == [0, 1, 2, 0, 1]
+    assert listener.times == sorted(listener.times)
 
 
 def test_in_a_stall_there_is_silence_and_then_the_sound_is_in_place(server: FeedServer, tmp_path: Path) -> None:
