@@ -49,6 +49,8 @@ ANSWERS = {
 ASKED, SYNC_ASKED, SYNC_KNOWN = "\x1b[c", "\x1b[?2026$p", "\x1b[?2026;2$y"
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b.")
 PICTURE, PAUSED, PLAYING = re.compile("[▀\U0001fb00-\U0001fb3b]"), "‖ paused", "▶"
+# Between the clip and the model.
+TOP_LINE = " · "
 # A time and words behind it; the top line's duration and the time that is left are no such time.
 WORDS = re.compile(r"(?<!/ )(?<!−)0\d:\d\d  [^\s▌›·?]")
 # How often memory is looked at, and how many seconds apart, to take the least.
@@ -225,8 +227,8 @@ def measure_start_and_keys(words: Sequence[str], picture: str, presses: int, fig
 
 
 def measure_quits(words: Sequence[str], picture: str, figures: Figures) -> None:
-    """Quit at several moments: as soon as anything is drawn, with the first picture, with the first words."""
-    for moment in (re.compile(r"\S"), PICTURE, WORDS):
+    """Quit at several moments: as soon as the top line is drawn, with the first picture, with the first words."""
+    for moment in (TOP_LINE, PICTURE, WORDS):
         with playing(*words, picture=picture) as player:
             player.wait(moment)
             figures.quit_s.append(player.quit())
