@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 # Seconds that the device plays ahead: what a pause takes to be heard, and what the interpreter may be busy for.
 LATENCY = 0.1
+# Samples that the device asks for at once: each call needs the interpreter, and so slows the model.
+BLOCK = 1024
 # The longest delay in seconds that a device is believed.
 MOST_DELAY = 3.0
 # Calls of the device over which its delay is taken.
@@ -84,7 +86,7 @@ class _PortAudio:
             fill(out, delay if 0 < delay < MOST_DELAY else self._stream.latency)
 
         self._stream = sounddevice.OutputStream(
-            samplerate=RATE, channels=CHANNELS, dtype="float32", latency=LATENCY, callback=call
+            samplerate=RATE, channels=CHANNELS, dtype="float32", latency=LATENCY, blocksize=BLOCK, callback=call
         )
         self._stream.start()
 
