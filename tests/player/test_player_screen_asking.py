@@ -107,6 +107,15 @@ async def test_the_prompt_says_what_may_be_asked_and_a_note_that_the_model_canno
         assert p.engine.questions == [(1, typed)]
 
 
+async def test_questions_of_a_checkpoint_bring_no_escape_sequences_and_no_markup(start_player: StartPlayer) -> None:
+    async with start_player(questions=("Who\x1b]0;pwned\x07 [red]serves[/]?",)) as p:
+        await p.engine.until_spoken(0)
+        await p.press("slash")
+        line = p.screen.query_one(Prompt).query_one(Input)
+        assert line.placeholder == "Who]0;pwned [red]serves[/]?"
+        assert "[red]serves[/]?" in "".join(segment.text for segment in line.render_line(0))
+
+
 async def test_a_pasted_novel_is_cut_to_a_line(start_player: StartPlayer) -> None:
     async with start_player() as p:
         await p.engine.until_spoken(0)

@@ -9,7 +9,7 @@ from streaming_vlm_mlx.sessions.session_log import SessionLog
 from streaming_vlm_mlx.taught_questions import is_taught
 from tui.player.screens.parts import PlayerPart
 from tui.player.spec import PlayerSpec, uses_query
-from tui.player.widgets.prompt import Field, Prompt
+from tui.player.widgets.prompt import Field, Prompt, one_line
 
 if TYPE_CHECKING:
     from streaming_vlm_mlx.config import StreamConfig
@@ -52,7 +52,7 @@ class Asking(PlayerPart):
 
     @property
     def _examples(self) -> str:
-        return " ".join(self.spec.questions[:EXAMPLES])
+        return one_line(" ".join(self.spec.questions[:EXAMPLES]))
 
     def _listens(self) -> bool:
         """Return whether there is a model that can be asked; tell the viewer if there is none."""
