@@ -10,13 +10,15 @@ import contextlib
 import json
 import math
 import os
+import queue
 import random
-import shutil
+import socket
 import subprocess
 import sys
 import tempfile
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from fractions import Fraction
@@ -26,11 +28,16 @@ from pathlib import Path
 import av
 import numpy as np
 import numpy.typing as npt
+from null_sink import null_sink
 
 from streaming_vlm_mlx.audio.clip_track import RATE
+from streaming_vlm_mlx.audio.feed_sound import FeedSound
 from streaming_vlm_mlx.audio.feeder import open_feeder
 from streaming_vlm_mlx.audio.motion import Motion
 from streaming_vlm_mlx.errors import SvmError
+from streaming_vlm_mlx.video.chunk import Chunk
+from streaming_vlm_mlx.video.feed import FeedWatch
+from streaming_vlm_mlx.video.video_file import open_video
 from tui.player.playhead import SPEEDS, Playhead
 from tui.player.screens.player import TICK_RATE
 from tui.player.sound import PlayerSound, SoundSpec
@@ -41,12 +48,12 @@ LOWEST, SLOPE, PERIOD = 400.0, 400.0, 8.0
 WINDOW, STEP, TRANSFORM = 2048, 0.05, 1 << 16
 # Seconds over which the clock of the sink is as good as the machine's.
 PORTION = 10.0
+# Seconds between two parts of a feed.
+PAUSE = 0.04
 # The quietest sound, as a part of full scale.
 QUIET = 0.01
 # Seconds after an action from which sound has to be in its place.
 SETTLED = 0.5
-NEEDED = ("pulseaudio", "parec")
-
 Mono = npt.NDArray[np.float32]
 
 
@@ -132,34 +139,6 @@ def make_sweep(path: Path, seconds: float) -> Path:
     return path
 
 
-@contextlib.contextmanager
-def null_sink(folder: Path) -> Iterator[int]:
-    """Run a PulseAudio of our own with a null sink, as the default device of this process; yield its process."""
-    socket, config = folder / "native", folder / "asound.conf"
-    config.write_text("</usr/share/alsa/alsa.conf>\npcm.!default { type pulse }\nctl.!default { type pulse }\n")
-    os.environ |= {
-        "XDG_RUNTIME_DIR": str(folder),
-        "PULSE_SERVER": f"unix:{socket}",
-        "PULSE_COOKIE": str(folder / "cookie"),
-        "ALSA_CONFIG_PATH": str(config),
-    }
-    modules = (
-        f"module-native-protocol-unix socket={socket} auth-anonymous=1",
-        f"module-null-sink sink_name=svm rate={RATE}",
-    )
-    settings = ("--high-priority=no", "--realtime=no", "--exit-idle-time=-1", "-n")
-    command = ["pulseaudio", "--daemonize=no", *settings, *(f"--load={each}" for each in modules)]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
-        try:
-            while not socket.exists():
-                if server.poll() is not None:
-                    raise SvmError("pulseaudio ended at once; run it by hand to see why.")
-                time.sleep(0.05)
-            yield server.pid
-        finally:
-            server.terminate()
-
-
 def hurry(process: int) -> None:
     """Let `process` run before all others, which only root may; on a busy machine PulseAudio is late, too."""
     for thread in Path(f"/proc/{process}/task").iterdir():
@@ -223,7 +202,7 @@ class Viewer:
                 self._playhead.limit, resume = None, math.inf
                 self._playhead.play()
             self._playhead.tick()
-            self._follow()
+            self.follow()
             time.sleep(1 / TICK_RATE)
 
     def _act(self) -> float:
@@ -242,13 +221,14 @@ class Viewer:
         else:
             head.tick()
             head.limit = head.position
-        self._follow()
+        self.follow()
         return self._random.uniform(0.3, 1.5) if kind in ("pause", "wait") else math.inf
 
     def _note(self, kind: str) -> None:
         self.actions.append((time.perf_counter(), kind))
 
-    def _follow(self) -> None:
+    def follow(self) -> None:
+        """Let the sound follow the playhead."""
         motion = self._playhead.motion
         self._sound.follow(motion)
         self.motions.append(motion)
@@ -316,35 +296,89 @@ def compare(recording: Recording, viewer: Viewer, sound: PlayerSound, seconds: f
     )
 
 
-def measure(seconds: float, actions: int, seed: int = 0, hurried: bool = False) -> Figures:
+def measure(seconds: float, actions: int, seed: int = 0, hurried: bool = False, feed: bool = False) -> Figures:
     """Play for `seconds` with `actions`, and return how far the sound was from the playhead.
 
-    With `hurried`, what plays and records does not wait for what else the machine does.
+    With `hurried`, what plays and records does not wait for what else the machine does. With `feed`, a live feed is
+    played, on which nothing acts.
 
     Raises:
         SvmError: a program is missing, or nothing was heard.
     """
-    if missing := [name for name in NEEDED if shutil.which(name) is None]:
-        raise SvmError(f"{missing[0]} is missing; install pulseaudio and pulseaudio-utils.")
     with tempfile.TemporaryDirectory() as name, null_sink(Path(name)) as server:
         if hurried:
             hurry(os.getpid())
-        duration = seconds + 30 if not actions else max(seconds, 60.0)
-        clip = make_sweep(Path(name) / "sweep.mp4", duration)
         recorder = Recorder()
         recorder.started.wait(10)
         for process in (server, os.getpid(), recorder.process.pid) if hurried else ():
             hurry(process)
-        source = partial(open_feeder, str(clip))
-        sound = PlayerSound(SoundSpec(source), time.perf_counter, lambda _: None)
-        sound.start()
-        viewer = Viewer(Playhead(time.perf_counter, duration), sound, seed)
-        viewer.watch(seconds, actions)
+        watch = watch_feed if feed else watch_clip
+        viewer, sound = watch(Path(name), seconds, actions, seed)
         recording = recorder.finish()
-        sound.close()
         if sound.problem:
             raise SvmError(sound.problem)
         return compare(recording, viewer, sound, seconds)
+
+
+def watch_clip(folder: Path, seconds: float, actions: int, seed: int) -> tuple[Viewer, PlayerSound]:
+    """Watch a clip, and return who watched and what was heard."""
+    duration = seconds + 30 if not actions else max(seconds, 60.0)
+    clip = make_sweep(folder / "sweep.mp4", duration)
+    sound = PlayerSound(SoundSpec(partial(open_feeder, str(clip))), time.perf_counter, lambda _: None)
+    with contextlib.closing(sound):
+        sound.start()
+        viewer = Viewer(Playhead(time.perf_counter, duration), sound, seed)
+        viewer.watch(seconds, actions)
+    return viewer, sound
+
+
+def watch_feed(folder: Path, seconds: float, *_: int) -> tuple[Viewer, PlayerSound]:
+    """Watch a live feed as the player does, each second as soon as it is whole."""
+    content = make_sweep(folder / "sweep.ts", seconds + 30).read_bytes()
+    with served(content, len(content) / (seconds + 30)) as address:
+        heard = FeedSound(address)
+        source = open_video(address, watch=FeedWatch(hear=heard.put))
+        assert source.feed
+        playhead, whole = Playhead(time.perf_counter, None), queue.SimpleQueue[Chunk]()
+        sound = PlayerSound(SoundSpec(partial(heard.open, source.feed.sound)), time.perf_counter, lambda _: None)
+        reader = threading.Thread(target=lambda: deque(map(whole.put, source.chunks()), maxlen=0))
+        with contextlib.closing(sound), source:
+            reader.start()
+            sound.start()
+            viewer = Viewer(playhead, sound, 0)
+            end = time.perf_counter() + seconds
+            while time.perf_counter() < end:
+                # As often as the screen.
+                with contextlib.suppress(queue.Empty):
+                    chunk = whole.get(timeout=1 / TICK_RATE)
+                    playhead.follow(chunk.start, chunk.end)
+                playhead.tick()
+                viewer.follow()
+            source.feed.stop()
+            reader.join()
+    return viewer, sound
+
+
+@contextlib.contextmanager
+def served(content: bytes, rate: float) -> Iterator[str]:
+    """Serve `content` over HTTP with `rate` bytes a second, as a feed; yield the address."""
+
+    def serve() -> None:
+        with contextlib.suppress(OSError):
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(1 << 16)
+                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: video/mp2t\r\nConnection: close\r\n\r\n")
+                begin, sent = time.perf_counter(), 0
+                while sent < len(content):
+                    due = int((time.perf_counter() - begin) * rate)
+                    connection.sendall(content[sent:due])
+                    sent = due
+                    time.sleep(PAUSE)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=serve, daemon=True).start()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}/live"
 
 
 def main() -> int:
@@ -354,9 +388,11 @@ def main() -> int:
     parser.add_argument("--actions", type=int, default=0, help="seeks, pauses, waits and changes of speed (default: 0)")
     parser.add_argument("--seed", type=int, default=0, help="which of them (default: 0)")
     parser.add_argument("--hurried", action="store_true", help="run before all else on the machine; root only")
+    parser.add_argument("--feed", action="store_true", help="play a live feed instead, without actions")
     args = parser.parse_args()
     try:
-        print(json.dumps(asdict(measure(60 * args.minutes, args.actions, args.seed, args.hurried)), indent=2))
+        figures = measure(60 * args.minutes, args.actions, args.seed, args.hurried, args.feed)
+        print(json.dumps(asdict(figures), indent=2))
     except SvmError as error:
         print(f"bench_sound: {error}", file=sys.stderr)
         return 2

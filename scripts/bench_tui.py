@@ -2,52 +2,27 @@
 """What the player costs its viewer: to start, a key, to quit, the model's speed, memory; in a terminal of its own."""
 
 import argparse
-import codecs
 import contextlib
-import fcntl
 import io
 import json
-import os
-import pty
 import re
-import select
 import shutil
-import signal
 import socket
 import statistics
-import struct
 import subprocess
 import sys
 import tempfile
-import termios
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from fractions import Fraction
 from pathlib import Path
 
 import av
+import numpy as np
+from player_terminal import ANSWERS, playing
 
-SIZE = (40, 120)
-# Seconds after which what is waited for will not come.
-PATIENCE = 60.0
-# Images and other strings, which end in ST or BEL, and what begins one that has not ended.
-STRINGS = re.compile(r"\x1b[P_\]][^\x1b\x07]*(?:\x07|\x1b\\)")
-UNFINISHED = re.compile(r"\x1b(?:[P_\]][^\x1b\x07]*\x1b?)?\Z")
-IMAGES = ("\x1b_Ga=T", "\x1bP9;1q", "\x1b]1337;File")
-# A cell in pixels, and what a terminal says of itself for each way of drawing.
-CELL = (10, 20)
-ATTRIBUTES = "\x1b[?62;c"
-ANSWERS = {
-    "kitty": f"\x1b_Gi=31;OK\x1b\\\x1bP>|kitty(0.35.2)\x1b\\{ATTRIBUTES}",
-    "iterm2": f"\x1bP>|iTerm2 3.5.4\x1b\\{ATTRIBUTES}",
-    "sixel": "\x1b[?62;4c",
-    "sextants": f"\x1bP>|VTE(7600)\x1b\\{ATTRIBUTES}",
-    "blocks": ATTRIBUTES,
-}
-# What it is asked at last, and whether it knows synchronised updates.
-ASKED, SYNC_ASKED, SYNC_KNOWN = "\x1b[c", "\x1b[?2026$p", "\x1b[?2026;2$y"
-ESCAPES = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b.")
 PICTURE, PAUSED, PLAYING = re.compile("[▀\U0001fb00-\U0001fb3b]"), "‖ paused", "▶"
 # Between the clip and the model.
 TOP_LINE = " · "
@@ -55,11 +30,15 @@ TOP_LINE = " · "
 WORDS = re.compile(r"(?<!/ )(?<!−)0\d:\d\d  [^\s▌›·?]")
 # How often memory is looked at, and how many seconds apart, to take the least.
 MOMENTS, MOMENT = 20, 0.1
-# Presses from normal speed to the highest.
-FASTER = 5
+# Presses from normal to double speed.
+FASTER = 3
 # Seconds of a feed before it is silent.
 STALLS_AT = 5
-PARTS = ("keys", "quit", "feed", "model", "memory")
+PARTS = ("keys", "quit", "feed", "model", "sound", "client", "memory")
+# What the client follows.
+FOLLOWED = ("events", "text", "position", "state", "delay", "figures", "settings")
+# A tone for a clip without sound, in Hz.
+TONE = 440.0
 # Keys, and what the screen shows for each.
 KEYS = ((b" ", PAUSED), (b" ", PLAYING), (b"]", "1.25×"), (b"[", "1×"), (b"l", "wait for model"), (b"l", "real time"))
 
@@ -87,6 +66,26 @@ class Target:
 
 
 @dataclass
+class Cost:
+    """Milliseconds that the model worked on each second of the clip, in runs: with what may slow it down, and without.
+
+    The seconds are the same in all runs, so what they share is no noise.
+    """
+
+    slowed: list[list[float]] = field(default_factory=list)
+    alone: list[list[float]] = field(default_factory=list)
+
+    def target(self, name: str, limit: float) -> Target:
+        """Return by how much the model is slower, each second taken as the middle one of all runs."""
+        slowed, alone = (
+            statistics.mean(statistics.median(second) for second in zip(*runs, strict=True))
+            for runs in (self.slowed, self.alone)
+        )
+        remark = f"{slowed:.1f} ms a second, else {alone:.1f}; {len(self.alone)} runs each"
+        return Target(name, 100 * (slowed / alone - 1), limit, "%", remark)
+
+
+@dataclass
 class Figures:
     """What was measured: seconds, milliseconds where a name says so, megabytes."""
 
@@ -95,8 +94,9 @@ class Figures:
     key_ms: list[float] = field(default_factory=list)
     quit_s: list[float] = field(default_factory=list)
     feed_quit_s: list[float] = field(default_factory=list)
-    model_ms_infer: float = 0.0
-    model_ms_play: float = 0.0
+    model_ms: Cost = field(default_factory=Cost)
+    sound_ms: Cost = field(default_factory=Cost)
+    client_ms: Cost = field(default_factory=Cost)
     memory_mb: list[float] = field(default_factory=list)
 
     def targets(self) -> Iterator[Target]:
@@ -113,104 +113,13 @@ class Figures:
         if self.feed_quit_s:
             remark = f"of {len(self.feed_quit_s)}, with the voice, while a feed brings nothing"
             yield Target("quit a feed, max", max(self.feed_quit_s), 0.5, "s", remark)
-        if self.model_ms_infer:
-            play, infer = self.model_ms_play, self.model_ms_infer
-            both = f"{play:.0f} ms a second, without a screen {infer:.0f}"
-            yield Target("model slowed down", 100 * (play / infer - 1), 10.0, "%", both)
+        costs = ("screen", self.model_ms, 10.0), ("sound", self.sound_ms, 3.0), ("client", self.client_ms, 3.0)
+        for name, cost, limit in costs:
+            if cost.alone:
+                yield cost.target(f"slower by the {name}", limit)
         if self.memory_mb:
             first, last = self.memory_mb[0], self.memory_mb[-1]
             yield Target("memory, growth", last - first, 30.0, "MB", f"from {first:.0f} MB to {last:.0f}")
-
-
-class Player:
-    """The player in a terminal of its own, and all that it drew."""
-
-    def __init__(self, words: Sequence[str], state: str, picture: str) -> None:
-        self.begun = time.perf_counter()
-        command = [sys.executable, "-m", "tui", *words]
-        environ = {**os.environ, "TERM": "xterm-256color", "COLORTERM": "truecolor", "XDG_STATE_HOME": state}
-        self.terminal, inner = pty.openpty()
-        fcntl.ioctl(inner, termios.TIOCSWINSZ, struct.pack("HHHH", *SIZE, SIZE[1] * CELL[0], SIZE[0] * CELL[1]))
-        self.modes = termios.tcgetattr(inner)
-        self.inner = inner
-        self.process = subprocess.Popen(
-            command, stdin=inner, stdout=inner, stderr=inner, env=environ, start_new_session=True
-        )
-        self._shown, self._news, self._unfinished = "", threading.Condition(), ""
-        self._answers = {ASKED: ANSWERS[picture], SYNC_ASKED: SYNC_KNOWN}
-        self._decode = codecs.getincrementaldecoder("utf-8")("replace").decode
-        threading.Thread(target=self._read, daemon=True).start()
-
-    def _read(self) -> None:
-        while True:
-            select.select([self.terminal], [], [])
-            try:
-                drawn = os.read(self.terminal, 1 << 16)
-            except OSError:
-                return
-            text = self._unfinished + self._decode(drawn)
-            self._answer(text)
-            end = UNFINISHED.search(text)
-            text, self._unfinished = (text[: end.start()], end[0]) if end else (text, "")
-            text = STRINGS.sub(lambda found: "▀" if found[0].startswith(IMAGES) else "", text)
-            with self._news:
-                self._shown += ESCAPES.sub("", text)
-                self._news.notify_all()
-
-    def _answer(self, text: str) -> None:
-        for question in [question for question in self._answers if question in text]:
-            os.write(self.terminal, self._answers.pop(question).encode())
-
-    def press(self, key: bytes) -> float:
-        """Forget what was drawn so far, press `key`, and return when."""
-        with self._news:
-            self._shown = ""
-        pressed = time.perf_counter()
-        os.write(self.terminal, key)
-        return pressed
-
-    def wait(self, expected: str | re.Pattern[str]) -> float:
-        """Wait until `expected` is drawn, and return when."""
-        found: Callable[[], object] = (
-            (lambda: expected in self._shown) if isinstance(expected, str) else (lambda: expected.search(self._shown))
-        )
-        with self._news:
-            if not self._news.wait_for(found, PATIENCE):
-                sys.exit(f"bench_tui: {expected!r} was not drawn within {PATIENCE:.0f} s")
-        return time.perf_counter()
-
-    def quit(self) -> float:
-        """Press q and return the seconds until the process is gone; its terminal must be as it was."""
-        pressed = self.press(b"q")
-        status = self.process.wait(PATIENCE)
-        seconds = time.perf_counter() - pressed
-        modes = termios.tcgetattr(self.inner)
-        if status or modes != self.modes:
-            sys.exit(f"bench_tui: the player ended with status {status} and terminal modes {modes}, not {self.modes}")
-        return seconds
-
-    def resident_mb(self) -> float:
-        """Return the megabytes that the process occupies, as ps counts them."""
-        size = subprocess.run(["ps", "-o", "rss=", "-p", str(self.process.pid)], capture_output=True, check=True)
-        return int(size.stdout) / 1024
-
-    def close(self) -> None:
-        """Let nothing run on."""
-        if self.process.poll() is None:
-            self.process.send_signal(signal.SIGKILL)
-            self.process.wait()
-        os.close(self.inner)
-
-
-@contextlib.contextmanager
-def playing(*words: str, picture: str = "blocks") -> Iterator[Player]:
-    """Run ``svm-tui play`` with `words` in a terminal that shows `picture`, its sessions kept out of the way."""
-    with tempfile.TemporaryDirectory() as state:
-        player = Player(["play", *words], state, picture)
-        try:
-            yield player
-        finally:
-            player.close()
 
 
 def measure_start_and_keys(words: Sequence[str], picture: str, presses: int, figures: Figures) -> None:
@@ -271,29 +180,100 @@ def measure_feed_quits(words: Sequence[str], rounds: int, figures: Figures) -> N
 
 
 def measure_model(words: Sequence[str], picture: str, rounds: int, figures: Figures) -> None:
-    """Compare what a second costs the model with and without a screen, both as fast as it can; the best of each."""
+    """Compare what a second costs the model with and without a screen, both as fast as it can."""
     with tempfile.TemporaryDirectory() as folder:
-        alone, shown = [], []
-        for number in range(rounds):
-            path = Path(folder) / f"infer{number}.json"
+        path = Path(folder) / "infer.json"
+        for _ in range(rounds):
             infer = [sys.executable, "-m", "tui", "infer", *words, "--out", str(path)]
             subprocess.run(infer, capture_output=True, check=True)
-            alone.append(median_ms(path))
-            path = Path(folder) / f"play{number}.json"
-            with playing(*words, "--pace", "every", "--out", str(path), picture=picture) as player:
-                player.wait(WORDS)
-                for _ in range(FASTER):
-                    player.press(b"]")
-                player.wait("■ end")
-                player.quit()
-            shown.append(median_ms(path))
-        figures.model_ms_infer, figures.model_ms_play = min(alone), min(shown)
+            figures.model_ms.alone.append(worked_ms(path))
+            figures.model_ms.slowed.append(play_ms(words, picture))
 
 
-def median_ms(session: Path) -> float:
-    """Return the milliseconds of work a second, the first two left out: they warm up."""
+def measure_sound(words: Sequence[str], picture: str, rounds: int, figures: Figures) -> None:
+    """Compare a second's cost with the clip's sound on a null sink, and without."""
+    from null_sink import null_sink
+
+    with tempfile.TemporaryDirectory() as folder, null_sink(Path(folder)):
+        clip = add_tone(Path(words[0]), Path(folder) / "heard.mp4")
+        for _ in range(rounds):
+            figures.sound_ms.alone.append(play_ms([str(clip), *words[1:], "--no-sound"], picture))
+            figures.sound_ms.slowed.append(play_ms([str(clip), *words[1:]], picture))
+
+
+def measure_client(words: Sequence[str], picture: str, rounds: int, figures: Figures) -> None:
+    """Compare a second's cost with a client of the socket that follows everything, and without."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "socket"
+        for _ in range(rounds):
+            figures.client_ms.alone.append(play_ms(words, picture))
+            with following(path) as count:
+                figures.client_ms.slowed.append(play_ms([*words, "--ipc", str(path)], picture))
+            if not count():
+                sys.exit("bench_tui: the client of the socket heard of nothing")
+
+
+def play_ms(words: Sequence[str], picture: str) -> list[float]:
+    """Play to the end at twice the speed, and return the milliseconds of work on each second."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "play.json"
+        with playing(*words, "--pace", "every", "--out", str(path), picture=picture) as player:
+            player.wait(WORDS)
+            for _ in range(FASTER):
+                player.press(b"]")
+            player.wait("■ end")
+            player.quit()
+        return worked_ms(path)
+
+
+@contextlib.contextmanager
+def following(path: Path) -> Iterator[Callable[[], int]]:
+    """Follow all that the player at the socket `path` tells, as soon as it is there; yield what counts it."""
+    told, over = 0, threading.Event()
+
+    def follow() -> None:
+        nonlocal told
+        with socket.socket(socket.AF_UNIX) as client:
+            while client.connect_ex(str(path)):
+                if over.wait(0.05):
+                    return
+            client.sendall(json.dumps({"command": ["observe", *FOLLOWED]}).encode() + b"\n")
+            while part := client.recv(1 << 16):
+                told += part.count(b"property-change")
+
+    thread = threading.Thread(target=follow)
+    thread.start()
+    try:
+        yield lambda: told
+    finally:
+        over.set()
+        thread.join()
+
+
+def add_tone(clip: Path, out: Path) -> Path:
+    """Write `clip` with a steady tone as its sound."""
+    rate, size = 48_000, 1024
+    with av.open(str(clip)) as source, av.open(str(out), "w") as target:
+        pictures = target.add_stream_from_template(source.streams.video[0])
+        sound = target.add_stream("aac", rate=rate, layout="mono")
+        duration = float(source.duration or 0) / 1e6
+        for packet in source.demux(source.streams.video[0]):
+            if packet.dts is not None:
+                packet.stream = pictures
+                target.mux(packet)
+        for start in range(0, int(duration * rate), size):
+            tone = 0.3 * np.sin(2 * np.pi * TONE / rate * np.arange(start, start + size))
+            frame = av.AudioFrame.from_ndarray(tone.astype(np.float32).reshape(1, -1), format="fltp", layout="mono")
+            frame.sample_rate, frame.time_base, frame.pts = rate, Fraction(1, rate), start
+            target.mux(sound.encode(frame))
+        target.mux(sound.encode())
+    return out
+
+
+def worked_ms(session: Path) -> list[float]:
+    """Return the milliseconds of work on each second, the first two left out: they warm up."""
     seconds = json.loads(session.read_text())["seconds"][2:]
-    return float(statistics.median(second["timings"]["total_ms"] for second in seconds))
+    return [float(second["timings"]["total_ms"]) for second in seconds]
 
 
 def measure_memory(words: Sequence[str], picture: str, minutes: float, figures: Figures) -> None:
@@ -321,7 +301,7 @@ def main() -> int:
     parser.add_argument("--ckpt", help="a checkpoint, as for svm-tui play")
     parser.add_argument("--picture", choices=ANSWERS, default="blocks", help="what the terminal shows (default blocks)")
     parser.add_argument("--presses", type=int, default=60, help="keys to press, 2 at least (default 60)")
-    parser.add_argument("--rounds", type=int, default=3, help="comparisons with infer, the best counts (default 3)")
+    parser.add_argument("--rounds", type=int, default=3, help="runs of each that is compared (default 3)")
     parser.add_argument("--minutes", type=float, default=0.0, help="minutes of a looped clip, for memory (default 0)")
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="what to measure (default: all)")
     parser.add_argument("--json", type=Path, metavar="F", help="write the figures")
@@ -336,6 +316,10 @@ def main() -> int:
         measure_feed_quits(words, args.rounds, figures)
     if "model" in args.only:
         measure_model(words, args.picture, args.rounds, figures)
+    if "sound" in args.only:
+        measure_sound(words, args.picture, args.rounds, figures)
+    if "client" in args.only:
+        measure_client(words, args.picture, args.rounds, figures)
     if "memory" in args.only and args.minutes:
         measure_memory(words, args.picture, args.minutes, figures)
     targets = list(figures.targets())

@@ -9,10 +9,11 @@ from pathlib import Path
 import mlx.core as mx
 
 from streaming_vlm_mlx.atomic import replacing, replacing_folder
-from streaming_vlm_mlx.checkpoint_files import CONFIG, QUESTIONS, WEIGHTS
+from streaming_vlm_mlx.checkpoint_files import CONFIG, WEIGHTS
 from streaming_vlm_mlx.matches.tennis.questions import QUESTIONS as ASKED
 from streaming_vlm_mlx.models.loading import load_checkpoint
 from streaming_vlm_mlx.shipped import CHECKPOINT
+from streaming_vlm_mlx.taught_questions import write_questions
 
 COPIED = ("stream.yaml", "vocabulary.json", "loss.png")
 
@@ -29,7 +30,7 @@ def main() -> None:
     with replacing_folder(CHECKPOINT) as folder:
         (folder / CONFIG).write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
         (folder / "README.md").write_text(readme, encoding="utf-8")
-        (folder / QUESTIONS).write_text(json.dumps(_questions(), indent=1) + "\n", encoding="utf-8")
+        write_questions(folder, _questions())
         mx.save_safetensors(str(folder / WEIGHTS), dict(model.named_arrays()), {"format": "mlx"})
         for name in COPIED:
             with replacing(folder / name) as part:

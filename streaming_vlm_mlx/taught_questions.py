@@ -1,12 +1,18 @@
 """The questions that a checkpoint was taught to answer, for the viewer who asks."""
 
+import json
 import re
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from streaming_vlm_mlx.atomic import write_text
 from streaming_vlm_mlx.checkpoint_files import QUESTIONS
 from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.input_files import parse_json, read_file
+
+# Questions beside those known already that can still be a list of what may be asked.
+MOST = 200
 
 # Words that do not change what is asked for.
 _EMPTY = {"a", "about", "an", "and", "are", "at", "current", "currently", "do", "does", "have", "in", "is", "it", "now"}
@@ -30,6 +36,25 @@ def read_questions(folder: Path) -> tuple[str, ...]:
     if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
         raise SvmError(f"{path} is no list of questions; delete it or copy the checkpoint again.")
     return tuple(values)
+
+
+def write_questions(folder: Path, questions: Sequence[str]) -> None:
+    """Write `questions` into the checkpoint in `folder`.
+
+    Raises:
+        SvmError: the folder cannot be written.
+    """
+    write_text(folder / QUESTIONS, json.dumps(list(questions), indent=1, ensure_ascii=False) + "\n")
+
+
+def choose_questions(asked: Iterable[str], known: Sequence[str] = ()) -> tuple[str, ...]:
+    """Return the questions `known`, and those `asked` in training, the most frequent first.
+
+    Empty where these are more than `MOST`: then they were asked freely, and others will be answered too.
+    """
+    counts = Counter(question.strip() for question in asked)
+    new = [question for question, _ in counts.most_common() if question and question not in known]
+    return (*known, *new) if len(new) <= MOST else ()
 
 
 def is_taught(question: str, taught: Sequence[str]) -> bool:

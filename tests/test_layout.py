@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 MODULES = [path for package in ("streaming_vlm_mlx", "tui") for path in sorted((ROOT / package).rglob("*.py"))]
-MOST_MODULES, MOST_LINES, MOST_LINES_OF_FUNCTION = 234, 420, 60
+MOST_MODULES, MOST_LINES, MOST_LINES_OF_FUNCTION = 235, 420, 60
 
 # Words that another word has replaced, and the packages in which they would be that word again.
 FORMER_NAMES = {

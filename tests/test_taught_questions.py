@@ -11,7 +11,7 @@ from streaming_vlm_mlx.checkpoint_files import QUESTIONS
 from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.matches.tennis.questions import QUESTIONS as ASKED
 from streaming_vlm_mlx.shipped import CHECKPOINT
-from streaming_vlm_mlx.taught_questions import is_taught, read_questions
+from streaming_vlm_mlx.taught_questions import MOST, choose_questions, is_taught, read_questions
 
 TAUGHT = read_questions(CHECKPOINT)
 
@@ -53,3 +53,8 @@ def test_a_file_that_is_no_list_of_questions_is_refused(tmp_path: Path, content:
 def test_what_is_written_is_read(tmp_path: Path) -> None:
     (tmp_path / QUESTIONS).write_text(json.dumps(["Qui sert ?", "誰?"]), encoding="utf-8")
     assert read_questions(tmp_path) == ("Qui sert ?", "誰?")
+
+
+def test_questions_that_are_asked_freely_are_no_list() -> None:
+    assert len(choose_questions(f"Where is {number}?" for number in range(MOST))) == MOST
+    assert choose_questions((f"Where is {number}?" for number in range(MOST + 1)), known=("Why?",)) == ()

@@ -15,11 +15,13 @@ import pytest
 from tui.terminal_graphics import (
     QUESTION,
     Graphics,
+    Reply,
     TerminalAnswer,
     ask_terminal,
     cell_size,
     find_display,
     parse_answer,
+    typed_in,
 )
 
 KITTY = b"\x1b_Gi=31;OK\x1b\\"
@@ -113,7 +115,7 @@ def still() -> float:
 def test_a_terminal_is_asked_and_left_as_it_was() -> None:
     with terminal(b"\x1b_Gi=31;", b"OK\x1b\\\x1b[?62;", b"4c") as tty:
         before = termios.tcgetattr(tty)
-        assert ask_terminal(tty, tty, still, limit=60.0) == TerminalAnswer(("Kitty", "Sixel"))
+        assert ask_terminal(tty, tty, still, limit=60.0) == Reply(TerminalAnswer(("Kitty", "Sixel")))
         assert termios.tcgetattr(tty) == before
 
 
@@ -122,13 +124,45 @@ def test_a_terminal_that_does_not_answer_is_not_waited_for() -> None:
     with terminal() as tty:
         before = termios.tcgetattr(tty)
         # The clock is past the limit when it is read again.
-        assert ask_terminal(tty, tty, lambda: 2.0 * next(ticks), limit=1.0) is None
+        assert ask_terminal(tty, tty, lambda: 2.0 * next(ticks), limit=1.0).answer is None
         assert termios.tcgetattr(tty) == before
 
 
 def test_a_terminal_that_says_anything_else_without_end_is_left() -> None:
     with terminal(b"x" * 5000) as tty:
-        assert ask_terminal(tty, tty, still, limit=60.0) is None
+        assert ask_terminal(tty, tty, still, limit=60.0).answer is None
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        (b"q", b"\x1b[?62;c"),
+        (KITTY + b"q" + ITERM2 + b"\x1b[6;21;9t\x1b[?62;4c",),
+        (ITERM2 + b"\x1b[?62;4cq",),
+        (b"\x1b[A\x1b[1;5Dq\x1bOP\r\x7f\x1b[?62c",),
+    ],
+)
+def test_keys_that_are_typed_meanwhile_are_kept(parts: tuple[bytes, ...]) -> None:
+    with terminal(*parts) as tty:
+        reply = ask_terminal(tty, tty, still, limit=60.0)
+    assert reply.answer
+    assert reply.typed == "q"
+
+
+def test_what_was_typed_before_is_kept() -> None:
+    ours, theirs = pty.openpty()
+    os.write(ours, b"]\xc3\xa9")
+    ticks = count()
+    # The clock is past the limit after one look.
+    assert ask_terminal(theirs, theirs, lambda: 0.4 * next(ticks), limit=1.0) == Reply(None, "]é")
+    os.close(ours)
+    os.close(theirs)
+
+
+@pytest.mark.parametrize("answer", [KITTY + ITERM2 + b"\x1b[6;21;9t\x1b[?62;4c", KITTY[:5], b"\x1b[?62;", b"\x1b"])
+def test_no_part_of_an_answer_is_taken_for_keys(answer: bytes) -> None:
+    for end in range(len(answer) + 1):
+        assert not typed_in(answer[:end])
 
 
 def size_to(tty: int, *size: int) -> None:
@@ -140,7 +174,7 @@ def test_cells_are_measured_and_may_grow() -> None:
     with terminal(b"\x1bP>|kitty(0.35.2)\x1b\\" + KITTY + b"\x1b[?62;c") as tty:
         assert cell_size(tty) is None
         size_to(tty, 30, 100, 905, 600)
-        display = find_display("auto", tty, tty, still, {})
+        display, _ = find_display("auto", tty, tty, still, {})
         assert (display.mode, display.measure()) == ("kitty", (9, 20))
         size_to(tty, 15, 50, 900, 600)
         assert display.measure() == (18, 40)
@@ -148,14 +182,14 @@ def test_cells_are_measured_and_may_grow() -> None:
 
 def test_a_terminal_that_measures_no_cells_is_asked_for_their_size() -> None:
     with terminal(b"\x1b[6;21;9t\x1b[?62;4c") as tty:
-        display = find_display("iterm2", tty, tty, still, {})
+        display, _ = find_display("iterm2", tty, tty, still, {})
         assert (display.mode, display.cell, display.measure()) == ("iterm2", (9, 21), None)
 
 
 def test_a_terminal_that_was_closed_gets_half_blocks() -> None:
     ours, theirs = pty.openpty()
     os.close(ours)
-    assert find_display("auto", theirs, theirs, still, {}).mode == "blocks"
+    assert find_display("auto", theirs, theirs, still, {})[0].mode == "blocks"
     os.close(theirs)
 
 
@@ -172,7 +206,7 @@ def test_a_terminal_that_was_closed_gets_half_blocks() -> None:
 def test_a_terminal_is_asked_only_where_that_is_needed(wanted: str, variables: dict[str, str], mode: str) -> None:
     ours, theirs = pty.openpty()
     size_to(theirs, 30, 100, 900, 600)
-    assert find_display(wanted, theirs, theirs, still, variables).mode == mode
+    assert find_display(wanted, theirs, theirs, still, variables)[0].mode == mode
     os.set_blocking(ours, False)
     with pytest.raises(BlockingIOError):
         os.read(ours, 1)

@@ -16,10 +16,8 @@ from tui.player.graphics.display import MOST_PIXELS, Display, PictureMode
 
 Graphics = Literal["Kitty", "iTerm2", "Sixel"]
 
-# Seconds that a terminal has to answer, also one behind a slow connection.
+# Seconds that a terminal has to answer, also one behind a slow connection: what came later would be taken for keys.
 LIMIT = 1.0
-# That for the player, which a viewer waits for, where the terminal is near.
-LIMIT_NEAR = 0.3
 # A picture of one pixel in Kitty's protocol, the terminal's name, the size of a cell, and last what every terminal
 # answers: its attributes. What a terminal shows of a question that it does not know is cleared.
 _KITTY, _NAME, _CELL, _ATTRIBUTES = b"\x1b_Gi=31,s=1,v=1,a=q,t=d,f=24;AAAA\x1b\\", b"\x1b[>0q", b"\x1b[16t", b"\x1b[c"
@@ -35,6 +33,8 @@ _PLACEHOLDERS = {"kitty": (0, 28), "ghostty": (1, 0)}
 # Those that draw sextants themselves, whatever the font has. VTE is the library of GNOME's terminal, among others.
 _SEXTANTS = {"kitty": (0, 20), "ghostty": (1, 0), "wezterm": (0, 0), "foot": (1, 8), "vte": (6200,), "contour": (0, 3)}
 _SIXEL = b"4"
+# Answers, complete or cut off, and the sequences of keys such as arrows.
+_SEQUENCE = re.compile(rb"\x1b(?:[_P][^\x1b]*(?:\x1b\\|\x1b?\Z)|\[[\d;?]*(?:[@-~]|\Z)|O.|\Z)")
 _MOST_BYTES = 4096
 
 
@@ -70,6 +70,19 @@ class TerminalAnswer:
         return name.lower() in known and version >= known[name.lower()]
 
 
+@dataclass(frozen=True)
+class Reply:
+    """What came from a terminal that was asked.
+
+    Attributes:
+        answer: what it says of itself; None if it did not say so in time.
+        typed: characters that were typed meanwhile.
+    """
+
+    answer: TerminalAnswer | None = None
+    typed: str = ""
+
+
 def parse_answer(answer: bytes) -> TerminalAnswer | None:
     """Return what `answer` to `QUESTION` says; None while it is not complete."""
     attributes = _ANSWERED.search(answer)
@@ -89,8 +102,8 @@ def parse_answer(answer: bytes) -> TerminalAnswer | None:
     return TerminalAnswer(tuple(found), name, cell if cell and all(cell) else None)
 
 
-def ask_terminal(reader: int, writer: int, clock: Callable[[], float], limit: float = LIMIT) -> TerminalAnswer | None:
-    """Return what a terminal says of itself; None if it does not answer.
+def ask_terminal(reader: int, writer: int, clock: Callable[[], float], limit: float = LIMIT) -> Reply:
+    """Return what a terminal says of itself.
 
     Args:
         reader: file descriptor that its keys and answers come from; must be a terminal.
@@ -99,25 +112,34 @@ def ask_terminal(reader: int, writer: int, clock: Callable[[], float], limit: fl
         limit: seconds to wait for the answer.
     """
     before = termios.tcgetattr(reader)
+    came, found = b"", None
     try:
-        # The answer must be neither shown nor kept for the shell.
-        tty.setcbreak(reader, termios.TCSAFLUSH)
+        # The answer must not be shown. What was typed before is kept.
+        tty.setcbreak(reader, termios.TCSANOW)
         os.write(writer, QUESTION)
-        answer, end = b"", clock() + limit
-        while (found := parse_answer(answer)) is None and len(answer) < _MOST_BYTES:
+        end = clock() + limit
+        while (found := parse_answer(came)) is None and len(came) < _MOST_BYTES:
             ready, _, _ = select.select([reader], [], [], max(end - clock(), 0.0))
             if not ready or not (more := os.read(reader, 1024)):
-                return None
-            answer += more
-        return found
+                break
+            came += more
     finally:
-        termios.tcsetattr(reader, termios.TCSAFLUSH, before)
+        # Half an answer must not be kept for the shell.
+        termios.tcsetattr(reader, termios.TCSANOW if found else termios.TCSAFLUSH, before)
+    return Reply(found, typed_in(came))
+
+
+def typed_in(came: bytes) -> str:
+    """Return the characters that were typed among what `came` from a terminal."""
+    return "".join(filter(str.isprintable, _SEQUENCE.sub(b"", came).decode("utf-8", "ignore")))
 
 
 def find_display(
     wanted: str, reader: int, writer: int, clock: Callable[[], float], variables: Mapping[str, str]
-) -> Display:
-    """Return how the player draws its picture on a terminal, which is asked where that is needed.
+) -> tuple[Display, str]:
+    """Return how the player draws its picture on a terminal, and what was typed while the terminal was asked.
+
+    It is asked where that is needed.
 
     Args:
         wanted: a `PictureMode`; ``auto`` for the sharpest that the terminal has; ``off``.
@@ -128,16 +150,16 @@ def find_display(
     """
     modes: dict[str, PictureMode] = {"kitty": "kitty", "iterm2": "iterm2", "sixel": "sixel", "sextants": "sextants"}
     mode, size = modes.get(wanted, "blocks"), cell_size(writer)
-    answer = None
+    reply = Reply()
     can_answer = variables.get("TERM") != "linux" and "NO_COLOR" not in variables
     if can_answer and (wanted == "auto" or (mode in MOST_PIXELS and size is None)):
         # One that was closed is the player's to find.
         with suppress(OSError, termios.error):
-            answer = ask_terminal(reader, writer, clock, LIMIT if "SSH_CONNECTION" in variables else LIMIT_NEAR)
-    if answer and wanted == "auto":
-        mode = answer.picture_mode
-    cell = size or (answer.cell if answer else None) or Display.cell
-    return Display(mode, cell, lambda: cell_size(writer))
+            reply = ask_terminal(reader, writer, clock)
+    if reply.answer and wanted == "auto":
+        mode = reply.answer.picture_mode
+    cell = size or (reply.answer.cell if reply.answer else None) or Display.cell
+    return Display(mode, cell, lambda: cell_size(writer)), reply.typed
 
 
 def cell_size(terminal: int) -> tuple[int, int] | None:

@@ -32,7 +32,7 @@ class FeedSound:
         """Take the packets of the feed `name`."""
         self._name = name
         self._packets: deque[SoundPacket] = deque(maxlen=MOST_PACKETS)
-        self._closed = False
+        self._closed = self._begun = False
         self._track, self._clock = ClipTrack(), _stopped
         self._decoder: PacketDecoder | None = None
         self._tempo: TempoFilter | None = None
@@ -43,21 +43,26 @@ class FeedSound:
     def put(self, packet: SoundPacket) -> None:
         """Keep `packet`, whose time is the feed's; the oldest is dropped where too many wait."""
         if not self._closed:
+            self._begun = True
             self._packets.append(packet)
 
-    def open(self, state: SoundState, track: ClipTrack, clock: Callable[[], float]) -> "FeedSound | None":
-        """Fill `track`, whose motions have `clock`, and return what does; None if the feed has no sound.
+    @property
+    def silent(self) -> bool:
+        """Whether the feed has brought no sound so far, and did not promise any."""
+        return not self._begun
+
+    def open(self, state: SoundState, track: ClipTrack, clock: Callable[[], float]) -> "FeedSound":
+        """Fill `track`, whose motions have `clock`, and return what does.
 
         Raises:
             SvmError: there is sound that cannot be decoded.
         """
         self._track, self._clock = track, clock
-        if state == "decodable":
-            return self
-        self.close()
+        self._begun = self._begun or state == "decodable"
         if state == "undecodable":
+            self.close()
             raise self._undecodable()
-        return None
+        return self
 
     def step(self) -> bool:
         """Decode a packet, if there is one, and return whether there was.

@@ -15,7 +15,13 @@ TOLERANCE = 0.001
 
 
 class Feeder:
-    """Keeps a track filled with the sound around the playhead; for use by one thread."""
+    """Keeps a track filled with the sound around the playhead; for use by one thread.
+
+    Attributes:
+        silent: whether there is no sound.
+    """
+
+    silent = False
 
     def __init__(self, reader: SoundReader, track: ClipTrack, clock: Callable[[], float]) -> None:
         """Fill `track` from `reader`; `clock` is that of the track's motions."""

@@ -64,18 +64,39 @@ def open_output(fill: Fill) -> Output:
     Raises:
         SvmError: the package, the library or the device is missing.
     """
+    sounddevice = _load()
     try:
-        import sounddevice
-    except ImportError as error:
-        raise SvmError("the package sounddevice is missing; install svm-tui with the extra [sound].") from error
-    except OSError as error:
-        raise SvmError("the library PortAudio is missing; install it, as with apt install libportaudio2.") from error
-    try:
-        _silence_alsa()
         with _silent_stderr():
             return _PortAudio(sounddevice, fill)
     except (sounddevice.PortAudioError, ValueError) as error:
         raise SvmError(f"no sound device can be opened ({error}); connect one and start again.") from error
+
+
+def find_device() -> str:
+    """Return the name of the default device, without opening it.
+
+    Raises:
+        SvmError: the package, the library or the device is missing.
+    """
+    sounddevice = _load()
+    try:
+        with _silent_stderr():
+            return str(sounddevice.query_devices(kind="output")["name"])
+    except (sounddevice.PortAudioError, ValueError) as error:
+        raise SvmError("there is no sound device; connect one.") from error
+
+
+def _load() -> Any:
+    """Return the module sounddevice, whose import looks for devices."""
+    try:
+        _silence_alsa()
+        with _silent_stderr():
+            import sounddevice
+    except ImportError as error:
+        raise SvmError("the package sounddevice is missing; install svm-tui with the extra [sound].") from error
+    except OSError as error:
+        raise SvmError("the library PortAudio is missing; install it, as with apt install libportaudio2.") from error
+    return sounddevice
 
 
 class _PortAudio:

@@ -27,6 +27,7 @@ from streaming_vlm_mlx.models.weights import Stored, list_tensors, mlx_vlm_name
 from streaming_vlm_mlx.quantization_config import QuantizationConfig
 from streaming_vlm_mlx.shipped import CHECKPOINT
 from streaming_vlm_mlx.stream_settings import STREAM, read_stream_config
+from streaming_vlm_mlx.taught_questions import read_questions, write_questions
 from streaming_vlm_mlx.text.chat_template import ChatTemplate
 from streaming_vlm_mlx.text.tokenizer import TOKENIZER, Tokenizer
 from streaming_vlm_mlx.text.vocabulary import CompactVocabulary, FullVocabulary, Ids, Vocabulary
@@ -44,6 +45,7 @@ class Checkpoint:
         vocabulary: ids to rows and back.
         stream: the settings that it was trained for.
         processor: the files that tell other programs how to prepare text and pixels, by name.
+        questions: what it was taught to answer; empty where that is not known.
     """
 
     model: VisionLanguageModel
@@ -51,6 +53,7 @@ class Checkpoint:
     vocabulary: Vocabulary
     stream: StreamConfig
     processor: Mapping[str, bytes] = field(default_factory=dict)
+    questions: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -178,8 +181,9 @@ def load_weights(
             mx.eval(array)
     mx.clear_cache()
     progress("weights", len(shards), len(shards))
-    processor = read_processor_files(info.folder)
-    return Checkpoint(model, info.tokenizer, info.vocabulary, read_stream_config(info.folder), processor)
+    folder = info.folder
+    stream, processor, questions = read_stream_config(folder), read_processor_files(folder), read_questions(folder)
+    return Checkpoint(model, info.tokenizer, info.vocabulary, stream, processor, questions)
 
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint, extra: Callable[[Path], None] = lambda _: None) -> None:
@@ -200,6 +204,8 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, extra: Callable[[Path]
         write_text(part / TOKENIZER, checkpoint.tokenizer.backend.to_str())
         for name, content in checkpoint.processor.items():
             (part / name).write_bytes(content)
+        if checkpoint.questions:
+            write_questions(part, checkpoint.questions)
         if isinstance(checkpoint.vocabulary, CompactVocabulary) and config.vocabulary:
             checkpoint.vocabulary.save(part / config.vocabulary)
         hub_name = family_of(config).hub_name

@@ -13,7 +13,8 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import ColorRange, VideoReformatter
 from av.video.stream import VideoStream
 
-from streaming_vlm_mlx.sessions.drawing import draw_caption
+from streaming_vlm_mlx.sessions.drawing import SMALLEST, draw_caption
+from streaming_vlm_mlx.sessions.fonts import load_font
 from streaming_vlm_mlx.sessions.subtitles import Cue
 from streaming_vlm_mlx.video.frame_converter import orientation_of
 from streaming_vlm_mlx.video.pyav_reader import Decoder, stream_clock
@@ -36,8 +37,10 @@ class CaptionBurner:
         """Add the stream to `target`; `cues`, in order, are what is drawn.
 
         Raises:
-            SvmError: `clip` has no frame that can be decoded.
+            SvmError: `clip` has no frame that can be decoded, or no font has the letters of `cues`.
         """
+        for cue in cues:
+            load_font(cue.text, SMALLEST)
         source, first = _first_frame(clip)
         clock, self._turn = stream_clock(source.opened, first), orientation_of(first)
         codec = source.opened.stream.codec_context

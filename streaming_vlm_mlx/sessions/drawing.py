@@ -5,7 +5,9 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
+
+from streaming_vlm_mlx.sessions.fonts import Font, load_font
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -18,15 +20,17 @@ LEADING = 1.4
 # How much of the picture a caption's paper hides, and the most of its height that a caption takes.
 OPACITY, MOST_HEIGHT = 0.7, 0.5
 
-Font = ImageFont.ImageFont | ImageFont.FreeTypeFont
-
 
 def draw_still(pixels: Pixels, text: str, footer: str) -> Image.Image:
-    """Return the picture `pixels`, uint8 [height, width, 3], above `text` and a `footer` in smaller letters."""
+    """Return the picture `pixels`, uint8 [height, width, 3], above `text` and a `footer` in smaller letters.
+
+    Raises:
+        SvmError: no font has the letters.
+    """
     height, width = pixels.shape[:2]
     margin, size = text_sizes(height)
     small_size = max(round(height * FOOTER), SMALLEST)
-    large, small = ImageFont.load_default(size), ImageFont.load_default(small_size)
+    large, small = load_font(text, size), load_font(footer, small_size)
     lines = wrap(text, large, width - 2 * margin)
     steps = [round(LEADING * size)] * len(lines)
     image = Image.new("RGB", (width, height + 2 * margin + sum(steps) + round(LEADING * small_size)), PAPER)
@@ -40,10 +44,13 @@ def draw_caption(text: str, width: int, height: int) -> Image.Image:
     """Return a caption with `text` for the bottom of a picture of `width` × `height`: RGBA, of the same width.
 
     It takes at most half of the height; what does not fit is left out.
+
+    Raises:
+        SvmError: no font has the letters.
     """
     margin, size = text_sizes(height)
     step = round(LEADING * size)
-    font = ImageFont.load_default(size)
+    font = load_font(text, size)
     lines = wrap(text, font, width - 2 * margin)[: max(int((height * MOST_HEIGHT - margin) // step), 1)]
     # Colour may have half the resolution, which needs an even number of rows.
     rows = 2 * math.ceil((step * len(lines) + margin) / 2)
@@ -58,15 +65,25 @@ def text_sizes(height: int) -> tuple[int, int]:
 
 
 def wrap(text: str, font: Font, width: float) -> list[str]:
-    """Return `text` in lines of at most `width` pixels; a longer word has a line of its own."""
+    """Return `text` in lines of at most `width` pixels; a longer word, or text without spaces, is cut."""
     lines: list[str] = []
     for word in text.split():
         longer = f"{lines[-1]} {word}" if lines else word
         if lines and font.getlength(longer) <= width:
             lines[-1] = longer
         else:
-            lines.append(word)
+            lines.extend(_cut(word, font, width))
     return lines
+
+
+def _cut(word: str, font: Font, width: float) -> list[str]:
+    """Return `word` in parts of at most `width` pixels, or of one character."""
+    parts = [""]
+    for character in word:
+        if parts[-1] and font.getlength(parts[-1] + character) > width:
+            parts.append("")
+        parts[-1] += character
+    return parts
 
 
 def _draw_lines(image: Image.Image, lines: Sequence[str], font: Font, corner: tuple[int, int], step: int) -> int:

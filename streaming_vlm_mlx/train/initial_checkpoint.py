@@ -7,7 +7,7 @@ from pathlib import Path
 import mlx.core as mx
 
 from streaming_vlm_mlx.config import StreamConfig
-from streaming_vlm_mlx.data.records import RecordFile
+from streaming_vlm_mlx.data.records import RecordFile, StreamingRecord
 from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.hub import resolve_adapter, resolve_checkpoint
 from streaming_vlm_mlx.models.adapter_info import AdapterInfo
@@ -16,12 +16,13 @@ from streaming_vlm_mlx.models.loading import Checkpoint, load_weights, open_chec
 from streaming_vlm_mlx.models.memory_budget import check_trains, memory_limit
 from streaming_vlm_mlx.models.sizes import seed_weights, tiny_config
 from streaming_vlm_mlx.models.vlm import VisionLanguageModel
+from streaming_vlm_mlx.taught_questions import choose_questions
 from streaming_vlm_mlx.text.tokenizer import Tokenizer
 from streaming_vlm_mlx.text.vocabulary import build, count_ids
 from streaming_vlm_mlx.train.config import TrainConfig
 from streaming_vlm_mlx.train.optim import freeze
 
-# Records that are tokenized to count the tokens for a vocabulary.
+# Records that are read for a vocabulary, and for the questions in them.
 _COUNTED_RECORDS = 20_000
 
 Report = Callable[[str], None]
@@ -50,7 +51,10 @@ def load_initial_checkpoint(
     stream = make_stream(config, files)
     if config.model.checkpoint is not None:
         base = resolve_checkpoint(config.model.checkpoint)
-        return replace(load_to_train(base, config, dtype, limit, adapter), stream=stream)
+        loaded = load_to_train(base, config, dtype, limit, adapter)
+        # A checkpoint that does not say what it was taught can answer more than the records ask.
+        questions = choose_questions(_questions(files, stream), loaded.questions) if loaded.questions else ()
+        return replace(loaded, stream=stream, questions=questions)
     if config.lora is not None:
         raise SvmError("lora needs a checkpoint to adapt; name one in model.checkpoint, or with --ckpt.")
     tokenizer = Tokenizer.load()
@@ -60,7 +64,7 @@ def load_initial_checkpoint(
         raise SvmError("model.config: text_config.vocab_size follows from model.vocab_size; remove it.")
     model = VisionLanguageModel(sizes)
     seed_weights(model, config.model.seed)
-    return Checkpoint(model, tokenizer, vocabulary, stream)
+    return Checkpoint(model, tokenizer, vocabulary, stream, questions=choose_questions(_questions(files, stream)))
 
 
 def with_adapter(config: TrainConfig, report: Report) -> tuple[TrainConfig, AdapterInfo | None]:
@@ -125,12 +129,22 @@ def make_stream(config: TrainConfig, files: Sequence[RecordFile]) -> StreamConfi
 
 
 def _texts(files: Sequence[RecordFile]) -> Iterator[str]:
-    """Yield the texts of the records; of a large set, those of an evenly spaced subset."""
+    """Yield the texts of the records."""
+    for record in _some(files):
+        yield record.previous
+        for turn in record.turns:
+            yield turn.user_text
+            yield turn.assistant_text
+
+
+def _questions(files: Sequence[RecordFile], stream: StreamConfig) -> Iterator[str]:
+    """Yield the viewers' questions in the records."""
+    for record in _some(files):
+        yield from (turn.question for turn in record.turns if turn.question != stream.scratchpad)
+
+
+def _some(files: Sequence[RecordFile]) -> Iterator[StreamingRecord]:
+    """Yield the records; of a large set, an evenly spaced subset."""
     every = max(1, sum(len(file) for file in files) // _COUNTED_RECORDS)
     for file in files:
-        for number in range(0, len(file), every):
-            record = file[number]
-            yield record.previous
-            for turn in record.turns:
-                yield turn.user_text
-                yield turn.assistant_text
+        yield from (file[number] for number in range(0, len(file), every))

@@ -3,7 +3,7 @@
 import builtins
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from streaming_vlm_mlx.audio.clip_track import Samples
-from streaming_vlm_mlx.audio.output import LATENCY, open_output
+from streaming_vlm_mlx.audio.output import LATENCY, find_device, open_output
 from streaming_vlm_mlx.errors import SvmError
 
 
@@ -42,8 +42,17 @@ class Stream:
         return out
 
 
-def install(monkeypatch: pytest.MonkeyPatch, open_stream: Callable[..., Stream]) -> None:
+def install(
+    monkeypatch: pytest.MonkeyPatch, open_stream: Callable[..., Stream], devices: Sequence[str] = ("Speakers",)
+) -> None:
+    def query(kind: str) -> dict[str, str]:
+        if kind != "output" or not devices:
+            raise PortAudioError("Error querying device -1")
+        os.write(2, b"ALSA lib: unknown PCM\n")
+        return {"name": devices[0]}
+
     module: Any = ModuleType("sounddevice")
+    module.query_devices = query
     module.PortAudioError, module.OutputStream = PortAudioError, open_stream
     monkeypatch.setitem(sys.modules, "sounddevice", module)
 
@@ -88,6 +97,17 @@ def test_without_a_device_the_way_out_is_named(monkeypatch: pytest.MonkeyPatch) 
     install(monkeypatch, refuse)
     with pytest.raises(SvmError, match=r"no sound device can be opened \(Error querying device -1\); connect one"):
         open_output(nothing)
+
+
+def test_the_default_device_is_named_without_opening_it(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    install(monkeypatch, Stream)
+    assert find_device() == "Speakers"
+    assert capfd.readouterr().err == ""
+    install(monkeypatch, Stream, devices=())
+    with pytest.raises(SvmError, match="there is no sound device; connect one"):
+        find_device()
 
 
 def test_without_the_extra_the_way_out_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,7 @@ from streaming_vlm_mlx.shipped import recommendation
 from tui import cli
 from tui.commands import doctor
 from tui.commands import doctor as diagnosis
-from tui.commands.doctor import Compute, Diagnosis, Machine, Model, Row, Terminal
+from tui.commands.doctor import Compute, Diagnosis, Machine, Model, Row, Sound, Terminal
 from tui.terminal_graphics import QUESTION
 
 GIB = 1 << 30
@@ -27,6 +27,7 @@ WELL = Diagnosis(
     compute=Compute("Metal", "bfloat16", "OpenBLAS", "/usr/lib/libopenblas.so.0", 90.5),
     machine=Machine("Linux x86_64", 2, 16 * GIB, 8 * GIB, nvidia=False),
     terminal=Terminal(100, 30, 1 << 24, interactive=True),
+    sound=Sound("MacBook Pro Speakers", "say"),
     versions={"python": "3.12.1", "mlx": "0.32.4", "av": "17.0.0"},
     variables={},
     checkpoints="/home/x/checkpoints",
@@ -124,9 +125,21 @@ def test_rows_of_a_healthy_machine() -> None:
         ("✓", "versions", "python 3.12.1, mlx 0.32.4, av 17.0.0"),
         ("✓", "terminal", "100x30, 16777216 colours"),
         (" ", "graphics", "not known: the terminal was not asked, or did not answer"),
+        ("✓", "sound", "MacBook Pro Speakers"),
+        ("✓", "voice", "say"),
         (" ", "checkpoints", "/home/x/checkpoints"),
         (" ", "state", "/home/x/.local/state/svm-tui"),
         ("✓", "for real sport", recommendation(16 * GIB)),
+    ]
+
+
+def test_a_machine_that_is_silent_says_why() -> None:
+    silent = dataclasses.replace(
+        WELL, sound=Sound(None, None, "there is no sound device; connect one.", "install espeak-ng.")
+    )
+    assert [row for row in doctor.rows(silent) if row.name in ("sound", "voice")] == [
+        Row("sound", "none: there is no sound device; connect one."),
+        Row("voice", "none: install espeak-ng."),
     ]
 
 

@@ -104,6 +104,10 @@ def test_long_lines_are_wrapped_to_the_width_of_the_picture() -> None:
     assert len(lines) > 1
     assert all(font.getlength(line) <= 200 for line in lines)
     assert wrap("", font, 200) == []
-    assert wrap("incomprehensibilities", font, 10) == ["incomprehensibilities"]
+    parts = wrap("an incomprehensibilities", font, 60)
+    assert "".join(parts) == "anincomprehensibilities"
+    assert len(parts) > 2
+    assert all(font.getlength(part) <= 60 for part in parts)
+    assert wrap("it", font, 1) == ["i", "t"]
     short, long = (draw_still(np.zeros((90, 160, 3), np.uint8), "word " * count, "x") for count in (1, 60))
     assert long.height > short.height > 90

@@ -153,12 +153,22 @@ def test_a_feed_is_kept_whole_while_it_is_heard(server: FeedServer, tmp_path: Pa
     assert kept("heard.ts", hear) == kept("seen.ts", see)
 
 
-def test_a_feed_without_sound_has_none_and_one_that_cannot_be_decoded_says_so(
-    server: FeedServer, tmp_path: Path
-) -> None:
+def test_a_feed_whose_second_connection_brings_sound_is_heard_from_there(server: FeedServer, tmp_path: Path) -> None:
     listener = Listener(server, transport_stream(tmp_path))
-    listener.source.close()
-    assert listener.opened is None
+    with listener.source:
+        chunks = [next(listener.chunks) for _ in range(2)]
+        assert listener.opened.silent
+        content = make_clip_with_sound(tmp_path / "clip.ts", 3.0).read_bytes()
+        answering(server, lambda visit: visit.send(content, HEAD))
+        listener.visits[0].close()
+        chunks += [next(listener.chunks) for _ in range(3)]
+        heard = [listener.show(chunk) for chunk in chunks]
+    assert not listener.opened.silent
+    assert not np.concatenate(heard[:3]).any()
+    assert [second_of(part[2400:-2400]) for part in heard[3:]] == [0, 1]
+
+
+def test_a_feed_whose_sound_cannot_be_decoded_says_so() -> None:
     sound = FeedSound("feed")
     with pytest.raises(SvmError, match="feed has sound that this FFmpeg cannot decode; ask for AAC"):
         sound.open("undecodable", ClipTrack(), lambda: 0.0)

@@ -38,7 +38,8 @@ SYNC_QUESTION, SYNC_ANSWER = b"\x1b[?2026$p", b"\x1b[?2026;2$y"
 class ImageTerminal:
     """A terminal of 30 rows and 100 columns with cells of 10 by 20 pixels, that answers what it is asked."""
 
-    def __init__(self, mode: str, words: list[str], folder: Path) -> None:
+    def __init__(self, mode: str, words: list[str], folder: Path, typed: str = "") -> None:
+        """Run the program with `words`; `typed` is typed while it asks."""
         self._ours, theirs = pty.openpty()
         fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", 30, 100, 1000, 600))
         environ = {"TERM": "xterm-256color", "COLORTERM": "truecolor", "XDG_STATE_HOME": str(folder)}
@@ -52,7 +53,7 @@ class ImageTerminal:
             start_new_session=True,
         )
         os.close(theirs)
-        self._answers = {QUESTION: ANSWERS[mode], SYNC_QUESTION: SYNC_ANSWER}
+        self._answers = {QUESTION: typed.encode() + ANSWERS[mode], SYNC_QUESTION: SYNC_ANSWER}
         self._shown, self._news, self._done = b"", threading.Condition(), False
         self._reader = threading.Thread(target=self._read)
         self._reader.start()
@@ -147,3 +148,26 @@ def test_each_image_is_part_of_one_update_and_nothing_is_left(terminal: ImageTer
     else:
         settings, _ = read_iterm2(found[-1])
         assert int(settings["height"]) <= 28
+
+
+def test_the_next_clip_of_a_playlist_is_shown_alike_and_the_terminal_is_not_asked_again(tmp_path: Path) -> None:
+    clips = [str(make_clip(tmp_path / f"{name}.mp4", count=240, rate=8)) for name in ("first", "second")]
+    terminal = ImageTerminal("kitty", ["play", *clips], tmp_path)
+    try:
+        since = terminal.until(IMAGES["kitty"])
+        terminal.press(">")
+        since = terminal.until(re.compile(re.escape("(2/2)")), since=since)
+        terminal.until(IMAGES["kitty"], 2, since=since)
+        terminal.quit()
+        assert terminal.text.count(QUESTION.decode()) == 1
+    finally:
+        terminal.close()
+
+
+def test_a_key_that_is_typed_while_the_terminal_is_asked_is_taken(tmp_path: Path) -> None:
+    clip = make_clip(tmp_path / "match.mp4", count=240, rate=8)
+    terminal = ImageTerminal("kitty", ["play", str(clip)], tmp_path, typed="q")
+    try:
+        assert terminal.program.wait(PATIENCE) == 0
+    finally:
+        terminal.close()

@@ -208,6 +208,6 @@ def test_a_session_is_replayed_at_its_pace(
     monkeypatch.setattr(replay, "interactive", lambda: True)
     monkeypatch.setenv("TERM", "xterm-256color")
     monkeypatch.setattr(replay, "watch", lambda spec, *_: seen.append(spec))
-    monkeypatch.setattr(replay, "choose_display", lambda _: Display())
+    monkeypatch.setattr(replay, "choose_display", lambda _: (Display(), ""))
     cli.main(["replay", str(session), *words])
     assert [spec.pace for spec in seen] == [shown]

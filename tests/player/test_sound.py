@@ -23,7 +23,7 @@ class Source:
     """Sound that is the same everywhere, or that fails as often as it is told to."""
 
     def __init__(self, track: ClipTrack, failures: int = 0) -> None:
-        self.track, self.failures, self.steps = track, failures, 0
+        self.track, self.failures, self.steps, self.silent = track, failures, 0, False
         self.closed = threading.Event()
 
     def step(self) -> bool:
@@ -133,6 +133,21 @@ def test_a_clip_without_sound_opens_no_device() -> None:
     opened.sound.start()
     wait(lambda: opened.sound.problem)
     assert not opened.devices.opened.is_set()
+    assert opened.told == []
+
+
+def test_a_feed_opens_the_device_when_its_sound_begins(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(player_sound, "LOOK", 0.01)
+    opened = Opened(Devices())
+    opened.source.silent = True
+    opened.sound.start()
+    wait(lambda: opened.sound.problem)
+    assert not opened.devices.opened.is_set()
+    opened.source.silent = False
+    assert opened.devices.opened.wait(TIMEOUT)
+    wait(lambda: not opened.sound.problem)
+    opened.sound.close()
+    assert opened.source.closed.wait(TIMEOUT)
     assert opened.told == []
 
 

@@ -1,5 +1,6 @@
 """What a run begins with."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import mlx.core as mx
@@ -9,6 +10,8 @@ import pytest
 from streaming_vlm_mlx.data.dataset import SampleBuilder
 from streaming_vlm_mlx.data.records import RecordFile
 from streaming_vlm_mlx.errors import SvmError
+from streaming_vlm_mlx.models.loading import save_checkpoint
+from streaming_vlm_mlx.taught_questions import read_questions
 from streaming_vlm_mlx.train.initial_checkpoint import load_initial_checkpoint, make_stream
 from streaming_vlm_mlx.train.setup import (
     make_builder,
@@ -62,6 +65,38 @@ def test_the_stream_has_the_records_rate(tmp_path: Path, files: list[RecordFile]
     fast = open_records([str(path)], print)
     assert (make_stream(BASE, files).fps, make_stream(BASE, fast).fps) == (2.0, 4.0)
     assert make_stream(BASE.merged({"stream": {"fps": 1.0}}), fast).fps == 1.0
+
+
+def with_questions(file: RecordFile, name: str, questions: list[str]) -> list[RecordFile]:
+    """Write the first record of `file` beside it, with one of the `questions` in each of its seconds, and open it."""
+    record, path = file[0], file.path.with_name(f"{name}.jsonl")
+    turns = [replace(turn, question=asked) for turn, asked in zip(record.turns, questions, strict=False)]
+    path.write_bytes(replace(record, turns=tuple(turns)).to_line())
+    return open_records([str(path)], print)
+
+
+def test_a_new_model_names_the_questions_of_its_records(tmp_path: Path, files: list[RecordFile]) -> None:
+    config = BASE.merged({"stream": {"scratchpad": "What is seen?"}})
+    asked = with_questions(files[0], "asked", ["", "Who leads?", "What is seen?", "Why?", "Why?"])
+    checkpoint = load_initial_checkpoint(config, asked)
+    assert checkpoint.questions == ("Why?", "Who leads?")
+    save_checkpoint(tmp_path / "run", checkpoint)
+    assert read_questions(tmp_path / "run") == ("Why?", "Who leads?")
+    # What it can answer stays, and more is learnt; the records without questions name none.
+    more = with_questions(files[0], "more", ["Who serves?", "Why?"])
+    start = BASE.merged({"model": {"checkpoint": str(tmp_path / "run")}})
+    assert load_initial_checkpoint(start, more).questions == ("Why?", "Who leads?", "Who serves?")
+    assert load_initial_checkpoint(start, files).questions == ("Why?", "Who leads?")
+    assert load_initial_checkpoint(BASE, files).questions == ()
+
+
+def test_a_checkpoint_that_names_no_questions_may_be_asked_anything_afterwards(
+    tmp_path: Path, files: list[RecordFile]
+) -> None:
+    save_checkpoint(tmp_path / "base", load_initial_checkpoint(BASE, files))
+    asked = with_questions(files[0], "asked", ["Who leads?"])
+    start = BASE.merged({"model": {"checkpoint": str(tmp_path / "base")}})
+    assert load_initial_checkpoint(start, asked).questions == ()
 
 
 def test_patches_are_those_of_the_checkpoint_unless_a_setting_says_otherwise(tmp_path: Path) -> None:

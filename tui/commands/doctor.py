@@ -74,6 +74,16 @@ class Terminal:
 
 
 @dataclass(frozen=True)
+class Sound:
+    """The default sound device, and the program that speaks the commentary; or why there is none."""
+
+    device: str | None
+    voice: str | None
+    no_device: str = ""
+    no_voice: str = ""
+
+
+@dataclass(frozen=True)
 class Model:
     """What a checkpoint needs in memory, in bytes.
 
@@ -129,6 +139,7 @@ class Diagnosis:
     compute: Compute
     machine: Machine
     terminal: Terminal
+    sound: Sound
     versions: Mapping[str, str | None]
     variables: Mapping[str, str]
     checkpoints: str
@@ -147,6 +158,7 @@ def diagnose(environ: Mapping[str, str], clock: Callable[[], float]) -> Diagnosi
         compute=_compute(clock),
         machine=_machine(),
         terminal=_terminal(clock),
+        sound=_sound(),
         versions={"python": platform.python_version(), **{name: installed_version(name) for name in PACKAGES}},
         variables={name: environ[name] for name in VARIABLES if name in environ},
         checkpoints=str(CHECKPOINTS.resolve()),
@@ -231,17 +243,35 @@ def _terminal(clock: Callable[[], float]) -> Terminal:
         # Unix alone has what it imports.
         from tui.terminal_graphics import ask_terminal
 
-        answer = ask_terminal(sys.stdin.fileno(), sys.stdout.fileno(), clock)
+        answer = ask_terminal(sys.stdin.fileno(), sys.stdout.fileno(), clock).answer
     depths = {"standard": 16, "windows": 16, "256": 256, "truecolor": 1 << 24}
     shown = None if console.no_color else console.color_system
     about = (answer.protocols, answer.picture_mode) if answer else (None,)
     return Terminal(console.width, console.height, depths.get(shown or "", 0), console.is_terminal, *about)
 
 
+def _sound() -> Sound:
+    from streaming_vlm_mlx.audio.output import find_device
+    from streaming_vlm_mlx.audio.voice import find_voice
+
+    device = voice = None
+    no_device = no_voice = ""
+    try:
+        device = find_device()
+    except SvmError as error:
+        no_device = str(error)
+    try:
+        voice = find_voice()[0]
+    except SvmError as error:
+        no_voice = str(error)
+    return Sound(device, voice, no_device, no_voice)
+
+
 HELP = (
-    "Show what MLX computes on here and how fast, what is installed, what the terminal can show, and which checkpoint "
-    "to take; ✓ marks what is well, ⚠ what to change, and how. With --ckpt, show the memory that the model needs, and "
-    "what to change if it does not fit. The exit status is 1 if MLX cannot be loaded, or if the model does not fit."
+    "Show what MLX computes on here and how fast, what is installed, what the terminal can show, what is heard, and "
+    "which checkpoint to take; ✓ marks what is well, ⚠ what to change, and how. With --ckpt, show the memory that the "
+    "model needs, and what to change if it does not fit. The exit status is 1 if MLX cannot be loaded, or if the model "
+    "does not fit."
 )
 
 GIB = 1 << 30
@@ -279,6 +309,7 @@ def rows(found: Diagnosis) -> list[Row]:
         *_compute_rows(found.compute, found.machine),
         *_machine_rows(found),
         *_terminal_rows(found.terminal, found.variables),
+        *_sound_rows(found.sound),
         *(Row("variable", f"{name}={value}") for name, value in found.variables.items()),
         Row("checkpoints", found.checkpoints),
         Row("state", found.state),
@@ -338,6 +369,12 @@ def _terminal_rows(terminal: Terminal, variables: Mapping[str, str]) -> list[Row
         size,
         Row("graphics", f"{', '.join(terminal.graphics) or 'none'}; the player draws {PICTURES[terminal.picture]}"),
     ]
+
+
+def _sound_rows(sound: Sound) -> list[Row]:
+    """Return the rows on what can be heard, which the player does without."""
+    pairs = ("sound", sound.device, sound.no_device), ("voice", sound.voice, sound.no_voice)
+    return [Row(name, found, True) if found else Row(name, f"none: {why}") for name, found, why in pairs]
 
 
 def _recommendation_row(found: Diagnosis) -> Row:

@@ -6,7 +6,8 @@ import os
 import sys
 import threading
 import time
-from functools import partial
+from dataclasses import replace
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -217,15 +218,15 @@ def interactive() -> bool:
     return sys.stdin.isatty() and sys.stderr.isatty()
 
 
-def choose_display(wanted: str) -> "Display":
+def choose_display(wanted: str) -> "tuple[Display, str]":
     """Return how the picture is drawn on the terminal for the option `wanted`, one of `PICTURES`.
 
-    It is asked before Textual reads what it answers.
+    The terminal is asked, so call it before Textual reads from there. What was typed meanwhile is returned too.
     """
     from tui.player.graphics.display import MODES, Display
 
     if sys.platform == "win32":
-        return Display(next((mode for mode in MODES if mode == wanted), "blocks"))
+        return Display(next((mode for mode in MODES if mode == wanted), "blocks")), ""
     # Unix alone has what it imports.
     from tui.terminal_graphics import find_display
 
@@ -263,9 +264,11 @@ def _open_first(args: argparse.Namespace, clips: list[str], config: "StreamConfi
         changes = {"clip": clip} if number == 0 else {"clip": clip, "start": 0.0}
         spec = _spec(argparse.Namespace(**vars(args) | changes), config, folder, model)
         model.release()
-        return spec
+        return replace(spec, display=display()[0])
 
-    first = Playlist(clips, open_clip).open(0)
+    # Once, and not for a clip that cannot be opened.
+    display = cache(partial(choose_display, args.picture))
+    first = replace(Playlist(clips, open_clip).open(0), typed=display()[1])
     if advice:
         # The one on the screen is gone when the player ends.
         messages.note(advice)
@@ -314,7 +317,6 @@ def _spec(args: argparse.Namespace, config: "StreamConfig", folder: Path, model:
             args, partial(feed_sound.open, source.feed.sound) if source.feed else partial(open_feeder, args.clip)
         ),
         with_picture=args.picture != "off",
-        display=choose_display(args.picture),
         loop=args.loop,
         feed=source.feed,
         recording=recorder,

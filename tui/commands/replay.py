@@ -83,6 +83,7 @@ def _spec(args: argparse.Namespace, record: "SessionRecord") -> "PlayerSpec":
         raise SvmError(f"{args.clip} does not exist; check the path.")
     info = probe(clip) if clip else None
     last = math.ceil(max(second.end for second in record.seconds))
+    display, typed = choose_display(args.picture)
     duration = info.duration if info and info.duration else float(last)
     return PlayerSpec(
         clip=Path(record.clip).name or "session",
@@ -100,7 +101,8 @@ def _spec(args: argparse.Namespace, record: "SessionRecord") -> "PlayerSpec":
         pace=args.pace,
         **sound_settings(args, partial(open_feeder, clip) if clip else None),
         with_picture=args.picture != "off",
-        display=choose_display(args.picture),
+        display=display,
+        typed=typed,
         loop=args.loop,
         keymap=args.keys,
         per_second=args.per_second,

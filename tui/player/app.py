@@ -156,7 +156,9 @@ class PlayerApp(App[None]):
             self.exit(return_code=self._end_status)
 
     async def on_ready(self) -> None:
-        """Serve the socket, once there is a controller."""
+        """Take what was typed before, and serve the socket, once there is a controller."""
+        for character in self._spec.typed:
+            self.simulate_key(character)
         screen = self.screen_stack[0]
         if self.socket_file and isinstance(screen, PlayerScreen):
             # Not imported for every player.

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 # Seconds between two looks of a thread that has nothing to do, and between two attempts after a failure.
 REST, RETRY = 0.02, 5.0
+# Seconds between two looks at whether a feed without sound has one by now.
+LOOK = 0.5
 # Looks without a call of the device after which it is taken to be gone.
 MOST_SILENT_LOOKS = 150
 # Why nothing is heard of a clip or a feed without sound.
@@ -26,6 +28,10 @@ JUMPED = 0.05
 
 class SoundSource(Protocol):
     """What decodes the clip's sound, bit by bit."""
+
+    @property
+    def silent(self) -> bool:
+        """Whether there is no sound so far; another connection of a feed may bring it."""
 
     def step(self) -> bool:
         """Decode a little, if it is needed, and return whether it was.
@@ -61,6 +67,8 @@ class SoundSpec:
 
 class _Silence:
     """The sound of a clip that has none."""
+
+    silent = True
 
     def step(self) -> bool:
         return False
@@ -127,7 +135,7 @@ class PlayerSound:
 
     def open_for_speech(self) -> None:
         """Open the device also where nothing can be heard of the clip."""
-        if self._source is None:
+        if self._source is None or self._source.silent:
             self.problem = ""
         self._has_speech.set()
 
@@ -139,12 +147,13 @@ class PlayerSound:
 
     def _run(self) -> None:
         try:
-            self._source = self._open()
-            if self._source is None:
-                self._has_speech.wait()
-                self._source, self.problem = _Silence(), ""
+            source = self._source = self._open()
+            while source is None or source.silent:
+                if self._has_speech.wait(LOOK if source else None):
+                    break
             if self._closed.is_set():
                 return
+            self._source, self.problem = source or _Silence(), ""
             self._output = self._open_device(self._fill)
             while not self._closed.is_set():
                 self._step(self._source)
@@ -162,7 +171,7 @@ class PlayerSound:
         except SvmError as error:
             self._fail(error)
             return None
-        if source is None:
+        if source is None or source.silent:
             self.problem = NO_SOUND
         return source
 

@@ -42,6 +42,7 @@ class PlayerSpec:
         start: position to begin at, in seconds.
         with_picture: whether to start with the picture shown.
         display: how it is drawn.
+        typed: characters that were typed before the player could read them.
         loop: start again at the clip's end.
         feed: the connection of a live feed; None for a clip.
         recording: what keeps the feed; None for nothing.
@@ -73,6 +74,7 @@ class PlayerSpec:
     start: float = 0.0
     with_picture: bool = True
     display: Display = field(default_factory=Display)
+    typed: str = ""
     loop: bool = False
     feed: LiveFeed | None = None
     recording: Recording | None = None

@@ -7,10 +7,13 @@ from pathlib import Path
 import pytest
 
 from streaming_vlm_mlx.config import SamplingConfig, StreamConfig
+from streaming_vlm_mlx.errors import SvmError
 from tests.player.fakes import Blank, Feed, Scripted, StartPlayer, until, wait
 from tests.player.ipc.client import connected
 from tests.player.ipc.conftest import StartServed
+from tests.player.voices import FakeDevice, FakeSpeaker
 from tui.player.sound import SoundSpec
+from tui.player.voice import VoiceSpec
 from tui.player.widgets.prompt import MAX_LENGTH
 
 
@@ -148,6 +151,26 @@ async def test_mute_and_volume(start_served: StartServed) -> None:
             await client.command("set", "mute", True)
 
 
+async def test_the_voice(start_served: StartServed) -> None:
+    missing = False
+
+    def open_speaker(_: str | None) -> FakeSpeaker:
+        if missing:
+            raise SvmError("there is no program to speak with; install espeak-ng.")
+        return FakeSpeaker()
+
+    spec = {"voice": VoiceSpec(open_speaker=open_speaker), "sound": SoundSpec(lambda *_: None, 40.0, FakeDevice().open)}
+    async with start_served(**spec) as (p, client):
+        assert await client.command("get", "voice") is False
+        for on in (True, True, False):
+            assert await client.command("set", "voice", on) is on is (p.screen.voice is not None)
+        with pytest.raises(ValueError, match="voice is 1; it must be true or false"):
+            await client.command("set", "voice", 1)
+        missing = True
+        with pytest.raises(ValueError, match="the voice does not start; the screen says why"):
+            await client.command("set", "voice", True)
+
+
 async def test_speed_and_pace(start_served: StartServed) -> None:
     async with start_served() as (p, client):
         await p.engine.until_spoken(0)
@@ -174,7 +197,7 @@ async def test_speed_and_pace(start_served: StartServed) -> None:
         (["get", ["position"]], "the name is"),
         (["get", "position", 1], "position takes no arguments"),
         (["get", "transcript", "1"], "a time is '1'"),
-        (["set", "position", 7], "position cannot be set; what can be is speed, pace, mute, volume, query"),
+        (["set", "position", 7], "position cannot be set; what can be is speed, pace, mute, voice, volume, query"),
         (["set", "mode", "full"], "there is no property 'mode'"),
         (["set", "speed", 1.1], "speed is 1.1; it must be one of 0.25"),
         (["set", "speed", True], "speed is True"),

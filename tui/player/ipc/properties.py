@@ -73,6 +73,7 @@ class Properties:
             "speed": Property(lambda: head.speed, self._set_speed),
             "pace": Property(lambda: self._controller.pace, self._set_pace),
             "mute": Property(lambda: screen.sound and screen.sound.muted, self._set_mute),
+            "voice": Property(lambda: screen.voice is not None, self._set_voice),
             "volume": Property(lambda: screen.sound and screen.sound.volume, self._set_volume),
             "delay": Property(lambda: round(self._controller.delay, 3)),
             "skipped": Property(lambda: screen.presenter.metrics.skipped),
@@ -163,6 +164,13 @@ class Properties:
         demand(is_volume, "volume", value, f"a number from 0 to {MOST_VOLUME}")
         assert isinstance(value, int | float)
         self._sound.volume = value
+
+    def _set_voice(self, value: object) -> None:
+        demand(isinstance(value, bool), "voice", value, "true or false")
+        if value != (self._screen.voice is not None):
+            self._screen.action_voice()
+        if value and self._screen.voice is None:
+            raise SvmError("the voice does not start; the screen says why.")
 
     @property
     def _config(self) -> "StreamConfig | None":
