@@ -7,6 +7,7 @@ parec, ALSA's plugin for PulseAudio (libasound2-plugins) and the extra [sound], 
 
 import argparse
 import contextlib
+import itertools
 import json
 import math
 import os
@@ -18,7 +19,6 @@ import sys
 import tempfile
 import threading
 import time
-from collections import deque
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from fractions import Fraction
@@ -38,6 +38,7 @@ from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.video.chunk import Chunk
 from streaming_vlm_mlx.video.feed import FeedWatch
 from streaming_vlm_mlx.video.video_file import open_video
+from tui.player.feed import FeedSeconds
 from tui.player.playhead import SPEEDS, Playhead
 from tui.player.screens.player import TICK_RATE
 from tui.player.sound import PlayerSound, SoundSpec
@@ -341,7 +342,7 @@ def watch_feed(folder: Path, seconds: float, *_: int) -> tuple[Viewer, PlayerSou
         assert source.feed
         playhead, whole = Playhead(time.perf_counter, None), queue.SimpleQueue[Chunk]()
         sound = PlayerSound(SoundSpec(partial(heard.open, source.feed.sound)), time.perf_counter, lambda _: None)
-        reader = threading.Thread(target=lambda: deque(map(whole.put, source.chunks()), maxlen=0))
+        reader = threading.Thread(target=read_all, args=(FeedSeconds(source), whole))
         with contextlib.closing(sound), source:
             reader.start()
             sound.start()
@@ -357,6 +358,15 @@ def watch_feed(folder: Path, seconds: float, *_: int) -> tuple[Viewer, PlayerSou
             source.feed.stop()
             reader.join()
     return viewer, sound
+
+
+def read_all(seconds: FeedSeconds, whole: "queue.SimpleQueue[Chunk]") -> None:
+    """Put each of the `seconds` when its turn has come."""
+    for number in itertools.count():
+        chunk = seconds.read(number)
+        if chunk is None:
+            return
+        whole.put(chunk)
 
 
 @contextlib.contextmanager
