@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.crash.assets import Assets
+from tests.crash.export_kind import Export
 from tests.crash.interrupting import Blow, Moment, Outcome, run
-from tests.crash.kinds import Clean, Convert, ConvertCheckpoint, Export, Fetch, Infer, Kind, Train, files_in
+from tests.crash.kinds import Clean, Convert, ConvertCheckpoint, Fetch, Infer, Kind, Train, files_in
 from tests.crash.launcher import Launcher
 from tests.crash.player_kinds import Hangup, Play, Save
 

@@ -197,39 +197,6 @@ def _count(path: Path, seconds: Sequence[GenerationResult]) -> int:
     raise AssertionError(f"{path.name} is not whole")
 
 
-class Export(Kind):
-    """``export`` leaves the old file or the new one."""
-
-    name = "export"
-    variants = (".mp4", ".mp4", ".vtt", ".json")
-    short = 4
-
-    def lay_out(self, folder: Path, variant: str) -> Command:
-        """Put a session there, its clip, and what was exported earlier."""
-        shutil.copy(self.assets.long_clip, folder / "clip.mp4")
-        shutil.copy(self.assets.session, folder / "session.json")
-        if variant == ".mp4":
-            shutil.copy(self.assets.export, folder / "game.mp4")
-        else:
-            (folder / f"game{variant}").write_text(FORMATS[variant](SessionRecord(clip="clip.mp4"), False))
-        return self.command(folder, variant)
-
-    def command(self, folder: Path, variant: str) -> Command:
-        """Return the command."""
-        return Command(("export", "session.json", "--out", f"game{variant}"), folder, self.environ(folder))
-
-    def check(self, folder: Path, outcome: Outcome, blow: Blow, clean: Clean, variant: str) -> None:
-        """Check the file."""
-        check_end(outcome, blow)
-        name = f"game{variant}"
-        old = self.assets.export.read_bytes() if variant == ".mp4" else None
-        if old is None:
-            old = FORMATS[variant](SessionRecord(clip="clip.mp4"), False).encode()
-        check_whole(folder / name, old, clean.files[name])
-        if outcome.ended.status != -9:
-            assert sorted(files_in(folder)) == sorted(clean.files)
-
-
 class Convert(Kind):
     """``convert`` goes on where it was, and its result is the same, byte for byte."""
 

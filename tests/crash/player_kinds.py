@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import ClassVar
 
 from streaming_vlm_mlx.sessions.journal import load_session
+from tests.audio.voices import voice_command
 from tests.crash.assets import SECONDS
+from tests.crash.export_kind import check_alone
 from tests.crash.interrupting import Blow, Command, Outcome
 from tests.crash.kinds import STATUSES, Clean, Kind, allowed_statuses, files_in, journals
 
@@ -17,11 +19,12 @@ MOST_CPU = 2.0
 
 
 class Play(Kind):
-    """The player keeps every second that was on the screen: in its files, or in a journal."""
+    """The player keeps every second that was on the screen, in its files or a journal, and leaves no other program."""
 
     name = "play"
     blows: tuple[Blow, ...] = ("SIGKILL", "SIGTERM", "SIGINT", "ctrl-c")
-    variants = ("", "--no-picture")
+    variants = ("", "--voice", "--no-picture")
+    short = 2
     keys: ClassVar[Mapping[int, bytes]] = {SECONDS - 1: b"q"}
 
     def lay_out(self, folder: Path, variant: str) -> Command:
@@ -31,7 +34,11 @@ class Play(Kind):
 
     def command(self, folder: Path, variant: str) -> Command:
         """Return the command."""
-        options = ("--ckpt", str(self.assets.ckpt), "--pace", "every", "--out", "game.json", *variant.split())
+        options = ["--ckpt", str(self.assets.ckpt), "--pace", "every", "--out", "game.json", *variant.split()]
+        if variant == "--voice":
+            # Not among the files that are counted.
+            (folder / "state").mkdir(exist_ok=True)
+            options += ["--voice-command", voice_command(folder / "state")]
         environ = {**self.environ(folder), "COLORTERM": "truecolor"}
         return Command(("play", "clip.mp4", *options), folder, environ, terminal=True, keys=self.keys)
 
@@ -50,6 +57,7 @@ class Play(Kind):
             assert sorted(files_in(folder)) == ["clip.mp4", "game.json", "game.vtt"]
         if (folder / "game.vtt") in saved:
             assert (folder / "game.vtt").read_text().startswith("WEBVTT\n")
+        check_alone(folder / "state" / "voice.py")
 
     def check_terminal(self, outcome: Outcome, blow: Blow) -> None:
         """Check that the screen is the one before, and that lines can be typed."""
@@ -78,6 +86,7 @@ class Save(Play):
 
     name = "save"
     variants = ("--no-picture",)
+    short = 1
     keys: ClassVar[Mapping[int, bytes]] = {**dict.fromkeys(range(SECONDS), b"e"), SECONDS - 1: b"eq"}
 
 
@@ -87,6 +96,7 @@ class Hangup(Play):
     name = "hangup"
     blows: tuple[Blow, ...] = ("hangup",)
     variants = ("controlling", "controlling", "other")
+    short = 1
 
     def command(self, folder: Path, variant: str) -> Command:
         """Return the command; a terminal that is not the controlling one sends no signal when it is closed."""

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from tests.crash.assets import Assets
+from tests.crash.export_kind import Export
 from tests.crash.interrupting import Command, Outcome, run
-from tests.crash.kinds import Convert, ConvertCheckpoint, Export, Fetch, Infer, Kind, Train, files_in, read_tensors
+from tests.crash.kinds import Convert, ConvertCheckpoint, Fetch, Infer, Kind, Train, files_in, read_tensors
 from tests.crash.launcher import Launcher
 
 WRITERS = (Infer, Export, Convert, ConvertCheckpoint, Train, Fetch)
