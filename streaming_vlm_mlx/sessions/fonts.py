@@ -61,7 +61,9 @@ def load_font(text: str, size: int, fonts: "Callable[[], tuple[SystemFont, ...]]
     found = next((font for font in known if font.has(letters)), None)
     if found is None:
         absent = next((one for one in letters if not any(font.has(one) for font in known)), letters[0])
-        raise SvmError(f"no font here has {absent} ({unicodedata.name(absent, 'a letter')}); install one.")
+        raise SvmError(
+            f"no font here has {absent} ({unicodedata.name(absent, 'a letter')}); install one, such as Noto."
+        )
     return _open(found.path, found.index, size)
 
 
@@ -79,8 +81,8 @@ def system_fonts() -> tuple[SystemFont, ...]:
 def parse_fonts(listed: str) -> tuple[SystemFont, ...]:
     """Return the fonts that fontconfig `listed`, one in each line, plain ones without serifs first."""
     fonts = []
-    for line in listed.splitlines():
-        path, index, style, charset = line.split("\t")
+    # A file's name may hold anything.
+    for path, index, style, charset in (found for line in listed.splitlines() if len(found := line.split("\t")) == 4):
         ranges = (stretch.partition("-") for stretch in charset.split())
         pairs = tuple((int(first, 16), int(last or first, 16)) for first, _, last in ranges)
         fonts.append(SystemFont(Path(path), int(index), style, pairs))

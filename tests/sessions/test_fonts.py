@@ -15,6 +15,7 @@ DEJAVU = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
 LISTED = f"""/fonts/NotoSerifCJK.ttc\t3\tRegular\t20-7e 4e00-9fff
 /fonts/NotoSansCJK.ttc\t1\tBold\t20-7e 4e00-9fff
 /fonts/NotoSansCJK-Regular.ttc\t2\tRegular\t20-7e 4e00-9fff ac00-d7a3
+/fonts/in\ttwo.ttf\t0\tRegular\t20-7e
 {DEJAVU}\t0\tBook,Regular\t20-7e 401-45f 5d0
 """
 
@@ -53,7 +54,7 @@ def test_latin_letters_need_no_font_of_the_system(text: str) -> None:
 
 
 def test_a_letter_that_no_font_has_is_named() -> None:
-    with pytest.raises(SvmError, match="no font here has ก \\(THAI CHARACTER KO KAI\\); install one"):
+    with pytest.raises(SvmError, match="no font here has ก \\(THAI CHARACTER KO KAI\\); install one, such as Noto"):
         load_font("Ш ก", 20, installed)
 
 
