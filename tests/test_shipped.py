@@ -42,10 +42,10 @@ def test_infer_alone_speaks_about_the_sample(tmp_path: Path, capsys: pytest.Capt
 
 
 def test_other_clips_and_only_they_get_a_word_about_the_checkpoint(tmp_path: Path) -> None:
-    assert notice(CHECKPOINT, str(SAMPLE), 16 << 30) == ""
-    assert notice(tmp_path, "game.mp4", 16 << 30) == ""
+    assert notice(CHECKPOINT, [str(SAMPLE)], 16 << 30) == ""
+    assert notice(tmp_path, ["game.mp4"], 16 << 30) == ""
     for clip in ("game.mp4", "https://example.com/live", "/dev/video0", "lavfi:testsrc"):
-        assert "--ckpt" in notice(CHECKPOINT, clip, 16 << 30)
+        assert "--ckpt" in notice(CHECKPOINT, [str(SAMPLE), clip], 16 << 30)
 
 
 def test_the_hint_names_a_checkpoint_that_fits_the_machine() -> None:

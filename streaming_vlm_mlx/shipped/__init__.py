@@ -1,5 +1,6 @@
 """The shipped files: a small checkpoint for simulated matches, and a match that it was not trained on."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 CHECKPOINT = Path(__file__).parent / "matches"
@@ -16,13 +17,13 @@ _CHOICES = (
 _LARGEST = ("mit-han-lab/StreamingVLM", "17 GB", "16.6 GiB")
 
 
-def notice(folder: Path, clip: str, memory: int) -> str:
-    """Return a hint for a viewer of `clip` if `folder` is the shipped checkpoint; empty for any other checkpoint.
+def notice(folder: Path, clips: Iterable[str], memory: int) -> str:
+    """Return a hint for a viewer of `clips` if `folder` is the shipped checkpoint; empty for any other checkpoint.
 
-    The hint names a checkpoint that fits a machine of `memory` bytes. It is empty for a simulated match too, which has
-    its truth beside it.
+    The hint names a checkpoint that fits a machine of `memory` bytes. It is empty for simulated matches too, which have
+    their truth beside them.
     """
-    if folder != CHECKPOINT or Path(clip).with_suffix(".truth.json").is_file():
+    if folder != CHECKPOINT or all(Path(clip).with_suffix(".truth.json").is_file() for clip in clips):
         return ""
     return f"this checkpoint knows simulated matches only; for real sport, {recommendation(memory)}."
 

@@ -79,7 +79,7 @@ def run(args: argparse.Namespace) -> int:
         engine, name = make_engine(folder, config, note, args.adapter)
         try:
             record = new_record(args.clip, name, config, describe_machine(prepare()))
-            advice = notice(folder, args.clip, machine_memory())
+            advice = notice(folder, [args.clip], machine_memory())
             with saved(make_log(args.out, record, partial(subtitles.write, per_second=args.per_second))) as log:
                 run_coroutine(comment(engine, source, args, log, advice, show))
         finally:

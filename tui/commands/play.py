@@ -256,7 +256,7 @@ def _open_first(args: argparse.Namespace, clips: list[str], config: "StreamConfi
     from streaming_vlm_mlx.hub_cache import checkpoint_name
     from streaming_vlm_mlx.memory import machine_memory
 
-    advice = notice(folder, clips[0], machine_memory())
+    advice = notice(folder, clips, machine_memory())
     model = OneModel(partial(_make, folder, config, args.adapter, advice), checkpoint_name(folder), config)
 
     def open_clip(clip: str, number: int) -> "PlayerSpec":

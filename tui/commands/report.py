@@ -132,7 +132,7 @@ def _report_clip(args: argparse.Namespace) -> int:
         check_times(args.at or (), args.start, min(last, args.start + (args.duration or math.inf)))
         words = read_words(args.truth, clip, source.duration, notes.tell)
         engine, name = make_engine(folder, config, notes.tell, args.adapter)
-        advice = notice(folder, clip, machine_memory())
+        advice = notice(folder, [clip], machine_memory())
         notes.add(advice)
 
         def write(path: Path, record: "SessionRecord") -> None:

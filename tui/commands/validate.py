@@ -231,7 +231,7 @@ def warn_of_other_clips(folder: Path, tell: Callable[[str], None] = note) -> "Ca
     once = log_limit(tell)
 
     def warn(case: "ValidationCase") -> None:
-        if advice := notice(folder, case.clip, machine_memory()):
+        if advice := notice(folder, [case.clip], machine_memory()):
             once(advice)
 
     return warn
