@@ -1,10 +1,12 @@
 """Feeds that stall, end and come back, from servers on 127.0.0.1."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from av import Packet
+from av.stream import Stream
 
 from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.video.reconnect import ReconnectRules
@@ -219,6 +221,37 @@ def test_a_playlist_that_stalls_repeats_nothing_and_goes_on(tmp_path: Path) -> N
         watcher.wait(rest.done)
         assert numbers(rest.result(TIMEOUT)) == [0, 5]
         assert watcher.states[-1] == ("ended", 0)
+
+
+class CountingSink:
+    """Counts the packets of a feed."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def begin(self, video: Stream, others: tuple[Stream, ...]) -> Callable[[Packet], None]:
+        return self._keep
+
+    def _keep(self, packet: Packet) -> None:
+        self.count += 1
+
+
+def test_connecting_again_to_a_playlist_loses_nothing_that_was_read_ahead(tmp_path: Path) -> None:
+    for first in (0, 30):
+        (tmp_path / f"part{first}.ts").write_bytes(transport_stream(tmp_path, first))
+    playlist, sink = tmp_path / "live.m3u8", CountingSink()
+    playlist.write_text(f"{PLAYLIST}#EXTINF:3.0,\npart0.ts\n#EXTINF:3.0,\npart30.ts\n")
+    watcher = Watcher(ReconnectRules(), sink)
+    with open_video(playlist, watch=watcher.watch) as source:
+        chunks = source.chunks()
+        found = [next(chunks) for _ in range(2)]
+        watcher.wait(lambda: sink.count == 60)
+        assert source.feed
+        source.feed.reconnect()
+        rest = reading(chunks, 3)
+        found += rest.result(TIMEOUT)
+    assert numbers(found) == [number % 40 for number in range(0, 50, 5)]
+    assert [chunk.start for chunk in found] == [0.0, 1.0, 2.0, 3.0, 4.0]
 
 
 def test_a_file_without_ranges_plays_and_goes_back(server: FeedServer, tmp_path: Path) -> None:
