@@ -111,7 +111,7 @@ class Figures:
         if self.quit_s:
             yield Target("quit, max", max(self.quit_s), 0.5, "s", f"of {len(self.quit_s)}")
         if self.feed_quit_s:
-            remark = f"of {len(self.feed_quit_s)}, with the voice, while a feed brings nothing"
+            remark = f"of {len(self.feed_quit_s)}, with sound and voice, while a feed brings nothing"
             yield Target("quit a feed, max", max(self.feed_quit_s), 0.5, "s", remark)
         costs = ("screen", self.model_ms, 10.0), ("sound", self.sound_ms, 3.0), ("client", self.client_ms, 3.0)
         for name, cost, limit in costs:
@@ -145,13 +145,13 @@ def measure_quits(words: Sequence[str], picture: str, figures: Figures) -> None:
 
 @contextlib.contextmanager
 def stalled_feed(clip: str) -> Iterator[str]:
-    """Serve the first pictures of `clip` over HTTP, all at once and then nothing more, and yield the address."""
+    """Serve the first seconds of `clip` over HTTP, all at once and then nothing more, and yield the address."""
     data = io.BytesIO()
     with av.open(clip) as source, av.open(data, "w", format="mpegts") as feed:
-        stream = feed.add_stream_from_template(source.streams.video[0])
-        for packet in source.demux(source.streams.video[0]):
+        streams = {stream: feed.add_stream_from_template(stream) for stream in source.streams.get(video=0, audio=0)}
+        for packet in source.demux(*streams):
             if packet.dts is not None and packet.dts * packet.time_base < STALLS_AT:
-                packet.stream = stream
+                packet.stream = streams[packet.stream]
                 feed.mux(packet)
 
     def serve(listener: socket.socket) -> None:
@@ -171,12 +171,16 @@ def stalled_feed(clip: str) -> Iterator[str]:
 
 
 def measure_feed_quits(words: Sequence[str], rounds: int, figures: Figures) -> None:
-    """Quit while a feed is silent, with the voice on where there is a program for it."""
+    """Quit while a feed brings nothing, with sound on a null sink, and the voice where there is a program for it."""
+    from null_sink import null_sink
+
     voice = ["--voice"] if shutil.which("espeak-ng") or shutil.which("say") else []
-    for _ in range(rounds):
-        with stalled_feed(words[0]) as address, playing(address, *words[1:], *voice) as player:
-            player.wait("no signal")
-            figures.feed_quit_s.append(player.quit())
+    with tempfile.TemporaryDirectory() as folder, null_sink(Path(folder)):
+        clip = add_tone(Path(words[0]), Path(folder) / "heard.mp4")
+        for _ in range(rounds):
+            with stalled_feed(str(clip)) as address, playing(address, *words[1:], *voice) as player:
+                player.wait("no signal")
+                figures.feed_quit_s.append(player.quit())
 
 
 def measure_model(words: Sequence[str], picture: str, rounds: int, figures: Figures) -> None:
