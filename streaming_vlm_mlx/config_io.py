@@ -275,7 +275,9 @@ def read_yaml(path: Path, loader: type[yaml.SafeLoader] = yaml.SafeLoader) -> di
         raise SvmError(f"{path} is nested too deeply; settings have a few levels.") from error
     # PyYAML raises whatever a conversion does: '2020-13-45', '!!int abc', '!!bool maybe'.
     except (yaml.YAMLError, ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
-        raise SvmError(f"{path} is not YAML: {' '.join(str(error).split()):.200}.") from error
+        # Python's words on a number of thousands of digits name one of its functions.
+        problem = "a number is too long" if "set_int_max_str_digits" in str(error) else " ".join(str(error).split())
+        raise SvmError(f"{path} is not YAML: {problem:.200}.") from error
     if values is None:
         return {}
     if not isinstance(values, dict):

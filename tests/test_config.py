@@ -131,7 +131,13 @@ def test_yaml_is_read(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("content", "named"),
-    [(b"- 1\n- 2\n", "holds a list"), (b"a: [1\n", "is not YAML"), (b"\xff\xfe\xfa", "is not YAML"), (None, "cannot")],
+    [
+        (b"- 1\n- 2\n", "holds a list"),
+        (b"a: [1\n", "is not YAML"),
+        (b"\xff\xfe\xfa", "is not YAML"),
+        (None, "cannot"),
+        (b"a: " + b"9" * 5000, r"is not YAML: a number is too long\.$"),
+    ],
 )
 def test_yaml_that_is_refused(tmp_path: Path, content: bytes | None, named: str) -> None:
     path = tmp_path / "stream.yaml"
