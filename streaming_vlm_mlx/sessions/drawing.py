@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
+from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.sessions.fonts import Font, load_font
 
 Pixels = npt.NDArray[np.uint8]
@@ -25,12 +26,17 @@ def draw_still(pixels: Pixels, text: str, footer: str) -> Image.Image:
     """Return the picture `pixels`, uint8 [height, width, 3], above `text` and a `footer` in smaller letters.
 
     Raises:
-        SvmError: no font has the letters.
+        SvmError: no font has the letters of `text`.
     """
     height, width = pixels.shape[:2]
     margin, size = text_sizes(height)
     small_size = max(round(height * FOOTER), SMALLEST)
-    large, small = load_font(text, size), load_font(footer, small_size)
+    large = load_font(text, size)
+    try:
+        small = load_font(footer, small_size)
+    except SvmError:
+        # A clip's name is not worth the picture.
+        small = load_font("", small_size)
     lines = wrap(text, large, width - 2 * margin)
     steps = [round(LEADING * size)] * len(lines)
     image = Image.new("RGB", (width, height + 2 * margin + sum(steps) + round(LEADING * small_size)), PAPER)

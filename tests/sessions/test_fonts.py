@@ -8,7 +8,7 @@ import pytest
 from PIL import Image, ImageDraw, ImageFont
 
 from streaming_vlm_mlx.errors import SvmError
-from streaming_vlm_mlx.sessions.drawing import draw_caption, wrap
+from streaming_vlm_mlx.sessions.drawing import draw_caption, draw_still, wrap
 from streaming_vlm_mlx.sessions.fonts import SystemFont, load_font, parse_fonts
 
 DEJAVU = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
@@ -71,6 +71,14 @@ def test_text_without_spaces_is_cut_into_lines() -> None:
     assert "".join(lines) == "Ш" * 100
     assert len(lines) > 3
     assert max(font.getlength(line) for line in lines) <= 300
+
+
+def test_a_picture_is_saved_whatever_the_name_of_its_clip(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("streaming_vlm_mlx.sessions.fonts.system_fonts", installed)
+    pixels = np.zeros((90, 160, 3), np.uint8)
+    assert draw_still(pixels, "Гол", "ก.mp4").width == 160
+    with pytest.raises(SvmError, match="no font here has ก"):
+        draw_still(pixels, "ก", "match.mp4")
 
 
 def test_a_caption_in_cyrillic_is_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
