@@ -232,5 +232,5 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 @LINUX_WHEEL
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc has these settings")
 def test_the_memory_of_a_freed_array_is_used_again() -> None:
-    # One array has 9,766 pages of 4 KiB.
-    assert int(run_python(FREED)) < 9_000
+    # One array has 9,766 pages of 4 KiB; one of the twenty may find its memory taken.
+    assert int(run_python(FREED)) < 2 * 9_766

@@ -245,7 +245,8 @@ def test_connecting_again_to_a_playlist_loses_nothing_that_was_read_ahead(tmp_pa
     with open_video(playlist, watch=watcher.watch) as source:
         chunks = source.chunks()
         found = [next(chunks) for _ in range(2)]
-        watcher.wait(lambda: sink.count == 60)
+        # The last ones come with the next segment.
+        watcher.wait(lambda: sink.count >= 55)
         assert source.feed
         source.feed.reconnect()
         rest = reading(chunks, 3)
