@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 LATENCY = 0.1
 # Samples that the device asks for at once: each call needs the interpreter, and so slows the model.
 BLOCK = 1024
+# What PortAudio says where there is no default device.
+NO_DEVICE = "Error querying device"
 # The longest delay in seconds that a device is believed.
 MOST_DELAY = 3.0
 # Calls of the device over which its delay is taken.
@@ -69,7 +71,9 @@ def open_output(fill: Fill) -> Output:
         with _silent_stderr():
             return _PortAudio(sounddevice, fill)
     except (sounddevice.PortAudioError, ValueError) as error:
-        raise SvmError(f"no sound device can be opened ({error}); connect one and start again.") from error
+        if NO_DEVICE in str(error):
+            raise SvmError("there is no sound device; connect one and start again.") from error
+        raise SvmError(f"the sound device cannot be opened ({error}); connect another one and start again.") from error
 
 
 def find_device() -> str:

@@ -91,11 +91,16 @@ def test_the_device_is_told_what_to_play_and_when_it_is_heard(
 
 
 def test_without_a_device_the_way_out_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    problem = "Error querying device -1"
+
     def refuse(**settings: object) -> Stream:
-        raise PortAudioError("Error querying device -1")
+        raise PortAudioError(problem)
 
     install(monkeypatch, refuse)
-    with pytest.raises(SvmError, match=r"no sound device can be opened \(Error querying device -1\); connect one"):
+    with pytest.raises(SvmError, match=r"^there is no sound device; connect one and start again\.$"):
+        open_output(nothing)
+    problem = "Device unavailable"
+    with pytest.raises(SvmError, match=r"the sound device cannot be opened \(Device unavailable\); connect another"):
         open_output(nothing)
 
 

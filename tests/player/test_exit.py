@@ -1,8 +1,10 @@
 """The player whose terminal is closed: saved and gone, whatever hangs."""
 
+import fcntl
 import os
 import pty
 import signal
+import struct
 import subprocess
 import sys
 import termios
@@ -76,3 +78,19 @@ def test_a_player_that_fails_ends_also_when_a_thread_goes_on(tmp_path: Path, soc
     assert not socket_path.exists()
     assert load_session(out).seconds
     assert not list(tmp_path.rglob("*.jsonl"))
+
+
+def test_the_terminal_says_how_large_it_is_where_stdout_is_a_file() -> None:
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", 30, 100, 0, 0))
+    program = (
+        "import shutil; from tui.player.exit import keep_screen_apart; keep_screen_apart(); "
+        "print(shutil.get_terminal_size().columns)"
+    )
+    environ = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, env=environ, stderr=theirs, stdout=subprocess.PIPE, check=True
+    )
+    assert int(done.stdout) == 100
+    os.close(ours)
+    os.close(theirs)

@@ -4,6 +4,7 @@ import fcntl
 import os
 import pty
 import re
+import signal
 import struct
 import subprocess
 import sys
@@ -148,6 +149,24 @@ def test_each_image_is_part_of_one_update_and_nothing_is_left(terminal: ImageTer
     else:
         settings, _ = read_iterm2(found[-1])
         assert int(settings["height"]) <= 28
+
+
+@pytest.mark.parametrize("mode", IMAGES)
+def test_a_suspended_player_draws_everything_again(terminal: ImageTerminal, mode: str) -> None:
+    image = IMAGES[mode]
+    terminal.until(image, 2)
+    # Before that, the key plays without the model.
+    terminal.until(re.compile("▶"))
+    terminal.press(" ")
+    terminal.until(re.compile("paused"))
+    terminal.press("\x1a")
+    _, status = os.waitpid(terminal.program.pid, os.WUNTRACED)
+    assert os.WIFSTOPPED(status)
+    since = terminal.until(re.compile(re.escape("\x1b[?1049l")))
+    terminal.program.send_signal(signal.SIGCONT)
+    terminal.until(image, since=since)
+    terminal.until(re.compile("demo tennis model.*paused"), since=since)
+    terminal.quit()
 
 
 def test_the_next_clip_of_a_playlist_is_shown_alike_and_the_terminal_is_not_asked_again(tmp_path: Path) -> None:

@@ -135,6 +135,50 @@ async def test_at_the_end_of_a_clip_the_next_one_follows(start_player: StartPlay
         assert p.position == 0
 
 
+def test_a_playlist_that_loops_goes_on_with_its_first_clip(clips: Clips) -> None:
+    playlist = Playlist(["a.mp4", "b.mp4", "c.mp4"], lambda clip, n: replace(clips.open(clip, n), loop=True), loop=True)
+    last, first = playlist.open(2), playlist.open(0)
+    assert not last.loop
+    assert last.other
+    assert first.other
+    for found, name in (
+        (last.other(1), "a.mp4 (1/3)"),
+        (first.other(-1), "c.mp4 (3/3)"),
+        (last.other(2), "b.mp4 (2/3)"),
+    ):
+        assert found
+        assert found.clip == name
+    # Where no other clip can be played, it is tried once.
+    assert first.other(4) is first.other(-4) is None
+    alone = Playlist(["a.mp4"], lambda clip, n: replace(clips.open(clip, n), loop=True), loop=True).open(0)
+    assert alone.loop
+
+
+async def test_a_device_that_is_missing_is_told_of_once(start_player: StartPlayer, clips: Clips) -> None:
+    class Found:
+        silent = False
+
+        def step(self) -> bool:
+            return False
+
+        def close(self) -> None:
+            pass
+
+    def refuse(_: object) -> FakeDevice:
+        raise SvmError("there is no sound device; connect one.")
+
+    clips.heard = {"sound": SoundSpec(lambda *_: Found(), open_device=refuse)}
+    async with start_player(clips.engine, **settings(clips.playlist.open(0))) as p:
+        await until(lambda: "no sound: there is no sound device" in p.notice)
+        await p.press(">")
+        await shown(p, "b.mp4 (2/3)")
+        await until(lambda: p.screen.sound and p.screen.sound.problem)
+        await wait(p.pilot)
+        assert "no sound" not in p.notice
+        await p.press("m")
+        assert "no sound: there is no sound device" in p.notice
+
+
 async def test_settings_of_one_clip_do_not_reach_the_next(start_player: StartPlayer, clips: Clips) -> None:
     async with start_player(clips.engine, **settings(clips.playlist.open(0))) as p:
         await clips.engine.until_spoken(0)

@@ -233,6 +233,8 @@ async def test_keys_mute_and_change_the_volume(start_player: StartPlayer, device
         await p.press("m")
         assert sound.muted
         assert "muted" in p.notice
+        await p.pass_time(0.25)
+        assert "muted" in p.title
         await p.press("equals_sign", "equals_sign", "minus")
         assert (sound.volume, sound.muted) == (60, False)
         assert "volume 60 %" in p.notice

@@ -8,6 +8,8 @@ Rgb = tuple[int, int, int]
 def test_the_top_line_says_how_it_stands() -> None:
     standing = TitleInfo("a.mp4", "run1", "00:07 / 00:40", "playing", 1.5, "live", 0.24, 2)
     assert [text for _, text in standing.parts] == ["00:07 / 00:40", "1.5×", "▶", "real time", "0.2 s late · 2 skipped"]
+    muted = TitleInfo("a.mp4", "run1", "00:07", "playing", 1.0, "live", 0.0, 0, muted=True)
+    assert [text for _, text in muted.parts] == ["00:07", "muted", "1×", "▶", "real time"]
     waiting = TitleInfo("a", "b", "00:00", "waiting", 1.0, "every", 0.0, 0)
     assert dict(waiting.parts)["state"] == "◌ waiting"
     assert waiting.parts[-1] == ("pace", "wait for model")

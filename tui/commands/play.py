@@ -111,7 +111,7 @@ def add_view_options(parser: argparse.ArgumentParser) -> None:
         "--pace", choices=PACES, help="live: skip what is late; every: wait for the model (default: live)"
     )
     parser.add_argument("--start", type=float, metavar="S", help="start at this time, in seconds (default: 0)")
-    parser.add_argument("--loop", action=flag, help="start again at the clip's end (default: no)")
+    parser.add_argument("--loop", action=flag, help="start again at the end (default: no)")
     parser.add_argument("--sound", action=flag, help="play the clip's sound (default: yes)")
     parser.add_argument("--volume", type=float, metavar="V", help="volume of the sound, 0 to 100 (default: 100)")
     add_voice(parser, "speak the commentary as it comes (default: no)")
@@ -268,7 +268,7 @@ def _open_first(args: argparse.Namespace, clips: list[str], config: "StreamConfi
 
     # Once, and not for a clip that cannot be opened.
     display = cache(partial(choose_display, args.picture))
-    first = replace(Playlist(clips, open_clip).open(0), typed=display()[1])
+    first = replace(Playlist(clips, open_clip, args.loop).open(0), typed=display()[1])
     if advice:
         # The one on the screen is gone when the player ends.
         messages.note(advice)

@@ -128,9 +128,12 @@ class OneModel:
 class Playlist:
     """Opens clips by their number."""
 
-    def __init__(self, clips: Sequence[str], open_clip: "Callable[[str, int], PlayerSpec]") -> None:
-        """Play `clips`; `open_clip` returns the session of a clip and its number, and may raise `SvmError`."""
-        self._clips, self._open = clips, open_clip
+    def __init__(self, clips: Sequence[str], open_clip: "Callable[[str, int], PlayerSpec]", loop: bool = False) -> None:
+        """Play `clips`; `open_clip` returns the session of a clip and its number, and may raise `SvmError`.
+
+        With `loop`, the first follows the last.
+        """
+        self._clips, self._open, self._loop = clips, open_clip, loop
 
     def open(self, number: int) -> "PlayerSpec":
         """Return the session of clip `number`, from which those beside it are found; may block.
@@ -141,8 +144,12 @@ class Playlist:
         spec = self._open(self._clips[number], number)
         if len(self._clips) == 1:
             return spec
-        return replace(spec, clip=f"{spec.clip} ({number + 1}/{len(self._clips)})", other=partial(self._other, number))
+        name = f"{spec.clip} ({number + 1}/{len(self._clips)})"
+        return replace(spec, clip=name, other=partial(self._other, number), loop=False)
 
     def _other(self, number: int, steps: int) -> "PlayerSpec | None":
-        number += steps
-        return self.open(number) if 0 <= number < len(self._clips) else None
+        count = len(self._clips)
+        # Once around is enough where no other clip can be played.
+        if self._loop and abs(steps) <= count:
+            return self.open((number + steps) % count)
+        return self.open(number + steps) if 0 <= number + steps < count else None

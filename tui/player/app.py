@@ -95,6 +95,7 @@ GROUPS = {
     "save_still": "session",
     "bookmark": "session",
     "bookmarks": "session",
+    "app.suspend_process": "session",
     "app.quit": "session",
 }
 
@@ -149,8 +150,9 @@ class PlayerApp(App[None]):
         self.theme = theme
 
     def on_mount(self) -> None:
-        """Let `end` reach the event loop, and take the viewer's keys."""
+        """Let `end` reach the event loop, take the viewer's keys, and draw everything after a suspension."""
         self._event_loop = asyncio.get_running_loop()
+        self.app_resume_signal.subscribe(self, lambda _: self.refresh(layout=True))
         self.set_keymap(dict(self._spec.keymap))
         if self._end_status is not None:
             self.exit(return_code=self._end_status)

@@ -115,11 +115,15 @@ def _restore(terminal: int, modes: "list[Any] | None") -> None:
 
 
 def keep_screen_apart() -> None:
-    """Let Textual draw through a descriptor of its own; that of stderr is silenced while a sound device is opened."""
+    """Let Textual draw through a descriptor of its own; that of stderr is silenced while a sound device is opened.
+
+    It is also asked for the terminal's size, since stdout may be a file.
+    """
     if sys.platform != "win32" and sys.__stderr__ is not None:
         own = os.fdopen(os.dup(sys.__stderr__.fileno()), "w", encoding=sys.__stderr__.encoding)
-        # Textual takes it from there; nothing else of it can be set.
-        setattr(sys, "__stderr__", own)  # noqa: B010 - declared to be final
+        # Textual takes them from there; nothing else of it can be set.
+        for name in ("__stderr__", "__stdout__"):
+            setattr(sys, name, own)
 
 
 def forget_terminal() -> None:

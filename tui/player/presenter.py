@@ -62,7 +62,10 @@ class Presenter:
         transcript: commentary and truth.
         metrics: values of the gauges.
         mode: how the reference is shown.
+        muted: whether the viewer has muted the sound.
     """
+
+    muted = False
 
     def __init__(
         self, screen: Screen[None], spec: PlayerSpec, controller: Controller, clock: Callable[[], float]
@@ -289,6 +292,7 @@ class Presenter:
                 delay=controller.delay,
                 skipped=self.metrics.skipped,
                 signal=feed_sign(controller.feed_status),
+                muted=self.muted,
             )
         )
 

@@ -57,12 +57,14 @@ class SoundSpec:
         volume: in percent.
         open_device: opens the device, on that thread; may raise SvmError.
         muted: whether nothing is heard at first.
+        told: the problem that the viewer knows of already, from another clip.
     """
 
     open_source: OpenSource
     volume: float = MOST_VOLUME
     open_device: "Callable[[Fill], Output]" = open_output
     muted: bool = False
+    told: str = ""
 
 
 class _Silence:
@@ -97,7 +99,7 @@ class PlayerSound:
         """
         self.mixer, self.problem = Mixer(spec.volume, spec.muted), ""
         self._open_source, self._open_device = spec.open_source, spec.open_device
-        self._clock, self._tell = clock, log_limit(tell)
+        self._clock, self._tell, self._told = clock, log_limit(tell), spec.told
         self._dac = DacClock()
         self._source: SoundSource | None = None
         self._output: Output | None = None
@@ -216,4 +218,5 @@ class PlayerSound:
 
     def _fail(self, error: SvmError) -> None:
         self.problem = str(error)
-        self._tell(f"no sound: {error}")
+        if self.problem != self._told:
+            self._tell(f"no sound: {error}")

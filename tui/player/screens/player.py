@@ -119,6 +119,7 @@ class PlayerScreen(Viewing, Asking, Finding, Saving, Speaking, Switching):
         Binding("pageup", "scroll(-10)", "scroll up a page", show=False, id="page-up"),
         Binding("pagedown", "scroll(10)", "scroll down a page", show=False, id="page-down"),
         Binding("question_mark,f1", "help", "this help", id="help"),
+        Binding("ctrl+z", "app.suspend_process", "suspend; fg goes on", id="suspend"),
         Binding("q,ctrl+c", "app.quit", "save and quit", id="quit"),
     ]
 

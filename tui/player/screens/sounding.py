@@ -25,9 +25,10 @@ class Sounding(PlayerPart):
             self.sound.start()
 
     def follow_playhead(self) -> None:
-        """Let the sound go where the playhead goes."""
+        """Let the sound go where the playhead goes, and the top line show whether it is heard."""
         if self.sound:
             self.sound.follow(self.controller.playhead.motion)
+            self.presenter.muted = self.sound.muted
 
     def close_sound(self) -> None:
         """End the sound."""
@@ -50,7 +51,7 @@ class Sounding(PlayerPart):
     def show_volume(self) -> None:
         """Show the volume for a moment, or why there is none."""
         if self.sound is None:
-            text = "no sound: it is not played here."
+            text = "no sound: the player was started without it (--no-sound, or sound: false)."
         elif self.sound.problem:
             text = f"no sound: {self.sound.problem}"
         else:

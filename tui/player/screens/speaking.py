@@ -50,10 +50,10 @@ class Speaking(Sounding):
         super().close_sound()
 
     def heard_alike(self, spec: PlayerSpec) -> PlayerSpec:
-        """Return `spec`, of another clip, with the volume and the voice that the viewer has chosen here."""
+        """Return `spec`, of another clip, with the volume and the voice of this one, and what was told of its sound."""
         sound = spec.sound
         if sound and self.sound:
-            sound = replace(sound, volume=self.sound.volume, muted=self.sound.muted)
+            sound = replace(sound, volume=self.sound.volume, muted=self.sound.muted, told=self.sound.problem)
         return replace(spec, sound=sound, voice=replace(spec.voice, on=self.voice is not None))
 
     def hear(self, event: PlayerEvent) -> None:

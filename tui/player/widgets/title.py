@@ -15,7 +15,7 @@ from tui.player.playhead import PlaybackState
 if TYPE_CHECKING:
     from streaming_vlm_mlx.video.reconnect import FeedState, FeedStatus
 
-Part = Literal["time", "speed", "state", "pace", "late"]
+Part = Literal["time", "sound", "speed", "state", "pace", "late"]
 PARTS: tuple[Part, ...] = get_args(Part)
 GAP = Content("  ")
 SIGNS: dict[PlaybackState, str] = {
@@ -47,6 +47,7 @@ class TitleInfo:
         delay: of the commentary, in seconds.
         skipped: number of skipped seconds.
         signal: what is wrong with a feed, which is all that matters then; empty if nothing is.
+        muted: whether the viewer wants to hear nothing.
     """
 
     clip: str
@@ -58,6 +59,7 @@ class TitleInfo:
     delay: float
     skipped: int
     signal: str = ""
+    muted: bool = False
 
     @property
     def parts(self) -> list[tuple[Part, str]]:
@@ -67,8 +69,10 @@ class TitleInfo:
         delay = f"{self.delay:.1f}"
         late = [f"{delay} s late"] if delay != "0.0" else []
         late += [f"{self.skipped} skipped"] if self.skipped else []
+        sound: list[tuple[Part, str]] = [("sound", "muted")] if self.muted else []
         parts: list[tuple[Part, str]] = [
             ("time", self.time),
+            *sound,
             ("speed", f"{self.speed:g}×"),
             ("state", SIGNS[self.state]),
             ("pace", PACE_NAMES[self.pace]),
