@@ -184,9 +184,10 @@ class Presenter:
     def note(self, text: str, seconds: float = NOTE_SECONDS, topic: str = "") -> None:
         """Show `text` over the right top corner for `seconds`, as Textual's toasts, but by the player's clock.
 
-        It replaces the one on the same `topic`, if that is named.
+        It replaces the one on the same `topic`, if that is named, else the one of the same text.
         """
-        self._notes = [note for note in self._notes if not topic or note.topic != topic]
+        topic = topic or text
+        self._notes = [note for note in self._notes if note.topic != topic]
         self._notes.append(Note(self._clock() + seconds, text, topic))
         self._show_notes()
 

@@ -21,7 +21,7 @@ class Finding(PlayerPart):
     def action_find(self) -> None:
         """Ask what to search for."""
         places = "commentary and truth" if self.presenter.with_truth else "commentary"
-        self.query_one(Prompt).ask("search", [Field(f"find in {places}", self._wanted)])
+        self.query_one(Prompt).ask("search", [Field(f"find in {places}", "find", self._wanted)])
 
     def action_find_next(self, steps: int) -> None:
         """Show the next match, or the one before for a negative number."""
@@ -64,10 +64,11 @@ class Finding(PlayerPart):
         if not matches:
             self._found = None
             self.query_one(TranscriptView).mark(None)
-            self.note(f"“{self._wanted}” was not said so far.")
+            self.note(f"“{self._wanted}” was not said so far.", "search")
             return
         self._found = step(matches, self._found, steps) if self._found else nearest(matches, here)
         self.query_one(TranscriptView).mark(self._found.position)
         count = f"{matches.index(self._found) + 1} of {len(matches)}"
         place, time = self._found.place, time_label(self._found.position)
-        self.note(f"“{self._wanted}” {count}: {time}, {place}. n, N: more, enter: play from there, esc: close")
+        text = f"“{self._wanted}” {count}: {time}, {place}. n, N: more, enter: play from there, esc: close"
+        self.note(text, "search")
