@@ -8,7 +8,6 @@ import pytest
 import srt
 import webvtt
 from textual.binding import Binding
-from textual.widgets import Static
 
 from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.sessions.journal import Journal
@@ -25,6 +24,7 @@ from tui.player.app import PlayerApp
 from tui.player.clip import BlankSeconds
 from tui.player.graphics.display import Display
 from tui.player.replayer import Replayer, recorded_name
+from tui.player.screens.help import KeyTable
 from tui.player.screens.player import PlayerScreen
 from tui.player.spec import PlayerSpec
 from tui.player.widgets.key_bar import KeyBar
@@ -92,7 +92,7 @@ async def test_a_replay_offers_only_what_it_can_do(start_player: StartPlayer) ->
         titles = {command.title for command in p.app.get_system_commands(p.app.screen)}
         assert "view: cycle the true transcript" in titles
         await p.press("question_mark")
-        keys = str(p.app.screen.query_one("#help-keys", Static).content)
+        keys = p.app.screen.query_one(KeyTable).render().plain
         assert "cycle the true transcript" in keys
         for action in ("ask", "query", "sampling", "save", "reconnect", "next", "previous"):
             (binding,) = (b for b in PlayerScreen.BINDINGS if isinstance(b, Binding) and b.id == action)
