@@ -155,6 +155,8 @@ class Presenter:
     def toggle_stats(self) -> None:
         """Show the stats overlay, or hide it."""
         self._stats.display = not self._stats.display
+        # Notes move out of its way.
+        self._stats.screen.set_class(self._stats.display, "-stats")
         self._show_stats()
 
     def toggle_scratchpad(self) -> None:

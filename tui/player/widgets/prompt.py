@@ -138,6 +138,7 @@ class Prompt(Horizontal):
                 line.value = field.value
         self._fit()
         self.display = True
+        self.screen.add_class("-typing")
         self.screen.set_focus(self._lines[0])
 
     def on_resize(self) -> None:
@@ -161,6 +162,7 @@ class Prompt(Horizontal):
     def close(self) -> None:
         """Close and discard what was typed."""
         self.display = False
+        self.screen.remove_class("-typing")
         self.screen.set_focus(None)
 
     def submit(self) -> None:
