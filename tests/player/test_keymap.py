@@ -1,8 +1,7 @@
 """Keys that the viewer gave to actions."""
 
-from textual.widgets import Static
-
 from tests.player.fakes import StartPlayer, wait
+from tui.player.screens.help import KeyTable
 from tui.player.widgets.key_bar import KeyBar
 
 
@@ -24,5 +23,5 @@ async def test_new_keys_act_and_are_shown_and_the_old_ones_are_free(start_player
         assert titles["play: pause, play"] == "key x"
         await p.press("question_mark")
         await wait(p.pilot)
-        shown = str(p.app.screen.query_one("#help-keys", Static).content)
+        shown = p.app.screen.query_one(KeyTable).render().plain
         assert "     x  pause, play" in shown

@@ -5,12 +5,12 @@ from itertools import groupby
 from pathlib import Path
 
 import pytest
-from textual.widgets import Static
 
 from streaming_vlm_mlx.sessions.journal import load_session
 from streaming_vlm_mlx.stream.events import SpanMap, SpanView
 from tests.player.fakes import Blank, Scripted, StartPlayer, truth, wait
-from tui.player.screens.help import HelpScreen
+from tui.player.keymap import key_label
+from tui.player.screens.help import HelpScreen, KeyTable, key_table
 from tui.player.widgets.cache_strip import FLASH, CacheStrip
 from tui.player.widgets.key_bar import KeyBar
 from tui.player.widgets.transcript_view import MAX_ROWS, TranscriptView
@@ -41,11 +41,56 @@ async def test_question_mark_explains_every_key(start_player: StartPlayer) -> No
         await p.engine.until_spoken(0)
         await p.press("question_mark")
         assert isinstance(p.app.screen, HelpScreen)
-        shown = str(p.app.screen.query_one("#help-keys", Static).content)
+        shown = p.app.screen.query_one(KeyTable).render().plain
         for key in ("space", "←", "shift+→", "0–9", ".", "[", "g", "/", "i", "t", "p", "e", "? f1", "q ctrl+c"):
             assert f"{key}  " in shown
         await p.press("down", "escape")
         assert p.app.screen is p.screen
+
+
+@pytest.mark.parametrize(
+    ("size", "least"),
+    [((30, 12), 20), ((40, 12), 30), ((76, 24), 66), ((80, 24), 70), ((140, 42), 96), ((200, 60), 96)],
+)
+async def test_no_text_of_the_help_is_among_its_keys_and_it_is_wide_where_there_is_room(
+    start_player: StartPlayer, size: tuple[int, int], least: int
+) -> None:
+    async with start_player(size=size) as p:
+        await p.engine.until_spoken(0)
+        await p.press("question_mark")
+        table = p.app.screen.query_one(KeyTable)
+        assert table.size.width >= least
+        lines = [strip.text for strip in table.render_lines(table.size.region)]
+        keys = {" ".join(map(key_label, binding.key.split(","))) for binding in p.screen.offered} | {"ctrl+p", ""}
+        texts = lines[0].index("pause, play")
+        assert {line[:texts].strip() for line in lines} <= keys
+        assert any("ctrl+p  commands," in line for line in lines)
+        await p.pilot.resize_terminal(120, 40)
+        await wait(p.pilot)
+        assert table.render_lines(table.size.region)[-1].text.rstrip().endswith("ctrl+p  commands, themes")
+
+
+ENTRIES = [("space", "pause, or play on"), ("g", "truth"), ("enter", "play from the match"), ("?", "this help")]
+
+
+def test_long_entries_of_the_help_are_wrapped_within_their_column() -> None:
+    assert [line.plain.rstrip() for line in key_table(ENTRIES, 70)] == [
+        "space  pause, or play on   enter  play from the match",
+        "    g  truth                   ?  this help",
+    ]
+    assert [line.plain.rstrip() for line in key_table(ENTRIES, 41, two_from=0)] == [
+        "space  pause, or      enter  play from",
+        "       play on               the match",
+        "    g  truth              ?  this help",
+    ]
+    assert [line.plain.rstrip() for line in key_table(ENTRIES, 20)] == [
+        "space  pause, or",
+        "       play on",
+        "    g  truth",
+        "enter  play from the",
+        "       match",
+        "    ?  this help",
+    ]
 
 
 async def test_it_plays_on_during_the_help(start_player: StartPlayer) -> None:

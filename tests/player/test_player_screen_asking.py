@@ -2,10 +2,11 @@
 
 import pytest
 from textual import events
-from textual.widgets import Input
+from textual.widgets import Input, Label
 
 from streaming_vlm_mlx.config import StreamConfig
 from tests.player.fakes import Scripted, StartPlayer, truth, wait
+from tui.player.presenter import NOTE_SECONDS
 from tui.player.widgets.prompt import MAX_LENGTH, Prompt
 from tui.player.widgets.transcript_view import TranscriptView
 
@@ -101,10 +102,91 @@ async def test_the_prompt_says_what_may_be_asked_and_a_note_that_the_model_canno
         assert p.screen.query_one(Prompt).query_one(Input).placeholder == "Who serves? Where is the ball?"
         await p.press(*typed, "enter")
         assert ("was not taught that and cannot tell" in p.notice) is told
-        assert ("Ask Who serves? Where is the ball?" in p.notice) is told
+        assert p.notice.endswith("Ask Who serves? Where is the ball?") is told
         await p.pass_time(1)
         await p.engine.until_spoken(1)
         assert p.engine.questions == [(1, typed)]
+
+
+QUESTIONS = tuple(f"Who won set number {number}?" for number in range(1, 10))
+
+
+@pytest.mark.parametrize(
+    ("width", "shown"),
+    [
+        (200, f"{' '.join(QUESTIONS[:5])} … and 4 more"),
+        (80, f"{QUESTIONS[0]} … and 8 more"),
+        (60, f"{QUESTIONS[0]} … and 8 more"),
+        (34, ""),
+    ],
+)
+async def test_the_prompt_shows_questions_that_fit_whole_and_says_how_many_there_are(
+    start_player: StartPlayer, width: int, shown: str
+) -> None:
+    async with start_player(size=(width, 24), questions=QUESTIONS) as p:
+        await p.engine.until_spoken(0)
+        await p.press("slash")
+        line = p.screen.query_one(Prompt).query_one(Input)
+        assert line.placeholder == shown
+        assert line.size.width > len(shown)
+
+
+async def test_the_note_on_a_question_that_was_not_taught_says_that_there_are_more(start_player: StartPlayer) -> None:
+    async with start_player(questions=QUESTIONS) as p:
+        await p.engine.until_spoken(0)
+        await p.press("slash", *"Is it raining?", "enter")
+        assert p.notice.startswith("asked: Is it raining?")
+        assert p.notice.endswith(f"Ask {' '.join(QUESTIONS[:5])} … and 4 more")
+
+
+async def test_a_note_replaces_the_former_one_on_what_was_typed_before(start_player: StartPlayer) -> None:
+    async with start_player(Scripted({0: "red", 1: "red"}), questions=QUESTIONS) as p:
+        await p.speak(2)
+        await p.press("slash", *"Is it raining?", "enter", "slash", *QUESTIONS[0], "enter")
+        assert p.notice == f"asked: {QUESTIONS[0]}"
+        await p.pass_time(NOTE_SECONDS)
+        await p.press("t", "delete", *"9", "enter", "escape", "t", *["backspace"] * 4, *"0.5", "enter")
+        assert [line.partition(",")[0] for line in p.notice.splitlines()] == ["temperature 0.5"]
+        await p.pass_time(NOTE_SECONDS)
+        await p.press("ctrl+f", *"red", "enter", "n", "n")
+        assert len(p.notice.splitlines()) == 1
+
+
+async def test_a_long_question_leaves_room_for_the_note_that_it_was_not_taught(start_player: StartPlayer) -> None:
+    async with start_player(size=(80, 24), questions=QUESTIONS) as p:
+        await p.engine.until_spoken(0)
+        await p.press("slash")
+        p.screen.query_one(Prompt).query_one(Input).value = "Will it rain, or " * 20
+        await p.press("enter")
+        toast = p.screen.query_one("#toast")
+        shown = " ".join(strip.text.strip() for strip in toast.render_lines(toast.size.region))
+        assert "was not taught that and cannot tell" in shown
+
+
+@pytest.mark.parametrize("width", [30, 36, 40, 60, 80, 200])
+async def test_both_settings_are_seen_and_can_be_typed_at_every_width(start_player: StartPlayer, width: int) -> None:
+    async with start_player(size=(width, 12)) as p:
+        await p.engine.until_spoken(0)
+        await p.press("t")
+        prompt = p.screen.query_one(Prompt)
+        for part in (*prompt.query(Label), *prompt.query(Input)):
+            assert part.region in prompt.content_region
+        assert all(line.size.width >= len("1000 ") for line in prompt.query(Input))
+        assert all(label.size.height == 1 for label in prompt.query(Label))
+
+
+@pytest.mark.parametrize("key", ["slash", "i", "ctrl+f"])
+async def test_there_is_room_to_type_where_the_screen_is_narrow(start_player: StartPlayer, key: str) -> None:
+    async with start_player(size=(40, 12)) as p:
+        await p.engine.until_spoken(0)
+        await p.press(key)
+        prompt = p.screen.query_one(Prompt)
+        line = prompt.query_one(Input)
+        assert line.size.width >= 28
+        await p.pilot.resize_terminal(120, 40)
+        await wait(p.pilot)
+        assert line.size.width >= 80
+        assert len(str(prompt.query(Label).first().content).strip()) >= len("query")
 
 
 async def test_questions_of_a_checkpoint_bring_no_escape_sequences_and_no_markup(start_player: StartPlayer) -> None:

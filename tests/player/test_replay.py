@@ -7,12 +7,14 @@ import av
 import pytest
 import srt
 import webvtt
+from textual.binding import Binding
 
 from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.sessions.journal import Journal
 from streaming_vlm_mlx.sessions.record import SessionRecord
+from streaming_vlm_mlx.shipped import CHECKPOINT, NAME
 from streaming_vlm_mlx.stream.events import Skipped
-from tests.player.fakes import Clock, second_done, spec, until, wait
+from tests.player.fakes import Clock, StartPlayer, second_done, spec, until, wait
 from tests.video.clips import make_clip
 from tui import cli
 from tui.commands import replay
@@ -21,13 +23,17 @@ from tui.commands.replay import find_clip
 from tui.player.app import PlayerApp
 from tui.player.clip import BlankSeconds
 from tui.player.graphics.display import Display
-from tui.player.replayer import Replayer
+from tui.player.replayer import Replayer, recorded_name
+from tui.player.screens.help import KeyTable
 from tui.player.screens.player import PlayerScreen
 from tui.player.spec import PlayerSpec
+from tui.player.widgets.key_bar import KeyBar
 from tui.player.widgets.title import Title
 from tui.player.widgets.transcript_view import TranscriptView
 
 SAID = {0: "he cuts inside", 2: "and he scores"}
+# What the spec of a replay has other than that of a model's session.
+RECORDED: dict[str, object] = {"config": None, "base_paths": (), "endings": ()}
 
 
 @pytest.fixture
@@ -74,6 +80,47 @@ async def test_a_session_is_replayed_word_by_word(record: SessionRecord, tmp_pat
     assert list(tmp_path.iterdir()) == []
     # 160 ms to the first word, then three words in 100 ms.
     assert slept[:4] == pytest.approx([0.16, 0.1 / 3, 0.1 / 3, 0.1 / 3])
+
+
+async def test_a_replay_offers_only_what_it_can_do(start_player: StartPlayer) -> None:
+    async with start_player(**RECORDED) as p:
+        await p.engine.until_spoken(0)
+        bar = p.screen.query_one(KeyBar).render().plain
+        assert "g truth" in bar
+        assert "/ ask" not in bar
+        assert "e save" not in bar
+        titles = {command.title for command in p.app.get_system_commands(p.app.screen)}
+        assert "view: cycle the true transcript" in titles
+        await p.press("question_mark")
+        keys = p.app.screen.query_one(KeyTable).render().plain
+        assert "cycle the true transcript" in keys
+        for action in ("ask", "query", "sampling", "save", "reconnect", "next", "previous"):
+            (binding,) = (b for b in PlayerScreen.BINDINGS if isinstance(b, Binding) and b.id == action)
+            assert binding.description not in keys
+            assert not [title for title in titles if title.endswith(f": {binding.description}")]
+
+
+async def test_a_replay_is_not_saved_and_says_so(start_player: StartPlayer) -> None:
+    async with start_player(**RECORDED) as p:
+        await p.engine.until_spoken(0)
+        await p.press("e")
+        assert p.notice == "a replay is not saved: svm-tui export makes other files of its session."
+
+
+@pytest.mark.parametrize(
+    ("model", "name"),
+    [
+        ("runs/run1", "run1, recorded"),
+        (str(CHECKPOINT), f"{NAME}, recorded"),
+        # The shipped checkpoint of another installation.
+        (f"/opt/lib/{CHECKPOINT.relative_to(CHECKPOINT.parents[2])}", f"{NAME}, recorded"),
+        ("hub/models--owner--name/snapshots/" + 40 * "0", "name, recorded"),
+        ("", "recorded"),
+    ],
+    ids=["folder", "shipped", "shipped elsewhere", "downloaded", "unknown"],
+)
+def test_a_replay_names_the_checkpoint_as_play_does(model: str, name: str) -> None:
+    assert recorded_name(SessionRecord(model=model)) == name
 
 
 @pytest.mark.parametrize("ending", [".vtt", ".srt", ".txt", ".json"])

@@ -1,10 +1,12 @@
 """Search in commentary and truth."""
 
 import pytest
+from textual.widgets import Label
 
 from tests.player.fakes import TRUTH, Scripted, StartPlayer, truth, wait
 from tui.player.search import Match, find, nearest, step
 from tui.player.transcript import Transcript, by_second
+from tui.player.widgets.prompt import Prompt
 from tui.player.widgets.transcript_view import TranscriptView
 
 SAID = {0: "Red to", 1: "serve. Out!", 4: "RED serves wide", 9: "straße"}
@@ -36,7 +38,7 @@ def transcript() -> Transcript:
 def test_words_are_found_across_seconds_whatever_their_case(
     transcript: Transcript, text: str, found: list[tuple[float, str]]
 ) -> None:
-    assert [(match.position, match.place) for match in find(transcript, text)] == found
+    assert [(match.position, match.place) for match in find(transcript, text, 20.0, True)] == found
 
 
 def test_matches_follow_each_other_in_a_circle() -> None:
@@ -68,15 +70,45 @@ async def test_keys_show_the_matches_and_play_from_one(start_player: StartPlayer
         assert view.is_vertical_scroll_end
 
 
-async def test_a_match_in_the_truth_that_is_still_to_come_is_told_and_can_be_played(start_player: StartPlayer) -> None:
-    async with start_player(read_truth=truth) as p:
+def test_only_what_is_shown_is_found(transcript: Transcript) -> None:
+    def places(text: str, position: float, with_truth: bool) -> list[float]:
+        return [match.position for match in find(transcript, text, position, with_truth)]
+
+    # Truth is shown word by word, and only on demand.
+    assert places("second", 1.0, True) == [0.2]
+    assert places("second", 0.0, True) == []
+    assert places("second", 1.2, True) == [0.2, 1.2]
+    assert places("nil second", 1.1, True) == []
+    assert places("second", 20.0, False) == []
+    # After a seek back, the commentary on later seconds is shown.
+    assert places("red", 0.0, True) == [0, 4]
+
+
+async def test_truth_is_not_found_before_it_is_heard(start_player: StartPlayer) -> None:
+    async with start_player(Scripted(SAID), read_truth=truth) as p:
         await p.read_truth()
         await p.engine.until_spoken(0)
         await p.press("ctrl+f", *"1", "enter")
-        assert p.notice.startswith("“1” 1 of 1: 00:01, truth.")
-        assert p.position == 0
-        await p.press("enter")
-        assert p.position == 1
+        assert p.notice == "“1” was not said so far."
+        await p.pass_time(2)
+        await p.press("ctrl+f", "enter")
+        assert p.notice.splitlines()[0].startswith("“1” 1 of 1: 00:01, truth.")
+        await p.press("0", "n")
+        assert p.notice.splitlines()[0] == "“1” was not said so far."
+
+
+async def test_truth_is_not_found_while_it_is_hidden(start_player: StartPlayer) -> None:
+    async with start_player(Scripted(SAID), read_truth=truth) as p:
+        await p.read_truth()
+        await p.speak(3)
+        label = p.screen.query_one(Prompt).query(Label).first()
+        await p.press("ctrl+f")
+        assert "commentary and truth" in str(label.content)
+        await p.press("escape", "g", "g", "ctrl+f")
+        assert p.screen.presenter.mode == "off"
+        assert "truth" not in str(label.content)
+        await p.press(*"nil", "enter")
+        assert p.notice == "“nil” was not said so far."
 
 
 async def test_words_that_nobody_said_are_told(start_player: StartPlayer) -> None:

@@ -79,3 +79,27 @@ async def test_the_overlay_fits(start_player: StartPlayer, size: tuple[int, int]
         assert stats.region in p.screen.region
         assert stats.render().cell_length > 0
         assert all(part in stats.render_line(0).text for part in PARTS[: 1 + (size[0] > 40)])
+
+
+@pytest.mark.parametrize("size", [(40, 12), (60, 40), (80, 12), (80, 24), (109, 30), (110, 30), (149, 40), (200, 60)])
+async def test_notes_cover_neither_the_stats_nor_the_line_that_is_typed(
+    start_player: StartPlayer, size: tuple[int, int]
+) -> None:
+    async with start_player(size=size) as p:
+        await p.speak(2)
+        stats, toast, view = (p.screen.query_one(name) for name in ("#stats", "#toast", "#transcript"))
+        for number in range(3):
+            p.screen.note(f"remark {number} " + "which takes more than a line of a toast of sixty cells")
+        await wait(p.pilot)
+        place = toast.region
+        await p.press("o")
+        assert toast.region in p.screen.region
+        assert toast.region
+        assert not toast.region.overlaps(stats.region)
+        if size[0] < 110:
+            assert not toast.region.overlaps(view.region)
+        assert "remark 2" in toast.render_line(0).text
+        await p.press("t")
+        assert not toast.region.overlaps(p.screen.query_one("#prompt").region)
+        await p.press("escape", "o")
+        assert toast.region == place

@@ -19,7 +19,7 @@ from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.sessions.session_log import SessionLog
 from streaming_vlm_mlx.sessions.subtitles import write
 from tui.player.graphics.drawing import CLEAR
-from tui.player.keymap import key_label, remap
+from tui.player.keymap import key_label
 from tui.player.screens.player import PlayerScreen
 from tui.player.spec import PlayerSpec
 from tui.player.still import save_beside
@@ -235,9 +235,9 @@ class PlayerApp(App[None]):
         return {"muted": "#7d8590"}
 
     def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
-        """Yield the entries of the command palette: everything that has a key, themes, a screenshot."""
+        """Yield the entries of the command palette: everything that has a key here, themes, a screenshot."""
         if isinstance(screen, PlayerScreen):
-            for binding in remap(screen.BINDINGS, self._spec.keymap):
+            for binding in screen.offered:
                 if binding.show:
                     keys = " ".join(map(key_label, binding.key.split(",")))
                     action = binding.action if binding.action.startswith("app.") else f"screen.{binding.action}"

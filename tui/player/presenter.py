@@ -116,7 +116,7 @@ class Presenter:
         self._show_cache()
         self._show_scratchpad()
         number = math.floor(head.position)
-        if self._with_truth or number > self._number:
+        if self.with_truth or number > self._number:
             # The truth appears word by word, as it is heard, and later lines are reached.
             for heard in range(max(self._number, number - MAX_ROWS), number + 1):
                 self._show_row(heard)
@@ -158,6 +158,8 @@ class Presenter:
     def toggle_stats(self) -> None:
         """Show the stats overlay, or hide it."""
         self._stats.display = not self._stats.display
+        # Notes move out of its way.
+        self._stats.screen.set_class(self._stats.display, "-stats")
         self._show_stats()
 
     def toggle_scratchpad(self) -> None:
@@ -187,9 +189,10 @@ class Presenter:
     def note(self, text: str, seconds: float = NOTE_SECONDS, topic: str = "") -> None:
         """Show `text` over the right top corner for `seconds`, as Textual's toasts, but by the player's clock.
 
-        It replaces the one on the same `topic`, if that is named.
+        It replaces the one on the same `topic`, if that is named, else the one of the same text.
         """
-        self._notes = [note for note in self._notes if not topic or note.topic != topic]
+        topic = topic or text
+        self._notes = [note for note in self._notes if note.topic != topic]
         self._notes.append(Note(self._clock() + seconds, text, topic))
         self._show_notes()
 
@@ -247,7 +250,7 @@ class Presenter:
         self.transcript.skip(number)
         self._skipped.add(number)
         self._timeline.mark(self._generated, self._skipped)
-        self._changed_rows.add(self.transcript.first_skipped(number, self._with_truth))
+        self._changed_rows.add(self.transcript.first_skipped(number, self.with_truth))
 
     def _seek(self, position: float) -> None:
         """Show the transcript up to `position`, where the model goes on."""
@@ -276,7 +279,8 @@ class Presenter:
         self._toast.display = bool(self._notes)
 
     @property
-    def _with_truth(self) -> bool:
+    def with_truth(self) -> bool:
+        """Whether the reference is shown."""
         return self.mode != "off"
 
     def _show_title(self) -> None:
@@ -298,7 +302,7 @@ class Presenter:
 
     def _show_row(self, number: int) -> None:
         """Show second `number`, with the sentences that its words are part of."""
-        position, with_truth = self._position, self._with_truth
+        position, with_truth = self._position, self.with_truth
         if self._per_second:
             self._view.put(self.transcript.row(number, position, with_truth))
             return
@@ -312,7 +316,7 @@ class Presenter:
         self._view.replace(first, end, merge_rows(rows, math.inf if last is None else last))
 
     def _show_all_rows(self) -> None:
-        rows = self.transcript.rows(self._position, self._with_truth, MAX_ROWS)
+        rows = self.transcript.rows(self._position, self.with_truth, MAX_ROWS)
         self._view.set_rows(rows if self._per_second else merge_rows(rows, math.inf), self.mode)
 
     def _show_gauges(self) -> None:

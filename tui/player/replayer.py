@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from streaming_vlm_mlx.config import StreamConfig
+from streaming_vlm_mlx.hub_cache import checkpoint_name
 from streaming_vlm_mlx.sessions.record import SessionRecord
+from streaming_vlm_mlx.shipped import CHECKPOINT, NAME
 from streaming_vlm_mlx.stream.events import Event, GenerationResult, Ready, SecondStarted, TextPiece
 
 if TYPE_CHECKING:
@@ -81,4 +83,7 @@ class Replayer:
 
 def recorded_name(record: SessionRecord) -> str:
     """Return the name of the commentator in a replay of `record`."""
-    return f"{Path(record.model).name}, recorded"
+    folder, shipped = Path(record.model), CHECKPOINT.parts[-3:]
+    # The session may come from another installation.
+    name = NAME if folder.parts[-len(shipped) :] == shipped else checkpoint_name(folder)
+    return f"{name}, recorded" if name else "recorded"

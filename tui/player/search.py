@@ -23,8 +23,11 @@ class Match:
     place: Place
 
 
-def find(transcript: Transcript, text: str) -> tuple[Match, ...]:
-    """Return where `text` is said, in the clip's order; case and the seconds' borders do not matter."""
+def find(transcript: Transcript, text: str, position: float, with_truth: bool) -> tuple[Match, ...]:
+    """Return where `text` is said, in the clip's order; case and the seconds' borders do not matter.
+
+    The truth is searched where it is shown: up to `position` seconds, if `with_truth`.
+    """
     wanted = " ".join(text.casefold().split())
     if not wanted:
         return ()
@@ -33,7 +36,8 @@ def find(transcript: Transcript, text: str) -> tuple[Match, ...]:
         for number, entry in sorted(transcript.entries.items())
         for word in harmless(entry.text).split()
     )
-    true = ((start, harmless(word)) for _, words in sorted(transcript.truth.items()) for start, _, word in words)
+    heard = sorted(transcript.truth.items()) if with_truth else []
+    true = ((start, harmless(word)) for _, words in heard for start, _, word in words if start <= position)
     found = [Match(position, "commentary") for position in _positions(said, wanted)]
     found += [Match(position, "truth") for position in _positions(true, wanted)]
     return tuple(sorted(set(found)))

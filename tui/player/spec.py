@@ -89,6 +89,11 @@ class PlayerSpec:
     remember: Callable[[float], None] | None = None
     keymap: Keymap = field(default_factory=dict)
 
+    @property
+    def is_replay(self) -> bool:
+        """Whether the commentary is recorded: there is no model to ask or to change, and nothing to save."""
+        return self.config is None
+
 
 def uses_query(config: "StreamConfig") -> bool:
     """Return whether the chat template of `config` has a place for its query."""

@@ -9,15 +9,15 @@ from streaming_vlm_mlx.sessions.session_log import SessionLog
 from streaming_vlm_mlx.taught_questions import is_taught
 from tui.player.screens.parts import PlayerPart
 from tui.player.spec import PlayerSpec, uses_query
-from tui.player.widgets.prompt import Field, Prompt, one_line
+from tui.player.widgets.prompt import MOST_EXAMPLES, Field, Prompt, list_examples
 
 if TYPE_CHECKING:
     from streaming_vlm_mlx.config import StreamConfig
 
 # The limits of what the viewer may set.
 HOTTEST, MOST_TOKENS = 5.0, 1000
-# Questions that the viewer is told of.
-EXAMPLES = 5
+# Characters of a question that a note on it repeats, where it says more than that.
+MOST_REPEATED = 50
 
 
 class Asking(PlayerPart):
@@ -30,13 +30,14 @@ class Asking(PlayerPart):
     def action_ask(self) -> None:
         """Ask the model about the next second."""
         if self._listens():
-            self.query_one(Prompt).ask("question", [Field("ask about the next second", placeholder=self._examples)])
+            field = Field("ask about the next second", "ask", examples=self.spec.questions)
+            self.query_one(Prompt).ask("question", [field])
 
     def action_query(self) -> None:
         """Change the query, which holds for all seconds."""
         if self._listens() and self._config:
             if uses_query(self._config):
-                self.query_one(Prompt).ask("query", [Field("query", self._config.query)])
+                self.query_one(Prompt).ask("query", [Field("query", "query", self._config.query)])
             else:
                 self.note("this checkpoint's training template has no query: press / to ask about the next second.")
 
@@ -46,13 +47,9 @@ class Asking(PlayerPart):
             sampling = self._config.sampling
             warm = Number(0.0, HOTTEST, f"the temperature must be 0 to {HOTTEST:g}")
             few = Integer(1, MOST_TOKENS, f"tokens per second must be 1 to {MOST_TOKENS}")
-            temperature = Field("temperature", f"{sampling.temperature:g}", "number", (warm,))
-            tokens = Field("tokens per second", str(sampling.max_new_tokens), "integer", (few,))
+            temperature = Field("temperature", "temp", f"{sampling.temperature:g}", "number", (warm,))
+            tokens = Field("tokens per second", "tokens", str(sampling.max_new_tokens), "integer", (few,))
             self.query_one(Prompt).ask("sampling", [temperature, tokens])
-
-    @property
-    def _examples(self) -> str:
-        return one_line(" ".join(self.spec.questions[:EXAMPLES]))
 
     def _listens(self) -> bool:
         """Return whether there is a model that can be asked; tell the viewer if there is none."""
@@ -65,23 +62,31 @@ class Asking(PlayerPart):
         first, *others = event.values
         if event.purpose == "question" and first:
             self.controller.ask(first)
-            self.note(f"asked: {first}")
-            if not is_taught(first, self.spec.questions):
-                self.note(
-                    f"this checkpoint was not taught that and cannot tell, whatever it says. Ask {self._examples}"
-                )
+            self.note(self._describe(first), event.purpose)
         elif event.purpose == "query" and first and self._config:
             self.configure(replace(self._config, query=first))
-            self.note(f"the query is: {first}")
+            self.note(f"the query is: {first}", event.purpose)
         elif event.purpose == "sampling" and self._config:
             sampling = replace(self._config.sampling, temperature=float(first), max_new_tokens=int(others[0]))
             self.configure(replace(self._config, sampling=sampling))
-            self.note(f"temperature {sampling.temperature:g}, {sampling.max_new_tokens} tokens per second")
+            text = f"temperature {sampling.temperature:g}, {sampling.max_new_tokens} tokens per second"
+            self.note(text, event.purpose)
 
     def on_prompt_refused(self, event: Prompt.Refused) -> None:
         """Say what may be typed."""
         self.app.bell()
-        self.note(f"{event.reason}.")
+        self.note(f"{event.reason}.", event.purpose)
+
+    def _describe(self, question: str) -> str:
+        """Return that `question` was asked and, if the model was not taught it, what may be asked instead."""
+        taught = self.spec.questions
+        if is_taught(question, taught):
+            return f"asked: {question}"
+        short = question if len(question) <= MOST_REPEATED else f"{question[: MOST_REPEATED - 1]}…"
+        return (
+            f"asked: {short}\nthis checkpoint was not taught that and cannot tell, whatever it says. "
+            f"Ask {list_examples(taught, MOST_EXAMPLES)}"
+        )
 
     @property
     def config(self) -> "StreamConfig | None":

@@ -10,7 +10,7 @@ from tui.player.widgets.transcript_view import TranscriptView
 
 
 class Finding(PlayerPart):
-    """Search in commentary and truth, and the position that the clip was left at."""
+    """Search in what is shown of commentary and truth, and the position that the clip was left at."""
 
     def __init__(self, spec: PlayerSpec, session: SessionLog) -> None:
         super().__init__(spec, session)
@@ -20,7 +20,8 @@ class Finding(PlayerPart):
 
     def action_find(self) -> None:
         """Ask what to search for."""
-        self.query_one(Prompt).ask("search", [Field("find in commentary and truth", self._wanted)])
+        places = "commentary and truth" if self.presenter.with_truth else "commentary"
+        self.query_one(Prompt).ask("search", [Field(f"find in {places}", "find", self._wanted)])
 
     def action_find_next(self, steps: int) -> None:
         """Show the next match, or the one before for a negative number."""
@@ -58,13 +59,16 @@ class Finding(PlayerPart):
 
     def _find(self, steps: int) -> None:
         """Show the match `steps` from the one that is shown; from the playhead without one."""
-        matches = find(self.presenter.transcript, self._wanted)
-        if not matches:
-            self.note(f"“{self._wanted}” was not said so far.")
-            return
         here = self.controller.playhead.position
+        matches = find(self.presenter.transcript, self._wanted, here, self.presenter.with_truth)
+        if not matches:
+            self._found = None
+            self.query_one(TranscriptView).mark(None)
+            self.note(f"“{self._wanted}” was not said so far.", "search")
+            return
         self._found = step(matches, self._found, steps) if self._found else nearest(matches, here)
         self.query_one(TranscriptView).mark(self._found.position)
         count = f"{matches.index(self._found) + 1} of {len(matches)}"
         place, time = self._found.place, time_label(self._found.position)
-        self.note(f"“{self._wanted}” {count}: {time}, {place}. n, N: more, enter: play from there, esc: close")
+        text = f"“{self._wanted}” {count}: {time}, {place}. n, N: more, enter: play from there, esc: close"
+        self.note(text, "search")

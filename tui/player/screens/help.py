@@ -4,18 +4,21 @@ from collections.abc import Sequence
 from itertools import zip_longest
 from typing import ClassVar
 
-from textual import events
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import VerticalScroll
 from textual.content import Content
+from textual.geometry import Size
 from textual.screen import ModalScreen
+from textual.widget import Widget
 from textual.widgets import Static
 
 from tui.player.keymap import key_label
 
-# Width in cells from which the keys are shown in two columns.
-TWO_COLUMNS = 76
+# Width in cells from which the keys are shown in two columns, the cells between these, and between key and text.
+TWO_COLUMNS, BETWEEN, GAP = 66, 3, 2
+# Cells of the narrowest text.
+LEAST = 10
 READING = """\
 The model comments on the clip one second at a time; ▌ marks the second that is being generated. The top line
 shows how late the commentary is. At the pace “real time” the clip keeps to the clock, and seconds that the model has no
@@ -53,29 +56,59 @@ class HelpScreen(ModalScreen[None]):
         with VerticalScroll(id="help") as box:
             box.border_title = "keys"
             box.border_subtitle = "esc closes"
-            yield Static(self._keys(self.app.size.width), id="help-keys")
+            yield KeyTable(self._lines, id="help-keys")
             texts = [*READING.split("\n\n"), *([self._preset] if self._preset else [])]
             paragraphs = (" ".join(paragraph.split()) for paragraph in texts)
             yield Static(Content("\n\n".join(paragraphs)), id="help-reading")
-
-    def on_resize(self, event: events.Resize) -> None:
-        """Lay out the keys for the new width."""
-        self.call_later(self.query_one("#help-keys", Static).update, self._keys(event.size.width))
-
-    def _keys(self, width: int) -> Content:
-        """Return the keys in as many columns as fit into `width` cells."""
-        columns = 2 if width >= TWO_COLUMNS else 1
-        length = -(-len(self._lines) // columns)
-        blocks = [_aligned(self._lines[start : start + length]) for start in range(0, len(self._lines), length)]
-        rows = zip_longest(*blocks, fillvalue=Content(""))
-        return Content("\n").join(Content("  ").join(row) for row in rows)
 
     def action_scroll(self, lines: int) -> None:
         """Scroll the box."""
         self.query_one("#help").scroll_relative(y=lines, animate=False)
 
 
-def _aligned(lines: Sequence[tuple[str, str]]) -> list[Content]:
-    """Return one line for each key, all of the same width, with the keys right-aligned."""
-    left, right = (max(map(len, column)) for column in zip(*lines, strict=True))
-    return [Content.assemble((key.rjust(left), "bold $accent"), f"  {text.ljust(right)}") for key, text in lines]
+class KeyTable(Widget):
+    """Keys and what they do, in as many columns as fit."""
+
+    def __init__(self, entries: Sequence[tuple[str, str]], *, id: str | None = None) -> None:  # noqa: A002 - Textual's name
+        super().__init__(id=id)
+        self._entries = entries
+
+    def render(self) -> Content:
+        """Return the table."""
+        return Content("\n").join(key_table(self._entries, self.size.width))
+
+    def get_content_height(self, container: Size, viewport: Size, width: int) -> int:  # noqa: ARG002 - Textual's names
+        """Return the number of lines in `width` cells."""
+        return len(key_table(self._entries, width))
+
+
+def key_table(entries: Sequence[tuple[str, str]], width: int, two_from: int = TWO_COLUMNS) -> list[Content]:
+    """Return the lines of a table of `entries`, keys and texts, in `width` cells, of two columns from `two_from` on."""
+    if width < two_from:
+        return _column(entries, width)
+    half = -(-len(entries) // 2)
+    left, right = entries[:half], entries[half:]
+    # Where one column needs less than half of the room, the other one has the rest.
+    room = width - BETWEEN
+    first = min(_natural_width(left), max(room // 2, room - _natural_width(right)))
+    rows = zip_longest(_column(left, first), _column(right, room - first), fillvalue=Content(""))
+    return [one.pad_right(first - one.cell_length + BETWEEN) + other for one, other in rows]
+
+
+def _column(entries: Sequence[tuple[str, str]], width: int) -> list[Content]:
+    """Return `entries` in `width` cells, with the keys right-aligned and long texts indented."""
+    left = _key_width(entries)
+    lines = []
+    for key, text in entries:
+        head = Content.assemble((key.rjust(left), "bold $accent"), " " * GAP)
+        wrapped = Content(text).wrap(max(width - head.cell_length, LEAST))
+        lines += [(Content.blank(head.cell_length) if number else head) + part for number, part in enumerate(wrapped)]
+    return lines
+
+
+def _key_width(entries: Sequence[tuple[str, str]]) -> int:
+    return max(len(key) for key, _ in entries)
+
+
+def _natural_width(entries: Sequence[tuple[str, str]]) -> int:
+    return _key_width(entries) + GAP + max(len(text) for _, text in entries)

@@ -32,6 +32,6 @@ class PlayerPart(Screen[None]):
         super().__init__()
         self.spec, self.session = spec, session
 
-    def note(self, text: str) -> None:
-        """Show `text` to the viewer for a while."""
-        self.presenter.note(text)
+    def note(self, text: str, topic: str = "") -> None:
+        """Show `text` to the viewer for a while; it replaces what was told on the same `topic`, if that is named."""
+        self.presenter.note(text, topic=topic)

@@ -69,6 +69,10 @@ HINTS = (
 )
 
 
+# Ids of the bindings that do nothing in a replay.
+NOT_IN_REPLAY = {"ask", "query", "sampling", "save", "reconnect", "next", "previous"}
+
+
 class PlayerScreen(Viewing, Asking, Finding, Saving, Speaking, Switching):
     """Picture, commentary, truth, gauges and the model's cache, and the keys that control them."""
 
@@ -151,6 +155,12 @@ class PlayerScreen(Viewing, Asking, Finding, Saving, Speaking, Switching):
         # What else is told of each event.
         self.listeners: list[Callable[[PlayerEvent], None]] = []
 
+    @property
+    def offered(self) -> list[Binding]:
+        """The bindings that do something in this session, with the viewer's keys."""
+        bindings = remap(self.BINDINGS, self.spec.keymap)
+        return [b for b in bindings if not (self.spec.is_replay and b.id in NOT_IN_REPLAY)]
+
     def compose(self) -> ComposeResult:
         """Yield a line, two columns, and three lines."""
         yield Title(id="title")
@@ -165,7 +175,9 @@ class PlayerScreen(Viewing, Asking, Finding, Saving, Speaking, Switching):
                 yield Static(id="scratchpad", markup=False)
         yield Timeline(id="timeline")
         yield CacheStrip("nothing yet" if self.spec.config else "a recording has no cache", id="cache")
-        yield KeyBar([hint.remapped(self.BINDINGS, self.spec.keymap) for hint in HINTS], id="keys")
+        ids = {binding.id for binding in self.offered}
+        hints = [hint.remapped(self.BINDINGS, self.spec.keymap) for hint in HINTS if ids.issuperset(hint.ids.split())]
+        yield KeyBar(hints, id="keys")
         yield Prompt(id="prompt")
         yield Stats(id="stats")
         yield Static(id="toast", markup=False)
@@ -325,7 +337,7 @@ class PlayerScreen(Viewing, Asking, Finding, Saving, Speaking, Switching):
 
     def action_help(self) -> None:
         """Show the keys."""
-        self.app.push_screen(HelpScreen(remap(self.BINDINGS, self.spec.keymap), self.spec.preset))
+        self.app.push_screen(HelpScreen(self.offered, self.spec.preset))
 
     # Events, truth, notes.
 

@@ -97,6 +97,9 @@ class Saving(PlayerPart):
 
     def action_save(self) -> None:
         """Save the session as it is now."""
+        if self.spec.is_replay:
+            self.note("a replay is not saved: svm-tui export makes other files of its session.")
+            return
         try:
             paths = self.session.save()
         except SvmError as error:
