@@ -249,9 +249,38 @@ async def test_a_live_feed_has_one_position(start_served: StartServed) -> None:
     async with start_served(seconds=feed) as (p, client):
         feed.coming.put(0)
         await p.engine.until_spoken(0)
-        with pytest.raises(ValueError, match="a live feed has no other positions"):
+        with pytest.raises(ValueError, match="a live feed cannot go back or forward: it goes on as it comes"):
             await client.command("seek", 5)
         assert await client.command("get", "duration") is None
+        feed.coming.put(None)
+
+
+@pytest.mark.parametrize(
+    ("words", "key"),
+    [
+        (["pause"], "space"),
+        (["play"], "space"),
+        (["toggle"], "space"),
+        (["step"], "full_stop"),
+        (["set", "speed", 2], "right_square_bracket"),
+        (["set", "pace", "every"], "l"),
+    ],
+)
+async def test_a_live_feed_refuses_a_client_as_it_refuses_the_key(
+    start_served: StartServed, words: list[object], key: str
+) -> None:
+    feed = Feed()
+    async with start_served(seconds=feed) as (p, client):
+        feed.coming.put(0)
+        await p.engine.until_spoken(0)
+        assert p.app.server
+        status = p.app.server.commands.status()
+        with pytest.raises(ValueError, match=r"^a live feed cannot .*: it goes on as it comes\.$") as refusal:
+            await client.command(*words)
+        assert p.app.server.commands.status() == status
+        assert p.notice == ""
+        await p.press(key)
+        assert p.notice == str(refusal.value)
         feed.coming.put(None)
 
 

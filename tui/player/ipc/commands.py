@@ -11,7 +11,7 @@ from streaming_vlm_mlx.input_files import LONGEST
 from streaming_vlm_mlx.stream.events import Failed, GenerationResult, Loading, Ready, SecondStarted, Skipped, TextPiece
 from tui.player.controller import PlayerEvent, Seeked
 from tui.player.frame_loader import RateLimiter
-from tui.player.ipc.properties import Properties, describe_second
+from tui.player.ipc.properties import Properties, check_clip, describe_second
 from tui.player.ipc.protocol import Request
 from tui.player.screens.player import PlayerScreen
 from tui.player.states import State
@@ -68,10 +68,10 @@ class Commands:
         self._note_limiter = RateLimiter(clock)
         self._questions: list[str] = []
         self._known = {
-            "play": Command(self._play, heavy=True),
-            "pause": Command(self._controller.pause, heavy=True),
-            "toggle": Command(self._controller.toggle, heavy=True),
-            "step": Command(self._controller.step, heavy=True),
+            "play": Command(partial(self._move, self._play), heavy=True),
+            "pause": Command(partial(self._move, self._controller.pause), heavy=True),
+            "toggle": Command(partial(self._move, self._controller.toggle), heavy=True),
+            "step": Command(partial(self._move, self._controller.step), heavy=True),
             "seek": Command(self._seek, 1, 2, f"SECONDS [{'|'.join(SEEK_MODES)}]", heavy=True),
             "ask": Command(self._ask, 1, 1, "QUESTION", heavy=True),
             "playlist-next": Command(partial(screen.action_go, 1), heavy=True),
@@ -153,6 +153,11 @@ class Commands:
             if event.query in self._questions:
                 self._questions.remove(event.query)
 
+    def _move(self, move: Callable[[], None]) -> None:
+        """Let the playhead go on or stop by `move`."""
+        check_clip(self._controller.playhead, "be paused")
+        move()
+
     def _play(self) -> None:
         if not self._controller.playhead.playing:
             self._controller.toggle()
@@ -163,8 +168,8 @@ class Commands:
         if type(seconds) not in (int, float) or not isinstance(seconds, int | float) or abs(seconds) > LONGEST:
             raise SvmError(f"the target of seek is {shown(seconds)}; it must be a number of seconds, or of percent.")
         head = self._controller.playhead
-        if head.duration is None:
-            raise SvmError("a live feed has no other positions; seek in a clip.")
+        check_clip(head, "go back or forward")
+        assert head.duration is not None
         start, unit = {"relative": (head.position, 1.0), "absolute": (0.0, 1.0)}.get(mode, (0.0, head.duration / 100))
         self._controller.seek(start + unit * seconds)
         return head.position
