@@ -141,7 +141,8 @@ class Playlist:
         spec = self._open(self._clips[number], number)
         if len(self._clips) == 1:
             return spec
-        return replace(spec, clip=f"{spec.clip} ({number + 1}/{len(self._clips)})", other=partial(self._other, number))
+        name, beside = f"{spec.clip} ({number + 1}/{len(self._clips)})", (number, len(self._clips) - number - 1)
+        return replace(spec, clip=name, other=partial(self._other, number), beside=beside)
 
     def _other(self, number: int, steps: int) -> "PlayerSpec | None":
         number += steps

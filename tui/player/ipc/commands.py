@@ -74,8 +74,8 @@ class Commands:
             "step": Command(partial(self._move, self._controller.step), heavy=True),
             "seek": Command(self._seek, 1, 2, f"SECONDS [{'|'.join(SEEK_MODES)}]", heavy=True),
             "ask": Command(self._ask, 1, 1, "QUESTION", heavy=True),
-            "playlist-next": Command(partial(screen.action_go, 1), heavy=True),
-            "playlist-prev": Command(partial(screen.action_go, -1), heavy=True),
+            "playlist-next": Command(partial(self._go, 1), heavy=True),
+            "playlist-prev": Command(partial(self._go, -1), heavy=True),
             "get": Command(self._get, 1, 3, "NAME"),
             "set": Command(self._set, 2, 2, "NAME VALUE"),
             "quit": Command(quit_player),
@@ -162,6 +162,11 @@ class Commands:
         if not self._controller.playhead.playing:
             self._controller.toggle()
 
+    def _go(self, steps: int) -> None:
+        if refusal := self._screen.refusal_to_go(steps):
+            raise SvmError(refusal)
+        self._screen.action_go(steps)
+
     def _seek(self, seconds: object, mode: object = SEEK_MODES[0]) -> object:
         if mode not in SEEK_MODES:
             raise SvmError(f"the mode of seek is {shown(mode)}; it can be {', '.join(SEEK_MODES)}.")
@@ -190,7 +195,11 @@ class Commands:
 
     def _set(self, name: object, value: object) -> object:
         found = self.properties.set(_name(name), value)
-        self._note(f"{name} is {shown(found)}")
+        if name in ("mute", "volume"):
+            self._tell(self._screen.show_volume)
+        elif name != "voice":
+            # Of the voice, the screen tells by itself.
+            self._note(_describe(_name(name), found))
         return found
 
     def _get(self, name: object, *arguments: object) -> object:
@@ -210,9 +219,22 @@ class Commands:
         return list(client.observed)
 
     def _note(self, text: str) -> None:
-        """Tell the viewer what a client did; not of each of many."""
+        self._tell(partial(self._screen.note, text))
+
+    def _tell(self, tell: Callable[[], None]) -> None:
+        """Have `tell` tell the viewer what a client did; not of each of many."""
         if self._note_limiter.allows(NOTE_RATE):
-            self._screen.note(text)
+            tell()
+
+
+def _describe(name: str, value: object) -> str:
+    """Return the property `name` and its `value` as the screen shows them."""
+    if name == "query":
+        return f"the query is: {value}"
+    if name == "speed":
+        return f"speed {value:g}×"
+    text = f"{value:g}" if isinstance(value, float) else "none" if value is None else str(value)
+    return f"{name.rpartition('.')[2]} {text}"
 
 
 def _name(value: object) -> str:
