@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from streaming_vlm_mlx.errors import SvmError
+from streaming_vlm_mlx.input_files import check_name
 from streaming_vlm_mlx.shipped import CHECKPOINT
 from tui import messages
 from tui.downloads import find_adapter, find_checkpoint
@@ -73,6 +74,14 @@ def add_per_second(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_session(parser: argparse.ArgumentParser) -> None:
+    """Add the argument that names a session; an empty name is refused."""
+    kinds = "a saved session (.json) or a journal (.jsonl)"
+    parser.add_argument(
+        "session", metavar="SESSION", type=lambda name: Path(check_name(name, "session", kinds)), help=kinds
+    )
+
+
 def add_voice(parser: argparse.ArgumentParser, purpose: str) -> None:
     """Add the options that have the commentary spoken; `purpose` is the help of the switch."""
     parser.add_argument("--voice", action=argparse.BooleanOptionalAction, help=purpose)
@@ -103,7 +112,7 @@ def resolve_settings(args: argparse.Namespace, warn: bool = True) -> "tuple[Stre
     """
     from streaming_vlm_mlx.stream_settings import STREAM, read_stream_config
 
-    folder = find_checkpoint(args.ckpt) if args.ckpt else CHECKPOINT
+    folder = CHECKPOINT if args.ckpt is None else find_checkpoint(args.ckpt)
     args.adapter = find_adapter(args.adapter)
     owner = args.adapter if args.adapter and (args.adapter / STREAM).is_file() else folder
     config = read_stream_config(owner, args.config)
