@@ -28,6 +28,7 @@ AddOptions = Callable[[argparse.ArgumentParser], None]
 
 if TYPE_CHECKING:
     from streaming_vlm_mlx.config import StreamConfig
+    from streaming_vlm_mlx.config_io import SettingLine
     from streaming_vlm_mlx.stream.async_engine import Engine
 
 
@@ -234,7 +235,7 @@ def read_options(path: Path, add_options: AddOptions) -> dict[str, object]:
         if line.key not in known:
             raise SvmError(f"{path}:{line.number}: {describe_unknown(str(line.key), known)}")
         if line.key == KEYS and line.value is not None:
-            found[KEYS] = _read_keymap(f"{path}:{line.number}", line.value)
+            found[KEYS] = _read_keymap(path, line)
             continue
         try:
             parsed = parser.parse_args(_as_words(str(line.key), line.value))
@@ -244,15 +245,24 @@ def read_options(path: Path, add_options: AddOptions) -> dict[str, object]:
     return found
 
 
-def _read_keymap(place: str, value: object) -> dict[str, str]:
+def _read_keymap(path: Path, line: "SettingLine") -> dict[str, str]:
     # Textual takes a while to import.
     from tui.player.keymap import check_keymap
     from tui.player.screens.player import PlayerScreen
 
-    try:
-        return check_keymap(value, PlayerScreen.BINDINGS)
-    except SvmError as error:
-        raise SvmError(f"{place}: {error}") from error
+    def refusal(keymap: object) -> str:
+        try:
+            check_keymap(keymap, PlayerScreen.BINDINGS)
+        except SvmError as error:
+            return str(error)
+        return ""
+
+    if problem := refusal(line.value):
+        # The line of the key that is refused alone, else that of all.
+        keys = line.value if isinstance(line.value, Mapping) else {}
+        numbers = (line.inner[key] for key, value in keys.items() if refusal({key: value}) == problem)
+        raise SvmError(f"{path}:{next(numbers, line.number)}: {problem}")
+    return check_keymap(line.value, PlayerScreen.BINDINGS)
 
 
 def _as_words(name: str, value: object) -> list[str]:
