@@ -245,11 +245,19 @@ def describe_unknown(name: str, known: Iterable[str]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class SettingLine:
-    """A key at the top level of a settings file, its value, and its line number, counted from 1."""
+    """A key at the top level of a settings file.
+
+    Attributes:
+        key: as in the file.
+        value: as in the file.
+        number: of its line, counted from 1.
+        inner: the line numbers of the keys in the value, where that is a mapping.
+    """
 
     key: Hashable
     value: object
     number: int
+    inner: Mapping[Hashable, int]
 
 
 def read_lines(path: Path) -> list[SettingLine]:
@@ -260,7 +268,10 @@ def read_lines(path: Path) -> list[SettingLine]:
     """
     values = read_yaml(path, _Loader)
     lines = values.lines if isinstance(values, _Block) else {}
-    return [SettingLine(key, value, lines[key]) for key, value in values.items()]
+    return [
+        SettingLine(key, value, lines[key], value.lines if isinstance(value, _Block) else {})
+        for key, value in values.items()
+    ]
 
 
 def read_yaml(path: Path, loader: type[yaml.SafeLoader] = yaml.SafeLoader) -> dict[str, Any]:

@@ -5,10 +5,12 @@ Imports no MLX.
 
 from pathlib import Path
 
+from streaming_vlm_mlx.checkpoint_files import ADAPTER_CONFIG, missing_adapter_file
 from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.hub_cache import parse_hub_name
 from streaming_vlm_mlx.hub_client import NotFoundError
 from streaming_vlm_mlx.hub_download import ADAPTER, CHECKPOINT, Check, Hub, Report, fetch
+from streaming_vlm_mlx.input_files import check_name
 
 
 def _accept(_: object) -> None:
@@ -36,6 +38,7 @@ def resolve_checkpoint(
     Raises:
         SvmError: there is none, and the text lists the places that were tried; or it cannot be downloaded.
     """
+    check_name(name, "checkpoint", "a folder, a name in checkpoints/ or owner/name of the hub")
     places = [_expand_user(Path(name)), root / name]
     for place in places:
         if place.is_dir():
@@ -56,11 +59,20 @@ def resolve_adapter(path: Path, report: Report = _accept, hub: Hub | None = None
     """Return the folder of the adapter `path`: a folder, else a name on the hub, which is downloaded once.
 
     Raises:
-        SvmError: the hub has no such adapter, or it cannot be downloaded.
+        SvmError: there is none, a file of it is missing, or it cannot be downloaded.
     """
-    on_hub = parse_hub_name(str(path))
-    if path.exists() or on_hub is None:
+    if path.is_dir():
+        if missing := missing_adapter_file(path):
+            raise SvmError(f"{path} lacks {missing}; an adapter is a folder of train --lora, PEFT or mlx-vlm.")
         return path
+    if path.exists():
+        raise SvmError(f"{path} is a file; an adapter is a folder with {ADAPTER_CONFIG}.")
+    on_hub = parse_hub_name(str(path))
+    if on_hub is None:
+        raise SvmError(
+            f"no adapter '{path}': there is no such folder, and it is not a hub id ('owner/name' or "
+            "'owner/name@revision')."
+        )
     try:
         return fetch(on_hub, ADAPTER, hub or Hub.of_environment(), _accept, report)
     except NotFoundError as error:

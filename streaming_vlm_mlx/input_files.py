@@ -37,6 +37,29 @@ def open_file(path: Path) -> BinaryIO:
     return file
 
 
+def check_name(name: str, what: str, instead: str) -> str:
+    """Return `name`, which a user gave for the clip, the session or `what` else it is called.
+
+    Raises:
+        SvmError: it is empty; the text says what to give `instead`.
+    """
+    if not name:
+        raise SvmError(f"the name of the {what} is empty; give {instead}.")
+    return name
+
+
+def check_readable(path: Path) -> None:
+    """Check, before any work, that the regular file `path` can be read.
+
+    Raises:
+        SvmError: it cannot, or is a pipe or a device.
+    """
+    try:
+        open_file(path).close()
+    except OSError as error:
+        raise SvmError(f"{path} cannot be read: {error.strerror}.") from error
+
+
 def read_file(path: Path, largest: int = LARGEST) -> bytes:
     """Return the content of the regular file `path`.
 

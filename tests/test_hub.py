@@ -151,8 +151,15 @@ def test_snapshots_are_listed_with_the_branch_that_points_to_them(hub: Hub) -> N
 
 
 def test_an_adapter_is_a_folder_or_a_name_on_the_hub(tmp_path: Path, hub: Hub) -> None:
+    with pytest.raises(SvmError, match="no adapter 'run1': there is no such folder, and it is not a hub id"):
+        resolve_adapter(Path("run1"), hub=hub)
+    for name in ("adapter_config.json", "adapters.safetensors"):
+        with pytest.raises(SvmError, match=f"{tmp_path} lacks {name}; an adapter is a folder"):
+            resolve_adapter(tmp_path, hub=hub)
+        (tmp_path / name).touch()
+        with pytest.raises(SvmError, match=f"{name} is a file; an adapter is a folder"):
+            resolve_adapter(tmp_path / name, hub=hub)
     assert resolve_adapter(tmp_path, hub=hub) == tmp_path
-    assert resolve_adapter(Path("run1"), hub=hub) == Path("run1")
     folder = keep(hub, HubName("owner/lora"), "adapter_config.json", "adapter_model.safetensors")
     assert resolve_adapter(Path("owner/lora"), hub=hub) == folder
     with pytest.raises(SvmError, match="no adapter 'owner/other': there is no such folder; it is not in the hub's"):

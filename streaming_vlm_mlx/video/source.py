@@ -15,6 +15,7 @@ from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
 
 from streaming_vlm_mlx.errors import SvmError
+from streaming_vlm_mlx.input_files import check_name
 from streaming_vlm_mlx.video.chunk import Chunk
 
 # Input devices of FFmpeg that are named `device:input`, such as `avfoundation:0`.
@@ -226,8 +227,7 @@ def _check_device(name: str, device: str) -> None:
 
 
 def _check_path(name: str) -> None:
-    if not name:
-        raise SvmError("the name of the clip is empty; give a video file.")
+    check_name(name, "clip", "a video file")
     path = Path(name)
     if path.is_dir():
         raise SvmError(f"{name} is a folder; give a video file.")

@@ -70,10 +70,8 @@ class Kept:
 
 
 def settings(made: PlayerSpec) -> dict[str, object]:
-    return {
-        name: getattr(made, name)
-        for name in ("make", "clip", "other", "base_paths", "seconds", "record", "recording", "sound", "voice")
-    }
+    names = "make clip other beside base_paths seconds record recording sound voice"
+    return {name: getattr(made, name) for name in names.split()}
 
 
 async def shown(p: Player, clip: str) -> None:
@@ -139,6 +137,7 @@ def test_a_playlist_that_loops_goes_on_with_its_first_clip(clips: Clips) -> None
     playlist = Playlist(["a.mp4", "b.mp4", "c.mp4"], lambda clip, n: replace(clips.open(clip, n), loop=True), loop=True)
     last, first = playlist.open(2), playlist.open(0)
     assert not last.loop
+    assert last.beside == first.beside == (2, 2)
     assert last.other
     assert first.other
     for found, name in (
@@ -269,7 +268,28 @@ async def test_a_client_of_the_socket_stays_and_follows_the_next_clip(
         await shown(p, "a.mp4 (1/3)")
 
 
-async def test_with_one_clip_the_key_says_how_to_name_more(start_player: StartPlayer) -> None:
-    async with start_player() as p:
+async def test_at_the_ends_of_the_playlist_a_client_is_refused(
+    start_player: StartPlayer, clips: Clips, socket_path: Path
+) -> None:
+    for number, command, refusal in ((0, "playlist-prev", "the first clip"), (2, "playlist-next", "the last clip")):
+        async with (
+            start_player(clips.engine, ipc=socket_path, **settings(clips.playlist.open(number))) as p,
+            connected(socket_path) as client,
+        ):
+            await until(lambda: p.screen.controller.state.name == "GENERATING")
+            with pytest.raises(ValueError, match=f"^this is {refusal}\\.$"):
+                await client.command(command)
+            assert p.notice == ""
+
+
+async def test_with_one_clip_the_key_and_the_client_are_told_how_to_name_more(
+    start_player: StartPlayer, socket_path: Path
+) -> None:
+    one = "there is one clip: name several to play one after the other."
+    async with start_player(ipc=socket_path) as p, connected(socket_path) as client:
+        for command in ("playlist-next", "playlist-prev"):
+            with pytest.raises(ValueError, match=f"^{one}$"):
+                await client.command(command)
+        assert p.notice == ""
         await p.press(">")
-        assert "there is one clip: name several to play one after the other." in p.notice
+        assert p.notice == one

@@ -286,10 +286,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the diagnosis; return 1 if MLX cannot be loaded, or if the model in --ckpt does not fit."""
-    if args.config and not args.ckpt:
+    if args.config and args.ckpt is None:
         raise SvmError("--config replaces settings of a checkpoint; name the checkpoint with --ckpt.")
     found = diagnose(os.environ, time.perf_counter)
-    if args.ckpt and found.compute.kind:
+    if args.ckpt is not None and found.compute.kind:
         found = dataclasses.replace(found, model=estimate_memory(args.ckpt, args.config))
     if args.json:
         print(

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from streaming_vlm_mlx.errors import SvmError
-from tui.commands.options import add_per_second, add_voice, imply_voice
+from tui.commands.options import add_per_second, add_session, add_voice, imply_voice
 from tui.messages import note
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ MP4 = ".mp4"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    parser.add_argument("session", metavar="SESSION", type=Path, help="a saved session (.json) or a journal (.jsonl)")
+    add_session(parser)
     parser.add_argument(
         "--out", metavar="F", type=Path, required=True, help="file to write: .vtt, .srt, .txt, .json or .mp4"
     )

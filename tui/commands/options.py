@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from streaming_vlm_mlx.errors import SvmError
+from streaming_vlm_mlx.input_files import check_name
 from streaming_vlm_mlx.shipped import CHECKPOINT
 from tui import messages
 from tui.downloads import find_adapter, find_checkpoint
@@ -27,6 +28,7 @@ AddOptions = Callable[[argparse.ArgumentParser], None]
 
 if TYPE_CHECKING:
     from streaming_vlm_mlx.config import StreamConfig
+    from streaming_vlm_mlx.config_io import SettingLine
     from streaming_vlm_mlx.stream.async_engine import Engine
 
 
@@ -73,6 +75,14 @@ def add_per_second(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_session(parser: argparse.ArgumentParser) -> None:
+    """Add the argument that names a session; an empty name is refused."""
+    kinds = "a saved session (.json) or a journal (.jsonl)"
+    parser.add_argument(
+        "session", metavar="SESSION", type=lambda name: Path(check_name(name, "session", kinds)), help=kinds
+    )
+
+
 def add_voice(parser: argparse.ArgumentParser, purpose: str) -> None:
     """Add the options that have the commentary spoken; `purpose` is the help of the switch."""
     parser.add_argument("--voice", action=argparse.BooleanOptionalAction, help=purpose)
@@ -103,7 +113,7 @@ def resolve_settings(args: argparse.Namespace, warn: bool = True) -> "tuple[Stre
     """
     from streaming_vlm_mlx.stream_settings import STREAM, read_stream_config
 
-    folder = find_checkpoint(args.ckpt) if args.ckpt else CHECKPOINT
+    folder = CHECKPOINT if args.ckpt is None else find_checkpoint(args.ckpt)
     args.adapter = find_adapter(args.adapter)
     owner = args.adapter if args.adapter and (args.adapter / STREAM).is_file() else folder
     config = read_stream_config(owner, args.config)
@@ -225,7 +235,7 @@ def read_options(path: Path, add_options: AddOptions) -> dict[str, object]:
         if line.key not in known:
             raise SvmError(f"{path}:{line.number}: {describe_unknown(str(line.key), known)}")
         if line.key == KEYS and line.value is not None:
-            found[KEYS] = _read_keymap(f"{path}:{line.number}", line.value)
+            found[KEYS] = _read_keymap(path, line)
             continue
         try:
             parsed = parser.parse_args(_as_words(str(line.key), line.value))
@@ -235,15 +245,24 @@ def read_options(path: Path, add_options: AddOptions) -> dict[str, object]:
     return found
 
 
-def _read_keymap(place: str, value: object) -> dict[str, str]:
+def _read_keymap(path: Path, line: "SettingLine") -> dict[str, str]:
     # Textual takes a while to import.
     from tui.player.keymap import check_keymap
     from tui.player.screens.player import PlayerScreen
 
-    try:
-        return check_keymap(value, PlayerScreen.BINDINGS)
-    except SvmError as error:
-        raise SvmError(f"{place}: {error}") from error
+    def refusal(keymap: object) -> str:
+        try:
+            check_keymap(keymap, PlayerScreen.BINDINGS)
+        except SvmError as error:
+            return str(error)
+        return ""
+
+    if problem := refusal(line.value):
+        # The line of the key that is refused alone, else that of all.
+        keys = line.value if isinstance(line.value, Mapping) else {}
+        numbers = (line.inner[key] for key, value in keys.items() if refusal({key: value}) == problem)
+        raise SvmError(f"{path}:{next(numbers, line.number)}: {problem}")
+    return check_keymap(line.value, PlayerScreen.BINDINGS)
 
 
 def _as_words(name: str, value: object) -> list[str]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from streaming_vlm_mlx.errors import SvmError
+from streaming_vlm_mlx.input_files import check_name, check_readable
 from streaming_vlm_mlx.shipped import SAMPLE, notice
 from tui import messages
 from tui.commands.bench import describe_machine
@@ -144,6 +145,7 @@ def run(args: argparse.Namespace) -> int:
         gc_tuning.begin()
     clips = args.clips or [str(SAMPLE)]
     _check_playlist(args, clips)
+    check_truth(args)
     imply_voice(args)
     fill_in(args, add_options, settings_file(), VIEW)
     check_theme(args.theme)
@@ -154,10 +156,18 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _check_playlist(args: argparse.Namespace, clips: list[str]) -> None:
-    """Raise an SvmError where an option is for one clip and there are several."""
+    """Raise an SvmError where a clip has no name, or an option is for one clip and there are several."""
+    for clip in clips:
+        check_name(clip, "clip", "a video file")
     for name in ("truth", "out"):
         if len(clips) > 1 and getattr(args, name):
             raise SvmError(f"--{name} is for one clip, and there are {len(clips)}; name one, or leave --{name} out.")
+
+
+def check_truth(args: argparse.Namespace) -> None:
+    """Raise an SvmError where the transcript that the user named cannot be read; one beside the clip is only noted."""
+    if args.truth:
+        check_readable(args.truth)
 
 
 def check_theme(theme: str) -> None:

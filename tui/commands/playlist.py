@@ -144,8 +144,10 @@ class Playlist:
         spec = self._open(self._clips[number], number)
         if len(self._clips) == 1:
             return spec
-        name = f"{spec.clip} ({number + 1}/{len(self._clips)})"
-        return replace(spec, clip=name, other=partial(self._other, number), loop=False)
+        count = len(self._clips)
+        name = f"{spec.clip} ({number + 1}/{count})"
+        beside = (count - 1, count - 1) if self._loop else (number, count - number - 1)
+        return replace(spec, clip=name, other=partial(self._other, number), beside=beside, loop=False)
 
     def _other(self, number: int, steps: int) -> "PlayerSpec | None":
         count = len(self._clips)

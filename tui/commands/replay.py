@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.input_files import path_in_file
-from tui.commands.options import fill_in, imply_voice
+from tui.commands.options import add_session, fill_in, imply_voice
 from tui.commands.play import (
     VIEW,
     add_ipc_argument,
@@ -18,6 +18,7 @@ from tui.commands.play import (
     add_view_options,
     check_terminal,
     check_theme,
+    check_truth,
     choose_display,
     interactive,
     read_clip_truth,
@@ -30,14 +31,15 @@ from tui.player.pace import PACES
 
 if TYPE_CHECKING:
     from streaming_vlm_mlx.sessions.record import SessionRecord
-    from tui.player.spec import PlayerSpec
+    from tui.player.replayer import Replayer
+    from tui.player.spec import Note, PlayerSpec
 
 HELP = "Play a session again without a model: a saved one (.json), or the journal of one that was killed (.jsonl)."
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    parser.add_argument("session", metavar="SESSION", type=Path, help="a saved session (.json) or a journal (.jsonl)")
+    add_session(parser)
     parser.add_argument("--clip", metavar="F", help="the clip (default: as in SESSION, else beside it)")
     add_truth_argument(parser)
     add_ipc_argument(parser)
@@ -48,6 +50,7 @@ def run(args: argparse.Namespace) -> int:
     """Play the session."""
     from streaming_vlm_mlx.sessions.journal import load_session
 
+    check_truth(args)
     record = load_session(args.session)
     if not record.seconds:
         raise SvmError(f"{args.session} has no commentary; choose another session.")
@@ -71,11 +74,19 @@ def find_clip(record: "SessionRecord", session: Path, named: str | None) -> str 
     return found and path_in_file(Path(), found)
 
 
+def _make(record: "SessionRecord", lacks_picture: bool, note: "Note") -> "Replayer":
+    from tui.player.replayer import Replayer
+
+    if lacks_picture:
+        note(f"no picture: {record.clip or 'the clip'} is not there; name it with --clip.")
+    return Replayer(record)
+
+
 def _spec(args: argparse.Namespace, record: "SessionRecord") -> "PlayerSpec":
     from streaming_vlm_mlx.audio.feeder import open_feeder
     from streaming_vlm_mlx.video.pyav_reader import probe
     from tui.player.clip import BlankSeconds, FrameGrabber
-    from tui.player.replayer import Replayer, recorded_name
+    from tui.player.replayer import recorded_name
     from tui.player.spec import PlayerSpec
 
     clip = find_clip(record, args.session, args.clip)
@@ -91,7 +102,7 @@ def _spec(args: argparse.Namespace, record: "SessionRecord") -> "PlayerSpec":
         size=(info.width, info.height) if info else (16, 9),
         seconds=BlankSeconds(duration),
         open_grabber=partial(FrameGrabber, clip) if clip else None,
-        make=lambda _: Replayer(record),
+        make=partial(_make, record, args.picture != "off" and clip is None),
         config=None,
         read_truth=partial(read_clip_truth, args.truth, clip or record.clip, duration),
         record=record,

@@ -68,6 +68,10 @@ class Playhead:
         end = min((end for end in (self.limit, self._stop, self.duration) if end is not None), default=math.inf)
         return Motion(self._last, self._position, self._speed, self.state == "playing", max(end, self._position))
 
+    def refusal(self, verb: str) -> str:
+        """Return why this cannot `verb`, as "be paused": a feed cannot; empty for a clip, which can."""
+        return f"a live feed cannot {verb}: it goes on as it comes." if self.duration is None else ""
+
     def tick(self) -> float:
         """Move to where the clock says, and return the position."""
         now = self._clock()

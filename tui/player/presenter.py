@@ -198,10 +198,10 @@ class Presenter:
 
     def refuses(self, verb: str) -> bool:
         """Return whether this is a feed, which cannot `verb`, and tell the viewer so."""
-        is_feed = self._controller.playhead.duration is None
-        if is_feed:
-            self.note(f"a live feed cannot {verb}: it goes on as it comes.")
-        return is_feed
+        refusal = self._controller.playhead.refusal(verb)
+        if refusal:
+            self.note(refusal)
+        return bool(refusal)
 
     def current_line(self) -> str:
         """Return the line of the commentary that is said at the playhead, or was said last; empty without any."""

@@ -49,6 +49,7 @@ class PlayerSpec:
         describe_machine: returns what the model runs on, once it is loaded; None where the record says it.
         other: returns the session of the clip that many places further in the playlist, None at its ends; may block and
             raise `SvmError`; None where there is one clip.
+        beside: how many clips of the playlist come before this one, and how many after.
         left_at: where the viewer left the clip before, in seconds; None where it is not offered.
         remember: keeps the position in seconds at the end; None where it is not kept.
         keymap: keys that the viewer gave to actions, by the ids of their bindings.
@@ -83,6 +84,7 @@ class PlayerSpec:
     describe_machine: Callable[[], Mapping[str, Any]] | None = None
     per_second: bool = False
     other: "Callable[[int], PlayerSpec | None] | None" = None
+    beside: tuple[int, int] = (0, 0)
     sound: "SoundSpec | None" = None
     voice: VoiceSpec = field(default_factory=VoiceSpec)
     left_at: float | None = None

@@ -17,6 +17,18 @@ from tui.player.voice import VoiceSpec
 from tui.player.widgets.prompt import MAX_LENGTH
 
 
+class Audible:
+    """The sound of a clip, of which there is no more to decode."""
+
+    silent = False
+
+    def step(self) -> bool:
+        return False
+
+    def close(self) -> None:
+        pass
+
+
 async def test_play_pause_toggle_and_step(start_served: StartServed) -> None:
     async with start_served() as (p, client):
         await p.engine.until_spoken(0)
@@ -108,7 +120,7 @@ async def test_settings_change_from_the_next_second_on(start_served: StartServed
         await p.engine.until_spoken(0)
         assert await client.command("set", "window", 8) == 8
         assert p.engine.config.window == 8
-        assert p.notice == "window is 8"
+        assert p.notice == "window 8"
         assert p.app.session.record.settings["window"] == 8
         p.clock.now += 1
         assert await client.command("set", "sampling.temperature", 0.5) == 0.5
@@ -149,6 +161,37 @@ async def test_mute_and_volume(start_served: StartServed) -> None:
         assert await client.command("get", "mute") is None
         with pytest.raises(ValueError, match="--no-sound"):
             await client.command("set", "mute", True)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "note"),
+    [
+        ("speed", 2, "speed 2×"),
+        ("speed", 0.25, "speed 0.25×"),
+        ("pace", "every", "pace every"),
+        ("mute", True, "muted"),
+        ("volume", 75, "volume 75 %"),
+        ("voice", True, "voice on"),
+        ("query", "Call it in rhyme", "the query is: Call it in rhyme"),
+        ("window", 8, "window 8"),
+        ("sampling.temperature", 2.0, "temperature 2"),
+        ("sampling.max_new_tokens", 20, "max_new_tokens 20"),
+        ("sampling.max_words", None, "max_words none"),
+    ],
+)
+async def test_what_a_client_sets_is_noted_as_the_keys_note_it(
+    start_served: StartServed, name: str, value: object, note: str
+) -> None:
+    device = FakeDevice()
+    heard = {
+        "sound": SoundSpec(lambda *_: Audible(), 40.0, device.open),
+        "voice": VoiceSpec(open_speaker=lambda _: FakeSpeaker()),
+    }
+    async with start_served(**heard) as (p, client):
+        await p.engine.until_spoken(0)
+        await until(lambda: device.is_open)
+        await client.command("set", name, value)
+        assert p.notice == note
 
 
 async def test_the_voice(start_served: StartServed) -> None:
@@ -249,9 +292,38 @@ async def test_a_live_feed_has_one_position(start_served: StartServed) -> None:
     async with start_served(seconds=feed) as (p, client):
         feed.coming.put(0)
         await p.engine.until_spoken(0)
-        with pytest.raises(ValueError, match="a live feed has no other positions"):
+        with pytest.raises(ValueError, match="a live feed cannot go back or forward: it goes on as it comes"):
             await client.command("seek", 5)
         assert await client.command("get", "duration") is None
+        feed.coming.put(None)
+
+
+@pytest.mark.parametrize(
+    ("words", "key"),
+    [
+        (["pause"], "space"),
+        (["play"], "space"),
+        (["toggle"], "space"),
+        (["step"], "full_stop"),
+        (["set", "speed", 2], "right_square_bracket"),
+        (["set", "pace", "every"], "l"),
+    ],
+)
+async def test_a_live_feed_refuses_a_client_as_it_refuses_the_key(
+    start_served: StartServed, words: list[object], key: str
+) -> None:
+    feed = Feed()
+    async with start_served(seconds=feed) as (p, client):
+        feed.coming.put(0)
+        await p.engine.until_spoken(0)
+        assert p.app.server
+        status = p.app.server.commands.status()
+        with pytest.raises(ValueError, match=r"^a live feed cannot .*: it goes on as it comes\.$") as refusal:
+            await client.command(*words)
+        assert p.app.server.commands.status() == status
+        assert p.notice == ""
+        await p.press(key)
+        assert p.notice == str(refusal.value)
         feed.coming.put(None)
 
 

@@ -11,7 +11,7 @@ from streaming_vlm_mlx.input_files import LONGEST
 from streaming_vlm_mlx.stream.events import Failed, GenerationResult, Loading, Ready, SecondStarted, Skipped, TextPiece
 from tui.player.controller import PlayerEvent, Seeked
 from tui.player.frame_loader import RateLimiter
-from tui.player.ipc.properties import Properties, describe_second
+from tui.player.ipc.properties import Properties, check_clip, describe_second
 from tui.player.ipc.protocol import Request
 from tui.player.screens.player import PlayerScreen
 from tui.player.states import State
@@ -68,14 +68,14 @@ class Commands:
         self._note_limiter = RateLimiter(clock)
         self._questions: list[str] = []
         self._known = {
-            "play": Command(self._play, heavy=True),
-            "pause": Command(self._controller.pause, heavy=True),
-            "toggle": Command(self._controller.toggle, heavy=True),
-            "step": Command(self._controller.step, heavy=True),
+            "play": Command(partial(self._move, self._play), heavy=True),
+            "pause": Command(partial(self._move, self._controller.pause), heavy=True),
+            "toggle": Command(partial(self._move, self._controller.toggle), heavy=True),
+            "step": Command(partial(self._move, self._controller.step), heavy=True),
             "seek": Command(self._seek, 1, 2, f"SECONDS [{'|'.join(SEEK_MODES)}]", heavy=True),
             "ask": Command(self._ask, 1, 1, "QUESTION", heavy=True),
-            "playlist-next": Command(partial(screen.action_go, 1), heavy=True),
-            "playlist-prev": Command(partial(screen.action_go, -1), heavy=True),
+            "playlist-next": Command(partial(self._go, 1), heavy=True),
+            "playlist-prev": Command(partial(self._go, -1), heavy=True),
             "get": Command(self._get, 1, 3, "NAME"),
             "set": Command(self._set, 2, 2, "NAME VALUE"),
             "quit": Command(quit_player),
@@ -153,9 +153,19 @@ class Commands:
             if event.query in self._questions:
                 self._questions.remove(event.query)
 
+    def _move(self, move: Callable[[], None]) -> None:
+        """Let the playhead go on or stop by `move`."""
+        check_clip(self._controller.playhead, "be paused")
+        move()
+
     def _play(self) -> None:
         if not self._controller.playhead.playing:
             self._controller.toggle()
+
+    def _go(self, steps: int) -> None:
+        if refusal := self._screen.refusal_to_go(steps):
+            raise SvmError(refusal)
+        self._screen.action_go(steps)
 
     def _seek(self, seconds: object, mode: object = SEEK_MODES[0]) -> object:
         if mode not in SEEK_MODES:
@@ -163,8 +173,8 @@ class Commands:
         if type(seconds) not in (int, float) or not isinstance(seconds, int | float) or abs(seconds) > LONGEST:
             raise SvmError(f"the target of seek is {shown(seconds)}; it must be a number of seconds, or of percent.")
         head = self._controller.playhead
-        if head.duration is None:
-            raise SvmError("a live feed has no other positions; seek in a clip.")
+        check_clip(head, "go back or forward")
+        assert head.duration is not None
         start, unit = {"relative": (head.position, 1.0), "absolute": (0.0, 1.0)}.get(mode, (0.0, head.duration / 100))
         self._controller.seek(start + unit * seconds)
         return head.position
@@ -185,7 +195,11 @@ class Commands:
 
     def _set(self, name: object, value: object) -> object:
         found = self.properties.set(_name(name), value)
-        self._note(f"{name} is {shown(found)}")
+        if name in ("mute", "volume"):
+            self._tell(self._screen.show_volume)
+        elif name != "voice":
+            # Of the voice, the screen tells by itself.
+            self._note(_describe(_name(name), found))
         return found
 
     def _get(self, name: object, *arguments: object) -> object:
@@ -205,9 +219,22 @@ class Commands:
         return list(client.observed)
 
     def _note(self, text: str) -> None:
-        """Tell the viewer what a client did; not of each of many."""
+        self._tell(partial(self._screen.note, text))
+
+    def _tell(self, tell: Callable[[], None]) -> None:
+        """Have `tell` tell the viewer what a client did; not of each of many."""
         if self._note_limiter.allows(NOTE_RATE):
-            self._screen.note(text)
+            tell()
+
+
+def _describe(name: str, value: object) -> str:
+    """Return the property `name` and its `value` as the screen shows them."""
+    if name == "query":
+        return f"the query is: {value}"
+    if name == "speed":
+        return f"speed {value:g}×"
+    text = f"{value:g}" if isinstance(value, float) else "none" if value is None else str(value)
+    return f"{name.rpartition('.')[2]} {text}"
 
 
 def _name(value: object) -> str:

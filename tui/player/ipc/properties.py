@@ -14,7 +14,7 @@ from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.stream.events import GenerationResult
 from tui.player.frame_loader import RateLimiter
 from tui.player.pace import PACES
-from tui.player.playhead import SPEEDS
+from tui.player.playhead import SPEEDS, Playhead
 from tui.player.screens.asking import HOTTEST, MOST_TOKENS
 from tui.player.screens.player import PlayerScreen
 from tui.player.sound import PlayerSound
@@ -141,12 +141,15 @@ class Properties:
     def _set_speed(self, value: object) -> None:
         demand(type(value) in (int, float) and value in SPEEDS, "speed", value, f"one of {', '.join(map(str, SPEEDS))}")
         assert isinstance(value, int | float)
+        check_clip(self._controller.playhead, "change its speed")
         self._controller.change_speed(SPEEDS.index(value) - SPEEDS.index(self._controller.playhead.speed))
 
     def _set_pace(self, value: object) -> None:
         pace = next((pace for pace in PACES if pace == value), None)
         if pace is None:
             raise SvmError(f"pace can be {' or '.join(map(repr, PACES))}.")
+        if pace == "every":
+            check_clip(self._controller.playhead, "wait for the model")
         self._controller.change_pace(pace)
 
     @property
@@ -235,6 +238,16 @@ class Properties:
                 return {"lines": lines, "next": second.start}
             lines.append(describe_second(second))
         return {"lines": lines, "next": None}
+
+
+def check_clip(playhead: Playhead, verb: str) -> None:
+    """Check that what plays is a clip.
+
+    Raises:
+        SvmError: it is a feed, which cannot `verb`.
+    """
+    if refusal := playhead.refusal(verb):
+        raise SvmError(refusal)
 
 
 def describe_second(second: GenerationResult) -> dict[str, object]:

@@ -29,24 +29,32 @@ class Switching(PlayerPart):
 
     def action_go(self, steps: int) -> None:
         """Play the clip `steps` further in the playlist, or before for a negative number."""
-        if self.spec.other is None:
-            self.note("there is one clip: name several to play one after the other.")
+        if refusal := self.refusal_to_go(steps):
+            self.note(refusal)
         elif not self._opening:
-            self._go(steps, told=True)
+            self._go(steps)
+
+    def refusal_to_go(self, steps: int) -> str:
+        """Return why there is no clip `steps` further, or before for a negative number; empty where there is one."""
+        before, after = self.spec.beside
+        if self.spec.other is None:
+            return "there is one clip: name several to play one after the other."
+        if -before <= steps <= after:
+            return ""
+        return "this is the last clip." if steps > 0 else "this is the first clip."
 
     def go_on(self) -> None:
         """Play the next clip when this one comes to its end."""
         ended = self.controller.ended
-        if ended and not self._was_ended and self.spec.other and not self._opening and not self.spec.loop:
-            self._go(1, told=False)
+        if ended and not self._was_ended and not self._opening and not self.spec.loop and not self.refusal_to_go(1):
+            self._go(1)
         self._was_ended = ended
 
-    def _go(self, steps: int, told: bool) -> None:
-        """Open a clip; say at the ends of the playlist that there is none, if it is to be `told`."""
+    def _go(self, steps: int) -> None:
         self._opening = True
-        self.run_worker(self._find_clip(steps, told), name="switch")
+        self.run_worker(self._find_clip(steps), name="switch")
 
-    async def _find_clip(self, steps: int, told: bool) -> None:
+    async def _find_clip(self, steps: int) -> None:
         """Open the clip `steps` from here on a thread or, where it cannot be played, the one behind it."""
         assert self.spec.other
         refusals: list[str] = []
@@ -67,7 +75,5 @@ class Switching(PlayerPart):
             self.post_message(self.Opened(spec, tuple(refusals)))
             return
         self._opening = False
-        if told and not refusals:
-            refusals = ["this is the last clip." if direction > 0 else "this is the first clip."]
         for refusal in refusals:
             self.note(refusal)
