@@ -169,7 +169,9 @@ async def test_a_device_that_is_missing_is_told_of_once(start_player: StartPlaye
     clips.heard = {"sound": SoundSpec(lambda *_: Found(), open_device=refuse)}
     async with start_player(clips.engine, **settings(clips.playlist.open(0))) as p:
         await until(lambda: "no sound: there is no sound device" in p.notice)
-        await p.press(">")
+        await p.press("m")
+        assert p.notice.count("there is no sound device") == 1
+        await p.press("m", ">")
         await shown(p, "b.mp4 (2/3)")
         await until(lambda: p.screen.sound and p.screen.sound.problem)
         await wait(p.pilot)

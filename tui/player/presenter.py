@@ -189,10 +189,10 @@ class Presenter:
     def note(self, text: str, seconds: float = NOTE_SECONDS, topic: str = "") -> None:
         """Show `text` over the right top corner for `seconds`, as Textual's toasts, but by the player's clock.
 
-        It replaces the one on the same `topic`, if that is named, else the one of the same text.
+        It replaces the one on the same `topic`, if that is named, and one of the same text.
         """
         topic = topic or text
-        self._notes = [note for note in self._notes if note.topic != topic]
+        self._notes = [note for note in self._notes if note.topic != topic and note.text != text]
         self._notes.append(Note(self._clock() + seconds, text, topic))
         self._show_notes()
 
