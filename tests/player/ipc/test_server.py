@@ -228,7 +228,7 @@ async def test_a_flood_of_changes_is_noted_on_few_lines(start_served: StartServe
         await p.engine.until_spoken(0)
         for number in range(40):
             await client.command("set", "speed", (1, 2)[number % 2])
-        assert p.notice.splitlines() == ["speed is 1.0"]
+        assert p.notice.splitlines() == ["speed 1×"]
 
 
 async def test_the_player_ends_beside_clients_that_read_nothing_and_write_without_end(
