@@ -1,5 +1,6 @@
 """Fixtures for all packages."""
 
+import gc
 import os
 import sys
 from collections.abc import Iterator
@@ -40,6 +41,13 @@ def own_folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
         yield
+
+
+@pytest.fixture
+def collecting() -> Iterator[None]:
+    """Collect garbage afterwards; a player that was refused does not begin to."""
+    yield
+    gc.enable()
 
 
 @pytest.fixture(scope="session")

@@ -15,6 +15,8 @@ from tui import cli
 from tui.commands.options import add_model_arguments, fill_in, resolve_settings
 from tui.commands.play import VIEW, add_arguments, add_options
 
+pytestmark = pytest.mark.usefixtures("collecting")
+
 
 @pytest.mark.parametrize(
     ("style", "words", "warns"),

@@ -31,6 +31,8 @@ from tui.player.widgets.key_bar import KeyBar
 from tui.player.widgets.title import Title
 from tui.player.widgets.transcript_view import TranscriptView
 
+pytestmark = pytest.mark.usefixtures("collecting")
+
 SAID = {0: "he cuts inside", 2: "and he scores"}
 # What the spec of a replay has other than that of a model's session.
 RECORDED: dict[str, object] = {"config": None, "base_paths": (), "endings": ()}
