@@ -13,13 +13,11 @@ import math
 import os
 import queue
 import random
-import socket
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from functools import partial
@@ -28,6 +26,7 @@ from pathlib import Path
 import av
 import numpy as np
 import numpy.typing as npt
+from feed_server import served
 from null_sink import null_sink
 
 from streaming_vlm_mlx.audio.clip_track import RATE
@@ -49,8 +48,6 @@ LOWEST, SLOPE, PERIOD = 400.0, 400.0, 8.0
 WINDOW, STEP, TRANSFORM = 2048, 0.05, 1 << 16
 # Seconds over which the clock of the sink is as good as the machine's.
 PORTION = 10.0
-# Seconds between two parts of a feed.
-PAUSE = 0.04
 # The quietest sound, as a part of full scale.
 QUIET = 0.01
 # Seconds after an action from which sound has to be in its place.
@@ -367,28 +364,6 @@ def read_all(seconds: FeedSeconds, whole: "queue.SimpleQueue[Chunk]") -> None:
         if chunk is None:
             return
         whole.put(chunk)
-
-
-@contextlib.contextmanager
-def served(content: bytes, rate: float) -> Iterator[str]:
-    """Serve `content` over HTTP with `rate` bytes a second, as a feed; yield the address."""
-
-    def serve() -> None:
-        with contextlib.suppress(OSError):
-            connection, _ = listener.accept()
-            with connection:
-                connection.recv(1 << 16)
-                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: video/mp2t\r\nConnection: close\r\n\r\n")
-                begin, sent = time.perf_counter(), 0
-                while sent < len(content):
-                    due = int((time.perf_counter() - begin) * rate)
-                    connection.sendall(content[sent:due])
-                    sent = due
-                    time.sleep(PAUSE)
-
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        threading.Thread(target=serve, daemon=True).start()
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}/live"
 
 
 def main() -> int:

@@ -21,6 +21,7 @@ from pathlib import Path
 
 import av
 import numpy as np
+from feed_server import served
 from player_terminal import ANSWERS, playing
 
 PICTURE, PAUSED, PLAYING = re.compile("[▀\U0001fb00-\U0001fb3b]"), "‖ paused", "▶"
@@ -153,21 +154,8 @@ def stalled_feed(clip: str) -> Iterator[str]:
             if packet.dts is not None and packet.dts * packet.time_base < STALLS_AT:
                 packet.stream = streams[packet.stream]
                 feed.mux(packet)
-
-    def serve(listener: socket.socket) -> None:
-        # The listener is closed at the end.
-        with contextlib.suppress(OSError):
-            while True:
-                connection, _ = listener.accept()
-                connection.recv(1 << 16)
-                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: video/mp2t\r\nConnection: close\r\n\r\n")
-                connection.sendall(data.getvalue())
-                kept.append(connection)
-
-    kept: list[socket.socket] = []
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        threading.Thread(target=serve, args=(listener,), daemon=True).start()
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}/live"
+    with served(data.getvalue()) as address:
+        yield address
 
 
 def measure_feed_quits(words: Sequence[str], rounds: int, figures: Figures) -> None:

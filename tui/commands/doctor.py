@@ -75,7 +75,7 @@ class Terminal:
 
 @dataclass(frozen=True)
 class Sound:
-    """The default sound device, and the program that speaks the commentary; or why there is none."""
+    """The default sound device, and the program that speaks; None where there is none, and then why."""
 
     device: str | None
     voice: str | None
@@ -254,17 +254,16 @@ def _sound() -> Sound:
     from streaming_vlm_mlx.audio.output import find_device
     from streaming_vlm_mlx.audio.voice import find_voice
 
-    device = voice = None
-    no_device = no_voice = ""
-    try:
-        device = find_device()
-    except SvmError as error:
-        no_device = str(error)
-    try:
-        voice = find_voice()[0]
-    except SvmError as error:
-        no_voice = str(error)
+    (device, no_device), (voice, no_voice) = _find(find_device), _find(lambda: find_voice()[0])
     return Sound(device, voice, no_device, no_voice)
+
+
+def _find(find: Callable[[], str]) -> tuple[str | None, str]:
+    """Return what `find` returns, or None and why it finds nothing."""
+    try:
+        return find(), ""
+    except SvmError as error:
+        return None, str(error)
 
 
 HELP = (
