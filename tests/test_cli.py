@@ -4,6 +4,7 @@ import importlib
 import importlib.metadata
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -162,3 +163,34 @@ def test_a_full_disk_is_one_line() -> None:
     assert done.returncode == 2
     assert done.stderr.startswith("svm-tui: no space left")
     assert done.stderr.count("\n") == 1
+
+
+# A command that is done, or not yet begun, when the signal arrives.
+LATE = """
+import os, signal, sys
+from tui import cli
+main = cli.main
+def struck():
+    status = main(["--version"]) if {done} else 0
+    os.kill(os.getpid(), {number})
+    return status if {done} else main(["--version"])
+cli.main = struck
+{before}
+cli.program()
+"""
+
+
+@pytest.mark.parametrize("done", [False, True])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_outside_of_the_command_ends_the_program_in_silence(number: signal.Signals, done: bool) -> None:
+    script = LATE.format(done=done, number=int(number), before=f"signal.signal({int(number)}, signal.SIG_DFL)")
+    ended = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stderr) == (128 + number, "")
+    assert bool(ended.stdout) == done
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_that_is_ignored_stays_ignored(number: signal.Signals) -> None:
+    script = LATE.format(done=True, number=int(number), before=f"signal.signal({int(number)}, signal.SIG_IGN)")
+    ended = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stderr) == (0, "")

@@ -9,7 +9,8 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from types import FrameType
 from typing import Any, NoReturn
 
 from streaming_vlm_mlx.errors import SvmError
@@ -37,6 +38,7 @@ COMMANDS: Mapping[str, str] = {
 OK, DEFECT, BAD_INPUT = 0, 1, 2
 # What a shell reports for a program that ended by SIGINT, SIGPIPE or SIGTERM.
 INTERRUPTED, PIPE_CLOSED, TERMINATED = 130, 141, 143
+ENDS: Mapping[signal.Signals, int] = {signal.SIGINT: INTERRUPTED, signal.SIGTERM: TERMINATED}
 
 
 class Terminated(KeyboardInterrupt):
@@ -51,9 +53,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv) or ["--help"]
     debug = "--debug" in words
     try:
-        with _raising_on_sigterm():
+        with _raising_on_signals():
             status = _run(words)
-        print(end="", flush=True)
+            print(end="", flush=True)
     except Terminated:
         return _fail(TERMINATED, "stopped.", debug)
     except KeyboardInterrupt:
@@ -67,17 +69,26 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 @contextlib.contextmanager
-def _raising_on_sigterm() -> Iterator[None]:
-    """Let SIGTERM raise `Terminated`, in the main thread and unless the parent process has SIGTERM ignored."""
-    before = signal.getsignal(signal.SIGTERM)
-    if threading.current_thread() is not threading.main_thread() or before is signal.SIG_IGN:
+def _raising_on_signals() -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM raise, in the main thread and unless the parent process has them ignored."""
+    if threading.current_thread() is not threading.main_thread():
         yield
         return
-    signal.signal(signal.SIGTERM, _raise_terminated)
+    raising = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: _raise_terminated}
+    before = _heeded(raising)
+    for number in before:
+        signal.signal(number, raising[number])
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _heeded(numbers: Iterable[signal.Signals]) -> dict[signal.Signals, Any]:
+    """Return the handlers of those of `numbers` that are not ignored and that Python knows."""
+    found = {number: signal.getsignal(number) for number in numbers}
+    return {number: handler for number, handler in found.items() if handler not in (signal.SIG_IGN, None)}
 
 
 def _raise_terminated(*_: object) -> NoReturn:
@@ -189,6 +200,9 @@ def _flush_stdout() -> None:
 
 def program() -> NoReturn:
     """Run the command of the command line and end the process; the entry point of ``svm-tui``."""
+    # For what arrives before the command runs, and when it is done.
+    for number in _heeded(ENDS):
+        signal.signal(number, _leave_on_signal)
     status = main()
     threads = [thread for thread in threading.enumerate() if not thread.daemon]
     # Not imported here, since that takes time.
@@ -197,6 +211,10 @@ def program() -> NoReturn:
         # Python's own exit waits for Textual's reader of a terminal that was closed, and for a stalled read in FFmpeg.
         leave(status)
     sys.exit(status)
+
+
+def _leave_on_signal(number: int, _: FrameType | None) -> NoReturn:
+    leave(ENDS[signal.Signals(number)])
 
 
 if __name__ == "__main__":
