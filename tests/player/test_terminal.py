@@ -66,6 +66,15 @@ class Terminal:
     def until_gone(self, text: str) -> str:
         return self.until(lambda screen: text not in screen)
 
+    def until_a_second_is_kept(self) -> None:
+        """Wait for a second that is done: the title tells the delay of one that is not, too."""
+        deadline = time.monotonic() + PATIENCE
+        # Behind the journal's first line.
+        while not any(path.read_bytes().count(b"\n") > 1 for path in (self._folder / "state").rglob("*.jsonl")):
+            if time.monotonic() > deadline:
+                pytest.fail(f"no second is in the journal:\n{self.screen}")
+            time.sleep(0.01)
+
     @property
     def program_id(self) -> int:
         """The process of the program, the child of the pane's shell."""
@@ -137,8 +146,7 @@ def test_a_player_that_is_told_to_end_saves_and_leaves_the_terminal_as_it_was(
     terminal: Terminal, clip: Path, tmp_path: Path
 ) -> None:
     terminal.run("play", str(clip), "--no-picture", "--out", str(tmp_path / "watched.json"))
-    # The title tells the delay of a second that is done.
-    terminal.until_shown("s late")
+    terminal.until_a_second_is_kept()
     os.kill(terminal.program_id, signal.SIGTERM)
     terminal.until_shown("status 143")
     terminal.until(lambda screen: " icanon" in screen and " -echo " not in screen)
@@ -148,13 +156,13 @@ def test_a_player_that_is_told_to_end_saves_and_leaves_the_terminal_as_it_was(
 
 def test_a_player_whose_terminal_is_closed_saves(terminal: Terminal, clip: Path, tmp_path: Path) -> None:
     terminal.run("play", str(clip), "--no-picture", "--out", str(tmp_path / "watched.json"))
-    # The title tells the delay of a second that is done.
-    terminal.until_shown("s late")
+    terminal.until_a_second_is_kept()
     terminal.tmux("kill-session")
     paths = [tmp_path / "watched.json", tmp_path / "watched.vtt"]
     deadline = time.monotonic() + PATIENCE
     while not all(path.is_file() for path in paths):
-        assert time.monotonic() < deadline, "the session was not saved"
+        found = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*"))
+        assert time.monotonic() < deadline, f"the session was not saved: {found}"
         time.sleep(0.01)
     assert load_session(paths[0]).seconds
 
