@@ -68,6 +68,8 @@ class Worker:
         self.seed, self._keep, self._patience, self._seconds = seed, keep, patience, seconds
         self._process: subprocess.Popen[bytes] | None = None
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the worker
+        # A process that dies cannot remove its files.
+        self._folder = tempfile.TemporaryDirectory(prefix="svm-fuzz-")
 
     def run(self, kind: str, number: int) -> Outcome:
         """Run a case and return what became of it."""
@@ -103,6 +105,7 @@ class Worker:
         """End the process."""
         self._stop()
         self._errors.close()
+        self._folder.cleanup()
 
     def _start(self) -> "subprocess.Popen[bytes]":
         return subprocess.Popen(
@@ -111,7 +114,7 @@ class Worker:
             stdout=subprocess.PIPE,
             stderr=self._errors,
             cwd=ROOT,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            env={**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": self._folder.name},
         )
 
     def _stop(self) -> None:

@@ -1,5 +1,6 @@
 """A few cases of each kind in each run of the tests, and tests of the suite itself."""
 
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,14 @@ def test_memory_that_earlier_cases_left_is_not_counted() -> None:
 def test_a_case_that_waits_for_ever_is_ended() -> None:
     with Worker(SEED, patience=0.1) as worker:
         assert worker.run("broken", 5).failure.startswith("hangs")
+
+
+def test_a_process_that_dies_leaves_no_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    with Worker(SEED) as worker:
+        assert "SIGABRT" in worker.run("broken", 3).failure
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_case_can_be_repeated() -> None:
