@@ -24,11 +24,11 @@ from streaming_vlm_mlx.models.vlm import VisionLanguageModel
 from streaming_vlm_mlx.models.weights import list_tensors
 from streaming_vlm_mlx.processor_config import DEFAULTS as PIXELS
 from streaming_vlm_mlx.shipped import CHECKPOINT
-from streaming_vlm_mlx.stream_settings import read_stream_config
+from streaming_vlm_mlx.stream_settings import INSTRUCT, LIVECC, STREAMINGVLM, preset_of, read_stream_config
 
 PACKAGE, FOLDER, CACHE = "package", "checkpoints/", "hub cache"
 BITS = (16, 8, 4)
-# Of the memory that a model may use on a Mac, the part to fill: other programs need some of it too.
+# Of the memory that a model may use, the part to fill: other programs need some of it too.
 _ROOM = 3 / 4
 # Gibibytes of the Macs that a choice is made for.
 MACS = (8, 16, 32, 64)
@@ -47,6 +47,7 @@ class CheckpointSummary:
         commit: for a snapshot in the hub's cache, its commit, else None.
         family: its family's name; None where it cannot be read.
         bits: bits of most weights.
+        preset: the name of the stream settings that it takes before its own.
         peak: bytes that its stream needs under its own settings on this machine.
         fits: whether they are at most this machine's limit.
         problem: why it cannot be used, or empty.
@@ -61,6 +62,7 @@ class CheckpointSummary:
     commit: str | None = None
     family: str | None = None
     bits: int | None = None
+    preset: str | None = None
     peak: int | None = None
     fits: bool | None = None
     problem: str = ""
@@ -118,11 +120,12 @@ def _measured(found: CheckpointSummary, folder: Path, machine: Computing) -> Che
         model.quantize(resolve_quantization(config.quantization, model, tensors))
         bits = config.quantization.bits
     peak = estimate(model, read_stream_config(folder), machine.dtype, machine.gpu).peak
-    return replace(found, family=family_of(config).NAME, bits=bits, peak=peak, fits=peak <= machine.limit)
+    found = replace(found, family=family_of(config).NAME, bits=bits, preset=preset_of(folder))
+    return replace(found, peak=peak, fits=peak <= machine.limit)
 
 
-# Published models that are of one of the published sizes, and are known by another name.
-_ALSO = {"Qwen2.5-VL 7B": "StreamingVLM", "Qwen2-VL 7B": "LiveCC"}
+# Published models that are of one of the published sizes, and are known by another name; and their presets.
+_ALSO = {"Qwen2.5-VL 7B": ("StreamingVLM", STREAMINGVLM), "Qwen2-VL 7B": ("LiveCC", LIVECC)}
 
 
 @dataclass(frozen=True)
@@ -136,39 +139,46 @@ class Need:
     @property
     def label(self) -> str:
         """The name of the size, and of a model that is known by another."""
-        return ", ".join(name for name in (self.model, _ALSO.get(self.model)) if name)
+        return ", ".join((self.model, *_ALSO.get(self.model, ())[:1]))
+
+    @property
+    def presets(self) -> str:
+        """The presets of the models that `label` names, in its order."""
+        return ", ".join((INSTRUCT, *_ALSO.get(self.model, ())[1:]))
 
 
-def published_needs(stream: StreamConfig | None = None) -> list[Need]:
-    """Return what each published size needs in 16, 8 and 4 bits on a GPU, under `stream` or the default settings.
+def published_needs(stream: StreamConfig | None = None, dtype: mx.Dtype = mx.bfloat16, gpu: bool = True) -> list[Need]:
+    """Return what each published size needs in 16, 8 and 4 bits on a device that computes in `dtype`.
 
-    Frames are the largest that its family's processor makes.
+    The settings are `stream`, or the default. Frames are the largest that its family's processor makes.
     """
     stream = stream or StreamConfig()
     found = []
     for name, config in PUBLISHED.items():
         model = VisionLanguageModel(config)
-        plain = estimate(model, replace(stream, pixels=PIXELS[config.model_type]), mx.bfloat16, gpu=True).peak
+        plain = estimate(model, replace(stream, pixels=PIXELS[config.model_type]), dtype, gpu).peak
         found.append(Need(name, 16, plain))
-        found += [Need(name, bits, plain - _saved(model, bits)) for bits in (8, 4)]
+        found += [Need(name, bits, plain - _saved(model, bits, dtype.size)) for bits in (8, 4)]
     return found
 
 
-def _saved(model: VisionLanguageModel, bits: int) -> int:
-    """Return the bytes that ``convert-ckpt --bits`` saves; building each quantized model would take seconds."""
+def _saved(model: VisionLanguageModel, bits: int, size: int) -> int:
+    """Return the bytes that ``convert-ckpt --bits`` saves of numbers of `size` bytes.
+
+    Building each quantized model would take seconds.
+    """
     plan = quantization_for(model, bits)
     numbers = sum(layer.weight.size for name, layer in quantizable(model) if plan.layers.get(name) is not False)
-    two = mx.bfloat16.size
     # A scale and a bias for each group.
-    return numbers * two - numbers * bits // 8 - 2 * two * numbers // plan.group_size
+    return numbers * size - numbers * bits // 8 - 2 * size * numbers // plan.group_size
 
 
 @dataclass(frozen=True)
 class Choice:
-    """What to take on a Mac.
+    """What to take on a machine.
 
     Attributes:
-        memory: the Mac's bytes.
+        memory: its bytes.
         usable: those that a model may use.
         take: of each line of models, the largest that fits well, in the most bits that fit well.
     """
@@ -188,17 +198,17 @@ LINES: Mapping[str, tuple[str, ...]] = {
 
 
 def choices(needs: Iterable[Need]) -> list[Choice]:
-    """Return what to take on Macs of `MACS`, by `published_needs`: three quarters of the usable memory are filled."""
+    """Return what to take on Macs of `MACS`, by `published_needs`."""
+    needs = list(needs)
+    return [choose(needs, gib * GIB, mac_gpu_memory(gib * GIB)) for gib in MACS]
+
+
+def choose(needs: Iterable[Need], memory: int, usable: int) -> Choice:
+    """Return what to take on a machine of `memory` bytes: three quarters of those that are `usable` are filled."""
     known = {(need.model, need.bits): need for need in needs}
-    found = []
-    for memory in (gib * GIB for gib in MACS):
-        usable = mac_gpu_memory(memory)
-        take = {}
-        for line, models in LINES.items():
-            fitting = [
-                known[model, bits] for model in models for bits in BITS if known[model, bits].peak <= _ROOM * usable
-            ]
-            if fitting:
-                take[line] = fitting[0]
-        found.append(Choice(memory, usable, take))
-    return found
+    take = {}
+    for line, models in LINES.items():
+        fitting = [known[model, bits] for model in models for bits in BITS if known[model, bits].peak <= _ROOM * usable]
+        if fitting:
+            take[line] = fitting[0]
+    return Choice(memory, usable, take)

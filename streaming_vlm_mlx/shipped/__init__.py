@@ -28,8 +28,15 @@ def notice(folder: Path, clips: Iterable[str], memory: int) -> str:
     return f"this checkpoint knows simulated matches only; for real sport, {recommendation(memory)}."
 
 
-def recommendation(memory: int) -> str:
-    """Return how to get a checkpoint for real sport that fits a machine of `memory` bytes."""
+def recommendation(memory: int, limit: int | None = None) -> str:
+    """Return how to get a checkpoint for real sport that fits a machine.
+
+    Args:
+        memory: its bytes, which are a Mac's.
+        limit: bytes that a model may use on another machine; None for a Mac.
+    """
+    if limit is not None:
+        memory = limit * 3 // 2
     for below, name, bits, download, needs in _CHOICES:
         if memory < below << 30:
             return (

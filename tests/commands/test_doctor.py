@@ -133,6 +133,17 @@ def test_rows_of_a_healthy_machine() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("kind", "limit", "needs"), [("CUDA", 10, "5.7 GiB"), ("CUDA", 100, "16.6 GiB"), ("CPU", 20, "5.7 GiB")]
+)
+def test_no_mac_is_advised_by_what_a_model_may_use(kind: str, limit: int, needs: str) -> None:
+    """The machine has 16 GiB, of which a Mac would lend two thirds."""
+    found = dataclasses.replace(WELL, compute=Compute(kind, limit=limit * GIB))
+    rows = {row.name: row.value for row in doctor.rows(found)}
+    assert f"needs {needs}" in rows["for real sport"]
+    assert ("GiB for a model" in rows["memory"]) == (kind == "CUDA")
+
+
 def test_a_machine_that_is_silent_says_why() -> None:
     silent = dataclasses.replace(
         WELL, sound=Sound(None, None, "there is no sound device; connect one.", "install espeak-ng.")

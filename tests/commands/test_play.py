@@ -7,6 +7,7 @@ import pytest
 from streaming_vlm_mlx.sessions.record import SessionRecord
 from tests.player.fakes import second_done
 from tests.video.clips import make_clip
+from tests.video.feeds import HEAD, answering, feed_server, transport_stream
 from tui import cli
 from tui.player.graphics.display import Display
 from tui.player.spec import PlayerSpec
@@ -56,6 +57,10 @@ def refusal(capsys: pytest.CaptureFixture[str], *words: str) -> str:
         (["play", "{clip}", "--ckpt", ""], NO_CHECKPOINT),
         (["infer", "{clip}", "--ckpt", ""], NO_CHECKPOINT),
         (["doctor", "--ckpt", ""], NO_CHECKPOINT),
+        (["replay", "{tmp}/a.json", "--clip", ""], NO_CLIP),
+        (["export", "{tmp}/a.json", "--clip", "", "--out", "{tmp}/a.vtt"], NO_CLIP),
+        (["export", "{tmp}/a.json", "--clip", "", "--out", "{tmp}/a.mp4"], NO_CLIP),
+        (["report", "{tmp}/a.json", "--clip", "", "--out", "{tmp}/a.html"], NO_CLIP),
     ],
 )
 def test_an_empty_name_is_refused(
@@ -68,6 +73,27 @@ def test_an_empty_name_is_refused(
 ) -> None:
     assert refusal(capsys, *(word.format(clip=clip, tmp=tmp_path) for word in words)) == line
     assert not opened
+
+
+def test_a_feed_cannot_wait_for_the_model(
+    tmp_path: Path, opened: list[PlayerSpec], capsys: pytest.CaptureFixture[str]
+) -> None:
+    state = tmp_path / "state" / "svm-tui"
+    state.mkdir(parents=True)
+    (state / "player.yaml").write_text("pace: every\n")
+    second = transport_stream(tmp_path)
+    with feed_server() as server:
+        answering(server, lambda visit: visit.send(second, HEAD))
+        feed = f"http://127.0.0.1:{server.port}/live"
+        said = refusal(capsys, "play", feed, "--pace", "every")
+        assert said == f"{feed} is a live feed, which cannot wait for the model; leave out --pace every."
+        assert not opened
+        # The settings file is for clips, too.
+        answering(server, lambda visit: visit.send(second, HEAD))
+        assert cli.main(["play", feed]) == 0
+        spec = opened[0]
+        spec.seconds.close()
+    assert spec.pace == "live" == spec.record.pace
 
 
 @pytest.mark.parametrize("command", ["play", "infer"])

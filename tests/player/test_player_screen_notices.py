@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pytest
 from textual.widgets import Static
 
 from streaming_vlm_mlx.errors import SvmError
@@ -129,6 +130,28 @@ async def test_remarks_cover_the_transcript_and_do_not_move_it(start_player: Sta
         assert toast.region in p.screen.region
         assert toast.size.height <= 5
         assert "remark 4" in toast.render_line(0).text
+
+
+@pytest.mark.parametrize("size", [(40, 12), (80, 24), (100, 30), (140, 42)])
+@pytest.mark.parametrize("state", ["playing", "stats", "notes"])
+async def test_remarks_do_not_cover_the_newest_commentary(
+    start_player: StartPlayer, size: tuple[int, int], state: str
+) -> None:
+    engine = Scripted(dict.fromkeys(range(20), "a long rally goes on, from corner to corner, and he scores"))
+    async with start_player(engine, size=size) as p:
+        await p.press(*{"stats": "o", "notes": "w"}.get(state, ""))
+        toast, view = p.screen.query_one("#toast"), p.screen.query_one(TranscriptView)
+        for number in range(20):
+            await engine.until_spoken(number)
+            p.screen.note(f"remark {number} " + "which takes more than a line of a toast of sixty cells")
+            await p.pass_time(1)
+            newest = view.newest
+            assert newest.height
+            assert view.rows[-1].number == number
+            assert toast.region.height
+            assert toast.region in p.screen.region
+            assert toast.region.y > 0
+            assert not toast.region.overlaps(newest)
 
 
 async def test_a_remark_is_shown_for_a_while(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 from streaming_vlm_mlx.errors import SvmError
 from tests.player.fakes import Feed, Player, Scripted, StartPlayer, until, wait
 from tests.player.voices import FakeDevice, FakeSpeaker, words
+from tui.player.presenter import NOTE_SECONDS
 from tui.player.sound import SoundSpec
 from tui.player.voice import VoiceSpec
 
@@ -52,6 +53,11 @@ async def play_to(p: Player, number: int) -> None:
     await wait(p.pilot)
 
 
+async def noted(p: Player, text: str) -> None:
+    """Wait until `text` is told, which a thread brings about."""
+    await until(lambda: p.screen.tick() or text in p.notice)
+
+
 @pytest.fixture
 def setting() -> Setting:
     return Setting()
@@ -76,7 +82,7 @@ async def test_v_turns_the_voice_on_and_off(start_player: StartPlayer, setting: 
         assert not setting.speakers
         assert not setting.device.is_open
         await p.press("v")
-        assert "voice on" in p.notice
+        await noted(p, "voice on")
         await play_to(p, 2)
         await setting.heard(p, 1)
         await p.press("v")
@@ -129,15 +135,43 @@ async def test_a_program_that_is_not_there_is_told(start_player: StartPlayer) ->
         assert p.screen.voice is None
 
 
-async def test_without_a_device_nothing_is_spoken(start_player: StartPlayer, setting: Setting) -> None:
-    def missing(fill: Callable[..., None]) -> FakeDevice:
-        raise SvmError("no sound device can be opened; connect one.")
+class Audible:
+    """The sound of a clip that has some."""
 
-    sound = SoundSpec(lambda *_: None, open_device=missing)
-    async with start_player(voice=VoiceSpec(True, None, setting.open_speaker), sound=sound) as p:
-        await until(lambda: "no sound: no sound device can be opened; connect one." in p.notice)
-        await play_to(p, 1)
+    silent = False
+
+    def step(self) -> bool:
+        return False
+
+    def close(self) -> None:
+        pass
+
+
+def missing_device(fill: Callable[..., None]) -> FakeDevice:
+    raise SvmError("no sound device can be opened; connect one.")
+
+
+@pytest.mark.parametrize("source", [None, Audible()])
+@pytest.mark.parametrize("on", [True, False])
+async def test_without_a_device_the_voice_stays_off_and_that_is_told_once(
+    start_player: StartPlayer, setting: Setting, source: Audible | None, on: bool
+) -> None:
+    sound = SoundSpec(lambda *_: source, open_device=missing_device)
+    async with start_player(voice=VoiceSpec(on, None, setting.open_speaker), sound=sound) as p:
+        if not on:
+            if source:
+                await until(lambda: "no sound: no sound device" in p.notice)
+                await p.pass_time(NOTE_SECONDS)
+                assert not p.notice
+            await p.press("v")
+        for _ in range(2):
+            await noted(p, "no voice: ")
+            assert p.notice == "no voice: no sound device can be opened; connect one."
+            assert p.screen.voice is None
+            await play_to(p, math.floor(p.position) + 1)
+            await p.press("v")
         assert setting.texts == []
+        assert all(speaker.is_closed for speaker in setting.speakers)
 
 
 async def test_a_feed_is_spoken_to(start_player: StartPlayer, setting: Setting) -> None:

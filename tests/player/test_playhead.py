@@ -105,18 +105,26 @@ def test_the_motion_of_a_feed_goes_through_the_second_that_is_shown(clock: Clock
     assert head.motion.position_at(clock.now) is None
     assert head.motion.reached(clock.now) == 12.0 + GRACE
     head.follow(12.0, 12.5)
-    assert head.motion.position_at(clock.now) == 12.0
+    # What was heard while the second was late is not heard again.
+    assert head.motion == Motion(clock.now, 12.0 + GRACE, end=12.5 + GRACE)
+    clock.now += GRACE + 0.1
+    head.tick()
+    assert head.motion.position_at(clock.now) == pytest.approx(12.1 + GRACE)
 
 
-@pytest.mark.parametrize(("late", "begins"), [(0.0, 0.0), (0.04, 0.036), (-0.04, -0.036), (0.2, 0.0), (-0.2, 0.0)])
+@pytest.mark.parametrize(
+    ("late", "begins", "heard"),
+    [(0.0, 0.0, 0.0), (0.04, 0.036, 0.0), (-0.04, -0.036, 0.0), (0.2, 0.0, 0.2), (-0.2, 0.0, 0.0)],
+)
 def test_the_motion_of_a_feed_keeps_its_pace_where_seconds_come_a_little_early_or_late(
-    late: float, begins: float, clock: Clock
+    late: float, begins: float, heard: float, clock: Clock
 ) -> None:
     head = Playhead(clock, None)
     head.follow(3.0, 4.0)
     clock.now += 1.0 + late
     head.follow(4.0, 5.0)
-    assert head.motion.position == pytest.approx(4.0 + max(begins, 0.0))
+    assert head.motion.position == pytest.approx(4.0 + max(begins, heard))
+    assert head.motion.moving == (not heard)
     clock.now += 0.5
     head.tick()
     assert head.motion.position == pytest.approx(4.5 + begins)

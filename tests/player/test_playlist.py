@@ -1,5 +1,6 @@
 """Several clips, one after the other."""
 
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -41,12 +42,18 @@ class Clips:
     def __init__(self, folder: Path, damaged: str = "") -> None:
         self.folder, self.damaged = folder, damaged
         self.engine = Reused()
+        # What was opened, and what an opening waits for.
+        self.opened: list[str] = []
+        self.free = threading.Event()
+        self.free.set()
         # What the clips' sound and voice are.
         self.heard: dict[str, Any] = {}
         self.model = OneModel(lambda note: self.engine, "run1", StreamConfig())
         self.playlist = Playlist(["a.mp4", "b.mp4", "c.mp4"], self.open)
 
     def open(self, clip: str, number: int) -> PlayerSpec:
+        self.opened.append(clip)
+        self.free.wait()
         if clip == self.damaged:
             raise SvmError(f"{clip} holds no video; choose another.")
         made = spec(self.model.make, self.folder, Blank(3.0), clip=clip, base_paths=(self.folder / clip,))
@@ -131,6 +138,47 @@ async def test_at_the_end_of_a_clip_the_next_one_follows(start_player: StartPlay
         assert "last clip" not in p.notice
         await p.press("space")
         assert p.position == 0
+
+
+@pytest.mark.parametrize(
+    ("keys", "opened"),
+    [
+        ((">", ">"), ["b.mp4", "c.mp4"]),
+        ((">", "<"), ["b.mp4", "a.mp4"]),
+        ((">", ">", "<"), ["b.mp4"]),
+        ((">", ">", ">"), ["b.mp4", "c.mp4"]),
+    ],
+)
+async def test_keys_count_while_a_clip_is_being_opened(
+    start_player: StartPlayer, clips: Clips, keys: tuple[str, ...], opened: list[str]
+) -> None:
+    async with start_player(clips.engine, **settings(clips.playlist.open(0))) as p:
+        await clips.engine.until_spoken(0)
+        clips.opened.clear()
+        clips.free.clear()
+        try:
+            await p.press(*keys)
+            assert ("this is the last clip." in p.notice) == (len(keys) > len(opened) and "<" not in keys)
+        finally:
+            clips.free.set()
+        await until(lambda: clips.opened == opened)
+        await shown(p, f"{opened[-1]} ({'abc'.index(opened[-1][0]) + 1}/3)")
+        assert clips.opened == opened
+
+
+async def test_a_key_at_the_end_of_a_clip_goes_where_it_goes_by_itself(start_player: StartPlayer, clips: Clips) -> None:
+    async with start_player(clips.engine, **settings(clips.playlist.open(0))) as p:
+        await p.speak(3)
+        clips.opened.clear()
+        clips.free.clear()
+        try:
+            await p.pass_time(1)
+            await until(lambda: p.screen.tick() or clips.opened)
+            await p.press(">")
+        finally:
+            clips.free.set()
+        await shown(p, "b.mp4 (2/3)")
+        assert clips.opened == ["b.mp4"]
 
 
 def test_a_playlist_that_loops_goes_on_with_its_first_clip(clips: Clips) -> None:

@@ -2,9 +2,11 @@ import errno
 import json
 from pathlib import Path
 
+import av
 import pytest
 import srt
 import webvtt
+from av.subtitles.subtitle import AssSubtitle
 
 from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.sessions.mp4 import write_mp4
@@ -116,6 +118,11 @@ def test_other_programs_do_not_see_the_mark(tmp_path):
     assert [(s.index, s.end.total_seconds(), s.content) for s in subtitles] == [(1, 1.0, "The crowd")]
     for captions in (webvtt.read(tmp_path / "a.vtt"), webvtt.from_srt(tmp_path / "a.srt")):
         assert [(c.end, c.text) for c in captions] == [("00:00:01.000", "The crowd")]
+    for ending in (".vtt", ".srt"):
+        with av.open(tmp_path / f"a{ending}") as container:
+            (cue,) = (part for packet in container.demux(subtitles=0) for part in packet.decode())
+        assert isinstance(cue, AssSubtitle)
+        assert cue.dialogue == b"The crowd"
 
 
 def test_a_clip_with_subtitles_is_an_export_too(tmp_path):

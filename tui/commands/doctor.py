@@ -35,6 +35,7 @@ class Compute:
         blas_path: its file.
         gflops: measured speed of a matrix product, 1e9 operations a second.
         advice: how to make MLX faster, or how to make it load.
+        limit: bytes that a model may use; None on a Mac, where they follow from the memory.
     """
 
     kind: str | None = None
@@ -43,6 +44,7 @@ class Compute:
     blas_path: str | None = None
     gflops: float | None = None
     advice: str | None = None
+    limit: int | None = None
 
 
 @dataclass(frozen=True)
@@ -209,6 +211,8 @@ def _compute(clock: Callable[[], float]) -> Compute:
         found = backend.prepare()
     except SvmError as error:
         return Compute(advice=str(error))
+    from streaming_vlm_mlx.models.memory_budget import memory_limit
+
     # Only a large product uses a whole GPU; with the reference BLAS only a small one is done soon.
     size = 512 if found.device == "cpu" else 4096
     return Compute(
@@ -216,6 +220,7 @@ def _compute(clock: Callable[[], float]) -> Compute:
         dtype=str(found.dtype).rsplit(".", 1)[-1],
         blas=found.blas.name if found.blas else None,
         blas_path=str(found.blas.path) if found.blas else None,
+        limit=None if found.kind == "Metal" else memory_limit(),
         gflops=round(backend.matmul_gflops(clock, found.dtype, size), 1),
         advice=found.advice,
     )
@@ -332,6 +337,8 @@ def _compute_rows(compute: Compute, machine: Machine) -> list[Row]:
 def _machine_rows(found: Diagnosis) -> list[Row]:
     machine, absent = found.machine, [name for name, version in found.versions.items() if version is None]
     available = f", {machine.available / GIB:.1f} GiB available" if machine.available is not None else ""
+    if found.compute.kind == "CUDA" and found.compute.limit is not None:
+        available += f"; of the GPU's, {found.compute.limit / GIB:.1f} GiB for a model"
     versions = ", ".join(f"{name} {version or 'absent'}" for name, version in found.versions.items())
     # Without MLX the first row says how to install it.
     lacks = [name for name in absent if name != "mlx"]
@@ -341,15 +348,6 @@ def _machine_rows(found: Diagnosis) -> list[Row]:
         Row("memory", f"{machine.memory / GIB:.1f} GiB{available}"),
         Row("versions", versions, not absent, advice),
     ]
-
-
-PICTURES = {
-    "kitty": "Kitty images",
-    "iterm2": "iTerm2 images",
-    "sixel": "Sixel images",
-    "sextants": "sextants",
-    "blocks": "half blocks",
-}
 
 
 def _terminal_rows(terminal: Terminal, variables: Mapping[str, str]) -> list[Row]:
@@ -364,10 +362,10 @@ def _terminal_rows(terminal: Terminal, variables: Mapping[str, str]) -> list[Row
     size = Row("terminal", f"{terminal.columns}x{terminal.lines}, {colors}", not advice, " ".join(advice))
     if terminal.graphics is None:
         return [size, Row("graphics", "not known: the terminal was not asked, or did not answer")]
-    return [
-        size,
-        Row("graphics", f"{', '.join(terminal.graphics) or 'none'}; the player draws {PICTURES[terminal.picture]}"),
-    ]
+    from tui.player.graphics.display import MODE_NAMES
+
+    names = ", ".join(terminal.graphics) or "none"
+    return [size, Row("graphics", f"{names}; the player draws {MODE_NAMES[terminal.picture]}")]
 
 
 def _sound_rows(sound: Sound) -> list[Row]:
@@ -380,9 +378,12 @@ def _recommendation_row(found: Diagnosis) -> Row:
     """Return which checkpoint for real sport to take here."""
     from streaming_vlm_mlx.shipped import recommendation
 
-    slow = found.compute.kind in (None, "CPU")
-    advice = "Without a GPU no checkpoint for real sport keeps up; use --pace every, or infer." if slow else ""
-    return Row("for real sport", recommendation(found.machine.memory), not slow, advice)
+    slow, limit = found.compute.kind in (None, "CPU"), found.compute.limit
+    twice = (
+        "Without a GPU no checkpoint for real sport keeps up, and each needs twice as much; use --pace every, or infer."
+    )
+    half = limit // 2 if slow and limit is not None else limit
+    return Row("for real sport", recommendation(found.machine.memory, half), not slow, twice if slow else "")
 
 
 def _model_rows(model: Model) -> list[Row]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from streaming_vlm_mlx.errors import SvmError
-from tui.commands.options import add_per_second, add_session, add_voice, imply_voice
+from tui.commands.options import add_per_second, add_session, add_voice, clip_name, imply_voice
 from tui.messages import note
 
 if TYPE_CHECKING:
@@ -29,7 +29,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--out", metavar="F", type=Path, required=True, help="file to write: .vtt, .srt, .txt, .json or .mp4"
     )
     parser.add_argument(
-        "--clip", metavar="F", help="the session's clip, for .mp4 (default: the path in SESSION, else beside it)"
+        "--clip",
+        type=clip_name,
+        metavar="F",
+        help="the session's clip, for .mp4 (default: the path in SESSION, else beside it)",
     )
     parser.add_argument(
         "--language",

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 HELP = (
     "List the checkpoints of the package, in checkpoints/ and in the hub's cache, with the memory that each needs here "
-    "under its own settings; then what the published sizes need, and what to take on a Mac of 8 to 64 GB."
+    "under its own settings, and its preset; then what the published sizes need, and what to take: on a Mac by its "
+    "memory, elsewhere on this machine."
 )
 
 GIB = 1 << 30
@@ -31,10 +32,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 @dataclass(frozen=True)
 class Catalog:
-    """All that the command prints; `memory` is this machine's, `limit` what a model may use of it, in bytes."""
+    """All that the command prints; `memory` is this machine's, `limit` what a model may use of it, in bytes.
+
+    On a Mac, whose limit follows from its memory, `choices` are for Macs of several sizes; elsewhere for this machine.
+    """
 
     memory: int
     limit: int
+    kind: str
     device: str
     checkpoints: "Sequence[CheckpointSummary]"
     needs: "Sequence[Need]"
@@ -69,14 +74,16 @@ def _catalog() -> Catalog:
     machine = backend.prepare()
     from streaming_vlm_mlx.hub_download import Hub
     from streaming_vlm_mlx.memory import machine_memory
-    from streaming_vlm_mlx.models.catalog import Computing, choices, list_checkpoints, published_needs
+    from streaming_vlm_mlx.models.catalog import Computing, choices, choose, list_checkpoints, published_needs
     from streaming_vlm_mlx.models.memory_budget import memory_limit
 
     computing = Computing(machine.dtype, machine.device == "gpu", memory_limit())
-    needs = published_needs()
+    needs = published_needs(None, machine.dtype, computing.gpu)
     checkpoints = list(list_checkpoints(CHECKPOINTS, Hub.of_environment().cache, computing))
     device = f"{machine.kind}, {str(machine.dtype).rsplit('.', 1)[-1]}"
-    return Catalog(machine_memory(), computing.limit, device, checkpoints, needs, choices(needs))
+    memory, limit = machine_memory(), computing.limit
+    taken = choices(needs) if machine.kind == "Metal" else [choose(needs, memory, limit)]
+    return Catalog(memory, limit, machine.kind, device, checkpoints, needs, taken)
 
 
 def _as_json(found: Catalog) -> dict[str, Any]:
@@ -96,13 +103,24 @@ def _print_checkpoints(found: Catalog, console: "Console") -> None:
         table.add_column(name, overflow="fold")
     for name in ("bits", "on disk", "needs"):
         table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("fits", overflow="fold")
+    for name in ("fits", "preset"):
+        table.add_column(name, overflow="fold")
     for one in (one for one in found.checkpoints if not one.is_foreign):
         revision = f"{one.revision or ''} {(one.commit or '')[:7]}".strip()
         needs = "" if one.peak is None else f"{one.peak / GIB:.{1 if one.peak > GIB // 10 else 2}f} GiB"
         fits = one.problem or ("yes" if one.fits else "no")
         bits = "" if one.bits is None else str(one.bits)
-        row = (one.name, one.place, revision, one.family or "", bits, format_size(one.size), needs, fits)
+        row = (
+            one.name,
+            one.place,
+            revision,
+            one.family or "",
+            bits,
+            format_size(one.size),
+            needs,
+            fits,
+            one.preset or "",
+        )
         table.add_row(*map(visible, row))
     console.print(table, markup=False)
     foreign = [
@@ -118,23 +136,36 @@ def _print_needs(found: Catalog, console: "Console") -> None:
     from rich.table import Table
 
     table = Table(
-        title="published sizes on a GPU, 360p, default windows", title_justify="left", box=None, pad_edge=False
+        title=f"published sizes {_where(found)}, 360p, default windows",
+        title_justify="left",
+        box=None,
+        pad_edge=False,
     )
     table.add_column("model", no_wrap=True)
     bits = list(dict.fromkeys(need.bits for need in found.needs))
     for number in bits:
         table.add_column(f"{number} bits", justify="right", no_wrap=True)
-    for label in dict.fromkeys(need.label for need in found.needs):
-        table.add_row(label, *(f"{need.peak / GIB:.1f} GiB" for need in found.needs if need.label == label))
+    table.add_column("preset", no_wrap=True)
+    for label, presets in dict.fromkeys((need.label, need.presets) for need in found.needs):
+        table.add_row(label, *(f"{need.peak / GIB:.1f} GiB" for need in found.needs if need.label == label), presets)
     console.print(table, markup=False)
     console.print()
+
+
+def _where(found: Catalog) -> str:
+    """Return on what the published sizes are estimated."""
+    return "on a CPU, in float32" if found.kind == "CPU" else "on a GPU"
 
 
 def _print_choices(found: Catalog, console: "Console") -> None:
     from rich.table import Table
 
-    table = Table(title="what to take on a Mac", title_justify="left", box=None, pad_edge=False)
-    table.add_column("memory", no_wrap=True)
+    many = len(found.choices) > 1
+    table = Table(
+        title=f"what to take on {'a Mac' if many else 'this machine'}", title_justify="left", box=None, pad_edge=False
+    )
+    if many:
+        table.add_column("memory", no_wrap=True)
     table.add_column("for a model", justify="right", no_wrap=True)
     lines = list(dict.fromkeys(line for choice in reversed(found.choices) for line in choice.take))
     for line in lines:
@@ -142,9 +173,14 @@ def _print_choices(found: Catalog, console: "Console") -> None:
     for choice in found.choices:
         mark = "→ " if choice == found.mine else "  "
         cells = (describe_choice(line, choice.take.get(line)) for line in lines)
-        table.add_row(f"{mark}{choice.memory // GIB} GB", f"{choice.usable / GIB:.1f} GiB", *cells)
+        memory = [f"{mark}{choice.memory // GIB} GB"] if many else []
+        table.add_row(*memory, f"{choice.usable / GIB:.1f} GiB", *cells)
     console.print(table, markup=False)
-    console.print("→ is this machine's row. docs/models.md says how to get each.", highlight=False)
+    slow = (
+        "On a CPU none of them keeps up with a live clip; use --pace every, or infer. " if found.kind == "CPU" else ""
+    )
+    row = "→ is this machine's row. " if many else ""
+    console.print(f"{slow}{row}docs/models.md says how to get each.", highlight=False)
 
 
 def describe_choice(line: str, need: "Need | None") -> str:

@@ -75,6 +75,15 @@ def add_per_second(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def clip_name(name: str) -> str:
+    """Return `name`, which a user gave for a clip.
+
+    Raises:
+        SvmError: it is empty.
+    """
+    return check_name(name, "clip", "a video file")
+
+
 def add_session(parser: argparse.ArgumentParser) -> None:
     """Add the argument that names a session; an empty name is refused."""
     kinds = "a saved session (.json) or a journal (.jsonl)"

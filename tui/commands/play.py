@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from streaming_vlm_mlx.errors import SvmError
-from streaming_vlm_mlx.input_files import check_name, check_readable
+from streaming_vlm_mlx.input_files import check_readable
 from streaming_vlm_mlx.shipped import SAMPLE, notice
 from tui import messages
 from tui.commands.bench import describe_machine
@@ -20,6 +20,7 @@ from tui.commands.options import (
     PLAYER_SETTINGS,
     add_model_arguments,
     add_voice,
+    clip_name,
     fill_in,
     imply_voice,
     is_follower,
@@ -29,7 +30,7 @@ from tui.commands.options import (
 )
 from tui.commands.playlist import OneModel, Playlist
 from tui.player import gc_tuning as gc_tuning
-from tui.player.pace import PACES
+from tui.player.pace import PACES, choose_pace
 from tui.positions import Positions
 from tui.session_paths import base_paths, check_writable, new_record, state_folder
 
@@ -147,6 +148,7 @@ def run(args: argparse.Namespace) -> int:
     _check_playlist(args, clips)
     check_truth(args)
     imply_voice(args)
+    args.must_wait = args.pace == "every"
     fill_in(args, add_options, settings_file(), VIEW)
     check_theme(args.theme)
     config, folder = resolve_settings(args)
@@ -158,7 +160,7 @@ def run(args: argparse.Namespace) -> int:
 def _check_playlist(args: argparse.Namespace, clips: list[str]) -> None:
     """Raise an SvmError where a clip has no name, or an option is for one clip and there are several."""
     for clip in clips:
-        check_name(clip, "clip", "a video file")
+        clip_name(clip)
     for name in ("truth", "out"):
         if len(clips) > 1 and getattr(args, name):
             raise SvmError(f"--{name} is for one clip, and there are {len(clips)}; name one, or leave --{name} out.")
@@ -308,7 +310,12 @@ def _spec(args: argparse.Namespace, config: "StreamConfig", folder: Path, model:
         raise SvmError(f"{args.clip} is a clip, and --record keeps a live feed; leave out --record.")
     if source.duration is not None and not 0 <= args.start < source.duration:
         raise SvmError(f"{args.clip} is {source.duration:.1f} s long; --start {args.start:g} is outside.")
-    record = new_record(args.clip, str(folder), config, describe_machine(), args.pace)
+    try:
+        pace = choose_pace(args.clip, source.duration is None, args.pace, args.must_wait)
+    except SvmError:
+        source.close()
+        raise
+    record = new_record(args.clip, str(folder), config, describe_machine(), pace)
     return PlayerSpec(
         clip=Path(args.clip).name or args.clip,
         model=checkpoint_name(folder),
@@ -321,7 +328,7 @@ def _spec(args: argparse.Namespace, config: "StreamConfig", folder: Path, model:
         record=record,
         base_paths=base_paths(args.out, args.clip, record.created),
         endings=tuple(dict.fromkeys((*([args.out.suffix] if args.out and args.out.suffix else []), *ENDINGS))),
-        pace=args.pace,
+        pace=pace,
         start=args.start,
         **sound_settings(
             args, partial(feed_sound.open, source.feed.sound) if source.feed else partial(open_feeder, args.clip)

@@ -226,6 +226,8 @@ class PlayerApp(App[None]):
             notes.append(str(error))
         for note in notes:
             self._note(note)
+        if left.still_to_go and isinstance(screen, PlayerScreen):
+            screen.action_go(left.still_to_go)
 
     def _player_screen(self) -> PlayerScreen:
         return PlayerScreen(self._spec, self.session, self._clock, self._auto_tick)

@@ -3,6 +3,7 @@
 import math
 from typing import Literal
 
+from streaming_vlm_mlx.errors import SvmError
 from tui.player.playhead import Playhead
 from tui.player.states import State
 
@@ -13,6 +14,17 @@ PACES: tuple[Pace, ...] = ("live", "every")
 
 # Seconds of clip before a second begins from which it is read even while the model computes, which slows the model.
 READ_AHEAD = 0.4
+
+
+def choose_pace(clip: str, is_feed: bool, wanted: Pace, must_wait: bool) -> Pace:
+    """Return the pace of `clip` where `wanted` is the viewer's; a feed cannot wait.
+
+    Raises:
+        SvmError: it is a feed, and `must_wait`, since the viewer said so for it.
+    """
+    if is_feed and must_wait:
+        raise SvmError(f"{clip} is a live feed, which cannot wait for the model; leave out --pace every.")
+    return "live" if is_feed else wanted
 
 
 class Pacer:

@@ -37,6 +37,8 @@ class Playhead:
         # A feed: the time of the clock at which the second that is shown began to be, and where it begins.
         self._shown_at: float | None = None
         self._shown_from = position
+        # Up to where its sound was heard before that: while the next second was late, the sound went on.
+        self._heard = position
 
     @property
     def position(self) -> float:
@@ -109,10 +111,12 @@ class Playhead:
     def follow(self, start: float, end: float) -> None:
         """Take the position of a feed, whose second from `start` to `end` is shown from now on."""
         now = self._last = self._clock()
+        self._heard = start if self._shown_at is None else self._feed_motion().position
         if self._shown_at is not None and start == self._position:
             expected = self._shown_at + start - self._shown_from
             if abs(now - expected) <= JITTER:
                 now = expected + FOLLOWED * (now - expected)
+                self._heard = start
         self._shown_at, self._shown_from, self._position = now, start, end
 
     def change_speed(self, steps: int) -> None:
@@ -126,6 +130,9 @@ class Playhead:
         if self._shown_at is None:
             return Motion(self._last, self._position, end=end)
         shown = self._shown_from + max(self._last - self._shown_at, 0.0)
+        if shown < self._heard:
+            # Nothing is heard twice.
+            return Motion(self._last, self._heard, end=end)
         return Motion(self._last, min(shown, end), 1.0, moving=True, end=end)
 
     def _move(self, to: float) -> None:

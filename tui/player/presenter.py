@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from textual.content import Content
+from textual.geometry import Spacing
 from textual.screen import Screen
 from textual.widgets import Static
 
@@ -160,6 +161,7 @@ class Presenter:
         self._stats.display = not self._stats.display
         # Notes move out of its way.
         self._stats.screen.set_class(self._stats.display, "-stats")
+        self._stats.call_after_refresh(self._place_notes)
         self._show_stats()
 
     def toggle_scratchpad(self) -> None:
@@ -214,6 +216,7 @@ class Presenter:
         for number in sorted(self._changed_rows):
             self._show_row(number)
         self._changed_rows.clear()
+        self._place_notes()
         self._show_subtitle()
 
     def show_subtitles(self, shown: bool) -> None:
@@ -277,6 +280,22 @@ class Presenter:
         # The newest note first, since there may be room for one only.
         self._toast.update(Content("\n".join(harmless(note.text) for note in reversed(self._notes))))
         self._toast.display = bool(self._notes)
+        self._place_notes()
+
+    def _place_notes(self) -> None:
+        """Show the notes over the foot of the commentary, instead of its head, where the newest line is at the head."""
+        styles = self._toast.styles
+        height = styles.max_height.cells if styles.max_height else None
+        newest, foot = self._view.newest, self._view.region.bottom
+        if not self._notes or styles.dock != "right" or height is None:
+            styles.clear_rule("margin")
+            return
+        top = styles.base.margin.top
+        if newest.y < top + height and top < newest.bottom <= foot - height:
+            margin = styles.base.margin
+            styles.margin = Spacing(foot - height, margin.right, margin.bottom, margin.left)
+        else:
+            styles.clear_rule("margin")
 
     @property
     def with_truth(self) -> bool:

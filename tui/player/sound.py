@@ -87,6 +87,9 @@ class PlayerSound:
     Attributes:
         mixer: what is played; speech goes there.
         problem: why nothing is heard; empty if nothing is wrong.
+        is_open: whether the device was opened.
+        no_device: why it could not be; empty if it was, or is not needed yet. This is told only where nothing is to be
+            spoken.
     """
 
     def __init__(self, spec: SoundSpec, clock: Callable[[], float], tell: Callable[[str], None]) -> None:
@@ -98,6 +101,7 @@ class PlayerSound:
             tell: gets what the viewer has to know, each thing once; called from the thread.
         """
         self.mixer, self.problem = Mixer(spec.volume, spec.muted), ""
+        self.is_open, self.no_device = False, ""
         self._open_source, self._open_device = spec.open_source, spec.open_device
         self._clock, self._tell, self._told = clock, log_limit(tell), spec.told
         self._dac = DacClock()
@@ -136,8 +140,10 @@ class PlayerSound:
             self._moved.set()
 
     def open_for_speech(self) -> None:
-        """Open the device also where nothing can be heard of the clip."""
-        if self._source is None or self._source.silent:
+        """Open the device also where nothing can be heard of the clip; without a device, `problem` says so."""
+        if self.no_device:
+            self.problem = self.no_device
+        elif self._source is None or self._source.silent:
             self.problem = ""
         self._has_speech.set()
 
@@ -157,10 +163,12 @@ class PlayerSound:
                 return
             self._source, self.problem = source or _Silence(), ""
             self._output = self._open_device(self._fill)
+            self.is_open = True
             while not self._closed.is_set():
                 self._step(self._source)
         except SvmError as error:
-            self._fail(error)
+            self._fail(error, told=self._has_speech.is_set())
+            self.no_device = str(error)
         finally:
             self._close_output()
             if self._source:
@@ -216,7 +224,7 @@ class PlayerSound:
         self.mixer.fill(out, self._dac.heard_at(self._clock(), delay, len(out)))
         self._calls += 1
 
-    def _fail(self, error: SvmError) -> None:
+    def _fail(self, error: SvmError, told: bool = False) -> None:
         self.problem = str(error)
-        if self.problem != self._told:
+        if not told and self.problem != self._told:
             self._tell(f"no sound: {error}")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from streaming_vlm_mlx.audio.output import Fill
 from streaming_vlm_mlx.config import SamplingConfig, StreamConfig
 from streaming_vlm_mlx.errors import SvmError
 from tests.player.fakes import Blank, Feed, Scripted, StartPlayer, until, wait
@@ -210,8 +211,23 @@ async def test_the_voice(start_served: StartServed) -> None:
         with pytest.raises(ValueError, match="voice is 1; it must be true or false"):
             await client.command("set", "voice", 1)
         missing = True
-        with pytest.raises(ValueError, match="the voice does not start; the screen says why"):
+        with pytest.raises(ValueError, match="no voice: there is no program to speak with; install espeak-ng"):
             await client.command("set", "voice", True)
+
+
+async def test_a_voice_without_a_device_is_refused(start_served: StartServed) -> None:
+    def missing(fill: Fill) -> FakeDevice:
+        raise SvmError("there is no sound device; connect one.")
+
+    spec = {
+        "voice": VoiceSpec(open_speaker=lambda _: FakeSpeaker()),
+        "sound": SoundSpec(lambda *_: Audible(), open_device=missing),
+    }
+    async with start_served(**spec) as (p, client):
+        await until(lambda: p.screen.sound and p.screen.sound.no_device)
+        with pytest.raises(ValueError, match="no voice: there is no sound device; connect one"):
+            await client.command("set", "voice", True)
+        assert await client.command("get", "voice") is False
 
 
 async def test_speed_and_pace(start_served: StartServed) -> None:

@@ -9,6 +9,13 @@ from tui.player.graphics.kitty import MOST_CELLS
 
 PictureMode = Literal["kitty", "iterm2", "sixel", "sextants", "blocks"]
 MODES: tuple[PictureMode, ...] = get_args(PictureMode)
+MODE_NAMES = {
+    "kitty": "Kitty images",
+    "iterm2": "iTerm2 images",
+    "sixel": "Sixel images",
+    "sextants": "sextants",
+    "blocks": "half blocks",
+}
 # Pixels of an image at most: more would cost the terminal, or the encoder, too much several times a second. Terminals
 # enlarge Kitty's and iTerm2's images; a Sixel image stays as it is.
 MOST_PIXELS = {"kitty": 640 * 360, "iterm2": 960 * 540, "sixel": 960 * 540}

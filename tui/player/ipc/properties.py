@@ -173,7 +173,7 @@ class Properties:
         if value != (self._screen.voice is not None):
             self._screen.action_voice()
         if value and self._screen.voice is None:
-            raise SvmError("the voice does not start; the screen says why.")
+            raise SvmError(f"no voice: {self._screen.voice_problem}")
 
     @property
     def _config(self) -> "StreamConfig | None":

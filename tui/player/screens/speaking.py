@@ -18,9 +18,13 @@ class Speaking(Sounding):
 
     Attributes:
         voice: speaks; None while it is off.
+        voice_problem: why it could not be turned on the last time; empty if it could.
     """
 
     voice: PlayerVoice | None = None
+    voice_problem = ""
+    # Whether the viewer wants to know when it is on.
+    _is_announced = False
     _has_paused = False
 
     def prepare_voice(self, clock: Callable[[], float], tell: Callable[[str], None]) -> None:
@@ -30,6 +34,9 @@ class Speaking(Sounding):
 
     def start_sound(self) -> None:
         """Start the sound, and the voice if it is wanted from the start."""
+        if self.spec.voice.on and self.sound:
+            # A device that is missing is told of once.
+            self.sound.open_for_speech()
         super().start_sound()
         if self.spec.voice.on:
             self._start_voice()
@@ -37,7 +44,13 @@ class Speaking(Sounding):
     def follow_playhead(self) -> None:
         """Let sound and voice go where the playhead goes; a pause silences the voice."""
         super().follow_playhead()
+        if self.voice and self.sound and self.sound.no_device:
+            self._stop_voice()
+            self._refuse_voice(self.sound.no_device)
         if self.voice:
+            if self._is_announced and self.sound and self.sound.is_open:
+                self._is_announced = False
+                self.presenter.note("voice on", SHOWN, topic="voice")
             self.voice.follow(self.controller.playhead.motion)
             has_paused = self.controller.playhead.state == "paused"
             if has_paused and not self._has_paused:
@@ -74,27 +87,33 @@ class Speaking(Sounding):
         if self.voice:
             self._stop_voice()
             self.presenter.note("voice off", SHOWN, topic="voice")
-        elif self._start_voice():
-            assert self.sound
-            # A device that is missing was told of when it was looked for.
-            text = f"no voice: {self.sound.problem}" if self.sound.problem else "voice on"
-            self.presenter.note(text, SHOWN, topic="voice")
+        else:
+            self._is_announced = True
+            self._start_voice()
 
-    def _start_voice(self) -> bool:
-        """Start the voice, and return whether its program is there; tell the viewer if it is not."""
+    def _start_voice(self) -> None:
+        """Start the voice where there is a program and, as far as is known, a device; else tell the viewer."""
         try:
             speaker = self.spec.voice.open_speaker(self.spec.voice.command)
         except SvmError as error:
-            self.presenter.note(f"no voice: {error}", topic="voice")
-            return False
+            self._refuse_voice(str(error))
+            return
         if self.sound is None:
             # Sound is not wanted.
             self.sound = PlayerSound(SoundSpec(lambda *_: None), self._voice_clock, self._tell_of_voice)
             self.sound.start()
         self.sound.open_for_speech()
+        if self.sound.problem:
+            speaker.close()
+            self._refuse_voice(self.sound.problem)
+            return
+        self.voice_problem = ""
         self.voice = PlayerVoice(speaker, self.sound.mixer, self._voice_clock, self._tell_of_voice)
         self.follow_playhead()
-        return True
+
+    def _refuse_voice(self, problem: str) -> None:
+        self.voice_problem, self._is_announced = problem, False
+        self.presenter.note(f"no voice: {problem}", topic="voice")
 
     def _stop_voice(self) -> None:
         voice, self.voice = self.voice, None

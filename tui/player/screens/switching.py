@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import partial
+from typing import cast
 
 from textual.message import Message
 
@@ -24,34 +25,47 @@ class Switching(PlayerPart):
 
     def __init__(self, spec: PlayerSpec, session: SessionLog) -> None:
         super().__init__(spec, session)
-        # Whether a clip is being opened, and whether this one was at its end before.
-        self._opening = self._was_ended = False
+        # How much further the clip is that is being opened, and where the viewer wants to go: None where they did not
+        # say so, as at a clip's end.
+        self._going, self._aim = 0, cast("int | None", None)
+        # Whether this clip was at its end before.
+        self._was_ended = False
 
     def action_go(self, steps: int) -> None:
-        """Play the clip `steps` further in the playlist, or before for a negative number."""
+        """Play the clip `steps` further in the playlist, or before for a negative number.
+
+        While a clip is being opened, go on from there when it is open.
+        """
         if refusal := self.refusal_to_go(steps):
             self.note(refusal)
-        elif not self._opening:
+            return
+        self._aim = (self._aim or 0) + steps
+        if not self._going:
             self._go(steps)
+
+    @property
+    def still_to_go(self) -> int:
+        """How much further than the clip that was opened the viewer wants to go."""
+        return 0 if self._aim is None else self._aim - self._going
 
     def refusal_to_go(self, steps: int) -> str:
         """Return why there is no clip `steps` further, or before for a negative number; empty where there is one."""
         before, after = self.spec.beside
         if self.spec.other is None:
             return "there is one clip: name several to play one after the other."
-        if -before <= steps <= after:
+        if -before <= steps + (self._aim or 0) <= after:
             return ""
         return "this is the last clip." if steps > 0 else "this is the first clip."
 
     def go_on(self) -> None:
         """Play the next clip when this one comes to its end."""
         ended = self.controller.ended
-        if ended and not self._was_ended and not self._opening and not self.spec.loop and not self.refusal_to_go(1):
+        if ended and not self._was_ended and not self._going and not self.spec.loop and not self.refusal_to_go(1):
             self._go(1)
         self._was_ended = ended
 
     def _go(self, steps: int) -> None:
-        self._opening = True
+        self._going = steps
         self.run_worker(self._find_clip(steps), name="switch")
 
     async def _find_clip(self, steps: int) -> None:
@@ -72,8 +86,9 @@ class Switching(PlayerPart):
             worker.close()
         if spec is not None:
             # No other clip is opened before this one is played.
+            self._going = steps
             self.post_message(self.Opened(spec, tuple(refusals)))
             return
-        self._opening = False
+        self._going, self._aim = 0, None
         for refusal in refusals:
             self.note(refusal)

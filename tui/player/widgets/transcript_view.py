@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 from rich.segment import Segment
 from textual import events
 from textual.content import Content
-from textual.geometry import Size
+from textual.geometry import Region, Size
 from textual.message import Message
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
@@ -70,6 +70,16 @@ class TranscriptView(ScrollView, can_focus=False):
     def rows(self) -> Sequence[TranscriptRow]:
         """The rows that are shown, in order."""
         return self._rows
+
+    @property
+    def newest(self) -> Region:
+        """Where on the screen the newest row is that the playhead has reached; empty where it is not seen."""
+        at = bisect_left(self._rows, 1, key=lambda row: row.later) - 1
+        if at < 0:
+            return Region()
+        height = len(self._blocks[at])
+        row = Region(0, self._ends[at] - height, self.size.width, height)
+        return row.translate(self.region.offset - self.scroll_offset).intersection(self.region)
 
     def set_rows(self, rows: Sequence[TranscriptRow], mode: TruthMode) -> None:
         """Show `rows`, ordered by number, and nothing else."""
