@@ -225,11 +225,12 @@ class Presenter:
             self._picture.caption(None)
 
     def _show_subtitle(self) -> None:
-        """Show what the model does, where that is told, else what was said last."""
+        """Show what the model does or what is wrong with the feed, where that is told, else what was said last."""
         if self._has_subtitles:
             row = next((row for row in reversed(self._view.rows) if row.said and not row.later), None)
             is_over = row is None or self._position > row.number + row.seconds + SUBTITLE_SECONDS
-            self._picture.caption(self._status or ("" if row is None or is_over else " ".join(row.said)))
+            told = self._status or feed_sign(self._controller.feed_status)
+            self._picture.caption(told or ("" if row is None or is_over else " ".join(row.said)))
 
     def _finish(self, result: GenerationResult) -> None:
         self.transcript.finish(result.index, result.text, result.query, result.notes)
