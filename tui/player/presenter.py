@@ -196,6 +196,11 @@ class Presenter:
         self._notes.append(Note(self._clock() + seconds, text, topic))
         self._show_notes()
 
+    def dismiss(self, topic: str) -> None:
+        """Hide the note on `topic`, since what it offers was done."""
+        self._notes = [note for note in self._notes if note.topic != topic]
+        self._show_notes()
+
     def refuses(self, verb: str) -> bool:
         """Return whether this is a feed, which cannot `verb`, and tell the viewer so."""
         refusal = self._controller.playhead.refusal(verb)
@@ -278,6 +283,11 @@ class Presenter:
         # The newest note first, since there may be room for one only.
         self._toast.update(Content("\n".join(harmless(note.text) for note in reversed(self._notes))))
         self._toast.display = bool(self._notes)
+
+    @property
+    def with_stats(self) -> bool:
+        """Whether the stats overlay is shown."""
+        return bool(self._stats.display)
 
     @property
     def with_truth(self) -> bool:
