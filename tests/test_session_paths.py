@@ -25,6 +25,9 @@ def test_a_session_lies_at_out_or_beside_its_clip_and_else_in_the_state_folder(
     for sample in (SAMPLE, SAMPLE.parent / ".." / "sample" / SAMPLE.name):
         assert base_paths(None, str(sample), created) == (sessions / "match.20260102-030405",)
     assert base_paths(None, "rtsp://camera/1", created) == (sessions / "1.20260102-030405",)
+    assert base_paths(None, "udp://127.0.0.1:5000", created) == (sessions / "127.0.0.1.20260102-030405",)
+    assert base_paths(None, "https://a.b/live/c.m3u8?key=x.y#t", created) == (sessions / "c.20260102-030405",)
+    assert base_paths(None, "http://camera.local/", created) == (sessions / "camera.20260102-030405",)
     assert base_paths(None, "lavfi:testsrc=rate=30", created) == (sessions / "lavfi-testsrc-rate-30.20260102-030405",)
 
 

@@ -81,7 +81,11 @@ class _Checked(Exception):  # noqa: N818 - no error: it leaves the block before 
 
 def journal_path(clip: str, created: str) -> Path:
     """Return the place for a session's journal, without ending, in the state folder."""
-    name = re.sub(r"[^\w.-]+", "-", Path(clip).stem).strip("-") or "feed"
+    from streaming_vlm_mlx.sessions.subtitles import clip_name
+
+    # The last number of an IP address is no ending.
+    stem = re.sub(r"\.[a-z]\w*$", "", clip_name(clip)) if "://" in clip else Path(clip).stem
+    name = re.sub(r"[^\w.-]+", "-", stem).strip("-") or "feed"
     return state_folder(os.environ, Path.home()) / "sessions" / f"{name}.{_stamp(created)}"
 
 

@@ -119,7 +119,7 @@ _HEAD = 8192
 
 def export_mark(clip: str) -> str:
     """Return the line by which an export of a session on `clip` is recognised."""
-    return _MARK + _clip_name(clip)
+    return _MARK + clip_name(clip)
 
 
 def exported_clip(path: Path) -> str | None:
@@ -150,9 +150,9 @@ def check_replaceable(path: Path, clip: str, force: bool = False) -> None:
     """
     if force or not path.is_file() or not path.stat().st_size:
         return
-    if exported_clip(path) != _clip_name(clip):
+    if exported_clip(path) != clip_name(clip):
         raise SvmError(
-            f"{path} exists and is not an earlier export of {_clip_name(clip)}; choose another name, or replace it "
+            f"{path} exists and is not an earlier export of {clip_name(clip)}; choose another name, or replace it "
             "with --force."
         )
 
@@ -164,13 +164,13 @@ def _clip_of_session(content: bytes) -> str | None:
         return None
     match values:
         case {"version": int(), "clip": str(clip), "seconds": list()}:
-            return _clip_name(clip)
+            return clip_name(clip)
         case {"kind": kind, "title": str(title)} if kind == REPORT:
-            return _clip_name(title)
+            return clip_name(title)
     return None
 
 
-def _clip_name(clip: str) -> str:
+def clip_name(clip: str) -> str:
     """Return the name of a clip as one line; an address loses its user and its query, which may hold a password."""
     if "://" in clip:
         try:

@@ -158,3 +158,20 @@ def test_a_replay_without_its_clip_says_that_there_is_no_picture(tmp_path: Path,
     for spec, told in zip(opened, notes, strict=True):
         spec.make(told.append)
     assert notes == [["no picture: /videos/gone.mp4 is not there; name it with --clip."], [], []]
+
+
+def test_a_replay_keeps_what_the_viewer_saves_beside_its_session(tmp_path: Path, opened: list[PlayerSpec]) -> None:
+    record = SessionRecord(created="2026-01-02T03:04:05+00:00", clip="gone.mp4").add(second_done(0, "he scores"))
+    session = tmp_path / "game.old.json"
+    session.write_text(record.to_json())
+    cli.main(["replay", str(session)])
+    elsewhere = tmp_path / "state" / "svm-tui" / "sessions" / "gone.20260102-030405"
+    assert opened[0].base_paths == (tmp_path / "game.old", elsewhere)
+
+
+def test_a_feed_is_shown_without_the_query_of_its_address(tmp_path: Path, opened: list[PlayerSpec]) -> None:
+    record = SessionRecord(clip="https://example.com/live.m3u8?key=secret").add(second_done(0, "he scores"))
+    session = tmp_path / "game.json"
+    session.write_text(record.to_json())
+    cli.main(["replay", str(session)])
+    assert opened[0].clip == "live.m3u8"

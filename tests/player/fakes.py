@@ -29,6 +29,7 @@ from streaming_vlm_mlx.stream.events import (
     Timings,
 )
 from streaming_vlm_mlx.video.chunk import Chunk
+from streaming_vlm_mlx.video.reconnect import FeedStatus
 from tui.player.app import PlayerApp
 from tui.player.controller import Commentator
 from tui.player.playhead import Playhead
@@ -105,6 +106,21 @@ class Feed(Blank):
         if index is None:
             return None
         return Chunk(index, float(index), index + 1.0, np.zeros((2, 4, 4, 3), np.uint8), ())
+
+
+class Link:
+    """The connection of a feed, in the state that the test says."""
+
+    def __init__(self) -> None:
+        self.status = FeedStatus("live")
+        self.reconnects = self.stops = 0
+
+    def reconnect(self) -> None:
+        self.reconnects += 1
+        self.status = FeedStatus("reconnecting", 12.0, 1)
+
+    def stop(self) -> None:
+        self.stops += 1
 
 
 class Scripted:

@@ -88,6 +88,17 @@ async def test_s_saves_the_newest_picture_of_a_feed(start_player: StartPlayer, t
         feed.coming.put(None)
 
 
+async def test_a_replay_saves_pictures_beside_its_session_and_nothing_else(
+    start_player: StartPlayer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    async with start_player(open_grabber=reds, config=None, endings=()) as p:
+        await p.speak(4)
+        await p.press("space", "s")
+        await until(lambda: "the picture is in" in p.notice)
+    assert [path.name for path in tmp_path.iterdir()] == ["match.session.00-03.png"]
+
+
 @pytest.mark.parametrize("position", ["1", "9"])
 async def test_a_picture_that_cannot_be_saved_is_told(start_player: StartPlayer, tmp_path: Path, position: str) -> None:
     (tmp_path / "file").touch()

@@ -9,25 +9,10 @@ import pytest
 from streaming_vlm_mlx.video.chunk import Chunk
 from streaming_vlm_mlx.video.reconnect import FeedStatus
 from streaming_vlm_mlx.video.video_file import VideoFile, open_video
-from tests.player.fakes import Blank, Feed, Player, Scripted, StartPlayer, until
+from tests.player.fakes import Blank, Feed, Link, Player, Scripted, StartPlayer, until
 from tests.video.clips import make_clip
 from tui.player.controller import Controller
 from tui.player.feed import FeedSeconds, Turns
-
-
-class Link:
-    """The connection of a feed, in the state that the test says."""
-
-    def __init__(self) -> None:
-        self.status = FeedStatus("live")
-        self.reconnects = self.stops = 0
-
-    def reconnect(self) -> None:
-        self.reconnects += 1
-        self.status = FeedStatus("reconnecting", 12.0, 1)
-
-    def stop(self) -> None:
-        self.stops += 1
 
 
 def test_a_second_is_shown_a_second_after_the_one_before_it() -> None:

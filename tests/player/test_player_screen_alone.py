@@ -5,7 +5,8 @@ from typing import cast
 import numpy as np
 import pytest
 
-from tests.player.fakes import Player, Scripted, StartPlayer, until, wait
+from streaming_vlm_mlx.video.reconnect import FeedStatus
+from tests.player.fakes import Feed, Link, Player, Scripted, StartPlayer, until, wait
 from tui.player.clip import Frame, FrameGrabber
 from tui.player.graphics.display import Display, PictureMode
 from tui.player.graphics.half_blocks import BLOCK
@@ -86,6 +87,21 @@ async def test_a_failure_is_told_on_the_picture(start_player: StartPlayer) -> No
         await until(lambda: "cut short" in p.notice)
         await p.press("f")
         assert "the model is cut short." in "".join(shown(p))
+
+
+async def test_a_lost_signal_is_told_on_the_picture(start_player: StartPlayer) -> None:
+    feed, link = Feed(), Link()
+    async with start_player(Scripted(LINES), seconds=feed, feed=link) as p:
+        feed.coming.put(0)
+        await p.engine.until_spoken(0)
+        await p.press("f")
+        link.status = FeedStatus("silent", 7.4)
+        await p.pass_time(0.5)
+        assert "◌ no signal 7 s" in "".join(shown(p))
+        link.status = FeedStatus("live", 0.2)
+        await p.pass_time(0.5)
+        assert "no signal" not in "".join(shown(p))
+        feed.coming.put(None)
 
 
 async def test_without_a_picture_f_says_so_and_hiding_it_shows_all_again(start_player: StartPlayer) -> None:

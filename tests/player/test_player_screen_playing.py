@@ -194,6 +194,7 @@ async def test_enter_goes_on_where_the_clip_was_left_and_quitting_keeps_the_posi
         assert p.position == 0
         await p.press("enter")
         assert p.position == 31
+        assert not p.notice
         # It is offered once.
         await p.press("right", "enter")
         assert p.position == 36

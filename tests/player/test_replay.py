@@ -35,7 +35,7 @@ pytestmark = pytest.mark.usefixtures("collecting")
 
 SAID = {0: "he cuts inside", 2: "and he scores"}
 # What the spec of a replay has other than that of a model's session.
-RECORDED: dict[str, object] = {"config": None, "base_paths": (), "endings": ()}
+RECORDED: dict[str, object] = {"config": None, "endings": ()}
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ async def test_a_session_is_replayed_word_by_word(record: SessionRecord, tmp_pat
         slept.append(seconds)
 
     clock, replayer = Clock(), Replayer(record, sleep)
-    shown = spec(lambda note: replayer, tmp_path, config=None, base_paths=(), endings=())
+    shown = spec(lambda note: replayer, tmp_path, config=None, endings=())
     app = PlayerApp(replace(shown, seconds=BlankSeconds(6.0), pace="every"), clock=clock)
     async with app.run_test() as pilot:
         screen = app.screen

@@ -68,6 +68,7 @@ async def test_keys_show_the_matches_and_play_from_one(start_player: StartPlayer
         await p.press("escape")
         await wait(p.pilot)
         assert view.is_vertical_scroll_end
+        assert not p.notice
 
 
 def test_only_what_is_shown_is_found(transcript: Transcript) -> None:

@@ -57,6 +57,11 @@ async def test_o_shows_times_counts_versions_and_the_machine(start_player: Start
             assert line in shown
         await p.press("o")
         assert not stats.display
+        await p.press("o", "ctrl+f", *"second", "enter", "escape")
+        assert not stats.display
+        assert "“second”" in p.notice
+        await p.press("escape")
+        assert "“second”" not in p.notice
 
 
 async def test_before_the_first_second_the_record_says_what_it_can(start_player: StartPlayer) -> None:

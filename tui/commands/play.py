@@ -293,6 +293,7 @@ def _spec(args: argparse.Namespace, config: "StreamConfig", folder: Path, model:
     from streaming_vlm_mlx.backend import prepare
     from streaming_vlm_mlx.hub_cache import checkpoint_name
     from streaming_vlm_mlx.sessions.session_log import ENDINGS
+    from streaming_vlm_mlx.sessions.subtitles import clip_name
     from streaming_vlm_mlx.stream_settings import describe_preset
     from streaming_vlm_mlx.taught_questions import read_questions
     from streaming_vlm_mlx.text.chat_template import STYLES
@@ -317,7 +318,7 @@ def _spec(args: argparse.Namespace, config: "StreamConfig", folder: Path, model:
         raise
     record = new_record(args.clip, str(folder), config, describe_machine(), pace)
     return PlayerSpec(
-        clip=Path(args.clip).name or args.clip,
+        clip=clip_name(args.clip),
         model=checkpoint_name(folder),
         size=source.size,
         seconds=FeedSeconds(source) if source.feed else ClipSeconds(source),

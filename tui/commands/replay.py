@@ -28,6 +28,7 @@ from tui.commands.play import (
 )
 from tui.player import gc_tuning as gc_tuning
 from tui.player.pace import PACES
+from tui.session_paths import journal_path
 
 if TYPE_CHECKING:
     from streaming_vlm_mlx.sessions.record import SessionRecord
@@ -84,6 +85,7 @@ def _make(record: "SessionRecord", lacks_picture: bool, note: "Note") -> "Replay
 
 def _spec(args: argparse.Namespace, record: "SessionRecord") -> "PlayerSpec":
     from streaming_vlm_mlx.audio.feeder import open_feeder
+    from streaming_vlm_mlx.sessions.subtitles import clip_name
     from streaming_vlm_mlx.video.pyav_reader import probe
     from tui.player.clip import BlankSeconds, FrameGrabber
     from tui.player.replayer import recorded_name
@@ -97,7 +99,7 @@ def _spec(args: argparse.Namespace, record: "SessionRecord") -> "PlayerSpec":
     display, typed = choose_display(args.picture)
     duration = info.duration if info and info.duration else float(last)
     return PlayerSpec(
-        clip=Path(record.clip).name or "session",
+        clip=clip_name(record.clip) or "session",
         model=recorded_name(record),
         size=(info.width, info.height) if info else (16, 9),
         seconds=BlankSeconds(duration),
@@ -106,7 +108,7 @@ def _spec(args: argparse.Namespace, record: "SessionRecord") -> "PlayerSpec":
         config=None,
         read_truth=partial(read_clip_truth, args.truth, clip or record.clip, duration),
         record=record,
-        base_paths=(),
+        base_paths=(args.session.with_suffix(""), journal_path(record.clip, record.created)),
         endings=(),
         start=min(args.start, duration),
         pace=args.pace,

@@ -193,7 +193,8 @@ class PlayerApp(App[None]):
 
     def _begin(self, spec: PlayerSpec) -> SessionLog:
         save = partial(write, per_second=spec.per_second)
-        return SessionLog(spec.record, spec.base_paths, self._note, spec.endings, write=save)
+        places = () if spec.is_replay else spec.base_paths
+        return SessionLog(spec.record, places, self._note, spec.endings, write=save)
 
     def _finish(self, spec: PlayerSpec, session: SessionLog) -> None:
         try:
@@ -265,9 +266,9 @@ class PlayerApp(App[None]):
 
     def save_screen(self) -> None:
         """Save the screen beside the session, and say where; Textual saves to a folder that may not exist."""
-        screen, places = self.export_screenshot(title=self._spec.clip), self._spec.base_paths or (Path("screen"),)
+        screen = self.export_screenshot(title=self._spec.clip)
         try:
-            path = save_beside(places, ".svg", lambda path: write_text(path, screen))
+            path = save_beside(self._spec.base_paths, ".svg", lambda path: write_text(path, screen))
         except SvmError as error:
             self._note(str(error))
         else:

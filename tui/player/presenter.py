@@ -198,6 +198,11 @@ class Presenter:
         self._notes.append(Note(self._clock() + seconds, text, topic))
         self._show_notes()
 
+    def dismiss(self, topic: str) -> None:
+        """Hide the note on `topic`, since what it offers was done."""
+        self._notes = [note for note in self._notes if note.topic != topic]
+        self._show_notes()
+
     def refuses(self, verb: str) -> bool:
         """Return whether this is a feed, which cannot `verb`, and tell the viewer so."""
         refusal = self._controller.playhead.refusal(verb)
@@ -228,11 +233,12 @@ class Presenter:
             self._picture.caption(None)
 
     def _show_subtitle(self) -> None:
-        """Show what the model does, where that is told, else what was said last."""
+        """Show what the model does or what is wrong with the feed, where that is told, else what was said last."""
         if self._has_subtitles:
             row = next((row for row in reversed(self._view.rows) if row.said and not row.later), None)
             is_over = row is None or self._position > row.number + row.seconds + SUBTITLE_SECONDS
-            self._picture.caption(self._status or ("" if row is None or is_over else " ".join(row.said)))
+            told = self._status or feed_sign(self._controller.feed_status)
+            self._picture.caption(told or ("" if row is None or is_over else " ".join(row.said)))
 
     def _finish(self, result: GenerationResult) -> None:
         self.transcript.finish(result.index, result.text, result.query, result.notes)
@@ -296,6 +302,11 @@ class Presenter:
             styles.margin = Spacing(foot - height, margin.right, margin.bottom, margin.left)
         else:
             styles.clear_rule("margin")
+
+    @property
+    def with_stats(self) -> bool:
+        """Whether the stats overlay is shown."""
+        return bool(self._stats.display)
 
     @property
     def with_truth(self) -> bool:

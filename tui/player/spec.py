@@ -36,7 +36,7 @@ class PlayerSpec:
         config: the stream's settings; None if they cannot be changed.
         read_truth: returns the words of the true transcript, and passes warnings to its argument; may block.
         record: the session's record, empty.
-        base_paths: where its files may be written, without suffixes, the best place first.
+        base_paths: where its files and saved pictures may be written, without suffixes, the best place first.
         endings: suffixes of these files; none for a session that is not kept.
         pace: how seconds are chosen.
         start: position to begin at, in seconds.

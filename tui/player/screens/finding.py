@@ -8,6 +8,9 @@ from tui.player.transcript import time_label
 from tui.player.widgets.prompt import Field, Prompt
 from tui.player.widgets.transcript_view import TranscriptView
 
+# Topics of notes.
+SEARCH, OFFER = "search", "offer"
+
 
 class Finding(PlayerPart):
     """Search in what is shown of commentary and truth, and the position that the clip was left at."""
@@ -33,7 +36,7 @@ class Finding(PlayerPart):
     def offer(self, position: float) -> None:
         """Offer to go on at `position` seconds."""
         self._offered = position
-        self.note(f"you left this clip at {time_label(position)}. enter: go on there")
+        self.note(f"you left this clip at {time_label(position)}. enter: go on there", OFFER)
 
     def action_play_found(self) -> None:
         """Seek to the match that is shown, or to the position that is offered."""
@@ -41,11 +44,13 @@ class Finding(PlayerPart):
             self.controller.seek(self._found.position)
         elif self._offered is not None:
             self.controller.seek(self._offered)
+            self.presenter.dismiss(OFFER)
             self._offered = None
 
     def action_end_search(self) -> None:
         """Remove the mark of the match, and follow the newest line again."""
         self._found = None
+        self.presenter.dismiss(SEARCH)
         view = self.query_one(TranscriptView)
         view.mark(None)
         view.follow()
@@ -64,11 +69,11 @@ class Finding(PlayerPart):
         if not matches:
             self._found = None
             self.query_one(TranscriptView).mark(None)
-            self.note(f"“{self._wanted}” was not said so far.", "search")
+            self.note(f"“{self._wanted}” was not said so far.", SEARCH)
             return
         self._found = step(matches, self._found, steps) if self._found else nearest(matches, here)
         self.query_one(TranscriptView).mark(self._found.position)
         count = f"{matches.index(self._found) + 1} of {len(matches)}"
         place, time = self._found.place, time_label(self._found.position)
         text = f"“{self._wanted}” {count}: {time}, {place}. n, N: more, enter: play from there, esc: close"
-        self.note(text, "search")
+        self.note(text, SEARCH)

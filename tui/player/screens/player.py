@@ -108,7 +108,7 @@ class PlayerScreen(Viewing, Asking, Finding, Saving, Speaking, Switching):
         Binding("n", "find_next(1)", "next match", id="find-next"),
         Binding("N", "find_next(-1)", "match before", id="find-previous"),
         Binding("enter", "play_found", "play from the match, or where you left", id="play-found"),
-        Binding("escape", "end_search", "end the search", id="end-search"),
+        Binding("escape", "end_search", "close, end the search", id="end-search"),
         Binding("p", "picture", "picture on, off", id="picture"),
         Binding("f", "picture_alone", "picture alone, with subtitles", id="picture-alone"),
         Binding("w", "scratchpad", "the model's notes", id="notes"),
@@ -317,9 +317,11 @@ class PlayerScreen(Viewing, Asking, Finding, Saving, Speaking, Switching):
         self.presenter.show_truth(TRUTH_MODES[(index + 1) % len(TRUTH_MODES)])
 
     def action_end_search(self) -> None:
-        """Show everything again where the picture is alone, else end the search."""
+        """Show everything again where the picture is alone, else hide the stats, else end the search."""
         if self.is_alone:
             self.action_picture_alone()
+        elif self.presenter.with_stats:
+            self.action_stats()
         else:
             super().action_end_search()
 

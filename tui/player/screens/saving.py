@@ -55,8 +55,7 @@ class Saving(PlayerPart):
 
         time = time_label(position)
         image = draw_still(self._pixels(position), line, f"{visible(self.spec.clip)}  {time}")
-        places = self.spec.base_paths or (Path("picture"),)
-        named = [place.with_name(f"{place.name}.{time.replace(':', '-')}") for place in places]
+        named = [place.with_name(f"{place.name}.{time.replace(':', '-')}") for place in self.spec.base_paths]
         return save_beside(named, ".png", partial(save_image, image))
 
     def _pixels(self, position: float) -> "Pixels":

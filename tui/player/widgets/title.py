@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 Part = Literal["time", "sound", "speed", "state", "pace", "late"]
 PARTS: tuple[Part, ...] = get_args(Part)
 GAP = Content("  ")
+# Cells in which a model's name can be recognized; in fewer it is left out.
+MODEL = 12
 SIGNS: dict[PlaybackState, str] = {
     "playing": "▶",
     "waiting": "◌ waiting",
@@ -105,12 +107,14 @@ class Title(Widget):
         info, width = self._info, self.size.width
         if info is None:
             return Content("")
-        left = Content(visible(info.clip)).stylize(self._style("clip"))
-        left += Content(f" · {visible(info.model)}").stylize(self._style("model"))
+        clip = Content(visible(info.clip)).stylize(self._style("clip"))
+        model = Content(f" · {visible(info.model)}").stylize(self._style("model"))
         parts = info.parts
-        # The timeline shows the time as well, so the time alone makes room for a name.
-        if left.cell_length + len(GAP) + _width(parts) > width:
+        # The timeline shows the time as well, so the time alone makes room for the clip's name.
+        if clip.cell_length + len(GAP) + _width(parts) > width:
             parts.pop(0)
+        room = width - len(GAP) - _width(parts) - clip.cell_length
+        left = clip + (model.truncate(room, ellipsis=True) if room >= min(model.cell_length, MODEL) else "")
         while len(parts) > 1 and _width(parts) > width:
             parts.pop(0)
         right = GAP.join(Content(text).stylize(self._style(part)) for part, text in parts)
