@@ -165,7 +165,7 @@ def test_a_suspended_player_draws_everything_again(terminal: ImageTerminal, mode
     since = terminal.until(re.compile(re.escape("\x1b[?1049l")))
     terminal.program.send_signal(signal.SIGCONT)
     terminal.until(image, since=since)
-    terminal.until(re.compile("demo tennis model.*paused"), since=since)
+    terminal.until(re.compile(r"match\.mp4.*paused"), since=since)
     terminal.quit()
 
 

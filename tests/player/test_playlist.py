@@ -239,13 +239,25 @@ async def test_settings_of_one_clip_do_not_reach_the_next(start_player: StartPla
         assert clips.engine.resets == [StreamConfig()]
 
 
-async def test_a_clip_that_cannot_be_opened_is_skipped_and_told(start_player: StartPlayer, tmp_path: Path) -> None:
+@pytest.mark.parametrize("keys", [(">",), (">", ">")])
+async def test_a_clip_that_cannot_be_opened_is_skipped_and_told(
+    start_player: StartPlayer, tmp_path: Path, keys: tuple[str, ...]
+) -> None:
     clips = Clips(tmp_path, damaged="b.mp4")
     async with start_player(clips.engine, **settings(clips.playlist.open(0))) as p:
         await clips.engine.until_spoken(0)
-        await p.press(">")
+        clips.opened.clear()
+        clips.free.clear()
+        try:
+            await p.press(*keys)
+        finally:
+            clips.free.set()
         await shown(p, "c.mp4 (3/3)")
-        assert "b.mp4 holds no video; choose another." in p.notice
+        assert p.notice == "b.mp4 holds no video; choose another."
+        # Nobody wants to go anywhere else.
+        await clips.engine.until_spoken(0)
+        await wait(p.pilot)
+        assert clips.opened == ["b.mp4", "c.mp4"]
 
 
 async def test_where_all_others_are_damaged_this_clip_plays_on(start_player: StartPlayer, tmp_path: Path) -> None:

@@ -25,9 +25,9 @@ class Switching(PlayerPart):
 
     def __init__(self, spec: PlayerSpec, session: SessionLog) -> None:
         super().__init__(spec, session)
-        # How much further the clip is that is being opened, and where the viewer wants to go: None where they did not
-        # say so, as at a clip's end.
-        self._going, self._aim = 0, cast("int | None", None)
+        # How much further the clip is that is being opened, the one that was tried first, and where the viewer wants to
+        # go: None where they did not say so, as at a clip's end.
+        self._going, self._first, self._aim = 0, 0, cast("int | None", None)
         # Whether this clip was at its end before.
         self._was_ended = False
 
@@ -45,8 +45,10 @@ class Switching(PlayerPart):
 
     @property
     def still_to_go(self) -> int:
-        """How much further than the clip that was opened the viewer wants to go."""
-        return 0 if self._aim is None else self._aim - self._going
+        """How much further than the clip that was opened the viewer wants to go; past clips that cannot be played."""
+        if self._aim is None or min(self._first, self._going) <= self._aim <= max(self._first, self._going):
+            return 0
+        return self._aim - self._going
 
     def refusal_to_go(self, steps: int) -> str:
         """Return why there is no clip `steps` further, or before for a negative number; empty where there is one."""
@@ -65,7 +67,7 @@ class Switching(PlayerPart):
         self._was_ended = ended
 
     def _go(self, steps: int) -> None:
-        self._going = steps
+        self._going = self._first = steps
         self.run_worker(self._find_clip(steps), name="switch")
 
     async def _find_clip(self, steps: int) -> None:
