@@ -379,9 +379,7 @@ def _recommendation_row(found: Diagnosis) -> Row:
     from streaming_vlm_mlx.shipped import recommendation
 
     slow, limit = found.compute.kind in (None, "CPU"), found.compute.limit
-    twice = (
-        "Without a GPU no checkpoint for real sport keeps up, and each needs twice as much; use --pace every, or infer."
-    )
+    twice = "Without a GPU none keeps up, and each needs up to twice as much; use --pace every, or infer."
     half = limit // 2 if slow and limit is not None else limit
     return Row("for real sport", recommendation(found.machine.memory, half), not slow, twice if slow else "")
 
