@@ -37,7 +37,7 @@ class Export(Kind):
 
     def check(self, folder: Path, outcome: Outcome, blow: Blow, clean: Clean, variant: str) -> None:
         """Check the file."""
-        check_end(outcome, blow)
+        check_end(outcome, blow, clean)
         name = self._name(variant)
         check_whole(folder / name, self._old(variant), clean.files[name])
         if outcome.ended.status != -9:

@@ -62,7 +62,7 @@ async def test_a_session_is_replayed_word_by_word(record: SessionRecord, tmp_pat
     clock, replayer = Clock(), Replayer(record, sleep)
     shown = spec(lambda note: replayer, tmp_path, config=None, endings=())
     app = PlayerApp(replace(shown, seconds=BlankSeconds(6.0), pace="every"), clock=clock)
-    async with app.run_test() as pilot:
+    async with app.run_test(size=(110, 30)) as pilot:
         screen = app.screen
         assert isinstance(screen, PlayerScreen)
 
