@@ -1,14 +1,13 @@
 """The key of the voice, and what the player speaks."""
 
 import math
-from collections.abc import Callable
 
 import numpy as np
 import pytest
 
 from streaming_vlm_mlx.errors import SvmError
 from tests.player.fakes import Feed, Player, Scripted, StartPlayer, until, wait
-from tests.player.voices import FakeDevice, FakeSpeaker, words
+from tests.player.voices import Audible, FakeDevice, FakeSpeaker, missing_device, words
 from tui.player.presenter import NOTE_SECONDS
 from tui.player.sound import SoundSpec
 from tui.player.voice import VoiceSpec
@@ -133,22 +132,6 @@ async def test_a_program_that_is_not_there_is_told(start_player: StartPlayer) ->
         await p.press("v")
         assert "no voice: espeak-ng is not installed; install it." in p.notice
         assert p.screen.voice is None
-
-
-class Audible:
-    """The sound of a clip that has some."""
-
-    silent = False
-
-    def step(self) -> bool:
-        return False
-
-    def close(self) -> None:
-        pass
-
-
-def missing_device(fill: Callable[..., None]) -> FakeDevice:
-    raise SvmError("no sound device can be opened; connect one.")
 
 
 @pytest.mark.parametrize("source", [None, Audible()])

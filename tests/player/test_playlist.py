@@ -1,7 +1,8 @@
 """Several clips, one after the other."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -95,6 +96,18 @@ async def shown(p: Player, clip: str) -> None:
     p.screen.presenter.tick()
 
 
+@asynccontextmanager
+async def opening(clips: Clips) -> AsyncIterator[None]:
+    """Let clips wait to be opened in the block; `clips.opened` holds those of the block and later."""
+    await clips.engine.until_spoken(0)
+    clips.opened.clear()
+    clips.free.clear()
+    try:
+        yield
+    finally:
+        clips.free.set()
+
+
 @pytest.fixture
 def clips(tmp_path: Path) -> Clips:
     return Clips(tmp_path)
@@ -153,14 +166,9 @@ async def test_keys_count_while_a_clip_is_being_opened(
     start_player: StartPlayer, clips: Clips, keys: tuple[str, ...], opened: list[str]
 ) -> None:
     async with start_player(clips.engine, **settings(clips.playlist.open(0))) as p:
-        await clips.engine.until_spoken(0)
-        clips.opened.clear()
-        clips.free.clear()
-        try:
+        async with opening(clips):
             await p.press(*keys)
             assert ("this is the last clip." in p.notice) == (len(keys) > len(opened) and "<" not in keys)
-        finally:
-            clips.free.set()
         await until(lambda: clips.opened == opened)
         await shown(p, f"{opened[-1]} ({'abc'.index(opened[-1][0]) + 1}/3)")
         assert clips.opened == opened
@@ -245,13 +253,8 @@ async def test_a_clip_that_cannot_be_opened_is_skipped_and_told(
 ) -> None:
     clips = Clips(tmp_path, damaged="b.mp4")
     async with start_player(clips.engine, **settings(clips.playlist.open(0))) as p:
-        await clips.engine.until_spoken(0)
-        clips.opened.clear()
-        clips.free.clear()
-        try:
+        async with opening(clips):
             await p.press(*keys)
-        finally:
-            clips.free.set()
         await shown(p, "c.mp4 (3/3)")
         assert p.notice == "b.mp4 holds no video; choose another."
         # Nobody wants to go anywhere else.

@@ -88,3 +88,20 @@ def words(samples: np.ndarray) -> list[int]:
         for begin, length in zip(begins, lengths, strict=True)
         if length >= 0.02 * RATE and levels[begin]
     ]
+
+
+def missing_device(fill: Fill) -> FakeDevice:
+    """Open a sound device that is not there."""
+    raise SvmError("no sound device can be opened; connect one.")
+
+
+class Audible:
+    """The sound of a clip, of which there is no more to decode."""
+
+    silent = False
+
+    def step(self) -> bool:
+        return False
+
+    def close(self) -> None:
+        pass

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from streaming_vlm_mlx.errors import SvmError
-from tui.commands.options import add_per_second, add_session, add_voice, clip_name, imply_voice
+from tui.commands.options import add_per_second, add_session, add_voice, checked_clip, imply_voice
 from tui.messages import note
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--clip",
-        type=clip_name,
+        type=checked_clip,
         metavar="F",
         help="the session's clip, for .mp4 (default: the path in SESSION, else beside it)",
     )

@@ -75,7 +75,7 @@ def add_per_second(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def clip_name(name: str) -> str:
+def checked_clip(name: str) -> str:
     """Return `name`, which a user gave for a clip.
 
     Raises:

@@ -20,7 +20,7 @@ from tui.commands.options import (
     PLAYER_SETTINGS,
     add_model_arguments,
     add_voice,
-    clip_name,
+    checked_clip,
     fill_in,
     imply_voice,
     is_follower,
@@ -160,7 +160,7 @@ def run(args: argparse.Namespace) -> int:
 def _check_playlist(args: argparse.Namespace, clips: list[str]) -> None:
     """Raise an SvmError where a clip has no name, or an option is for one clip and there are several."""
     for clip in clips:
-        clip_name(clip)
+        checked_clip(clip)
     for name in ("truth", "out"):
         if len(clips) > 1 and getattr(args, name):
             raise SvmError(f"--{name} is for one clip, and there are {len(clips)}; name one, or leave --{name} out.")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.input_files import path_in_file
-from tui.commands.options import add_session, clip_name, fill_in, imply_voice
+from tui.commands.options import add_session, checked_clip, fill_in, imply_voice
 from tui.commands.play import (
     VIEW,
     add_ipc_argument,
@@ -41,7 +41,9 @@ HELP = "Play a session again without a model: a saved one (.json), or the journa
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     add_session(parser)
-    parser.add_argument("--clip", type=clip_name, metavar="F", help="the clip (default: as in SESSION, else beside it)")
+    parser.add_argument(
+        "--clip", type=checked_clip, metavar="F", help="the clip (default: as in SESSION, else beside it)"
+    )
     add_truth_argument(parser)
     add_ipc_argument(parser)
     add_view_options(parser)

@@ -15,7 +15,7 @@ from streaming_vlm_mlx.errors import SvmError
 from streaming_vlm_mlx.shipped import SAMPLE, notice
 from tui.commands import infer, validate
 from tui.commands.bench import describe_machine
-from tui.commands.options import add_model_arguments, clip_name, make_engine, resolve_settings, run_as_follower
+from tui.commands.options import add_model_arguments, checked_clip, make_engine, resolve_settings, run_as_follower
 from tui.commands.play import add_truth_argument, read_clip_truth
 from tui.commands.replay import find_clip
 from tui.messages import PROGRAM, note
@@ -66,7 +66,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--at", type=float, nargs="+", metavar="S", help="seconds of the clip to show pictures of (default: evenly)"
     )
     parser.add_argument(
-        "--clip", type=clip_name, metavar="F", help="the sessions' clip (default: the path in them, else beside them)"
+        "--clip",
+        type=checked_clip,
+        metavar="F",
+        help="the sessions' clip (default: the path in them, else beside them)",
     )
     parser.add_argument("--start", type=float, metavar="S", help="second to start at (default: 0)")
     parser.add_argument("--duration", type=float, metavar="S", help="seconds to watch (default: to the end)")

@@ -6,28 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from streaming_vlm_mlx.audio.output import Fill
 from streaming_vlm_mlx.config import SamplingConfig, StreamConfig
 from streaming_vlm_mlx.errors import SvmError
 from tests.player.fakes import Blank, Feed, Scripted, StartPlayer, until, wait
 from tests.player.ipc.client import connected
 from tests.player.ipc.conftest import StartServed
-from tests.player.voices import FakeDevice, FakeSpeaker
+from tests.player.voices import Audible, FakeDevice, FakeSpeaker, missing_device
 from tui.player.sound import SoundSpec
 from tui.player.voice import VoiceSpec
 from tui.player.widgets.prompt import MAX_LENGTH
-
-
-class Audible:
-    """The sound of a clip, of which there is no more to decode."""
-
-    silent = False
-
-    def step(self) -> bool:
-        return False
-
-    def close(self) -> None:
-        pass
 
 
 async def test_play_pause_toggle_and_step(start_served: StartServed) -> None:
@@ -216,16 +203,13 @@ async def test_the_voice(start_served: StartServed) -> None:
 
 
 async def test_a_voice_without_a_device_is_refused(start_served: StartServed) -> None:
-    def missing(fill: Fill) -> FakeDevice:
-        raise SvmError("there is no sound device; connect one.")
-
     spec = {
         "voice": VoiceSpec(open_speaker=lambda _: FakeSpeaker()),
-        "sound": SoundSpec(lambda *_: Audible(), open_device=missing),
+        "sound": SoundSpec(lambda *_: Audible(), open_device=missing_device),
     }
     async with start_served(**spec) as (p, client):
         await until(lambda: p.screen.sound and p.screen.sound.no_device)
-        with pytest.raises(ValueError, match="no voice: there is no sound device; connect one"):
+        with pytest.raises(ValueError, match="no voice: no sound device can be opened; connect one"):
             await client.command("set", "voice", True)
         assert await client.command("get", "voice") is False
 
